@@ -1,0 +1,48 @@
+# Every target works alone on a fresh clone of a machine that has Python 3.11 or newer and make.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo build test test-all lint bench release clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+# torch and setuptools first: the first so that nothing resolves to a larger build, the second to build the package itself
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $(READY)
+
+setup: $(READY)  ## .venv with everything in it
+
+demo: setup  ## build, run the worked solutions on the real model, grade a sample class
+	$(PY) -m lora_ref.assets
+	$(PY) -m autograder demo
+
+build: setup  ## make the notebooks from the masters
+	$(PY) -m autograder build
+
+test: setup  ## the test suite
+	$(PY) -m pytest
+
+test-all: setup  ## the test suite with the slow tests
+	$(PY) -m pytest -m "slow or not slow"
+
+lint: setup  ## style, formatting, and whether the notebooks are what the masters make
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m autograder build --check
+
+bench: setup  ## each claim about speed and memory, both sides in one run
+	$(PY) -m lora_ref.assets
+	$(PY) -m benchmarks
+
+release: setup  ## the students' bundle
+	$(PY) -m autograder release
+
+clean:  ## what the other targets made, but for the environment
+	rm -rf build dist autograded feedback submitted gradebook.db *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,34 @@
+"""``python -m autograder COMMAND``: the instructor's command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+#: Each command is a module with ``add_arguments(parser)`` and ``main(args) -> exit status``.
+COMMANDS = {
+    "build": "make the notebooks from the masters",
+    "check": "judge one file and print the points",
+    "demo": "run the worked solutions, grade a sample class, print the gradebook",
+    "release": "make the students' bundle",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse the command line and run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m autograder", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    modules = {}
+    wanted = (sys.argv[1:] if argv is None else argv)[:1]
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if wanted == [name]:  # only the module that is needed is imported
+            modules[name] = importlib.import_module(f"autograder.{name}")
+            modules[name].add_arguments(sub)
+    args = parser.parse_args(argv)
+    return modules[args.command].main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

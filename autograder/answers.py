@@ -1,0 +1,89 @@
+"""Read an answer (a notebook, a master or a Python file) and run it into a dict of names.
+
+Only the set-up cell and the solution cells of a notebook are run: a check needs what the student defines, not the
+minutes of training between.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+
+from lora_ref.checks.probing import describe_error
+
+#: Larger files are refused unread: a notebook of text has no business being as large.
+MAX_BYTES = 20_000_000
+
+
+@dataclass
+class Answer:
+    """What running an answer's cells gave.
+
+    Attributes:
+        namespace: the names it defines.
+        errors: one line for each cell that raised.
+    """
+
+    namespace: dict[str, Any]
+    errors: list[str] = field(default_factory=list)
+
+
+def read_cells(path: Path) -> list[str]:
+    """The sources to run: set-up and solution cells of a notebook or master; a plain Python file as one.
+
+    Raises:
+        ValueError: the file is too large, no notebook, or of an unknown kind.
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix == ".py":
+        return _wanted(jupytext.reads(text, fmt="py:percent")) if "# %%" in text else [text]
+    if path.suffix != ".ipynb":
+        raise ValueError(f"{path.name}: expected a .py or .ipynb file")
+    try:
+        notebook = nbformat.reads(text, as_version=4)
+    except Exception as error:  # nbformat raises many kinds for the many ways a file can be broken
+        raise ValueError(f"{path.name} is not a notebook: {str(error)[:200]}") from None
+    return _wanted(notebook)
+
+
+def _wanted(notebook: Any) -> list[str]:
+    """The code cells that a build marked as set-up or solution, in a master's short form or in nbgrader's."""
+    code = [cell for cell in notebook.cells if cell.get("cell_type") == "code"]
+    marked = []
+    for cell in code:
+        role = cell.get("metadata", {})
+        nbgrader = role.get("nbgrader") if isinstance(role.get("nbgrader"), dict) else {}
+        if "solution" in role or nbgrader.get("solution") or "setup" in (role.get("locked"), nbgrader.get("grade_id")):
+            marked.append(cell.source)
+    # a notebook that lost its metadata (some editors drop it) is run whole
+    return marked or [cell.source for cell in code]
+
+
+def run_cells(cells: list[str]) -> Answer:
+    """Execute sources in one fresh namespace, each on its own, so that one cell's error leaves the others standing."""
+    answer = Answer({"__name__": "__answer__"})
+    for number, source in enumerate(cells, start=1):
+        # lines of IPython's own (%matplotlib, !pip) mean nothing to plain Python
+        source = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source)
+        try:
+            exec(compile(source, f"<cell {number}>", "exec"), answer.namespace)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            told = describe_error(error)
+            answer.errors.append(f"cell {number}: {told['type']}: {told['text']} {told['line']}".rstrip())
+    return answer
+
+
+def load_answer(path: str | Path) -> Answer:
+    """`read_cells`, then `run_cells`."""
+    return run_cells(read_cells(Path(path)))

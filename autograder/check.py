@@ -1,0 +1,134 @@
+"""``python -m autograder check STAGE FILE``: judge one file and print the points.
+
+The answer runs in a process of its own, which reports one exercise at a time. If that process hangs in C code, is
+killed or exits early, what it had reported stands and the rest earns nothing. This is for an instructor's own files and
+for trying an answer out: the answer runs with the rights of whoever called, and could forge its report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from autograder.contract import STAGES, Exercise
+
+#: Wall-clock seconds for the whole answer: imports, its cells, and the checks of its stage.
+SECONDS = 300
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stage", metavar="STAGE", choices=sorted(STAGES), help=", ".join(STAGES))
+    parser.add_argument("file", metavar="FILE", type=Path, help="a .ipynb or .py file")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--seed", type=int, default=None, help="draw the inputs from this seed (default: a new one)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for all of it (default: %(default)s)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the report. Exit status 0: full marks in all automatic exercises; 1: not; 2: the file cannot be read."""
+    seed = secrets.randbelow(2**31) if args.seed is None else args.seed
+    if not args.file.is_file():
+        print(f"no such file: {args.file}", file=sys.stderr)
+        return 2
+    report = check_file(args.stage, args.file, seed, args.seconds)
+    if "unreadable" in report:
+        print(report["unreadable"], file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        for error in report["errors"]:
+            print(f"note: {error}")
+        for result in report["results"]:
+            print(result["message"])
+        print(f"{args.stage}: {report['score']:g} of {report['max_score']:g} points (seed {seed})")
+    return 0 if report["score"] == report["max_score"] else 1
+
+
+def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> dict:
+    """Judge ``path`` in another process.
+
+    Returns:
+        `autograder.Report.to_dict`'s keys and ``"errors"``, one line for each cell that raised; or ``{"unreadable":
+        reason}``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "report.jsonl"
+        command = [sys.executable, "-m", "autograder.check", stage, str(path.resolve()), str(seed), str(out)]
+        ended = f"the process was stopped after {seconds:g} s"
+        try:
+            # its own folder, so that what an answer writes lands nowhere near the caller's files
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": _import_path()},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                ended = f"the process ended early (status {process.wait(seconds)})"
+            finally:  # whatever it started goes with it
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        except subprocess.TimeoutExpired:
+            pass
+        lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    if lines and "unreadable" in lines[0]:
+        return lines[0]
+    errors = next((line["errors"] for line in lines if "errors" in line), [])
+    reported = {line["id"]: line for line in lines if "id" in line}
+    results = [reported.get(e.id) or _unreported(e, ended) for e in STAGES[stage] if not e.manual]
+    return {
+        "stage": stage,
+        "seed": seed,
+        "score": sum(r["earned"] for r in results),
+        "max_score": sum(r["points"] for r in results),
+        "results": results,
+        "errors": errors,
+    }
+
+
+def _unreported(row: Exercise, ended: str) -> dict:
+    message = f"{row.id} {row.title}: 0 of {row.points:g} points\n  FAIL  {ended} before this exercise was judged"
+    return {"id": row.id, "title": row.title, "earned": 0.0, "points": row.points, "message": message, "checks": []}
+
+
+def _import_path() -> str:
+    root = str(Path(__file__).resolve().parents[1])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+
+
+def _child(stage: str, path: str, seed: str, out: str) -> None:
+    """What the other process does: run the answer, judge exercise by exercise, append each result at once."""
+    from autograder.answers import load_answer
+    from autograder.evaluation import evaluate_exercise
+
+    with open(out, "a", encoding="utf-8") as report:
+
+        def tell(line: dict) -> None:
+            print(json.dumps(line), file=report, flush=True)
+
+        try:
+            answer = load_answer(path)
+        except (ValueError, OSError) as error:
+            tell({"unreadable": str(error)})
+            return
+        tell({"errors": answer.errors})
+        for row in STAGES[stage]:
+            if not row.manual:
+                tell(evaluate_exercise(row.id, answer.namespace, int(seed)).to_dict())
+
+
+if __name__ == "__main__":
+    _child(*sys.argv[1:])

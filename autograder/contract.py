@@ -1,0 +1,75 @@
+"""The contract: which exercises there are, what each is worth, and which names a student defines for it.
+
+Everything that counts points reads this table: the build (points of a cell), the judges (their points must add up to
+the exercise's), the reports and the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import lora_ref.checks
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One graded exercise.
+
+    Attributes:
+        id: ``"2.1"``: stage, then number.
+        points: the maximum.
+        manual: graded by hand from a written answer.
+        names: what the student's notebook must define for it.
+    """
+
+    id: str
+    points: int
+    manual: bool = False
+    names: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """A few words, the same that the student's visible check prints."""
+        return lora_ref.checks.title(self.id)
+
+
+STAGES: dict[str, tuple[Exercise, ...]] = {
+    "02_lora_layer": (
+        Exercise("2.1", 4, names=("LoRALayer",)),
+        Exercise("2.2", 4, names=("LoRALayer",)),
+        Exercise("2.3", 3, names=("LinearWithLoRA",)),
+        Exercise("2.4", 2, names=("LinearWithLoRA",)),
+        Exercise("2.5", 4, names=("LinearWithLoRA",)),
+        Exercise("2.6", 3, names=("LoRAParametrization",)),
+        Exercise("2.7", 2, names=("project_up", "fold_in", "make_factors")),
+        Exercise("2.8", 3, manual=True),
+    ),
+    "04_sst2_training": (
+        Exercise("4.1", 3, names=("tokenize", "collate")),
+        Exercise("4.2", 2, names=("compute_metrics",)),
+        Exercise("4.3", 2, names=("linear_schedule",)),
+        Exercise("4.4", 6, names=("train",)),
+        Exercise("4.5", 6, names=("save_adapter", "load_adapter")),
+        Exercise("4.6", 2, names=("metrics_match",)),
+        Exercise("4.7", 4, manual=True),
+    ),
+}
+
+POINTS: dict[str, int] = {e.id: e.points for exercises in STAGES.values() for e in exercises}
+
+
+def stage_of(exercise_id: str) -> str:
+    """The stage's name for an exercise id.
+
+    Raises:
+        KeyError: no stage has this exercise; the message lists what there is.
+    """
+    for stage, exercises in STAGES.items():
+        if any(e.id == exercise_id for e in exercises):
+            return stage
+    raise KeyError(f"no exercise {exercise_id!r}; there are {', '.join(POINTS)}")
+
+
+def exercise(exercise_id: str) -> Exercise:
+    """The table's row for an exercise id (KeyError as `stage_of`)."""
+    return next(e for e in STAGES[stage_of(exercise_id)] if e.id == exercise_id)

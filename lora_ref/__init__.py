@@ -1,0 +1,33 @@
+"""LoRA from scratch: the reference package behind the notebooks.
+
+Importing it costs torch and nothing else; what needs transformers, datasets or matplotlib is imported at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from lora_ref.inject import freeze, inject_lora, match_targets, replace_module, trainable_report
+from lora_ref.layers import LinearWithLoRA, LoRALayer
+
+__version__ = "0.1.0"
+
+_LAZY = {"load_adapter": "lora_ref.adapters", "save_adapter": "lora_ref.adapters"}
+
+__all__ = [
+    "LinearWithLoRA",
+    "LoRALayer",
+    "freeze",
+    "inject_lora",
+    "load_adapter",
+    "match_targets",
+    "replace_module",
+    "save_adapter",
+    "trainable_report",
+]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'lora_ref' has no attribute {name!r}")

@@ -1,0 +1,316 @@
+"""Run a probe on a student's object and write down what happened, as plain data.
+
+A probe calls what the student wrote and records shapes, values, gradients, flags and errors. It judges nothing. What it
+returns is plain data of exact types (`plain`), so that a judge can sit in another process and need not trust it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import torch
+
+#: Largest number of array elements, and of characters of text, that one observation may hold.
+MAX_ELEMENTS = 4_000_000
+MAX_TEXT = 2_000
+#: Seconds one probe may take. The probes' inputs are tiny: a right answer needs milliseconds.
+SECONDS = 20.0
+
+Namespace = Mapping[str, Any]
+
+
+class NotDefined(Exception):
+    """The student's notebook does not define a name."""
+
+
+class TimeLimit(BaseException):
+    """Raised inside the student's code when its time is up; not an Exception, so ``except Exception`` lets it pass."""
+
+
+class Names:
+    """The student's names; a missing one is a `NotDefined` that says so, not a KeyError."""
+
+    def __init__(self, namespace: Namespace):
+        self._namespace = namespace
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._namespace[name]
+        except KeyError:
+            raise NotDefined(name) from None
+
+
+def observe(
+    probe: Callable[..., dict],
+    namespace: Namespace,
+    inputs: Mapping[str, Any],
+    *,
+    substitutes: Mapping[str, Any] | None = None,
+    seconds: float = SECONDS,
+) -> dict[str, Any]:
+    """Run ``probe(names, **inputs)`` and return its observation as plain data.
+
+    Args:
+        probe: records what it sees in a dict.
+        namespace: the student's names, usually the notebook's ``globals()``.
+        inputs: keyword arguments of the probe.
+        substitutes: names to replace for this run, so that an earlier exercise's mistake does not cost twice.
+        seconds: time limit.
+
+    Returns:
+        The probe's dict, with ``"printed"`` added if the student's code printed; or, where it raised,
+        ``{"error": {"type": ..., "text": ..., "line": ...}}``. Nothing that the student's code does makes this raise,
+        except the reader's own Ctrl-C.
+    """
+    printed = _Bounded()
+    with _isolated(printed), _substituted(namespace, substitutes or {}):
+        over = threading.Event()
+        try:
+            with _time_limit(seconds, over):
+                seen = plain(probe(Names(namespace), **inputs))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            seen = {"error": describe_error(TimeLimit() if over.is_set() else error, seconds)}
+    if printed.text:
+        seen["printed"] = printed.text
+    return seen
+
+
+def array(tensor: Any) -> np.ndarray:
+    """The values of a tensor as a float64 (or int64, bool) array.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"expected a tensor, got {type(tensor).__name__}")
+    with torch._C.DisableTorchFunctionSubclass():  # a subclass cannot answer for its values
+        tensor = tensor.detach().cpu()
+        if tensor.dtype == torch.bool:
+            return np.array(tensor.tolist(), dtype=bool).reshape(tuple(tensor.shape))
+        wide = torch.float64 if tensor.is_floating_point() else torch.int64
+        return tensor.to(wide).contiguous().numpy().copy()
+
+
+def raised(call: Callable[[], Any]) -> dict[str, str] | None:
+    """What ``call()`` raises, as ``{"type", "text"}`` with its base classes in ``"bases"``; None if it returns."""
+    try:
+        call()
+    except (TimeLimit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if isinstance(error, NotImplementedError):
+            raise  # the gap itself: "not done yet", never an answer
+        return {
+            "type": type(error).__name__,
+            "text": _short(error),
+            "bases": [base.__name__ for base in type(error).__mro__],
+        }
+    return None
+
+
+def plain(value: Any, _budget: list[int] | None = None) -> Any:
+    """A copy of ``value`` in exact built-in types and NumPy arrays.
+
+    Raises:
+        TypeError: it holds anything else.
+        ValueError: it is too large.
+    """
+    budget = _budget if _budget is not None else [MAX_ELEMENTS]
+    kind = type(value)
+    budget[0] -= value.size if kind is np.ndarray else 1
+    if budget[0] < 0:
+        raise ValueError("the observation is too large")
+    if kind is np.ndarray:
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"an array of {value.dtype} in an observation")
+        return np.array(value)
+    if kind is str:
+        return value[:MAX_TEXT]
+    if value is None or kind in (bool, int, float):
+        return value
+    if kind in (list, tuple):
+        return [plain(item, budget) for item in value]
+    if kind is dict:
+        return {str(key)[:MAX_TEXT]: plain(item, budget) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return plain(value.item(), budget)
+    raise TypeError(f"an observation cannot hold {kind.__name__}")
+
+
+def describe_error(error: BaseException, seconds: float = SECONDS) -> dict[str, Any]:
+    """Type, text and last line of the student's own code for an error, as plain data."""
+    if isinstance(error, TimeLimit):
+        return {"type": "TimeLimit", "text": f"still running after {seconds:g} s", "line": ""}
+    if isinstance(error, NotDefined):
+        return {"type": "NotDefined", "text": str(error), "line": ""}
+    line = ""
+    with contextlib.suppress(Exception):
+        here = os.path.dirname(os.path.abspath(__file__))
+        site = os.path.dirname(os.path.dirname(os.path.abspath(torch.__file__)))
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((here, site))]
+        if frames:
+            line = f"line {frames[-1].lineno}, in {frames[-1].name}" + (
+                f": {frames[-1].line}" if frames[-1].line else ""
+            )
+    return {"type": type(error).__name__[:100], "text": _short(error), "line": line[:300]}
+
+
+def _short(error: BaseException) -> str:
+    try:
+        return str(error).strip()[:300]
+    except BaseException:  # an exception whose __str__ raises
+        return "(no text)"
+
+
+class _Bounded(io.TextIOBase):
+    """Keeps the first characters of what is written and forgets the rest."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if len(self.text) < MAX_TEXT:
+            self.text += text[: MAX_TEXT - len(self.text)]
+        return len(text)
+
+
+@contextlib.contextmanager
+def _isolated(printed: _Bounded) -> Iterator[None]:
+    """Seeded randomness, default dtype, gradients on, nothing on stderr; all as it was afterwards.
+
+    Anything on stderr would cost the whole cell in nbgrader, whoever wrote it: a library's warning, a log line, C code.
+    """
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    states = random.getstate(), np.random.get_state()
+    disabled = logging.root.manager.disable
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(_stderr_to_nowhere())
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        stack.enter_context(contextlib.redirect_stderr(_Bounded()))
+        warnings.simplefilter("ignore")
+        logging.disable(logging.CRITICAL)
+        torch.set_default_dtype(torch.float32)
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 (a student's code may use it)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _stderr_to_nowhere() -> Iterator[None]:
+    """Send file descriptor 2 to the null device: what C code writes there never passes through ``sys.stderr``."""
+    try:
+        sys.stderr.flush()
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except (OSError, ValueError, AttributeError):  # no such descriptor (some embedded kernels)
+        yield
+        return
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def _substituted(namespace: Namespace, substitutes: Mapping[str, Any]) -> Iterator[None]:
+    """Replace names in the student's namespace, and in the globals that their functions really read."""
+    if not substitutes:
+        yield
+        return
+    spaces = {id(namespace): namespace}
+    for value in list(namespace.values()):
+        for function in (value, *(vars(value).values() if isinstance(value, type) else ())):
+            if isinstance(function, FunctionType) and not str(function.__module__).startswith(("lora_ref", "torch")):
+                if any(name in function.__globals__ for name in substitutes):
+                    spaces[id(function.__globals__)] = function.__globals__
+    missing = object()
+    before = [(space, {name: space.get(name, missing) for name in substitutes}) for space in spaces.values()]
+    try:
+        for space, _ in before:
+            space.update(substitutes)
+        yield
+    finally:
+        for space, old in before:
+            for name, value in old.items():
+                if value is missing:
+                    space.pop(name, None)
+                else:
+                    space[name] = value
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float, over: threading.Event) -> Iterator[None]:
+    """Raise `TimeLimit` in this thread after ``seconds``, and again while the student's code swallows it; set ``over`` then.
+
+    In the main thread of a POSIX system by a signal, which also interrupts sleeping; elsewhere by an asynchronous
+    exception. Neither interrupts C code that never returns to Python, nor a loop of nothing but ``try`` and a bare
+    ``except``: for those, a process must be killed from outside, as ``python -m autograder check`` does.
+    """
+    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
+
+        def time_is_up(_signal: int, _frame: Any) -> None:
+            over.set()
+            raise TimeLimit
+
+        before = signal.signal(signal.SIGALRM, time_is_up)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
+            yield
+        finally:
+            stopped = False
+            while not stopped:  # one more signal may be on its way
+                with contextlib.suppress(TimeLimit):
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    signal.signal(signal.SIGALRM, before)
+                    stopped = True
+        return
+
+    done, thread = threading.Event(), ctypes.c_ulong(threading.get_ident())
+
+    def watch() -> None:
+        wait = seconds
+        while not done.wait(wait):
+            over.set()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TimeLimit))
+            wait = 0.1
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

@@ -1,0 +1,163 @@
+"""From observations to verdicts: what a check is, and how its result reads.
+
+    student's object --probe--> observation (plain data) --judge--> verdict (points, message)
+
+A judge is a pure function of a check's inputs and the observation. It returns None, or a `Fault` that teaches.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lora_ref.checks.probing import SECONDS, Namespace, observe
+
+Inputs = dict[str, Any]
+Observation = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an answer is not right yet.
+
+    Attributes:
+        seen: what was observed, beside what was expected.
+        likely: the likely cause.
+        read: where to look.
+    """
+
+    seen: str
+    likely: str = ""
+    read: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"seen: {self.seen}"]
+        parts += [f"Likely: {self.likely}"] if self.likely else []
+        parts += [f"Read: {self.read}"] if self.read else []
+        return "  ".join(part.rstrip(".") + "." for part in parts)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One behaviour of one exercise.
+
+    Attributes:
+        id: ``"2.2/scale"``: the exercise, then a word.
+        contract: what must hold, as a sentence.
+        probe: runs the student's object and records (`lora_ref.checks.probing.observe`).
+        judge: ``judge(inputs, observation) -> Fault | None``; sees no student's object.
+        draw: ``draw(rng) -> inputs``, plain data; fixed inputs ignore the generator.
+        points: share of the exercise's points (hidden checks; visible ones carry none).
+        carry: names that an earlier exercise defines, with a contract-only stand-in each. If the check fails with the
+            student's own, it is run once more with the stand-ins, so that one mistake costs once.
+        seconds: time limit of the probe.
+    """
+
+    id: str
+    contract: str
+    probe: Callable[..., dict]
+    judge: Callable[[Inputs, Observation], Fault | None]
+    draw: Callable[[np.random.Generator], Inputs] = field(default=lambda rng: {})
+    points: float = 0.0
+    carry: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = SECONDS
+
+    @property
+    def exercise(self) -> str:
+        return self.id.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check."""
+
+    check: Check
+    fault: Fault | None
+    printed: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.fault is None
+
+    @property
+    def earned(self) -> float:
+        return self.check.points if self.passed else 0.0
+
+    @property
+    def message(self) -> str:
+        """The contract, and for a fault what was seen, the likely cause and where to look."""
+        if self.fault is None:
+            return f"ok    {self.check.contract}"
+        return f"FAIL  {self.check.contract}\n      {self.fault}"
+
+
+def run_check(check: Check, namespace: Namespace, seed: int = 0) -> Verdict:
+    """Draw the check's inputs from ``seed``, probe the student's object, judge what was seen.
+
+    The inputs depend on the seed and the check's id alone, so checks may be added, left out or run in any order.
+    """
+    inputs = check.draw(np.random.default_rng([seed, zlib.crc32(check.id.encode())]))
+    seen = observe(check.probe, namespace, inputs, seconds=check.seconds)
+    fault = judge(check, inputs, seen)
+    if fault and check.carry and any(name in namespace for name in check.carry):
+        again = observe(check.probe, namespace, inputs, substitutes=check.carry, seconds=check.seconds)
+        if judge(check, inputs, again) is None:
+            fault = None
+    return Verdict(check, fault, seen.get("printed", ""))
+
+
+def judge(check: Check, inputs: Inputs, seen: Observation) -> Fault | None:
+    """The check's judgement, or what an error in the student's code means."""
+    if "error" in seen:
+        return error_fault(seen["error"])
+    try:
+        return check.judge(inputs, seen)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        # an observation of another form than the probe's, such as one that a hostile sandbox made up
+        return Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})")
+
+
+def error_fault(error: Mapping[str, str]) -> Fault:
+    """What to tell a student whose code raised, from the error as `lora_ref.checks.probing.describe_error` wrote it."""
+    kind, text = str(error.get("type")), str(error.get("text"))
+    where = f" ({error['line']})" if error.get("line") else ""
+    if kind == "NotDefined":
+        return Fault(f"{text} is not defined", "its cell has not been run, raised an error, or uses another name")
+    if kind == "NotImplementedError":
+        return Fault("not done yet", "the gap still raises NotImplementedError: replace that line with your code")
+    if kind == "TimeLimit":
+        return Fault(text, "a loop that never ends, or work that grows with something it should not")
+    likely = {
+        "AttributeError": "a name differs from the contract's, or super().__init__() is missing",
+        "TypeError": "the signature or the type of an argument differs from the contract's",
+        "RuntimeError": "shapes do not fit: write the shape of each tensor beside the line",
+    }.get(kind, "")
+    return Fault(f"{kind}: {text}{where}", likely)
+
+
+def close(actual: Any, expected: Any, tolerance: float = 1e-5) -> bool:
+    """Equal shapes, all finite, and equal to ``tolerance`` relative to the expected values' scale."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual.shape != expected.shape or not np.isfinite(actual.astype(float)).all():
+        return False
+    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
+    return bool(np.abs(actual - expected).max(initial=0.0) <= tolerance * scale)
+
+
+def summary(verdicts: Sequence[Verdict], title: str) -> str:
+    """A heading and a line or two for each check."""
+    passed = sum(v.passed for v in verdicts)
+    heading = (
+        f"{title}: visible checks passed."
+        if passed == len(verdicts)
+        else f"{title}: {passed} of {len(verdicts)} visible checks passed."
+    )
+    printed = next((v.printed for v in verdicts if v.printed), "")
+    lines = [heading, *("  " + v.message.replace("\n", "\n  ") for v in verdicts)]
+    if printed:
+        lines.append("  your code printed:\n    " + printed.rstrip().replace("\n", "\n    "))
+    return "\n".join(lines)

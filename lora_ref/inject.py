@@ -1,0 +1,109 @@
+"""Put LoRA into an existing model: freeze it, find the linear layers by name, wrap them, count what trains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from torch import nn
+
+from lora_ref.layers import LinearWithLoRA
+
+#: What the task head is called in the model families of this course (RoBERTa, ViT, and most others).
+HEAD_NAMES = ("classifier", "score", "head", "fc")
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Stop every parameter of ``model`` from training; returns the model."""
+    return model.requires_grad_(False)
+
+
+def match_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:
+    """Names of the ``nn.Linear`` modules that ``targets`` mean, in the order of ``model.named_modules()``.
+
+    A target matches whole parts of a dotted name, from the end: ``"query"`` is ``...attention.self.query`` and not
+    ``...my_query``; ``"layer1"`` is not ``layer10``.
+
+    Raises:
+        ValueError: a target matches no linear layer; the message names it and the nearest names there are.
+        TypeError: ``targets`` is one string instead of several.
+    """
+    if isinstance(targets, str):
+        raise TypeError(f"targets is a list of names; write [{targets!r}]")
+    targets = list(targets)
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for target in targets:
+        if not any(_matches(name, target) for name in linears):
+            parts = {part for name in linears for part in (name, name.rpartition(".")[2])}
+            near = difflib.get_close_matches(target, sorted(parts), n=3) or sorted(parts)[:8]
+            raise ValueError(f"no linear layer matches {target!r}; nearest: {', '.join(map(repr, near))}")
+    return [name for name in linears if any(_matches(name, target) for target in targets)]
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith("." + target)
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put ``new`` where the module with the dotted ``name`` is.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    parent_name, _, child = name.rpartition(".")
+    try:
+        parent = model.get_submodule(parent_name)
+        parent.get_submodule(child)
+    except AttributeError:
+        raise ValueError(f"{type(model).__name__} has no module {name!r}") from None
+    parent.register_module(child, new)
+
+
+def inject_lora(
+    model: nn.Module,
+    targets: Iterable[str],
+    rank: int = 8,
+    alpha: float = 16,
+    dropout: float = 0.0,
+    train_head: bool = True,
+) -> nn.Module:
+    """Freeze ``model`` and give each target layer a trainable low-rank update, in place.
+
+    Nothing pretrained changes: the wrapped layers are the model's own, and at initialisation each update is exactly zero.
+
+    Args:
+        model: any module with ``nn.Linear`` layers.
+        targets: names as `match_targets` reads them.
+        rank, alpha, dropout: as in `lora_ref.layers.LoRALayer`.
+        train_head: leave the task head (a direct child named as in `HEAD_NAMES`) trainable: a new head is random,
+            and an update of the encoder cannot make up for that.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: a target matches nothing, ``rank`` is below 1, or the model has LoRA layers already; the model is
+            then as it was.
+    """
+    if any(isinstance(module, LinearWithLoRA) for module in model.modules()):
+        raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
+    names = match_targets(model, targets)  # a list, made before the first replacement: the tree must not change under it
+    wrapped = {name: (model.get_submodule(name), rank, alpha, dropout) for name in names}
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}")
+    freeze(model)
+    for name, arguments in wrapped.items():
+        replace_module(model, name, LinearWithLoRA(*arguments))
+    if train_head:
+        for head in HEAD_NAMES:
+            if isinstance(getattr(model, head, None), nn.Module):
+                getattr(model, head).requires_grad_(True)
+    return model
+
+
+def trainable_report(model: nn.Module) -> dict[str, float]:
+    """How many parameters train: ``{"trainable": int, "total": int, "ratio": float}``; shared ones count once."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    total = sum(n for n, _ in sizes)
+    trainable = sum(n for n, on in sizes if on)
+    return {"trainable": trainable, "total": total, "ratio": trainable / total if total else 0.0}

@@ -1,0 +1,106 @@
+"""LoRA from scratch: a low-rank update beside a frozen linear layer.
+
+The layer computes ``y = x W^T + b + scaling * (x A^T) B^T`` with ``A`` of shape (rank, in_features), ``B`` of shape
+(out_features, rank) and ``scaling = alpha / rank``: equation 3 of the LoRA paper (arXiv:2106.09685, section 4.1), in its
+orientation. Only ``A`` and ``B`` train.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class LoRALayer(nn.Module):
+    """The update alone: ``scaling * (dropout(x) A^T) B^T``.
+
+    ``A`` starts random and ``B`` at zero, so the update starts at exactly zero and still has a gradient: that of ``B``
+    needs ``A`` to be nonzero.
+
+    Args:
+        in_features: size of the input's last dimension.
+        out_features: size of the output's last dimension.
+        rank: inner dimension of the update, at least 1.
+        alpha: numerator of the scale; ``scaling = alpha / rank``.
+        dropout: probability of dropping an input feature, on the update's path only.
+
+    Raises:
+        ValueError: ``rank`` is below 1.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}")
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank))
+        self.scaling = alpha / rank
+        self.dropout = nn.Dropout(dropout)
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # what nn.Linear uses, and the paper's own code
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The update for ``x`` of shape (..., in_features), in shape (..., out_features).
+
+        The small tensor in the middle, (..., rank), is the one that is scaled; ``B A`` is never built.
+        """
+        down = self.dropout(x) @ self.lora_A.T
+        return (self.scaling * down) @ self.lora_B.T
+
+    def delta_weight(self) -> Tensor:
+        """The update as a matrix, ``scaling * B A``, of shape (out_features, in_features)."""
+        return self.scaling * (self.lora_B @ self.lora_A)
+
+    def extra_repr(self) -> str:
+        rank, in_features = self.lora_A.shape
+        return f"in_features={in_features}, out_features={len(self.lora_B)}, rank={rank}, scaling={self.scaling:g}"
+
+
+class LinearWithLoRA(nn.Module):
+    """A pretrained linear layer, frozen, with a trainable low-rank update beside it.
+
+    Args:
+        linear: the layer to adapt. It is kept, not copied, as ``.linear``; its weight and bias are frozen.
+        rank, alpha, dropout: as in `LoRALayer`, which is kept as ``.lora`` on the layer's device and in its dtype.
+
+    Raises:
+        TypeError: ``linear`` is not an ``nn.Linear``.
+        ValueError: ``rank`` is below 1.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
+        if not isinstance(linear, nn.Linear):
+            raise TypeError(f"LinearWithLoRA wraps an nn.Linear, got {type(linear).__name__}")
+        super().__init__()
+        self.linear = linear.requires_grad_(False)
+        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha, dropout).to(linear.weight)
+        self._weight_before_merge: Tensor | None = None
+
+    @property
+    def merged(self) -> bool:
+        """True while the update is part of ``linear.weight``."""
+        return self._weight_before_merge is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The adapted layer's output for ``x`` of shape (..., in_features)."""
+        if self.merged:
+            return self.linear(x)
+        return self.linear(x) + self.lora(x)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Add the update to the frozen weight, ``W <- W + scaling B A``; merging twice is merging once.
+
+        A copy of ``W`` is kept, because ``(W + D) - D`` is not ``W`` in floating point.
+        """
+        if not self.merged:
+            self._weight_before_merge = self.linear.weight.clone()
+            self.linear.weight += self.lora.delta_weight()
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Restore ``W`` bit for bit; ``A`` and ``B`` are as they were, so training can go on."""
+        if self.merged:
+            self.linear.weight.copy_(self._weight_before_merge)
+            self._weight_before_merge = None

@@ -1,0 +1,165 @@
+"""The students' zip: all they need, the same bytes each time, and nothing that only graders may see."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import zipfile
+
+import pytest
+import toy_course
+from toy_course import CONTRACT, MASTER, ROOT, STAGE
+
+from autograder import release as release_module
+from autograder.build import BuildError, build
+from autograder.contract import STAGES
+from autograder.release import TOP, LeakError, _pack, assert_clean, release, secret_lines
+
+PROJECT = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n' + (
+    '[project]\nname = "lora_ref"\nversion = "0.1.0"\n'
+    '[tool.setuptools.packages.find]\ninclude = ["lora_ref*"]\n'
+)
+MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_contract():
+    """The toy stage is in the contract for as long as this module runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STAGES, STAGE, CONTRACT[STAGE])
+        yield
+
+
+def lay_out(root):
+    """A toy course with a package to build."""
+    toy_course.make(root)
+    (root / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (root / "lora_ref").mkdir()
+    (root / "lora_ref" / "__init__.py").write_text('"""A toy package."""\n', encoding="utf-8")
+    (root / "build" / "lib" / "lora_ref").mkdir(parents=True)  # left over: must not get into the wheel
+    (root / "build" / "lib" / "lora_ref" / "old.py").write_text("grade_cell = 1\n", encoding="utf-8")
+    build(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A toy course and the zip made from it."""
+    root = lay_out(tmp_path_factory.mktemp("toy"))
+    return root, release(root, root / "dist")
+
+
+def names_and_texts(data: bytes, inside: str = ""):
+    """Each file in a zip, wheels opened; written apart from the code under test."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if name.endswith(".whl"):
+                yield from names_and_texts(archive.read(name), inside + name + "/")
+            else:
+                yield inside + name, archive.read(name).decode("utf-8")
+
+
+def assert_nothing_private(data: bytes, secrets) -> None:
+    """Searches the zip as a curious student would; a line of JSON is searched as JSON writes it."""
+    for name, text in names_and_texts(data):
+        assert "/autograder/" not in name, name
+        assert "/solutions/" not in name, name
+        for word in ("BEGIN SOLUTION", "END SOLUTION", "HIDDEN TESTS", "MARK SCHEME", "grade_cell"):
+            assert word not in text, (name, word)
+        for line in secrets:
+            assert line not in text, (name, line)
+            assert json.dumps(line)[1:-1] not in text, (name, line)
+
+
+def test_the_zip_holds_what_a_student_needs(toy):
+    root, path = toy
+    assert path == root / "dist" / f"{TOP}-0.1.0.zip"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == [
+            f"{TOP}/START.md",
+            f"{TOP}/lora_ref-0.1.0-py3-none-any.whl",
+            f"{TOP}/notebooks/{STAGE}/{STAGE}.ipynb",
+        ]
+        start = archive.read(f"{TOP}/START.md").decode()
+        wheel = zipfile.ZipFile(io.BytesIO(archive.read(archive.namelist()[1])))
+    assert "pip install lora_ref-0.1.0-py3-none-any.whl" in start
+    assert len(start.splitlines()) < 60
+    assert [name for name in wheel.namelist() if name.endswith(".py")] == ["lora_ref/__init__.py"]
+    assert [entry.name for entry in root.iterdir() if entry.name.endswith("egg-info")] == []
+
+
+def test_the_zip_shows_nothing_that_only_graders_may_see(toy):
+    root, path = toy
+    secrets = secret_lines(root)
+    assert {"twice_as_much = 2 * x", "return twice_as_much", "Because addition is what it is."} <= secrets
+    assert "- 3 points: names the successor function." in secrets
+    assert_nothing_private(path.read_bytes(), secrets)
+
+
+def test_the_same_course_gives_the_same_bytes(toy, tmp_path):
+    other = lay_out(tmp_path)
+    assert release(other, tmp_path / "dist").read_bytes() == toy[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.ipynb", "### BEGIN SOLUTION 9.1", "a.ipynb contains 'BEGIN SOLUTION'"),
+        ("a.md", "grade_cell('9.1')", "contains 'grade_cell'"),
+        ("a.md", "see the MARK SCHEME", "contains 'MARK SCHEME'"),
+        ("a.ipynb", "hint: twice_as_much = 2 * x", "contains 'twice_as_much = 2 \\* x'"),
+        ("autograder/judges/stage02.py", "", "lies in autograder/"),
+        ("course/solutions/09_toy/09_toy.py", "", "lies in solutions/"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "in a wheel"])
+def test_a_leak_is_refused(toy, name, content, message, wrapped):
+    if name.endswith(".ipynb"):
+        content = json.dumps({"cells": [{"outputs": [{"text": ["first line\n", content]}]}]})
+    data = _pack({name: content.encode()})
+    if wrapped:
+        data = _pack({"lora_ref-0.1.0-py3-none-any.whl": data})
+    with pytest.raises(LeakError, match=message):
+        assert_clean(data, secret_lines(toy[0]))
+
+
+def test_a_zip_with_a_leak_is_not_written(tmp_path):
+    root = lay_out(tmp_path)
+    (root / "lora_ref" / "helper.py").write_text("# calls grade_cell\n", encoding="utf-8")
+    with pytest.raises(LeakError, match=r"lora_ref-0\.1\.0.*!lora_ref/helper\.py contains 'grade_cell'"):
+        release(root, root / "dist")
+    assert not (root / "dist").exists()
+
+
+def test_lines_that_students_see_anyway_are_no_secret(tmp_path):
+    root = lay_out(tmp_path)
+    (root / "lora_ref" / "reference.py").write_text("twice_as_much = 2 * x\n", encoding="utf-8")
+    assert "twice_as_much = 2 * x" not in secret_lines(root)
+
+
+def test_stale_notebooks_are_not_released(toy, tmp_path, capsys):
+    root = lay_out(tmp_path)
+    master = root / "solutions" / STAGE / f"{STAGE}.py"
+    master.write_text(MASTER.replace("multiply", "add"), encoding="utf-8")
+    with pytest.raises(BuildError, match="run `make build` first"):
+        release(root, root / "dist")
+    parser = argparse.ArgumentParser()
+    release_module.add_arguments(parser)
+    assert release_module.main(parser.parse_args(["--root", str(root), "--out", str(root / "dist")])) == 1
+    assert "run `make build` first" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not MASTERS or not (ROOT / "README.md").exists(), reason="the course is not written yet")
+def test_the_real_course(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delitem(STAGES, STAGE)
+        path = release(ROOT, tmp_path)
+    names = [name for name, _ in names_and_texts(path.read_bytes())]
+    assert sorted(name for name in names if name.endswith(".ipynb")) == [
+        f"{TOP}/notebooks/{stage}/{stage}.ipynb" for stage in MASTERS
+    ]
+    assert any(name.endswith("lora_ref/layers.py") for name in names)
+    secrets = secret_lines(ROOT)
+    assert len(secrets) > 20  # an empty search would find nothing
+    assert_nothing_private(path.read_bytes(), secrets)
