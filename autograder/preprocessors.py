@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Container
 from pathlib import Path
 
 from nbformat.notebooknode import NotebookNode
@@ -39,31 +40,42 @@ def gap_stub(label: str) -> str:
 GIVEN = re.compile(r"^[ \t]*### GIVEN[ \t]*\n", re.MULTILINE)
 
 
-class ClearGaps(ClearSolutions):
-    """Puts a stub that names its exercise into each gap; nbgrader's own stub is the same everywhere.
+def clear_gaps(source: str, keep: Container[str] = ()) -> str:
+    """A solution cell's source with its gaps opened, but for those labelled in ``keep``.
 
-    A "spot the bug" gap shows code instead: what follows the line ``### GIVEN`` as comments is released uncommented.
+    A gap becomes a line that raises and names its exercise; a "spot the bug" gap becomes the wrong code, which stands
+    after the line ``### GIVEN`` as comments.
+
+    Raises:
+        RuntimeError: a gap is not written as it must be.
     """
+
+    def opened(gap: re.Match) -> str:
+        if "BEGIN SOLUTION" in gap["body"]:
+            raise RuntimeError(f"gap {gap['label']}: no END SOLUTION before the next gap")
+        right, *given = GIVEN.split(gap["body"])
+        if gap["label"] in keep:
+            return right.rstrip("\n")
+        if given:
+            return re.sub(r"(?m)^([ \t]*)# ?", r"\1", given[0]).rstrip("\n")
+        return f"{gap['indent']}# Your code here\n{gap['indent']}{gap_stub(gap['label'])}"
+
+    source = GAP.sub(opened, source)
+    if "BEGIN SOLUTION" in source or "END SOLUTION" in source:
+        raise RuntimeError(
+            "a gap is written '### BEGIN SOLUTION 2.1' ... '### END SOLUTION', each on its own line:\n" + source
+        )
+    return source
+
+
+class ClearGaps(ClearSolutions):
+    """Opens the gaps as `clear_gaps` does; nbgrader's own stub is the same everywhere."""
 
     def _replace_solution_region(self, cell: NotebookNode, language: str) -> bool:
         if cell.cell_type != "code":
             return super()._replace_solution_region(cell, language)
-
-        def stub(gap: re.Match) -> str:
-            if "BEGIN SOLUTION" in gap["body"]:
-                raise RuntimeError(f"gap {gap['label']}: no END SOLUTION before the next gap")
-            given = GIVEN.split(gap["body"])
-            if len(given) > 1:
-                return re.sub(r"(?m)^([ \t]*)# ?", r"\1", given[1]).rstrip()
-            return f"{gap['indent']}# Your code here\n{gap['indent']}{gap_stub(gap['label'])}"
-
-        cell.source, found = GAP.subn(stub, cell.source)
-        if "BEGIN SOLUTION" in cell.source or "END SOLUTION" in cell.source:
-            raise RuntimeError(
-                "a gap is written '### BEGIN SOLUTION 2.1' ... '### END SOLUTION', each on its own line:\n"
-                + cell.source
-            )
-        return found > 0
+        before, cell.source = cell.source, clear_gaps(cell.source)
+        return cell.source != before
 
 
 class RestoreCells(OverwriteCells):

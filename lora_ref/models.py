@@ -55,7 +55,7 @@ def tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     raise ValueError(f"no tokenizer for a profile {profile.name!r}; there are: 'tiny', 'laptop', 't4'")
 
 
-# --- tiny: random ------------------------------------------------------------------------------------------------------
+# --- tiny: random -----------------------------------------------------------------------------------------
 
 
 def tiny_roberta(seed: int = 0, num_labels: int = 2) -> RobertaForSequenceClassification:
@@ -120,7 +120,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-# --- laptop: a small BERT, read by RoBERTa's classes --------------------------------------------------------------------
+# --- laptop: a small BERT, read by RoBERTa's classes ------------------------------------------------------
 
 
 def laptop_encoder(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClassification:
@@ -207,7 +207,7 @@ def laptop_tokenizer() -> PreTrainedTokenizerBase:
     return result
 
 
-# --- t4: from the hub ---------------------------------------------------------------------------------------------------
+# --- t4: from the hub -------------------------------------------------------------------------------------
 
 
 def roberta_base(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClassification:

@@ -1,4 +1,4 @@
-"""One training function for every method, head only, LoRA and full, on Hugging Face's Trainer; and evaluation without it.
+"""One training function for head only, LoRA and full, on Hugging Face's Trainer; and evaluation without it.
 
 `fine_tune` returns a `TrainingResult`: losses, metrics, seconds, peak memory, trainable counts and the trained model.
 """
@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +39,7 @@ _TIMING_KEYS = ("runtime", "per_second", "preparation_time")
 _LOSS_POINTS = 25
 
 
-# --- stage 04's functions ----------------------------------------------------------------------------------------------
+# --- stage 04's functions ---------------------------------------------------------------------------------
 
 
 def compute_metrics(eval_pred: Any) -> dict[str, float]:
@@ -79,7 +78,7 @@ def _same(x: Any, y: Any) -> bool:
         return x == y
 
 
-# --- the result ---------------------------------------------------------------------------------------------------------
+# --- the result -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ class TrainingResult:
             process gave back to the allocator is used again unseen; compare methods in fresh processes.
         trainable, total: parameters.
         checkpoint: folder of the best epoch's checkpoint, where ``output_dir`` was given.
-        model: trained, in evaluation mode, on the device it trained on; the best epoch's where ``output_dir`` was given,
-            else the last epoch's.
+        model: trained, in evaluation mode, on the device it trained on; the best epoch's where ``output_dir`` was
+            given, else the last epoch's.
     """
 
     method: str
@@ -139,7 +138,7 @@ class TrainingResult:
         }
 
 
-# --- training -----------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------------------
 
 
 def fine_tune(
@@ -168,13 +167,14 @@ def fine_tune(
     Sets Python's, NumPy's and torch's random seeds. The same seed gives the same figures on the same machine.
 
     Args:
-        method: ``"head"`` trains the classification head alone, ``"lora"`` the head and low-rank updates, ``"full"`` all.
+        method: ``"head"`` trains the classification head alone, ``"lora"`` the head and low-rank updates, ``"full"``
+            everything.
         profile: sizes, epochs, learning rates.
         model: what to train, in place; by default the profile's base model with a head drawn from ``seed``. For
             ``"lora"``, a model that has LoRA parameters already (named ``lora_...``, your own layer's for instance) is
             trained as it is: what its ``requires_grad`` says.
-        data: splits ``train``, ``validation`` and ``test``, each with ``label`` and either ``sentence`` or ``input_ids``
-            and ``attention_mask``; by default the profile's.
+        data: splits ``train``, ``validation`` and ``test``, each with ``label`` and either ``sentence`` or
+            ``input_ids`` and ``attention_mask``; by default the profile's.
         tokenizer: by default the profile's.
         rank, alpha, targets, dropout: LoRA's, as `lora_ref.inject.inject_lora` takes them; of no effect otherwise.
         seed: a whole number from 0.
@@ -206,7 +206,7 @@ def fine_tune(
         trainer = _trainer(model, profile, examples, tokenizer, seed, epochs, max_steps, rate, folder, output_dir, show)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        with _PeakMemory() as memory:
+        with _no_writing_bars(), _PeakMemory() as memory:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
@@ -379,6 +379,21 @@ def _is_live() -> bool:
     return sys.stderr.isatty() or type(sys.stdout).__module__.startswith("ipykernel")
 
 
+@contextlib.contextmanager
+def _no_writing_bars() -> Iterator[None]:
+    """transformers 5 draws a bar each time that it writes a checkpoint, through whatever is being shown."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 class _PeakMemory:
     """Peak memory while the block runs, in bytes: torch's own count on CUDA, sampled resident memory on the CPU."""
 
@@ -414,7 +429,7 @@ class _PeakMemory:
         self.increase = self.peak - self._start
 
 
-# --- evaluation without the Trainer -------------------------------------------------------------------------------------
+# --- evaluation without the Trainer -----------------------------------------------------------------------
 
 
 def evaluate(

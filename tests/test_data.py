@@ -91,7 +91,7 @@ def test_drawing_keeps_the_share_of_labels():
 
 @pytest.fixture
 def glue(monkeypatch):
-    """GLUE SST-2 at the boundary of `datasets`: whole sentences, phrases cut from them, and an unlabelled test split."""
+    """GLUE SST-2 at the boundary of `datasets`: whole sentences, phrases cut from them, an unlabelled test split."""
     import datasets
 
     generator = random.Random(0)

@@ -63,7 +63,9 @@ def test_a_substitute_says_that_it_is_one_and_why(machine, capsys, wanted, has, 
     assert all(word in out for word in words), out
 
 
-@pytest.mark.parametrize(("wanted", "has"), [("t4", {"gpu": False}), ("t4", {"hub": False}), ("laptop", {"laptop": False})])
+@pytest.mark.parametrize(
+    ("wanted", "has"), [("t4", {"gpu": False}), ("t4", {"hub": False}), ("laptop", {"laptop": False})]
+)
 def test_strict_raises_instead(machine, wanted, has):
     machine(**has)
     with pytest.raises(ProfileError, match=rf"'{wanted}' cannot be had: no"):

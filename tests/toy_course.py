@@ -28,9 +28,7 @@ MASTER = '''\
 # Hint: multiply.
 
 # %% locked="setup" tags=["hide-input"]
-def check(exercise, names):
-    """The visible check."""
-    print("visible check of", exercise)
+import math
 
 
 # %% solution="numbers"
@@ -86,6 +84,12 @@ def grade_cell(exercise, names):
         return 0.0
 '''
 
+# Stands for the real visible checks.
+CHECKER = '''\
+def check(exercise, names):
+    print("visible check of", exercise)
+'''
+
 
 def make(root: Path) -> Path:
     """Lays out the toy course, with the project's own nbgrader settings, in `root`; returns the master."""
@@ -94,6 +98,8 @@ def make(root: Path) -> Path:
     (folder / f"{STAGE}.py").write_text(MASTER, encoding="utf-8")
     (root / "autograder").mkdir()
     (root / "autograder" / "__init__.py").write_text(GRADER, encoding="utf-8")
+    (root / "lora_ref").mkdir()
+    (root / "lora_ref" / "checks.py").write_text(CHECKER, encoding="utf-8")
     for name in ("nbgrader_config.py", "autograder/nbgrader_config.py", "autograder/preprocessors.py"):
         shutil.copy(ROOT / name, root / name)
     return folder / f"{STAGE}.py"
