@@ -10,7 +10,7 @@ from typing import Any
 
 from autograder.contract import STAGES, Exercise, exercise, stage_of
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, Verdict, run_check
+from lora_ref.checks.verdicts import Check, Verdict, messages, run_check
 
 #: The seed from which plain nbgrader draws inputs, so that grading again gives the same grade; an instructor sets it.
 SEED_VARIABLE = "LORA_GRADE_SEED"
@@ -107,22 +107,8 @@ def result_from(row: Exercise, verdicts: tuple[Verdict, ...]) -> Result:
     earned = sum(v.earned for v in verdicts)
     earned = row.points if all(v.passed for v in verdicts) else round(earned, 6)
     heading = f"{row.id} {row.title}: {earned:g} of {row.points:g} points"
-    faults = [f"  {v.message}".replace("\n", "\n  ") for v in verdicts if not v.passed]
-    return Result(row.id, row.title, earned, row.points, "\n".join([heading, *_once(faults)]), verdicts)
-
-
-def _once(messages: list[str]) -> list[str]:
-    """Without repetitions: five checks that all find a gap unfilled say so once."""
-    seen: set[str] = set()
-    kept = []
-    for message in messages:
-        reason = message.partition("seen:")[2]
-        if "not done yet" in reason or "is not defined" in reason:
-            if reason in seen:
-                continue
-            seen.add(reason)
-        kept.append(message)
-    return kept
+    faults = messages([v for v in verdicts if not v.passed])
+    return Result(row.id, row.title, earned, row.points, "\n".join([heading, *faults]), verdicts)
 
 
 def hidden_checks(exercise_id: str) -> list[Check]:

@@ -1,4 +1,4 @@
-"""Figures of stage 02. Each takes numbers, says in its title what they show, and describes itself (`plots.describe`)."""
+"""Figures of stage 02. Each takes numbers, says in its title what they show, and has a text for `plots.describe`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
     figure, (ax,) = _figure(1, (7.2, 3.6))
     steps = range(len(norms_A))
     for norms, name, (colour, marker) in ((norms_B, "gradient of B", _B), (norms_A, "gradient of A", _A)):
-        ax.plot(steps, norms, color=colour, marker=marker, linewidth=2, label=name)
+        ax.plot(steps, norms, color=colour, marker=marker, linewidth=2, label=name, clip_on=False)
     ax.set_xlabel("step")
     ax.set_ylabel("Frobenius norm of the gradient")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
     if norms_A[0] == 0 < norms_B[0]:
-        finding = f"At step 0 the gradient of A is exactly 0, that of B is {norms_B[0]:.2g}: B moves first"
+        finding = "At step 0 the gradient of A is exactly 0, that of B is not"
     else:
         finding = f"At step 0 the gradients of A and B have norms {norms_A[0]:.2g} and {norms_B[0]:.2g}"
     _title(figure, finding, "One LoRA layer, plain gradient descent.")
@@ -40,7 +40,7 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
 
 
 def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
-    """Size of the update after one optimiser step against the rank, one line a rule: ``{rule: {rank: [a seed, ...]}}``."""
+    """The update's size after one optimiser step by rank, one line a rule: ``{rule: {rank: [one value a seed]}}``."""
     figure, (ax,) = _figure(1, (7.2, 4.0))
     told = []
     for (rule, by_rank), (colour, marker) in zip(sizes.items(), (_A, _B, _THIRD), strict=False):
@@ -57,8 +57,8 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     ax.set_xlabel("rank r")
     ax.set_ylabel("Frobenius norm of scaling * B A")
     ax.legend(frameon=False)
-    changes = ", ".join(f"by {ratio:.2g} with {rule}" for rule, ratio in told)
-    finding = f"From rank {ranks[0]} to {ranks[-1]} the first Adam step's update changes {changes}"
+    changes = " and ".join(f"{ratio:.2g} times ({rule})" for rule, ratio in told)
+    finding = f"The update after one Adam step is {changes} as large at rank {ranks[-1]} as at rank {ranks[0]}"
     seeds = len(next(iter(next(iter(sizes.values())).values())))
     _title(figure, finding, f"Both axes logarithmic. Line: mean of {seeds} seeds; band (narrow): smallest to largest.")
     figure.lora_alt = f"Line plot of the update's size after one step against the rank. {finding}."
@@ -70,58 +70,68 @@ def learned_updates(target: np.ndarray, learned: Mapping[int, np.ndarray]) -> Fi
     figure, axes = _figure(1 + len(learned), (1.0 + 2.1 * (1 + len(learned)), 3.1), sharey=True)
     top = float(np.abs(target).max())
     errors = {rank: float(((found - target) ** 2).sum() / (target**2).sum()) for rank, found in learned.items()}
-    pictures = [("wanted", target)] + [(f"rank {r}, error {errors[r]:.0%}", found) for r, found in learned.items()]
+    pictures = [("wanted", target)] + [(f"rank {r}, error {errors[r]:.1%}", found) for r, found in learned.items()]
     for ax, (name, matrix) in zip(axes, pictures, strict=True):
         image = ax.imshow(matrix, cmap="PuOr", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("input feature")
         ax.grid(False)
     axes[0].set_ylabel("output feature")
-    figure.colorbar(image, ax=axes, shrink=0.9, label="entry")
-    good = [rank for rank, error in errors.items() if error < 0.01]
+    figure.colorbar(image, ax=axes, shrink=0.9, pad=0.01, label="entry")
+    good = [rank for rank, error in errors.items() if error < 0.05]
     finding = (
-        f"Rank {good[0]} is enough to learn this update; rank {min(errors)} leaves {errors[min(errors)]:.0%} of it"
+        f"Rank {good[0]} learns all but {errors[good[0]]:.1%} of this update; "
+        f"rank {min(errors)} misses {errors[min(errors)]:.0%}"
         if good
         else f"No rank up to {max(errors)} learns this update"
     )
     _title(figure, finding, "Error: squared Frobenius distance, as a share of the wanted update's squared norm.")
     told = "; ".join(f"rank {rank}: {error:.1%}" for rank, error in errors.items())
-    figure.lora_alt = f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {told}. {finding}."
+    figure.lora_alt = (
+        f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {told}. {finding}."
+    )
     return figure
 
 
 def rank_and_spectrum(
-    errors: Mapping[int, Sequence[float]], floor: Mapping[int, float], spectra: Mapping[str, np.ndarray]
+    errors: Mapping[str, Sequence[float]], floor: Mapping[str, float], spectra: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Left: error by rank with the smallest possible one. Right: singular values of learned updates."""
+    """Left: what each method leaves unlearned, beside the least possible. Right: singular values of learned updates.
+
+    Args:
+        errors: by method, a value a seed.
+        floor: by method, the least that any update of its rank leaves.
+        spectra: singular values of some of the methods' updates, largest first.
+    """
     figure, (left, right) = _figure(2, (9.4, 3.9))
-    ranks = list(errors)
-    places = range(len(ranks))
-    for seed in range(len(errors[ranks[0]])):
-        values = [errors[rank][seed] for rank in ranks]
-        label = "LoRA, one point a seed" if seed == 0 else None
-        left.plot(places, values, linestyle="", color=_A[0], marker=_A[1], markersize=8, alpha=0.6, label=label)
-    label = "best possible at that rank (SVD)"
-    left.plot(places, [floor[r] for r in ranks], linestyle="", color="black", marker="_", markersize=22, label=label)
-    left.set_xticks(places, [str(rank) for rank in ranks])
-    left.set_xlabel("rank r")
-    left.set_ylabel("share of the update not learned")
-    left.set_ylim(-0.02, 1.15 * max(max(v) for v in errors.values()))
+    places = range(len(errors))
+    for place, values in zip(places, errors.values(), strict=True):
+        label = "measured, one point a seed" if place == 0 else None
+        spread = [place] * len(values)
+        left.plot(spread, values, linestyle="", color=_A[0], marker=_A[1], markersize=8, alpha=0.6, label=label)
+    label = "least possible at that rank (SVD)"
+    left.plot(places, [floor[m] for m in errors], linestyle="", color="black", marker="_", markersize=22, label=label)
+    left.set_xticks(places, list(errors))
+    left.set_ylabel("share of the update missed")
+    left.set_ylim(-0.02, 1.2 * max(max(v) for v in errors.values()))
     left.legend(frameon=False, fontsize=9)
     counts = {}
     for (name, values), (colour, marker) in zip(spectra.items(), (_B, _A, _THIRD), strict=False):
         index = np.arange(1, len(values) + 1)
-        right.plot(index, values, color=colour, marker=marker, markersize=4, linewidth=1.5, label=name)
+        right.plot(index, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=name)
         counts[name] = int((values > 1e-3 * values[0]).sum())
     right.set_xlabel("index of the singular value")
     right.set_ylabel("singular value")
     right.legend(frameon=False, fontsize=9)
-    worst = max(float(np.mean(errors[r])) - floor[r] for r in ranks)
-    finding = (
-        f"LoRA comes within {worst:.1%} of the best possible error at each rank; "
-        + ", ".join(f"{name}: {count} singular values above zero" for name, count in counts.items())
+    finding = "; ".join(
+        f"{name} misses {np.mean(errors[name]):.1%} of the update, with {counts[name]} singular values above zero"
+        for name in spectra
     )
-    _title(figure, finding, "Above zero: more than a thousandth of the largest.")
-    by_rank = "; ".join(f"rank {r}: {np.mean(errors[r]):.2%} (best {floor[r]:.2%})" for r in ranks)
-    figure.lora_alt = f"Left, dots and marks: share of the update not learned: {by_rank}. Right: two spectra. {finding}."
+    _title(figure, _upper(finding), "Above zero: more than a thousandth of the largest.")
+    by_method = "; ".join(f"{m} {np.mean(v):.1%} (least possible {floor[m]:.1%})" for m, v in errors.items())
+    figure.lora_alt = f"Left, dots and marks, share missed: {by_method}. Right, two spectra. {_upper(finding)}."
     return figure
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

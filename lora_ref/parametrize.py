@@ -6,9 +6,10 @@
     lora = LoRAParametrization(*linear.weight.shape, rank=4, alpha=8)
     register_parametrization(linear, "weight", lora)
 
-Unlike `lora_ref.layers.LinearWithLoRA` this leaves the model's modules in place: ``linear`` is an ``nn.Linear`` as before,
-and its ``weight`` is computed from the frozen original (``linear.parametrizations.weight.original``) on each access. That
-builds ``B A``, which the wrapper's forward never does: the price of working for any weight matrix, whatever its module.
+Unlike `lora_ref.layers.LinearWithLoRA` this leaves the model's modules in place: ``linear`` is an ``nn.Linear`` as
+before, and its ``weight`` is computed from the frozen original (``linear.parametrizations.weight.original``) on each
+access. That builds ``B A``, which the wrapper's forward never does: the price of working for any weight matrix,
+whatever its module.
 """
 
 from __future__ import annotations

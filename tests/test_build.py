@@ -17,7 +17,7 @@ from toy_course import CONTRACT, MASTER, ROOT, STAGE
 from autograder import build as build_module
 from autograder.build import BuildError, build
 from autograder.contract import STAGES
-from autograder.preprocessors import clear_gaps, gap_stub
+from autograder.preprocessors import GAP, clear_gaps, gap_stub
 
 MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))
 
@@ -246,11 +246,14 @@ def test_the_committed_notebooks_are_what_the_masters_make(stage):
 def test_each_gap_of_a_release_names_an_exercise_of_its_stage(stage):
     release = nbformat.read(ROOT / "notebooks" / stage / f"{stage}.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in release.cells)
+    master = (ROOT / "solutions" / stage / f"{stage}.py").read_text()
     for exercise in STAGES[stage]:
         grade_id = exercise.id.replace(".", "_")
         cell = cell_of(release, f"{'written' if exercise.manual else 'check'}_{grade_id}")
         assert cell.metadata.nbgrader.points == exercise.points
-        assert exercise.manual or gap_stub(exercise.id) in text
+        # a "spot the bug" exercise shows wrong code in its gaps instead
+        given = all("### GIVEN" in gap["body"] for gap in GAP.finditer(master) if gap["label"] == exercise.id)
+        assert exercise.manual or given or gap_stub(exercise.id) in text
 
 
 def test_a_spot_the_bug_gap_shows_the_wrong_code():

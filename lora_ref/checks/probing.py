@@ -28,7 +28,7 @@ import torch
 MAX_ELEMENTS = 4_000_000
 MAX_TEXT = 2_000
 #: Seconds one probe may take. The probes' inputs are tiny: a right answer needs milliseconds.
-SECONDS = 20.0
+SECONDS = 10.0
 
 Namespace = Mapping[str, Any]
 
@@ -173,7 +173,7 @@ def describe_error(error: BaseException, seconds: float = SECONDS) -> dict[str, 
 
 def _short(error: BaseException) -> str:
     try:
-        return str(error).strip()[:300]
+        return (str(error).strip().splitlines() or [""])[0][:300]  # torch adds lists of signatures below the first line
     except BaseException:  # an exception whose __str__ raises
         return "(no text)"
 
