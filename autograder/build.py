@@ -65,9 +65,7 @@ def find_masters(root: Path, stages: Iterable[str] | None = None) -> list[Path]:
     Raises:
         BuildError: a named stage has no master, or there is none at all.
     """
-    found = {
-        path.stem: path for path in sorted(root.glob("solutions/*/*.py")) if path.stem == path.parent.name
-    }
+    found = {path.stem: path for path in sorted(root.glob("solutions/*/*.py")) if path.stem == path.parent.name}
     missing = [stage for stage in stages or () if stage not in found]
     if missing or not found:
         raise BuildError(
@@ -77,9 +75,7 @@ def find_masters(root: Path, stages: Iterable[str] | None = None) -> list[Path]:
     return [found[stage] for stage in (found if stages is None else dict.fromkeys(stages))]
 
 
-def _nbgrader(
-    cell: NotebookNode, grade_id: str, *, grade=False, solution=False, locked=False, points=None
-) -> None:
+def _nbgrader(cell: NotebookNode, grade_id: str, *, grade=False, solution=False, locked=False, points=None) -> None:
     """Writes nbgrader's metadata (schema 3) into a cell."""
     cell.metadata["nbgrader"] = {
         "schema_version": 3,
@@ -97,9 +93,7 @@ def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping)
     allowed = {"solution": MARKERS[:2], "written": MARKERS[3:]}.get(role, ())
     for marker in MARKERS:
         if marker in cell.source and marker not in allowed:
-            raise BuildError(
-                f"{marker!r} has no place in {'an ordinary' if role is None else f'a {role}'} cell"
-            )
+            raise BuildError(f"{marker!r} has no place in {'an ordinary' if role is None else f'a {role}'} cell")
     if role is None:
         return [cell]
     if role == "locked":
@@ -107,11 +101,7 @@ def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping)
         return [cell]
     if role == "solution":
         labels = [gap["label"] for gap in GAP.finditer(cell.source)]
-        if (
-            not labels
-            or len(labels) != cell.source.count(MARKERS[0])
-            or len(labels) != cell.source.count(MARKERS[1])
-        ):
+        if not labels or len(labels) != cell.source.count(MARKERS[0]) or len(labels) != cell.source.count(MARKERS[1]):
             raise BuildError("a solution cell needs gaps: '### BEGIN SOLUTION 2.1' ... '### END SOLUTION'")
         for label in labels:
             if label not in exercises and not label.startswith("Lab"):
@@ -125,9 +115,7 @@ def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping)
     if exercise is None:
         raise BuildError(f"exercise {name!r} is not in the contract; the stage has {', '.join(exercises)}")
     if exercise.manual != (role == "written"):
-        raise BuildError(
-            f"exercise {name} is {'' if exercise.manual else 'not '}graded by hand in the contract"
-        )
+        raise BuildError(f"exercise {name} is {'' if exercise.manual else 'not '}graded by hand in the contract")
     key = name.replace(".", "_")
     if role == "check":
         if not re.search(rf"^check\(\s*[\"']{re.escape(name)}[\"']", cell.source, re.MULTILINE):
@@ -145,9 +133,7 @@ def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping)
     schemes = SCHEME.findall(cell.source)
     answer = SCHEME.sub("", cell.source).strip()
     if len(schemes) != 1 or any(marker in answer for marker in MARKERS) or not answer:
-        raise BuildError(
-            "a written cell holds a model answer and one ### BEGIN MARK SCHEME ... ### END MARK SCHEME"
-        )
+        raise BuildError("a written cell holds a model answer and one ### BEGIN MARK SCHEME ... ### END MARK SCHEME")
     points = f"{exercise.points} point{'' if exercise.points == 1 else 's'}"
     scheme = nbformat.v4.new_markdown_cell(
         f"**Answer to exercise {name}** ({points}, graded by hand): write it into the cell below.\n"
@@ -177,16 +163,12 @@ def expand_master(master: Path, exercises: Iterable) -> NotebookNode:
     used: dict[tuple[str, str], str] = {}
     for number, cell in enumerate(jupytext.read(master, fmt="py:percent").cells, start=1):
         options = {key: value for key, value in cell.metadata.items() if key not in READERS_OWN}
-        shown = (
-            " ".join(f'{key}="{value}"' for key, value in options.items()) or cell.source[:40].split("\n")[0]
-        )
+        shown = " ".join(f'{key}="{value}"' for key, value in options.items()) or cell.source[:40].split("\n")[0]
         try:
             roles = [key for key in ROLES if key in options]
             unknown = sorted(set(options) - set(ROLES) - PASSED_ON)
             if unknown or len(roles) > 1:
-                raise BuildError(
-                    f"unknown option {unknown[0]!r}" if unknown else f"both {' and '.join(roles)}"
-                )
+                raise BuildError(f"unknown option {unknown[0]!r}" if unknown else f"both {' and '.join(roles)}")
             if cell.cell_type == "raw":
                 raise BuildError("a raw cell; use code or markdown")
             role = roles[0] if roles else None
@@ -203,17 +185,13 @@ def expand_master(master: Path, exercises: Iterable) -> NotebookNode:
             nb.cells += _expand(cell, role, name, exercises)
         except BuildError as error:
             raise BuildError(f"{name_of}, cell {number} ({shown}): {error}") from None
-    absent = [
-        key for key, row in exercises.items() if ("written" if row.manual else "check", key) not in used
-    ]
+    absent = [key for key, row in exercises.items() if ("written" if row.manual else "check", key) not in used]
     if absent:
         raise BuildError(f"{name_of}: no cell for exercise {', '.join(absent)}, which the contract has")
     ids = [cell.metadata.nbgrader.grade_id for cell in nb.cells if "nbgrader" in cell.metadata]
     twice = {grade_id for grade_id in ids if ids.count(grade_id) > 1 or not re.fullmatch(r"[\w-]+", grade_id)}
     if twice:
-        raise BuildError(
-            f"{name_of}: {', '.join(sorted(twice))}: a solution or locked cell needs a name of its own"
-        )
+        raise BuildError(f"{name_of}: {', '.join(sorted(twice))}: a solution or locked cell needs a name of its own")
     _set_ids(nb)
     return nb
 
@@ -292,9 +270,7 @@ def build(
     for master in find_masters(root, stages):
         stage = master.stem
         if stage not in contract:
-            raise BuildError(
-                f"{master.name}: the contract has no stage {stage!r}; it has {', '.join(contract)}"
-            )
+            raise BuildError(f"{master.name}: the contract has no stage {stage!r}; it has {', '.join(contract)}")
         nb = expand_master(master, contract[stage])
         made[root / "solutions" / stage / f"{stage}.ipynb"] = _dump(nb)
         made[root / "notebooks" / stage / f"{stage}.ipynb"] = release_of(nb)
@@ -309,12 +285,8 @@ def build(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m autograder build`."""
-    parser.add_argument(
-        "stages", nargs="*", metavar="STAGE", help="such as 02_lora_layer; default: every master"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 and name what is out of date"
-    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="such as 02_lora_layer; default: every master")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name what is out of date")
     parser.add_argument("--root", type=Path, default=Path("."), help="the project's root (default: here)")
 
 

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a .ipynb or .py file")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--seed", type=int, default=None, help="draw the inputs from this seed (default: a new one)")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit for all of it (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="time limit for all of it (default: %(default)s)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -94,7 +94,9 @@ def run_notebook(path: Path, profile: str | None) -> NotebookNode:
         text = f"  cell {done} of {total}, {time.time() - started:.0f} s"
         print(f"\r{text}" if sys.stdout.isatty() else text if done == total else "", end="", flush=True)
 
-    client = NotebookClient(notebook, timeout=1200, on_cell_executed=progress, resources={"metadata": {"path": str(ROOT)}})
+    client = NotebookClient(
+        notebook, timeout=1200, on_cell_executed=progress, resources={"metadata": {"path": str(ROOT)}}
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"LORA_PROFILE": profile} if profile else {})}
     client.execute(env=environment)
     print()

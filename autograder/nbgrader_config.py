@@ -13,9 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # formgrader runs in a Jupyter server, which does not look for modules here
     sys.path.insert(0, str(ROOT))
-if (
-    shutil.which("alembic") is None
-):  # nbgrader runs this command for a new gradebook; a venv need not be activated
+if shutil.which("alembic") is None:  # nbgrader runs this command for a new gradebook; a venv need not be activated
     os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor  # noqa: E402
@@ -64,9 +62,7 @@ c.CourseDirectory.ignore = [
 ]
 
 # --- generate_assignment: solutions/ -> notebooks/ ---
-c.GenerateAssignment.force = (
-    True  # notebooks/ always exists, and without this nbgrader would skip it silently
-)
+c.GenerateAssignment.force = True  # notebooks/ always exists, and without this nbgrader would skip it silently
 c.GenerateAssignment.preprocessors = [  # nbgrader's list and order, less two steps the course does not use
     LockCells,
     ClearGaps,  # for ClearSolutions: the stub names its exercise
@@ -79,9 +75,7 @@ c.GenerateAssignment.preprocessors = [  # nbgrader's list and order, less two st
     ComputeChecksums,  # again, for what is left
     CheckCellMetadata,
 ]
-c.ClearMarkScheme.enforce_metadata = (
-    False  # nbgrader wants a task cell; ours is the locked cell above the answer
-)
+c.ClearMarkScheme.enforce_metadata = False  # nbgrader wants a task cell; ours is the locked cell above the answer
 
 # --- autograde: submitted/ -> autograded/ and the gradebook ---
 c.Autograde.sanitize_preprocessors = [
@@ -107,14 +101,10 @@ c.Execute.error_on_timeout = {
     "evalue": "stopped after 600 seconds",
     "traceback": ["CellTimeoutError: this cell ran for more than 600 seconds and was stopped"],
 }
-c.Execute.iopub_timeout = (
-    30  # seconds for late outputs; at nbclient's 4 a busy machine loses whole submissions
-)
+c.Execute.iopub_timeout = 30  # seconds for late outputs; at nbclient's 4 a busy machine loses whole submissions
 c.Execute.shutdown_kernel = "immediate"  # the kernel has nothing to save: 2 s less for each submission
 c.IgnorePattern.enabled = True  # off by default
-c.IgnorePattern.pattern = (
-    r"[\s\S]"  # all of stderr goes: one line of it in a check cell is 0 points to nbgrader
-)
+c.IgnorePattern.pattern = r"[\s\S]"  # all of stderr goes: one line of it in a check cell is 0 points to nbgrader
 c.LimitOutput.max_lines = 500  # a print in a training loop must not make a feedback page of megabytes
 c.LimitOutput.max_traceback = 20  # frames; torch's are long and the student's own come first and last
 

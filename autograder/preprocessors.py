@@ -188,8 +188,4 @@ class HideMarkSchemesInFeedback(ClearMarkScheme):
 
     def preprocess_cell(self, cell, resources, cell_index):
         """Removes the mark scheme region of a locked cell."""
-        return (
-            super().preprocess_cell(cell, resources, cell_index)
-            if utils.is_locked(cell)
-            else (cell, resources)
-        )
+        return super().preprocess_cell(cell, resources, cell_index) if utils.is_locked(cell) else (cell, resources)

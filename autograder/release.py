@@ -89,9 +89,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             if (root / name).is_file():
                 shutil.copy(root / name, scratch)
-        shutil.copytree(
-            root / "lora_ref", f"{scratch}/lora_ref", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        shutil.copytree(root / "lora_ref", f"{scratch}/lora_ref", ignore=shutil.ignore_patterns("__pycache__"))
         command = [
             sys.executable,
             "-m",
@@ -212,9 +210,7 @@ def release(root: str | Path, out: str | Path = "dist") -> Path:
         files = {wheel.name: _repacked(wheel)}
     stages = [master.stem for master in find_masters(root)]
     for stage in stages:
-        files[f"notebooks/{stage}/{stage}.ipynb"] = (
-            root / "notebooks" / stage / f"{stage}.ipynb"
-        ).read_bytes()
+        files[f"notebooks/{stage}/{stage}.ipynb"] = (root / "notebooks" / stage / f"{stage}.ipynb").read_bytes()
     start = START.format(wheel=wheel.name, stages=", ".join(stages), first=stages[0])
     files["START.md"] = start.encode()
     data = _pack({f"{TOP}/{name}": content for name, content in files.items()})

@@ -26,5 +26,7 @@ def run() -> bool:
         out = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout
         times.append([float(word) for word in out.split()])
     torch_s, ours = (statistics.median(column) for column in zip(*times[1:], strict=True))  # the first warms the disk
-    print(f"   import torch {torch_s:.2f} s, lora_ref on top {ours:.3f} s, ratio {ours / torch_s:.3f} (median of {RUNS})")
+    print(
+        f"   import torch {torch_s:.2f} s, lora_ref on top {ours:.3f} s, ratio {ours / torch_s:.3f} (median of {RUNS})"
+    )
     return ours < LIMIT

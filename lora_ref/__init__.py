@@ -7,7 +7,18 @@ from __future__ import annotations
 
 import importlib
 
-from lora_ref.inject import freeze, inject_lora, match_targets, replace_module, trainable_report
+from lora_ref.inject import (
+    enable_lora,
+    freeze,
+    inject_lora,
+    lora_disabled,
+    lora_layers,
+    match_targets,
+    merge_lora,
+    replace_module,
+    trainable_report,
+    unmerge_lora,
+)
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 
 __version__ = "0.1.0"
@@ -17,13 +28,18 @@ _LAZY = {"load_adapter": "lora_ref.adapters", "save_adapter": "lora_ref.adapters
 __all__ = [
     "LinearWithLoRA",
     "LoRALayer",
+    "enable_lora",
     "freeze",
     "inject_lora",
     "load_adapter",
+    "lora_disabled",
+    "lora_layers",
     "match_targets",
+    "merge_lora",
     "replace_module",
     "save_adapter",
     "trainable_report",
+    "unmerge_lora",
 ]
 
 

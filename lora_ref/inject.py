@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -66,6 +68,11 @@ def inject_lora(
     alpha: float = 16,
     dropout: float = 0.0,
     train_head: bool = True,
+    *,
+    rslora: bool = False,
+    init: str = "kaiming",
+    rank_pattern: Mapping[str, int] | None = None,
+    alpha_pattern: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Freeze ``model`` and give each target layer a trainable low-rank update, in place.
 
@@ -74,31 +81,79 @@ def inject_lora(
     Args:
         model: any module with ``nn.Linear`` layers.
         targets: names as `match_targets` reads them.
-        rank, alpha, dropout: as in `lora_ref.layers.LoRALayer`.
+        rank, alpha, dropout, rslora, init: as in `lora_ref.layers.LoRALayer`.
         train_head: leave the task head (a direct child named as in `HEAD_NAMES`) trainable: a new head is random,
             and an update of the encoder cannot make up for that.
+        rank_pattern, alpha_pattern: other ranks and alphas for some of the layers, by names that `match_targets` could
+            read; the first that fits counts.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: a target matches nothing, ``rank`` is below 1, or the model has LoRA layers already; the model is
-            then as it was.
+        ValueError: a target matches nothing, a rank is below 1, or the model has LoRA layers already; the model is then
+            as it was.
     """
-    if any(isinstance(module, LinearWithLoRA) for module in model.modules()):
+    if lora_layers(model):
         raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
-    names = match_targets(model, targets)  # a list, made before the first replacement: the tree must not change under it
-    wrapped = {name: (model.get_submodule(name), rank, alpha, dropout) for name in names}
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}")
+    wrapped = {}
+    for name in match_targets(model, targets):  # all of them before the first replacement: it changes what there is
+        r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
+        linear = model.get_submodule(name)
+        trained_before = [p.requires_grad for p in linear.parameters()]
+        wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
+        for parameter, trained in zip(linear.parameters(), trained_before, strict=True):
+            parameter.requires_grad_(trained)  # a later layer may still be refused
     freeze(model)
-    for name, arguments in wrapped.items():
-        replace_module(model, name, LinearWithLoRA(*arguments))
+    for name, layer in wrapped.items():
+        replace_module(model, name, layer)
     if train_head:
         for head in HEAD_NAMES:
             if isinstance(getattr(model, head, None), nn.Module):
                 getattr(model, head).requires_grad_(True)
     return model
+
+
+def _first_match(name: str, pattern: Mapping[str, Any] | None, default: Any) -> Any:
+    return next((value for target, value in (pattern or {}).items() if _matches(name, target)), default)
+
+
+def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
+    """The model's LoRA layers by dotted name, in the order of ``model.named_modules()``."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LinearWithLoRA)}
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Merge every LoRA layer, so that inference costs what it cost before LoRA; returns the model."""
+    for layer in lora_layers(model).values():
+        layer.merge()
+    return model
+
+
+def unmerge_lora(model: nn.Module) -> nn.Module:
+    """Take every update out of its weight again, bit for bit; returns the model."""
+    for layer in lora_layers(model).values():
+        layer.unmerge()
+    return model
+
+
+def enable_lora(model: nn.Module, on: bool = True) -> nn.Module:
+    """Switch every update on, or off: off, the encoder computes what it did before LoRA. Returns the model."""
+    for layer in lora_layers(model).values():
+        layer.enabled = on
+    return model
+
+
+@contextlib.contextmanager
+def lora_disabled(model: nn.Module) -> Iterator[nn.Module]:
+    """The model without its updates, inside a ``with`` block; afterwards each layer's switch is as it was."""
+    before = {layer: layer.enabled for layer in lora_layers(model).values()}
+    enable_lora(model, False)
+    try:
+        yield model
+    finally:
+        for layer, on in before.items():
+            layer.enabled = on
 
 
 def trainable_report(model: nn.Module) -> dict[str, float]:

@@ -10,7 +10,16 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lora_ref.fused import can_fuse, frozen_linear_plus_lora
+
+#: How ``A`` may start. Both have mean zero: what ``nn.Linear`` and the paper's code use, and a normal distribution.
+INITIALISATIONS = {
+    "kaiming": lambda A: nn.init.kaiming_uniform_(A, a=math.sqrt(5)),
+    "gaussian": lambda A: nn.init.normal_(A, std=1 / len(A)),
+}
 
 
 class LoRALayer(nn.Module):
@@ -25,20 +34,34 @@ class LoRALayer(nn.Module):
         rank: inner dimension of the update, at least 1.
         alpha: numerator of the scale; ``scaling = alpha / rank``.
         dropout: probability of dropping an input feature, on the update's path only.
+        rslora: divide by ``sqrt(rank)`` instead of ``rank`` (rsLoRA, arXiv:2312.03732).
+        init: how ``A`` starts, ``"kaiming"`` (uniform) or ``"gaussian"`` (standard deviation 1 / rank).
 
     Raises:
-        ValueError: ``rank`` is below 1.
+        ValueError: ``rank`` is below 1, or there is no such ``init``.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        *,
+        rslora: bool = False,
+        init: str = "kaiming",
+    ):
         if rank < 1:
             raise ValueError(f"rank must be at least 1, got {rank}")
+        if init not in INITIALISATIONS:
+            raise ValueError(f"no initialisation {init!r}; there are {', '.join(map(repr, INITIALISATIONS))}")
         super().__init__()
         self.lora_A = nn.Parameter(torch.empty(rank, in_features))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank))
-        self.scaling = alpha / rank
+        self.scaling = alpha / math.sqrt(rank) if rslora else alpha / rank
         self.dropout = nn.Dropout(dropout)
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # what nn.Linear uses, and the paper's own code
+        INITIALISATIONS[init](self.lora_A)
 
     def forward(self, x: Tensor) -> Tensor:
         """The update for ``x`` of shape (..., in_features), in shape (..., out_features).
@@ -62,19 +85,26 @@ class LinearWithLoRA(nn.Module):
 
     Args:
         linear: the layer to adapt. It is kept, not copied, as ``.linear``; its weight and bias are frozen.
-        rank, alpha, dropout: as in `LoRALayer`, which is kept as ``.lora`` on the layer's device and in its dtype.
+        rank, alpha, dropout, options: as in `LoRALayer`, which is kept as ``.lora`` on the layer's device and in its
+            dtype.
+
+    Attributes:
+        enabled: the switch; off, the layer computes what ``linear`` computed before LoRA, merged or not.
 
     Raises:
         TypeError: ``linear`` is not an ``nn.Linear``.
-        ValueError: ``rank`` is below 1.
+        ValueError: as in `LoRALayer`.
     """
 
-    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
+    def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float = 0.0, **options):
         if not isinstance(linear, nn.Linear):
             raise TypeError(f"LinearWithLoRA wraps an nn.Linear, got {type(linear).__name__}")
         super().__init__()
         self.linear = linear.requires_grad_(False)
-        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha, dropout).to(linear.weight)
+        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha, dropout, **options).to(
+            linear.weight
+        )
+        self.enabled = True
         self._weight_before_merge: Tensor | None = None
 
     @property
@@ -84,8 +114,12 @@ class LinearWithLoRA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output for ``x`` of shape (..., in_features)."""
-        if self.merged:
+        if self.merged and not self.enabled:
+            return F.linear(x, self._weight_before_merge, self.linear.bias)
+        if self.merged or not self.enabled:
             return self.linear(x)
+        if can_fuse(self.linear, self.lora):  # the next line's result, in less time
+            return frozen_linear_plus_lora(self.linear, self.lora, x)
         return self.linear(x) + self.lora(x)
 
     @torch.no_grad()

@@ -62,8 +62,8 @@ def loss_curves(results: Sequence[TrainingResult]) -> Figure:
         ax.plot(result.steps, result.losses, color=colour, linewidth=1, alpha=0.35)
         ax.plot(result.steps, smooth, color=colour, marker=marker, markersize=4, linewidth=2, markevery=(0.04, 0.12))
         ends.append((result, smooth[-1]))
-    ax.axhline(math.log(2), color=_GREY, linewidth=1, linestyle=":")
-    last = max(r.steps[-1] for r in results)
+    first, last = min(r.steps[0] for r in results), max(r.steps[-1] for r in results)
+    ax.plot([first, last], [math.log(2)] * 2, color=_GREY, linewidth=1, linestyle=":")
     _end_labels(
         ax,
         [(last, math.log(2), "guessing, 0.69", _GREY)]

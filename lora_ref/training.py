@@ -9,6 +9,7 @@ import contextlib
 import gc
 import math
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -211,6 +212,12 @@ def fine_tune(
             trainer.train()
             seconds = time.perf_counter() - start
         history, best = trainer.state.log_history, trainer.state.best_model_checkpoint
+        if output_dir:
+            # not Trainer's own save_total_limit: it keeps the last checkpoint too, and doubts the clock of quick runs
+            for step in {entry["step"] for entry in history if "eval_accuracy" in entry}:
+                checkpoint = os.path.join(folder, f"checkpoint-{step}")
+                if not os.path.samefile(checkpoint, best):
+                    shutil.rmtree(checkpoint)
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     counts = trainable_report(model)
     return TrainingResult(
@@ -307,7 +314,6 @@ def _trainer(
         fp16=profile.fp16 and torch.cuda.is_available(),
         eval_strategy="epoch",
         save_strategy="epoch" if output_dir else "no",
-        save_total_limit=1,
         save_only_model=True,
         load_best_model_at_end=bool(output_dir),
         metric_for_best_model="accuracy",

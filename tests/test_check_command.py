@@ -117,7 +117,10 @@ def test_only_set_up_and_solution_cells_of_a_notebook_run(tmp_path):
     notebook.cells = [
         cell("import math", metadata={"nbgrader": {"grade_id": "setup", "solution": False}}),
         cell("raise RuntimeError('minutes of training')"),
-        cell("%matplotlib inline\n!pip list\nanswer = math.pi", metadata={"nbgrader": {"grade_id": "a", "solution": True}}),
+        cell(
+            "%matplotlib inline\n!pip list\nanswer = math.pi",
+            metadata={"nbgrader": {"grade_id": "a", "solution": True}},
+        ),
         cell("broken = 1/0", metadata={"nbgrader": {"grade_id": "b", "solution": True}}),
     ]
     path = tmp_path / "answer.ipynb"

@@ -171,7 +171,9 @@ def test_array_refuses_what_is_no_tensor():
         array([1.0])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool]
+)
 def test_array_keeps_values(dtype):
     tensor = torch.tensor([[0, 1], [1, 1]]).to(dtype)
     assert array(tensor).tolist() == tensor.tolist()

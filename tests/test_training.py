@@ -175,8 +175,7 @@ def test_own_data_tokenised_before_gives_the_same_run(short):
 def test_the_best_checkpoint_is_kept_where_one_says(tmp_path):
     result = fine_tune("lora", dataclasses.replace(SHORT, epochs=3), output_dir=tmp_path / "run", progress=False)
     folders = [path.name for path in (tmp_path / "run").iterdir()]
-    assert os.path.basename(result.checkpoint) in folders
-    assert len(folders) <= 2  # the best, and the last where that is another
+    assert folders == [os.path.basename(result.checkpoint)]
     assert result.validation["accuracy"] == pytest.approx(max(result.validation_accuracies))
     from safetensors.torch import load_file
 
@@ -278,7 +277,7 @@ def test_the_t4_profile_on_a_stubbed_hub(monkeypatch):
 
 
 @pytest.mark.parametrize(("cuda", "expected"), [(True, True), (False, False)])
-def test_fp16_where_there_is_cuda(monkeypatch, cuda, expected):
+def test_fp16_where_there_is_cuda(monkeypatch, tmp_path, cuda, expected):
     import transformers
 
     seen = {}
@@ -292,7 +291,7 @@ def test_fp16_where_there_is_cuda(monkeypatch, cuda, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     examples = {split: [{"input_ids": [0, 2], "attention_mask": [1, 1], "label": 0}] * 4 for split in data.SPLITS}
     training._trainer(
-        models.tiny_roberta(), T4, examples, models.tiny_tokenizer(), 0, None, 1, 1e-3, "unused", None, None
+        models.tiny_roberta(), T4, examples, models.tiny_tokenizer(), 0, None, 1, 1e-3, tmp_path, None, None
     )
     assert seen["fp16"] is expected
     assert type(seen["warmup_steps"]) is int
@@ -346,10 +345,11 @@ def test_the_trainers_evaluation_agrees(short):
 @pytest.mark.laptop
 def test_laptop_lora_learns_what_the_head_alone_does_not(laptop_assets):
     """A short run; the whole claim is the slow test's."""
-    profile = dataclasses.replace(LAPTOP, train_size=480, validation_size=100, test_size=300)
-    lora, head = (fine_tune(m, profile, epochs=1, learning_rate=2e-3, progress=False) for m in ("lora", "head"))
+    profile = dataclasses.replace(LAPTOP, train_size=400, validation_size=40, test_size=200, train_batch_size=8)
+    lora, head = (fine_tune(method, profile, epochs=1, progress=False) for method in ("lora", "head"))
     assert lora.trainable == 480_386
-    assert lora.test["accuracy"] > head.test["accuracy"]
+    assert lora.test["loss"] < head.test["loss"]
+    assert lora.test["accuracy"] > 0.6
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Visible checks: what a student runs after each exercise.
 
-    from lora_ref.checks import check
-    check("2.1", globals())
+from lora_ref.checks import check
+check("2.1", globals())
 """
 
 from __future__ import annotations
