@@ -1,8 +1,8 @@
 """The layer of `lora_ref.layers` as one autograd function: the same result, in less time.
 
 ``y = x W^T + b + scaling * (x A^T) B^T`` with ``W`` and ``b`` frozen. Written out, autograd would make a tensor of the
-output's size for each product and for their sum; here each sum is taken by the matrix product that ends in it (``addmm``).
-For the backward pass the mathematics needs ``x`` (for the gradient of ``A``) and ``h = x A^T`` (for that of ``B``), so
+output's size for each product and for their sum; here each sum is taken by the matrix product that ends in it
+(``addmm``). For the backward pass the mathematics needs ``x`` (for the gradient of ``A``) and ``h = x A^T`` (for that of ``B``), so
 these two are kept, beside the weights, which are there anyway.
 """
 
@@ -23,8 +23,8 @@ def frozen_linear_plus_lora(linear: nn.Linear, lora: nn.Module, x: Tensor) -> Te
 def can_fuse(linear: nn.Linear, lora: nn.Module) -> bool:
     """True where the one function computes what the two modules would.
 
-    Not with active dropout, not under autocast (which casts each product by itself), not with a weight that trains or is
-    parametrized or a layer that is a subclass, and not where somebody hooked one of the modules to look at its output.
+    Not with active dropout, not under autocast (which casts each product by itself), not with a weight that trains or
+    is parametrized or a layer that is a subclass, and not where somebody hooked a module to look at its output.
     """
     if lora.training and lora.dropout.p > 0:
         return False

@@ -76,12 +76,12 @@ def inject_lora(
 ) -> nn.Module:
     """Freeze ``model`` and give each target layer a trainable low-rank update, in place.
 
-    Nothing pretrained changes: the wrapped layers are the model's own, and at initialisation each update is exactly zero.
+    Nothing pretrained changes: the wrapped layers are the model's own, and each update starts at exactly zero.
 
     Args:
         model: any module with ``nn.Linear`` layers.
         targets: names as `match_targets` reads them.
-        rank, alpha, dropout, rslora, init: as in `lora_ref.layers.LoRALayer`.
+        rank, alpha, dropout, rslora, init: as in `LoRALayer`.
         train_head: leave the task head (a direct child named as in `HEAD_NAMES`) trainable: a new head is random,
             and an update of the encoder cannot make up for that.
         rank_pattern, alpha_pattern: other ranks and alphas for some of the layers, by names that `match_targets` could

@@ -15,8 +15,8 @@ def matrix_rank(M: Tensor, rtol: float | None = None) -> int:
 
     Args:
         M: shape (m, n), floating point.
-        rtol: relative tolerance; by default ``max(m, n)`` times the machine epsilon of the dtype, which is what rounding
-            alone can leave behind.
+        rtol: relative tolerance; by default ``max(m, n)`` times the machine epsilon of the dtype, which is what
+            rounding alone can leave behind.
 
     Returns:
         The numerical rank; 0 for a zero matrix.
@@ -31,7 +31,7 @@ def matrix_rank(M: Tensor, rtol: float | None = None) -> int:
 def best_rank_k(M: Tensor, k: int) -> Tensor:
     """The matrix of rank at most ``k`` that is closest to ``M``: the first ``k`` terms of its SVD (Eckart-Young).
 
-    Its distance from ``M`` is the energy in the tail that was cut, ``sqrt(sum of the remaining singular values squared)``.
+    Its distance from ``M`` is the energy in the tail: the root of the sum of the squared singular values left out.
 
     Args:
         M: shape (m, n).
@@ -51,8 +51,8 @@ def best_rank_k(M: Tensor, k: int) -> Tensor:
 def rank_factors(M: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """``B`` of shape (m, r) and ``A`` of shape (r, n) with ``B @ A == best_rank_k(M, r)``.
 
-    Each takes the square root of the singular values, so that neither is larger than the other. Beyond ``min(m, n)`` the
-    factors are filled up with zeros.
+    Each takes the square root of the singular values, so that neither is larger than the other. Beyond ``min(m, n)``
+    the factors are filled up with zeros.
 
     Raises:
         ValueError: ``r`` is below 1.

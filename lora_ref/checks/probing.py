@@ -200,7 +200,7 @@ def _isolated(printed: _Bounded) -> Iterator[None]:
     Anything on stderr would cost the whole cell in nbgrader, whoever wrote it: a library's warning, a log line, C code.
     """
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    states = random.getstate(), np.random.get_state()
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     disabled = logging.root.manager.disable
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -253,9 +253,10 @@ def _substituted(namespace: Namespace, substitutes: Mapping[str, Any]) -> Iterat
     spaces = {id(namespace): namespace}
     for value in list(namespace.values()):
         for function in (value, *(vars(value).values() if isinstance(value, type) else ())):
-            if isinstance(function, FunctionType) and not str(function.__module__).startswith(("lora_ref", "torch")):
-                if any(name in function.__globals__ for name in substitutes):
-                    spaces[id(function.__globals__)] = function.__globals__
+            if not isinstance(function, FunctionType) or str(function.__module__).startswith(("lora_ref", "torch")):
+                continue
+            if any(name in function.__globals__ for name in substitutes):
+                spaces[id(function.__globals__)] = function.__globals__
     missing = object()
     before = [(space, {name: space.get(name, missing) for name in substitutes}) for space in spaces.values()]
     try:
@@ -273,7 +274,7 @@ def _substituted(namespace: Namespace, substitutes: Mapping[str, Any]) -> Iterat
 
 @contextlib.contextmanager
 def _time_limit(seconds: float, over: threading.Event) -> Iterator[None]:
-    """Raise `TimeLimit` in this thread after ``seconds``, and again while the student's code swallows it; set ``over`` then.
+    """Set ``over`` and raise `TimeLimit` in this thread after ``seconds``, and again while the code swallows it.
 
     In the main thread of a POSIX system by a signal, which also interrupts sleeping; elsewhere by an asynchronous
     exception. Neither interrupts C code that never returns to Python, nor a loop of nothing but ``try`` and a bare
