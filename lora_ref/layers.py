@@ -1,8 +1,8 @@
 """LoRA from scratch: a low-rank update beside a frozen linear layer.
 
 The layer computes ``y = x W^T + b + scaling * (x A^T) B^T`` with ``A`` of shape (rank, in_features), ``B`` of
-shape (out_features, rank) and ``scaling = alpha / rank``: equation 3 of the LoRA paper (arXiv:2106.09685, section 4.1), in its
-orientation. Only ``A`` and ``B`` train.
+shape (out_features, rank) and ``scaling = alpha / rank``: equation 3 of the LoRA paper (arXiv:2106.09685, section
+4.1), in its orientation. Only ``A`` and ``B`` train.
 """
 
 from __future__ import annotations
