@@ -95,7 +95,11 @@ def run_notebook(path: Path, profile: str | None) -> NotebookNode:
         print(f"\r{text}" if sys.stdout.isatty() else text if done == total else "", end="", flush=True)
 
     client = NotebookClient(
-        notebook, timeout=1200, on_cell_executed=progress, resources={"metadata": {"path": str(ROOT)}}
+        notebook,
+        timeout=1200,
+        on_cell_executed=progress,
+        resources={"metadata": {"path": str(ROOT)}},
+        extra_arguments=["--log-level=ERROR"],  # ipykernel warns on the terminal that it speaks TCP to itself
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"LORA_PROFILE": profile} if profile else {})}
     client.execute(env=environment)
@@ -158,7 +162,7 @@ def sample_answers(stage: str) -> dict[str, Callable[[str], str] | None]:
 
 
 def fill(release: NotebookNode, worked: NotebookNode, answer: Callable[[str], str] | None) -> NotebookNode:
-    """A release notebook with each solution cell written by ``answer``; written answers only where all is done."""
+    """A release notebook with each solution cell written by ``answer``, and the model answers where there is one."""
     submission = nbformat.from_dict(release)
     solved = {cell.metadata.nbgrader.grade_id: cell for cell in worked.cells if "nbgrader" in cell.metadata}
     for cell in submission.cells:
@@ -240,12 +244,12 @@ def show(book: pd.DataFrame, out: Path, stages: list[str], seconds: float) -> No
         print(f"{row.student}, {row.stage}:")
         print("  " + row[-1].replace("\n", "\n  "))
     step(f"Done in {seconds:.0f} s. In {os.path.relpath(out)}:")
-    print("  index.html                 all of this on one page")
-    print("  training_comparison.png    LoRA beside head-only and full fine-tuning, from the run above")
+    print("  index.html                        all of this on one page")
+    print("  training_comparison.png           LoRA beside head-only and full fine-tuning, from the run above")
     for stage in stages:
-        print(f"  {f'solutions/{stage}.html':<27}the executed worked solution")
-    print("  course/feedback/           what each student gets back")
-    print("  grades.csv                 nbgrader's export")
+        print(f"  {f'solutions/{stage}.html':<34}the executed worked solution")
+    print("  course/feedback/                  what each student gets back")
+    print("  grades.csv                        nbgrader's export")
 
 
 def overview(book: pd.DataFrame, stages: list[str]) -> str:

@@ -24,7 +24,7 @@ def run() -> bool:
     gain = lora.test["accuracy"] - head.test["accuracy"]
     print(
         f"   LoRA over the head alone: {100 * gain:+.1f} points; full over LoRA: "
-        f"{full.trainable / lora.trainable:.0f} times the trainable parameters, {full.seconds / lora.seconds:.2f} times "
-        "the time"
+        f"{full.trainable / lora.trainable:.0f} times the trainable parameters, {full.seconds / lora.seconds:.2f} "
+        "times the time"
     )
     return lora.test["accuracy"] >= 0.82 and gain >= 0.10 and lora.test == again.test

@@ -101,9 +101,11 @@ def inject_lora(
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
         linear = model.get_submodule(name)
         trained_before = [p.requires_grad for p in linear.parameters()]
-        wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
-        for parameter, trained in zip(linear.parameters(), trained_before, strict=True):
-            parameter.requires_grad_(trained)  # a later layer may still be refused
+        try:
+            wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
+        finally:
+            for parameter, trained in zip(linear.parameters(), trained_before, strict=True):
+                parameter.requires_grad_(trained)  # this layer may be refused, or a later one
     freeze(model)
     for name, layer in wrapped.items():
         replace_module(model, name, layer)

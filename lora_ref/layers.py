@@ -68,8 +68,8 @@ class LoRALayer(nn.Module):
 
         The small tensor in the middle, (..., rank), is the one that is scaled; ``B A`` is never built.
         """
-        down = self.dropout(x) @ self.lora_A.T
-        return (self.scaling * down) @ self.lora_B.T
+        down = F.linear(self.dropout(x), self.lora_A)
+        return F.linear(self.scaling * down, self.lora_B)
 
     def delta_weight(self) -> Tensor:
         """The update as a matrix, ``scaling * B A``, of shape (out_features, in_features)."""

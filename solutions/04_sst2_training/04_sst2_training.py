@@ -1,0 +1,711 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Training LoRA on film reviews
+#
+# **Stage 4 of 5** · 25 points · about 3 hours, of which the machine trains for 4 minutes on a laptop's two CPU cores and
+# 15 on Colab's T4 · needs the LoRA layer of stage 2, the injection of stage 3, and PyTorch's `DataLoader`
+#
+# In this notebook you will
+#
+# - **prepare** sentences for a transformer, and pad each batch no further than it needs;
+# - **write** the training loop that updates LoRA's parameters and nothing else;
+# - **train** one encoder in three ways (head only, LoRA, everything) with Hugging Face's Trainer, and compare them;
+# - **save** what was learned into one small file, and reload it so that no logit differs by a single bit;
+# - **judge** whether two evaluations agree.
+
+# %% locked="setup"
+# Set-up. It installs nothing but the course's own package, and that only where it is missing.
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+folders = [Path.cwd(), *Path.cwd().parents]
+checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
+if checkout and checkout not in sys.path:
+    sys.path.insert(0, checkout)
+elif importlib.util.find_spec("lora_ref") is None:
+    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
+    if wheel is None:
+        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    importlib.invalidate_caches()
+
+import math
+import tempfile
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from IPython.display import display
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from lora_ref import adapters, data, models, plots, profiles, training, training_plots
+from lora_ref.checks import check
+from lora_ref.checks.gaps import after
+from lora_ref.inject import inject_lora
+from lora_ref.plots import describe
+
+datasets.disable_progress_bars()
+torch.manual_seed(0)
+print("torch", torch.__version__)
+
+# %% [markdown]
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 4.1")`, with your code, run the cell, run the check
+# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no proof.
+#
+# Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True`
+# they use yours.
+
+# %%
+USE_MY_CODE = False
+
+profile = profiles.choose()
+print(f"profile {profile.name}: {profile.base_model}")
+print(
+    f"{profile.train_size:,} {profile.data}; {profile.epochs} epochs; about {profile.minutes:g} min of training in all"
+)
+
+
+def pick(mine, reference):
+    """Your function, or the course's where the switch is off."""
+    return mine if USE_MY_CODE else reference
+
+
+# %% [markdown]
+# ## 4.1 From sentences to batches
+#
+# The reviews come in SST-2's shape: short sentences from film reviews, label 1 for a positive one. A `DatasetDict` is a dict
+# of splits. Each split is a `Dataset`: a table whose columns have one type each (its `features`), kept in an Arrow file on the
+# disk or in memory and read row by row, so it may be larger than the memory.
+
+# %%
+reviews = data.reviews(profile, seed=0)
+print(reviews["train"])
+for row in reviews["train"].select(range(3)):
+    print(row)
+
+# %% [markdown]
+# A published notebook takes its training rows with `range(10_000)`. **Predict**: somebody has sorted the file by label. What
+# share of the first quarter of its rows is positive, and what share of a quarter taken after a shuffle?
+
+# %%
+train_rows = reviews["train"]
+quarter = range(len(train_rows) // 4)
+by_label = train_rows.select(np.argsort(list(train_rows["label"])))
+for name, rows in (("first rows", by_label), ("shuffled first", by_label.shuffle(seed=0))):
+    print(f"{name}: {np.mean(rows.select(quarter)['label']):.2f} positive")
+
+# %% [markdown]
+# Few files are sorted so plainly, and few are in random order. Shuffle with a seed, then select.
+#
+# A tokenizer turns text into numbers and marks where it begins and ends:
+
+# %%
+tokenizer = models.tokenizer(profile)
+encoded = tokenizer(train_rows[0]["sentence"])
+display(pd.DataFrame({"token": tokenizer.convert_ids_to_tokens(encoded["input_ids"]), **encoded}).T)
+print("padding token:", tokenizer.pad_token, tokenizer.pad_token_id)
+
+# %% [markdown]
+# A batch is a rectangle, sentences are not. `tokenize` cuts each sentence to at most `max_length` tokens and leaves it at its
+# own length; `collate` gets the examples of one batch and pads them to the longest **of that batch**.
+#
+# > **Exercise 4.1** · 3 points · difficulty 1 of 3 · 20 minutes · Transformers docs, "Padding and truncation"
+# >
+# > Fill both functions. The docstrings are the contract. The mask is 1 on the sentence's tokens and 0 on padding.
+#
+# <details><summary>Hint 1: a question</summary>Who knows how long the longest sentence of a batch is: the function that sees
+# the whole data set, or the one that sees the batch?</details>
+# <details><summary>Hint 2: the shapes</summary>Examples with 5, 9 and 7 tokens become <code>input_ids</code> and
+# <code>attention_mask</code> of shape (3, 9), and <code>labels</code> of shape (3,). The first row ends in four padding
+# tokens.</details>
+# <details><summary>Hint 3: almost the code</summary>Call the tokenizer with <code>truncation=True</code> and
+# <code>max_length</code>. In collate: <code>longest = max(...)</code>; each row is <code>ids + [pad] * (longest -
+# len(ids))</code>, a new list; <code>torch.tensor</code> of the list of rows.</details>
+
+
+# %% solution="tokenize"
+def tokenize(batch, tokenizer, max_length=128):
+    """Token numbers of a batch of sentences, for `dataset.map(..., batched=True)`.
+
+    Args:
+        batch: a dict; `batch["sentence"]` is a list of strings.
+        tokenizer: a Hugging Face tokenizer.
+        max_length: longer sentences are truncated to so many tokens, special tokens included.
+
+    Returns:
+        A dict (or the tokenizer's own result) with `input_ids` and `attention_mask`: one list of integers for each
+        sentence, each of its own length. Nothing is padded.
+    """
+    ### BEGIN SOLUTION 4.1
+    return tokenizer(batch["sentence"], truncation=True, max_length=max_length)
+    ### END SOLUTION
+
+
+def collate(examples, tokenizer):
+    """One batch of tensors, padded on the right to its longest example.
+
+    Args:
+        examples: a list of dicts with `input_ids` and `attention_mask` (lists of integers) and `label` (an integer).
+            They stay as they are.
+        tokenizer: its `pad_token_id` fills the rows.
+
+    Returns:
+        A dict with `input_ids` and `attention_mask` of shape (batch, longest) and `labels` of shape (batch,), all int64.
+    """
+    ### BEGIN SOLUTION 4.1
+    longest = max(len(example["input_ids"]) for example in examples)
+    rows = {"input_ids": [], "attention_mask": []}
+    for example in examples:
+        for key, filler in (("input_ids", tokenizer.pad_token_id), ("attention_mask", 0)):
+            rows[key].append(example[key] + [filler] * (longest - len(example[key])))
+    labels = torch.tensor([example["label"] for example in examples])
+    return {key: torch.tensor(row) for key, row in rows.items()} | {"labels": labels}
+    ### END SOLUTION
+
+
+# %% check="4.1"
+check("4.1", globals())
+
+# %% [markdown]
+# `map` with `batched=True` hands your function a thousand rows at a time, as a dict of lists, and adds the columns that it
+# returns. It does so once; the loader's `collate_fn` runs at every batch.
+#
+# **Predict**: padded to 512 tokens each, as in a published notebook, how many times as many tokens would the model read as with
+# your batches?
+
+# %%
+tokenised = reviews.map(
+    pick(tokenize, data.tokenize),
+    batched=True,
+    fn_kwargs={"tokenizer": tokenizer, "max_length": profile.max_length},
+    remove_columns="sentence",
+)
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def to_batch(examples):
+    """A padded batch, on the training device."""
+    batch = pick(collate, data.collate)(examples, tokenizer)
+    return {key: tensor.to(device) for key, tensor in batch.items()}
+
+
+def make_loader(rows, seed=0):
+    """Shuffled batches of rows."""
+    order = torch.Generator().manual_seed(seed)
+    return DataLoader(rows, profile.train_batch_size, shuffle=True, generator=order, collate_fn=to_batch)
+
+
+lengths = [len(ids) for ids in tokenised["train"]["input_ids"]]
+print(f"tokens in a sentence: {np.mean(lengths):.1f} on average, {max(lengths)} at most")
+dynamic = sum(batch["input_ids"].numel() for batch in make_loader(tokenised["train"]))
+figure = training_plots.padding(512 * len(lengths), dynamic, sum(lengths), 512)
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# All that padding costs time and memory. **Predict**: does it change what the model answers?
+
+# %%
+batch = next(iter(make_loader(tokenised["train"])))
+fillers = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
+wider = {key: F.pad(batch[key], (0, 30), value=filler) for key, filler in fillers.items()}
+model = models.base_model(profile).to(device)
+with torch.no_grad():
+    gap = (model(**batch).logits - model(**wider).logits).abs().max().item()
+print(f"largest change of a logit by 30 more columns of padding: {gap:.1g}")
+
+# %% [markdown]
+# The mask hides padding, up to the rounding of sums in another order.
+#
+# ## 4.2 One number for a model
+#
+# The Trainer calls `compute_metrics` after each evaluation, with all logits and labels as NumPy arrays. A logit is a score; only the
+# comparison within a row means something, so the prediction is the class with the largest.
+#
+# > **Exercise 4.2** · 2 points · difficulty 1 of 3 · 5 minutes · Transformers docs, "Trainer", `compute_metrics`
+# >
+# > Fill `compute_metrics`. It must work for any number of classes.
+#
+# <details><summary>Hint 1: a question</summary>Logits have shape (n, classes). Which axis disappears when each row is asked for
+# its best class?</details>
+# <details><summary>Hint 2: the shapes</summary>(n, classes) → argmax → (n,); compared with labels (n,) → n truth values → one
+# number.</details>
+# <details><summary>Hint 3: almost the code</summary><code>logits, labels = eval_pred</code>, then the mean of
+# <code>np.argmax(logits, axis=-1) == labels</code>, as a float in a dict.</details>
+
+
+# %% solution="metrics"
+def compute_metrics(eval_pred):
+    """Accuracy of a classifier, as the Trainer asks for it.
+
+    Args:
+        eval_pred: unpacks into logits of shape (n, classes) and labels of shape (n,), NumPy arrays.
+
+    Returns:
+        `{"accuracy": share of rows whose largest logit is at the label}`, between 0 and 1.
+    """
+    ### BEGIN SOLUTION 4.2
+    logits, labels = eval_pred
+    predictions = np.argmax(logits, axis=-1)
+    return {"accuracy": float((predictions == labels).mean())}
+    ### END SOLUTION
+
+
+# %% check="4.2"
+check("4.2", globals())
+
+# %% [markdown]
+# **Predict**: a model gives the same two logits for every sentence. Which accuracy does it reach on the validation split?
+
+# %%
+with after("4.2", "the accuracy of a model that ignores the sentence"):
+    labels = np.array(tokenised["validation"]["label"])
+    for logits in ([0.3, -0.3], [-7.0, -6.0]):
+        print(logits, compute_metrics((np.tile(logits, (len(labels), 1)), labels)))
+
+# %% [markdown]
+# An accuracy says little without the one that costs nothing: the share of the more frequent class.
+#
+# ## 4.3 A learning rate that rises and falls
+#
+# Adam's first steps rest on few gradients, so the learning rate starts at 0 and rises (the warm-up); towards the end it falls to 0, so that
+# the weights settle.
+#
+# > **Exercise 4.3** · 2 points · difficulty 1 of 3 · 10 minutes · Transformers docs, `get_linear_schedule_with_warmup`
+# >
+# > Fill `linear_schedule`: the factor by which the learning rate is multiplied.
+#
+# <details><summary>Hint 1: a question</summary>At which step does the second line start, and how many steps does it have left to
+# fall?</details>
+# <details><summary>Hint 2: values</summary>10 steps in all, 4 of them warm-up: 0, 0.25, 0.5, 0.75, 1, 5/6, 4/6, 3/6, 2/6, 1/6, and 0 from
+# step 10 on.</details>
+# <details><summary>Hint 3: almost the code</summary>If <code>step &lt; warmup_steps</code>: their quotient. Otherwise (steps left) /
+# (steps after the warm-up), with <code>max(1, ...)</code> around the divisor and <code>max(0, ...)</code> around it
+# all.</details>
+
+
+# %% solution="schedule"
+def linear_schedule(step, total_steps, warmup_steps):
+    """What the learning rate is multiplied by at `step` (counted from 0).
+
+    From 0 at step 0 in a line to 1 at `warmup_steps`, from there in a line to 0 at `total_steps`; 0 afterwards.
+    Without warm-up it is 1 at step 0. Never negative, and no error where the warm-up is as long as the run.
+    """
+    ### BEGIN SOLUTION 4.3
+    if step < warmup_steps:
+        return step / warmup_steps
+    return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
+    ### END SOLUTION
+
+
+# %% check="4.3"
+check("4.3", globals())
+
+# %% [markdown]
+# The same published notebook asks for 500 warm-up steps. **Predict**: our run has as many steps as the next cell prints. Which
+# share of its learning rate does it reach?
+
+# %%
+total_steps = profile.epochs * math.ceil(len(tokenised["train"]) / profile.train_batch_size)
+warmup_steps = round(profile.warmup_fraction * total_steps)
+print(f"{total_steps} steps, of which {warmup_steps} are ours to warm up")
+with after("4.3", "two schedules for this run"):
+    curves = {
+        f"warm-up of {rise} steps": [float(linear_schedule(step, total_steps, rise)) for step in range(total_steps + 1)]
+        for rise in (warmup_steps, 500)
+    }
+    figure = training_plots.schedules(curves)
+    display(figure)
+    print(describe(figure))
+
+# %% [markdown]
+# A warm-up is a share of a run, not a number to copy from a longer one.
+#
+# ## 4.4 The training loop
+#
+# Take a batch, compute the loss, clear the old gradients, compute new ones, update; again. What makes it LoRA is which parameters
+# the optimiser holds. A frozen one that it holds stays still only until somebody leaves a gradient on it.
+#
+# > **Exercise 4.4** · 6 points · difficulty 2 of 3 · 30 minutes · PyTorch docs, `torch.optim`, "Taking an optimization step"
+# >
+# > Fill `train`. When the loader ends, start it again, so that it can shuffle anew. Keep floats: a loss kept as a tensor keeps its
+# > whole graph. `base_model` returns models in evaluation mode.
+#
+# <details><summary>Hint 1: a question</summary>After <code>for batch in loader</code> has ended, what does a second
+# <code>for batch in loader</code> do? And what would <code>itertools.cycle(loader)</code> do?</details>
+# <details><summary>Hint 2: the order</summary>model(**batch).loss (a scalar) → zero_grad → backward → step → loss.item(). One list
+# entry a step.</details>
+# <details><summary>Hint 3: almost the code</summary><code>torch.optim.AdamW</code> on a list of the parameters with
+# <code>requires_grad</code>; <code>while len(losses) &lt; steps:</code> around <code>for batch in loader:</code>, with a
+# <code>break</code> when there are enough.</details>
+
+
+# %% solution="train"
+def train(model, loader, steps, lr):
+    """Train the trainable parameters with AdamW at a constant learning rate.
+
+    Args:
+        model: `model(**batch)` returns an object with `.loss`. Some parameters are frozen; they stay as they are.
+        loader: yields batches (dicts of tensors). When it ends before `steps` are done, it is started again.
+        steps: updates to make, 0 or more.
+        lr: AdamW's learning rate; its other settings are torch's defaults.
+
+    Returns:
+        A list of `steps` floats: each step's loss, as it was before the step's update.
+    """
+    ### BEGIN SOLUTION 4.4
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=lr)
+    model.train()
+    losses = []
+    while len(losses) < steps:
+        for batch in loader:
+            loss = model(**batch).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if len(losses) == steps:
+                break
+    return losses
+    ### END SOLUTION
+
+
+# %% check="4.4"
+check("4.4", globals())
+
+# %% [markdown]
+# Now your loop on the real model. **Predict**: how many of its parameters will have changed?
+
+
+# %%
+def adapted_model(seed=0):
+    """The base model, always the same, with a new head and LoRA of rank 8 in every linear layer of the encoder."""
+    model = models.base_model(profile)
+    torch.manual_seed(seed)
+    model.classifier.dense.reset_parameters()
+    model.classifier.out_proj.reset_parameters()
+    return inject_lora(model, training.ENCODER_LINEARS, rank=8, alpha=16).to(device)
+
+
+with after("4.4", "30 steps of your own training loop on the real model"):
+    sample = tokenised["validation"].select(range(min(300, len(tokenised["validation"]))))
+    model = adapted_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    accuracy = [training.evaluate(model, sample, tokenizer)["accuracy"]]
+    losses = train(model, make_loader(tokenised["train"]), steps=30, lr=profile.learning_rates["lora"])
+    accuracy.append(training.evaluate(model, sample, tokenizer)["accuracy"])
+    changed = sum(p.numel() for name, p in model.named_parameters() if not torch.equal(p, before[name]))
+    print(f"changed: tensors with {changed:,} of {sum(p.numel() for p in before.values()):,} parameters")
+    print(f"accuracy on {len(sample)} validation sentences: {accuracy[0]:.3f} before, {accuracy[1]:.3f} after")
+    figure = training_plots.own_loop(losses, profile.train_batch_size)
+    display(figure)
+    print(describe(figure))
+
+# %% [markdown]
+# ### Does a falling loss show that something was learned?
+#
+# Another published notebook trains on random labels and shows a falling loss. **Predict**: 32 sentences with labels from a coin, 80
+# steps of your loop. Which accuracy on these sentences, and on others?
+
+# %%
+with after("4.4", "what a model learns from random labels"):
+    small = profiles.get("tiny")
+    rows, words = data.reviews(small), models.tokenizer(small)
+    sides = np.random.default_rng(0).permutation(32) % 2
+    coin = [row | {"label": int(side)} for row, side in zip(rows["train"].select(range(32)), sides, strict=True)]
+    tokens = data.tokenize({"sentence": [row["sentence"] for row in coin]}, words)
+    examples = [
+        {"input_ids": ids, "attention_mask": mask, "label": row["label"]}
+        for ids, mask, row in zip(tokens["input_ids"], tokens["attention_mask"], coin, strict=True)
+    ]
+    model = inject_lora(models.base_model(small), training.ENCODER_LINEARS, rank=8, alpha=16)
+    losses = train(model, [data.collate(examples, words)], steps=80, lr=1e-2)
+    print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}")
+    for name, part in (("the 32 sentences", coin), ("others, with their true labels", rows["test"])):
+        print(f"accuracy on {name}: {training.evaluate(model, part, words)['accuracy']:.2f}")
+
+# %% [markdown]
+# The model learned 32 answers by heart. Only sentences that it has not seen can tell that from understanding.
+#
+# ## The Trainer: head, LoRA, everything
+#
+# Hugging Face's `Trainer` is your loop with the rest around it. `train()` repeats: collate a batch, forward, loss, backward, clip the gradients'
+# norm at 1, step of AdamW, step of the schedule, log; after each epoch it calls `evaluate()`, which runs the model over the validation split
+# without gradients and hands all logits to `compute_metrics`.
+#
+# `training.fine_tune` sets it up in the same way three times; what differs is which parameters train, and the learning rate.
+#
+# **Predict** the order of the three accuracies, and that of the three times.
+
+# %%
+results = {}
+for method in profiles.METHODS:
+    print(method)
+    results[method] = training.fine_tune(method, profile, data=tokenised, tokenizer=tokenizer, seed=0)
+
+# %%
+table = pd.DataFrame([result.row() for result in results.values()])
+# float32: one gradient and AdamW's two averages for each trainable parameter
+table["gradients and AdamW MB"] = 3 * 4 * table["trainable"] / 1e6
+display(table.round(3))
+
+# %%
+figure = plots.loss_curves(list(results.values()))
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# **Predict** before the next figure: how much of full fine-tuning's accuracy does LoRA keep, and how much of its time does it save?
+
+# %%
+figure = plots.compare_methods(list(results.values()))
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# The interval is about which sentences were drawn; another seed moves the points too. LoRA's forward and backward pass still go
+# through the whole encoder, so a step costs nearly as much. What shrinks is what exists once for each *trainable* parameter: its
+# gradient, AdamW's two averages (the table's last column), and the file that you keep.
+#
+# ## 4.5 The adapter: one small file
+#
+# > **Exercise 4.5** · 6 points · difficulty 3 of 3 · 40 minutes · safetensors docs, "Torch API"
+# >
+# > Fill both functions. `load_adapter` meets files that were made for another rank, another model, or by somebody else's code: it checks
+# > **everything before it changes anything**.
+#
+# <details><summary>Hint 1: a question</summary>Which property have LoRA's tensors and the head in common after
+# <code>inject_lora</code>? And which three things can be wrong with a dict of names and tensors?</details>
+# <details><summary>Hint 2: the shape of it</summary>save: names → tensors, one call. load: file → dict <code>saved</code>; model → dict
+# <code>expected</code> of the same kind; compare the sets of names in both directions, then each shape; then copy.</details>
+# <details><summary>Hint 3: almost the code</summary><code>save_file({name: p.detach().contiguous() for ... if
+# p.requires_grad}, path)</code>. In load: <code>expected.keys() ^ saved.keys()</code> must be empty and all shapes equal, else
+# ValueError; then <code>parameter.copy_(saved[name])</code> under <code>torch.no_grad()</code>.</details>
+
+
+# %% solution="adapter"
+def save_adapter(model, path):
+    """Write the LoRA tensors and the trainable head, and nothing else, into one safetensors file.
+
+    Args:
+        model: has LoRA layers (`LinearWithLoRA`: their parameters are called `...lora_A` and `...lora_B`).
+        path: of the file.
+    """
+    ### BEGIN SOLUTION 4.5
+    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    save_file(tensors, path)
+    ### END SOLUTION
+
+
+def load_adapter(model, path):
+    """Copy a saved adapter into a model that was injected in the same way.
+
+    Raises:
+        ValueError: a tensor is missing from the file, is not expected, or has another shape. Then nothing has changed.
+    """
+    ### BEGIN SOLUTION 4.5
+    saved = load_file(path)
+    expected = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    names = sorted(expected.keys() ^ saved.keys())
+    if names:
+        raise ValueError(f"missing or unexpected: {names[:5]}")
+    shapes = [name for name in expected if expected[name].shape != saved[name].shape]
+    if shapes:
+        raise ValueError(f"of another shape: {shapes[:5]}")
+    with torch.no_grad():
+        for name, parameter in expected.items():
+            parameter.copy_(saved[name])
+    ### END SOLUTION
+
+
+# %% check="4.5"
+check("4.5", globals())
+
+# %% [markdown]
+# Why so strict? `copy_` broadcasts: a tensor of shape (1, n) fills a parameter of shape (m, n) without a word. And
+# `load_state_dict(strict=False)` takes a file that has none of the model's names.
+#
+# **Predict** the adapter's size as a share of the base model's, and the largest difference between a logit before saving and after loading.
+
+# %%
+folder = Path(tempfile.mkdtemp(prefix="lora-course-"))
+path = folder / "adapter.safetensors"
+trained = results["lora"].model.to(device)
+fresh = adapted_model(seed=1)  # another head, another A: all that was learned must come from the file
+with after("4.5", "the adapter's size, and the logits of a reloaded model"):
+    save_adapter(trained, path)
+    load_adapter(fresh, path)
+    base_bytes = sum(p.numel() * p.element_size() for p in models.base_model(profile).parameters())
+    size = path.stat().st_size
+    print(f"adapter {size / 1e6:.2f} MB, base model {base_bytes / 1e6:.1f} MB: {size / base_bytes:.1%}")
+    rows = tokenised["validation"].select(range(100))
+    logits = [training.predict_logits(m, rows, tokenizer) for m in (trained, fresh)]
+    print(
+        "equal bit for bit:", torch.equal(*logits), "| largest difference:", (logits[0] - logits[1]).abs().max().item()
+    )
+
+# %% [markdown]
+# ### LoRA without its head
+#
+# A published notebook keeps LoRA's tensors alone, "the adapter". **Predict** the accuracy of a fresh model that loads those, and gets its head
+# from the random generator.
+
+# %%
+with_head, without_head = adapted_model(seed=1), adapted_model(seed=2)
+adapters.load_adapter(with_head, adapters.save_adapter(trained, folder / "whole.safetensors"))
+lora_alone = {name: tensor for name, tensor in load_file(folder / "whole.safetensors").items() if "lora_" in name}
+without_head.load_state_dict(lora_alone, strict=False)
+for name, model in (("with its head", with_head), ("with a new head", without_head)):
+    accuracy = training.evaluate(model, tokenised["validation"], tokenizer)["accuracy"]
+    print(f"{name}: accuracy {accuracy:.3f} on {len(tokenised['validation']):,} validation sentences")
+
+# %% [markdown]
+# The head was trained with LoRA, and it is the only part that knows which class is which. Whatever trained belongs into the file.
+#
+# ## 4.6 Are these two evaluations the same?
+#
+# A reloaded model should evaluate as the trained one did. A published notebook compares the two dicts with `==` and raises an error
+# if they differ. **Predict**: do they?
+
+
+# %%
+def evaluation(model):
+    """What the Trainer's own evaluate() says of a model on the validation split."""
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_eval_batch_size=profile.eval_batch_size,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,  # collate takes what it needs
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        eval_dataset=tokenised["validation"],
+        data_collator=lambda examples: pick(collate, data.collate)(examples, tokenizer),
+        compute_metrics=pick(compute_metrics, training.compute_metrics),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer.evaluate()
+
+
+first, second = evaluation(trained), evaluation(with_head)
+display(
+    pd.DataFrame({"trained": first, "reloaded": second, "equal": {key: first[key] == second[key] for key in first}})
+)
+print("first == second:", first == second)
+
+# %% [markdown]
+# The model is the same; the clock is not.
+#
+# > **Exercise 4.6** · 2 points · difficulty 1 of 3 · 10 minutes · Python docs, `math.isclose`
+# >
+# > Fill `metrics_match`. The docstring says which keys do not count.
+#
+# <details><summary>Hint 1: a question</summary>What should <code>metrics_match({"eval_loss": 0.5}, {})</code> say, and the same the other way
+# round?</details>
+# <details><summary>Hint 2: the parts</summary>Two dicts without their timing keys; equal sets of keys; all values close, relative to their
+# size.</details>
+# <details><summary>Hint 3: almost the code</summary><code>key.endswith(("runtime", "per_second", "preparation_time"))</code> takes several endings;
+# <code>math.isclose(x, y, rel_tol=1e-6)</code> for the values.</details>
+
+
+# %% solution="match"
+def metrics_match(a, b):
+    """True if two evaluations found the same, whatever time they took.
+
+    Keys that end in `runtime`, `per_second` or `preparation_time` do not count. Floats are equal if they differ by at
+    most a millionth of their size (relative 1e-6); a key that only one side has is a difference.
+    """
+    ### BEGIN SOLUTION 4.6
+    timing = ("runtime", "per_second", "preparation_time")
+    a = {key: value for key, value in a.items() if not key.endswith(timing)}
+    b = {key: value for key, value in b.items() if not key.endswith(timing)}
+    return a.keys() == b.keys() and all(math.isclose(a[key], b[key], rel_tol=1e-6) for key in a)
+    ### END SOLUTION
+
+
+# %% check="4.6"
+check("4.6", globals())
+
+# %%
+with after("4.6", "whether trained and reloaded model evaluate the same"):
+    print("trained and reloaded:", metrics_match(first, second))
+    print("trained and headless:", metrics_match(first, evaluation(without_head)))
+
+# %% [markdown]
+# ## 4.7 The Trainer, line by line
+#
+# > **Exercise 4.7** · 4 points, graded by hand · difficulty 2 of 3 · 25 minutes · Transformers docs, "Trainer"; Datasets docs, "Process"
+# >
+# > In 150 to 300 words: (a) What does a `Dataset` hold, and what does `map(..., batched=True)` hand to your function and do with its
+# > result? (b) What does the Trainer need to be told, and what happens in one step of `train()`? (c) What does `evaluate()` do otherwise?
+# > (d) Go through your `compute_metrics` line by line, with the shape of each array.
+
+# %% [markdown] written="4.7"
+# (a) A `Dataset` is a table: named columns of one type each (`features`), here `sentence` (string) and `label` (0 or 1), stored in Arrow
+# format and read from there, not as Python objects. `map` with `batched=True` calls the function with a dict of lists, 1,000 rows at a time;
+# the columns that it returns are added, columns of the same name replaced, and the result is a new `Dataset`. (Of one that lies
+# on the disk, `map` keeps its result there, under a fingerprint of data and function, and need not compute it again.) `remove_columns` drops `sentence`.
+#
+# (b) The Trainer is given a model, `TrainingArguments` (epochs, batch sizes, learning rate, warm-up, when to evaluate and save), the data
+# sets, a collator and `compute_metrics`. In one step `train()` takes a shuffled batch of examples, lets the collator pad it, computes
+# `model(**batch).loss`, calls backward, clips the gradient's norm, makes one AdamW step on the parameters that require a gradient, one step of the
+# learning-rate schedule, and clears the gradients.
+#
+# (c) `evaluate()` puts the model into evaluation mode (no dropout), goes once through the evaluation set in order, without gradients or
+# updates, collects all logits and labels, calls `compute_metrics`, and returns its dict with the prefix `eval_`, the mean loss and the timing.
+#
+# (d) `logits, labels = eval_pred` unpacks arrays of shape (n, 2) and (n,). `np.argmax(logits, axis=-1)` gives the index of the larger logit
+# in each row, shape (n,): the predicted class. `predictions == labels` is n truth values; their mean is the share of right answers,
+# returned as a float under "accuracy".
+#
+# ### BEGIN MARK SCHEME
+# - **1 point, (a)**: a table with typed columns (Arrow; not "a list of dicts in memory") (half a point); map passes a dict of lists and adds or
+#   replaces columns in a new Dataset (half a point). "It applies the function to every row" alone, for `batched=True`, earns nothing.
+# - **1 point, (b)**: at least four of: collate, forward and loss, backward, clipping, optimiser step, schedule step, clearing of gradients, logging;
+#   in an order that works. Three: half a point.
+# - **1 point, (c)**: evaluation mode, no gradients and no update (half a point); all logits to `compute_metrics`, result with `eval_` and
+#   timing keys (half a point).
+# - **1 point, (d)**: every line with its shape. Half a point without shapes, or where argmax is explained as "the highest
+#   probability" with no word on the axis.
+# - An answer copied from documentation that names functions which this notebook does not use earns at most half of each part.
+# ### END MARK SCHEME
+
+# %% [markdown]
+# ## Before you go on
+#
+# Answer in your head; each has its answer in a cell above.
+#
+# 1. Your GPU is full. You halve the number of trainable parameters. Which part of the memory shrinks, and which does not?
+# 2. A colleague's run of 300 steps learns nothing at a learning rate that works for you. Which line of the configuration do you read first?
+# 3. Somebody sends you an adapter of 1.3 MB without `classifier` in it. What do you ask?
+# 4. Two runs differ by 0.01 in accuracy on 1,000 sentences. What does the figure's interval say about that?
+#
+# **What next.** Stage 5 asks what was learned: ranks, layers, spectra, and several adapters on one base. To stretch: train the same adapter on your own
+# e-mails, sorted into two folders; `reviews` needs only a `sentence` and a `label`.
