@@ -26,7 +26,7 @@ from pathlib import Path
 import jupytext
 
 from autograder.build import MARKERS, BuildError, build, find_masters, write_whole
-from autograder.preprocessors import GAP
+from autograder.preprocessors import GAP, GIVEN, clear_gaps
 
 TOP = "lora-from-scratch"
 NEVER = (*MARKERS, "grade_cell")  # words that no student's file holds
@@ -153,8 +153,8 @@ def _texts(data: bytes, inside: str = "") -> Iterator[tuple[str, str]]:
 def secret_lines(root: Path) -> set[str]:
     """What only graders may see: the lines of gaps, model answers and mark schemes in the masters.
 
-    A line that students see anyway is no secret: one that stands in the open part of a master, or in
-    `lora_ref`, which is the reference they install.
+    A line that students see anyway is no secret: one that stands in the open part of a master, in the wrong code of a
+    "spot the bug" gap, or in `lora_ref`, which is the reference they install.
     """
     hidden, visible = [], [path.read_text(encoding="utf-8") for path in sorted(root.glob("lora_ref/**/*.py"))]
     for master in find_masters(root):
@@ -162,8 +162,8 @@ def secret_lines(root: Path) -> set[str]:
             if "written" in cell.metadata:
                 hidden.append(cell.source)
             else:
-                hidden += [gap["body"] for gap in GAP.finditer(cell.source)]
-                visible.append(GAP.sub("", cell.source))
+                hidden += [GIVEN.split(gap["body"])[0] for gap in GAP.finditer(cell.source)]
+                visible.append(clear_gaps(cell.source))
     open_text = "\n".join(visible)
     lines = {line.strip() for text in hidden for line in text.splitlines() if "MARK SCHEME" not in line}
     return {line for line in lines if len(line) >= SHORTEST and line not in open_text}

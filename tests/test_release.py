@@ -35,7 +35,6 @@ def lay_out(root):
     """A toy course with a package to build."""
     toy_course.make(root)
     (root / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
-    (root / "lora_ref").mkdir()
     (root / "lora_ref" / "__init__.py").write_text('"""A toy package."""\n', encoding="utf-8")
     (root / "build" / "lib" / "lora_ref").mkdir(parents=True)  # left over: must not get into the wheel
     (root / "build" / "lib" / "lora_ref" / "old.py").write_text("grade_cell = 1\n", encoding="utf-8")
@@ -85,7 +84,7 @@ def test_the_zip_holds_what_a_student_needs(toy):
         wheel = zipfile.ZipFile(io.BytesIO(archive.read(archive.namelist()[1])))
     assert "pip install lora_ref-0.1.0-py3-none-any.whl" in start
     assert len(start.splitlines()) < 60
-    assert [name for name in wheel.namelist() if name.endswith(".py")] == ["lora_ref/__init__.py"]
+    assert [name for name in wheel.namelist() if name.endswith(".py")] == ["lora_ref/__init__.py", "lora_ref/checks.py"]
     assert [entry.name for entry in root.iterdir() if entry.name.endswith("egg-info")] == []
 
 
