@@ -23,9 +23,14 @@ from lora_ref.layers import LinearWithLoRA, LoRALayer
 
 __version__ = "0.1.0"
 
-_LAZY = {"load_adapter": "lora_ref.adapters", "save_adapter": "lora_ref.adapters"}
+_LAZY = {
+    "AdapterSet": "lora_ref.adapter_set",
+    "load_adapter": "lora_ref.adapters",
+    "save_adapter": "lora_ref.adapters",
+}
 
 __all__ = [
+    "AdapterSet",
     "LinearWithLoRA",
     "LoRALayer",
     "enable_lora",

@@ -1,23 +1,42 @@
 """Save an adapter without its base model, and load it into a fresh copy.
 
-An adapter is the LoRA tensors and whatever else trains (the head); it goes into one safetensors file. Files are read as
-safetensors only: nothing is ever unpickled.
+An adapter is the LoRA tensors and whatever else trains (the head). It goes into one safetensors file, or into a folder
+as the PEFT library writes it. Files are read as safetensors and JSON only: nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_ref.layers import LoRALayer
+from lora_ref.inject import freeze, lora_layers, replace_module
+from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.peft_format import from_peft, to_peft
 
 FORMAT = "lora_ref adapter 1"
+FORMATS = ("lora_ref", "peft")
+
+PEFT_CONFIG, PEFT_TENSORS, PEFT_PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+#: Real configurations have a few kilobytes; a file from elsewhere may have any size.
+MAX_CONFIG_BYTES = 1_000_000
+
+
+class SavedAdapter(NamedTuple):
+    """What a file holds: tensors by parameter name, each `LoRALayer`'s scale (if the file says it), and dropout."""
+
+    tensors: dict[str, Tensor]
+    scaling: dict[str, float]
+    dropout: float
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -26,69 +45,230 @@ def adapter_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in lora}
 
 
-def save_adapter(model: nn.Module, path: str | os.PathLike) -> Path:
-    """Write the model's adapter to ``path``, one safetensors file; returns the path.
+# --- save -----------------------------------------------------------------------------------------------------------
 
-    The file appears whole or not at all.
+
+def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_ref") -> Path:
+    """Write the model's adapter to ``path``; returns the path.
+
+    A file appears whole or not at all.
+
+    Args:
+        model: has LoRA layers; what else trains in it is the head.
+        path: with ``"lora_ref"`` one safetensors file; with ``"peft"`` a folder, made if need be, with the two files
+            that ``PeftModel.from_pretrained`` loads.
+        format: ``"lora_ref"`` or ``"peft"``.
 
     Raises:
-        ValueError: the model has no LoRA layers.
+        ValueError: the model has no LoRA layers, there is no such format, or PEFT's format cannot hold this adapter.
     """
+    if format not in FORMATS:
+        raise ValueError(f"no format {format!r}; there are {', '.join(map(repr, FORMATS))}")
     if not _scalings(model):
         raise ValueError(f"{type(model).__name__} has no LoRA layers: inject them before saving")
     path = Path(path)
+    if format == "peft":
+        config, tensors = to_peft(model)
+        path.mkdir(parents=True, exist_ok=True)
+        with _whole(path / PEFT_TENSORS) as unfinished:
+            save_file(tensors, unfinished, metadata={"format": "pt"})
+        with _whole(path / PEFT_CONFIG) as unfinished:
+            unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        return path
     tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
+    with _whole(path) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(_scalings(model))})
+        _sort_metadata(unfinished)
+    return path
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes ``path`` if the block ends well and is removed if not."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(_scalings(model))})
+        yield unfinished
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-    return path
+
+
+def _sort_metadata(path: Path) -> None:
+    """Make equal adapters equal files: safetensors writes the metadata's entries in an order that it draws."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:  # what follows stays where it is; spaces at the end are part of the format
+            file.seek(8)
+            file.write(text.ljust(size))
+
+
+# --- load -----------------------------------------------------------------------------------------------------------
 
 
 def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load an adapter into ``model``, which has been injected as the saved one was; returns the model.
 
-    Everything is checked before the first tensor changes.
+    Everything is checked before the first tensor changes. Where ``path`` is a folder that PEFT (or
+    ``save_adapter(..., format="peft")``) wrote, a model without LoRA layers is injected as the configuration says, and
+    is frozen but for the adapter.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is not safetensors; a tensor is missing, unexpected or has another shape; or a layer's
-            scaling differs, with which the same tensors would give other outputs. The model is then as it was.
+        FileNotFoundError: there is no such file, or one is missing in the folder.
+        ValueError: the file is not safetensors; a tensor is missing, unexpected or has another shape; a layer's scaling
+            differs, with which the same tensors would give other outputs; the model is merged; or PEFT's configuration
+            asks for what is not supported here (the message names the field). The model is then as it was.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no adapter file at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    refuse_merged(model)
+    saved = read_adapter(model, path)
+    if path.is_dir() and not lora_layers(model):
+        return inject_saved(model, saved, path.name)
     expected = adapter_parameters(model)
-    problems = [f"missing: {name}" for name in expected if name not in saved]
-    problems += [f"unexpected: {name}" for name in saved if name not in expected]
+    _check_fits({name: p.shape for name, p in expected.items()}, _scalings(model), saved, path.name)
+    return _copy(saved, model)
+
+
+def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
+    """Read a file of either format, in the names that ``model`` has, or would have once it is injected.
+
+    Nothing is changed. Errors as in `load_adapter`, except that whether the tensors fit is not looked at yet.
+    """
+    path = Path(path)
+    if path.is_dir():
+        config = _read_config(path / PEFT_CONFIG)
+        if not (path / PEFT_TENSORS).is_file() and (path / PEFT_PICKLE).is_file():
+            raise ValueError(
+                f"{path.name} holds {PEFT_PICKLE}, a pickle, which could run anything when it is read: save it again "
+                "with PEFT's `save_pretrained(..., safe_serialization=True)`"
+            )
+        tensors, _ = _read_tensors(path / PEFT_TENSORS)
+        return SavedAdapter(*from_peft(model, config, tensors))
+    tensors, metadata = _read_tensors(path)
+    return SavedAdapter(tensors, _saved_scalings(metadata), 0.0)
+
+
+def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module:
+    """Freeze ``model``, give it the LoRA layers that ``saved`` has tensors for, and load them; returns the model.
+
+    Raises:
+        ValueError: as in `load_adapter`; the message starts with ``title``, and the model is as it was.
+    """
+    if lora_layers(model):
+        raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
+    if not saved.scaling:
+        raise ValueError(f"{title} does not say its layers' scaling: inject them yourself, then load it")
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    names = {layer: layer.removesuffix(".lora") for layer in saved.scaling}
+    expected, ranks = {}, {}
+    for layer, name in names.items():
+        if name not in linears or name == layer:
+            raise ValueError(f"{title} does not fit this model: it has no linear layer {name!r}")
+        A = saved.tensors.get(f"{layer}.lora_A", torch.empty(1, 0))
+        ranks[name] = max(1, len(A)) if A.ndim == 2 else 1  # another shape is found below
+        expected[f"{layer}.lora_A"] = torch.Size((ranks[name], linears[name].in_features))
+        expected[f"{layer}.lora_B"] = torch.Size((linears[name].out_features, ranks[name]))
+    head = {name: p for name, p in model.named_parameters() if name in saved.tensors}
+    expected |= {name: p.shape for name, p in head.items()}
+    _check_fits(expected, saved.scaling, saved, title)
+
+    freeze(model)
+    for layer, name in names.items():
+        wrapped = LinearWithLoRA(linears[name], ranks[name], saved.scaling[layer] * ranks[name], saved.dropout)
+        wrapped.lora.scaling = saved.scaling[layer]  # (s * r) / r may miss s by the last bit
+        replace_module(model, name, wrapped.train(linears[name].training))
+    for parameter in head.values():
+        parameter.requires_grad_(True)
+    return _copy(saved, model)
+
+
+def refuse_merged(model: nn.Module) -> None:
+    """Raise a ValueError while an update is part of its weight: a new one would come on top of it."""
+    merged = [name for name, layer in lora_layers(model).items() if layer.merged]
+    if merged:
+        raise ValueError(f"{len(merged)} LoRA layers are merged ({merged[0]} and on): call unmerge_lora(model) first")
+
+
+def _check_fits(
+    shapes: Mapping[str, torch.Size], scaling: Mapping[str, float], saved: SavedAdapter, title: str
+) -> None:
+    """Raise a ValueError that lists what differs between what a model takes and what a file holds."""
+    problems = [f"missing: {name}" for name in shapes if name not in saved.tensors]
+    problems += [f"unexpected: {name}" for name in saved.tensors if name not in shapes]
     problems += [
-        f"shape of {name}: file {tuple(saved[name].shape)}, model {tuple(p.shape)}"
-        for name, p in expected.items()
-        if name in saved and saved[name].shape != p.shape
+        f"shape of {name}: file {tuple(saved.tensors[name].shape)}, model {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in saved.tensors and saved.tensors[name].shape != shape
     ]
-    ours = _scalings(model)
-    theirs = json.loads(metadata["scaling"]) if metadata.get("format") == FORMAT else ours
     problems += [
-        f"scaling of {name}: file {theirs[name]:g}, model {value:g}"
-        for name, value in ours.items()
-        if name in theirs and theirs[name] != value
+        f"scaling of {name}: file {saved.scaling[name]:g}, model {value:g}"
+        for name, value in scaling.items()
+        # PEFT's file has alpha, and alpha / rank may miss our scaling by the last bit
+        if name in saved.scaling and not math.isclose(saved.scaling[name], value, rel_tol=1e-12)
     ]
     if problems:
         shown = "\n  ".join(problems[:8]) + (f"\n  and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise ValueError(f"{path.name} does not fit this model:\n  {shown}")
-    with torch.no_grad():
-        for name, parameter in expected.items():
-            parameter.copy_(saved[name])
+        raise ValueError(f"{title} does not fit this model:\n  {shown}")
+
+
+@torch.no_grad()
+def _copy(saved: SavedAdapter, model: nn.Module) -> nn.Module:
+    for name, parameter in model.named_parameters():
+        if name in saved.tensors:
+            parameter.copy_(saved.tensors[name])
     return model
 
 
 def _scalings(model: nn.Module) -> dict[str, float]:
     return {name: float(m.scaling) for name, m in model.named_modules() if isinstance(m, LoRALayer)}
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter file at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return tensors, file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+
+
+def _read_config(path: Path) -> dict:
+    """PEFT's configuration, still to be checked."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no adapter configuration at {path}")
+    with path.open("rb") as file:
+        text = file.read(MAX_CONFIG_BYTES + 1)
+    if len(text) > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_CONFIG_BYTES:,} bytes")
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path.name} is not a JSON object")
+    return config
+
+
+def _saved_scalings(metadata: dict[str, str]) -> dict[str, float]:
+    """What a file of `save_adapter` says of its layers' scales; nothing for a file from elsewhere.
+
+    Raises:
+        ValueError: it does not say it as `save_adapter` writes it.
+    """
+    if metadata.get("format") != FORMAT:
+        return {}
+    try:
+        scalings = json.loads(metadata.get("scaling", ""))
+    except (ValueError, RecursionError):
+        scalings = None
+    if not isinstance(scalings, dict) or not all(isinstance(value, (int, float)) for value in scalings.values()):
+        raise ValueError("the file's metadata does not give its layers' scaling as a JSON object of numbers")
+    return scalings

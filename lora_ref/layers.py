@@ -105,6 +105,7 @@ class LinearWithLoRA(nn.Module):
             linear.weight
         )
         self.enabled = True
+        self.train(linear.training)  # a model in evaluation mode stays in it
         self._weight_before_merge: Tensor | None = None
 
     @property

@@ -207,3 +207,8 @@ def test_a_dropout_that_is_none_leaves_the_model_as_it_was():
 def test_layers_keep_their_dtype():
     model = inject_lora(Ten().double(), ["layer1"], rank=2)
     assert model.layer1.lora.lora_A.dtype == torch.float64
+
+
+def test_a_model_in_evaluation_mode_stays_in_it():
+    model = inject_lora(tiny_roberta().eval(), ["query"], dropout=0.5)
+    assert not any(module.training for module in model.modules())
