@@ -6,11 +6,10 @@ as the PEFT library writes it. Files are read as safetensors and JSON only: noth
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lora_ref.files import whole_file
 from lora_ref.inject import freeze, lora_layers, replace_module
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.peft_format import from_peft, to_peft
@@ -70,27 +70,16 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
     if format == "peft":
         config, tensors = to_peft(model)
         path.mkdir(parents=True, exist_ok=True)
-        with _whole(path / PEFT_TENSORS) as unfinished:
+        with whole_file(path / PEFT_TENSORS) as unfinished:
             save_file(tensors, unfinished, metadata={"format": "pt"})
-        with _whole(path / PEFT_CONFIG) as unfinished:
+        with whole_file(path / PEFT_CONFIG) as unfinished:
             unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         return path
     tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
-    with _whole(path) as unfinished:
+    with whole_file(path) as unfinished:
         save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(_scalings(model))})
         _sort_metadata(unfinished)
     return path
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes ``path`` if the block ends well and is removed if not."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _sort_metadata(path: Path) -> None:

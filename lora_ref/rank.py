@@ -99,8 +99,8 @@ def subspace_similarity(A1: Tensor, A2: Tensor, i: int, j: int) -> float:
     for name, count, matrix in (("i", i, A1), ("j", j, A2)):
         if not 1 <= count <= min(matrix.shape):
             raise ValueError(f"{name} must be from 1 to {min(matrix.shape)}, got {count}")
-    U1 = torch.linalg.svd(A1.double(), full_matrices=False).Vh[:i]
-    U2 = torch.linalg.svd(A2.double(), full_matrices=False).Vh[:j]
+    U1 = torch.linalg.svd(A1.detach().double(), full_matrices=False).Vh[:i]
+    U2 = torch.linalg.svd(A2.detach().double(), full_matrices=False).Vh[:j]
     return float((U1 @ U2.T).square().sum() / min(i, j))
 
 

@@ -1,0 +1,430 @@
+"""Figures of the analysis: sweeps, spectra, shared directions, costs, latency. Each says in its title what it shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_ref.plots import _GREY, _INK, _figure, _first_upper, _title
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, and a marker each for prints without colour
+_BLUE, _VERMILION, _GREEN, _ORANGE, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+_LINES = ((_BLUE, "o", "-"), (_VERMILION, "s", "--"), (_GREEN, "D", "-."), (_ORANGE, "^", ":"), (_PURPLE, "v", "-"))
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------
+
+
+def rank_sweep(frame: pd.DataFrame) -> Figure:
+    """Accuracy and trainable parameters against the rank; ``frame`` as `sweeps.sweep_ranks` returns it."""
+    figure, (left, right) = _figure(2, (9.6, 4.2))
+    finding, told = _sweep_axes(left, frame, "rank", "rank r")
+    by_rank = frame.groupby("rank")["trainable"].first()
+    right.plot(by_rank.index, by_rank, color=_VERMILION, marker="s", linewidth=2)
+    _log2(right, by_rank.index)
+    right.set_xlabel("rank r")
+    right.set_ylabel("trainable parameters")
+    right.set_ylim(bottom=0)
+    right.yaxis.set_major_formatter(_short_count)
+    if len(by_rank) > 1:
+        growth = by_rank.iloc[-1] / by_rank.iloc[0]
+        grown = f"{growth:.0f}" if growth >= 9.5 else f"{growth:.1f}"
+        finding += f"; rank {by_rank.index[-1]} trains {grown} times what rank {by_rank.index[0]} trains"
+    _title(figure, finding, _seed_note(frame))
+    counts = ", ".join(f"rank {rank} {count:,}" for rank, count in by_rank.items())
+    figure.lora_alt = f"Left, accuracy against rank: {told}. Right, trainable parameters: {counts}. {finding}."
+    return figure
+
+
+def alpha_ablation(frame: pd.DataFrame) -> Figure:
+    """Accuracy against alpha at one rank; ``frame`` as `sweeps.ablate_alpha` returns it."""
+    figure, (ax,) = _figure(1, (7.2, 4.0))
+    rank = int(frame["rank"].iloc[0])
+    finding, told = _sweep_axes(ax, frame, "alpha", f"alpha (rank {rank}: the update is scaled by alpha / {rank})")
+    _title(figure, finding, _seed_note(frame))
+    figure.lora_alt = f"Accuracy against alpha at rank {rank}: {told}. {finding}."
+    return figure
+
+
+def target_ablation(frame: pd.DataFrame) -> Figure:
+    """Accuracy by group of adapted layers; ``frame`` as `sweeps.ablate_targets` returns it."""
+    groups = list(dict.fromkeys(frame["targets"]))
+    figure, (ax,) = _figure(1, (8.0, 1.5 + 0.62 * len(groups)))
+    means = frame.groupby("targets")["accuracy"].mean()
+    for place, group in enumerate(groups):
+        rows = frame[frame["targets"] == group]
+        ax.plot(rows["accuracy"], [place] * len(rows), linestyle="", marker="o", color=_BLUE, markersize=7, alpha=0.5)
+        ax.plot(means[group], place, marker="|", markersize=22, markeredgewidth=2.5, color=_INK)
+        note = f"rank {rows['rank'].iloc[0]}, {rows['trainable'].iloc[0]:,} trained"
+        ax.annotate(
+            note, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=_GREY, fontsize=9,
+            annotation_clip=False,
+        )  # fmt: skip
+    ax.set_yticks(range(len(groups)), groups)
+    ax.set_ylim(len(groups) - 0.5, -0.5)
+    ax.margins(x=0.12)
+    ax.set_xlabel("accuracy (share of held-out sentences)")
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    ax.grid(visible=False, axis="y")
+    finding = _best_finding({group: list(frame.loc[frame["targets"] == group, "accuracy"]) for group in groups})
+    _title(figure, finding, _seed_note(frame, "upright line"))
+    told = "; ".join(f"{g} {means[g]:.3f}" for g in groups)
+    figure.lora_alt = f"Accuracy by adapted layers, mean over seeds: {told}. {finding}."
+    return figure
+
+
+def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str) -> tuple[str, str]:
+    """Accuracy against one column: a point a seed, a line through the means; returns the finding and the numbers."""
+    values = {key: list(rows["accuracy"]) for key, rows in frame.groupby(column)}
+    keys, means = list(values), [float(np.mean(v)) for v in values.values()]
+    for key, accuracies in values.items():
+        spread = [key] * len(accuracies)
+        ax.plot(spread, accuracies, linestyle="", marker="o", color=_BLUE, markersize=7, alpha=0.45)
+    ax.plot(keys, means, color=_BLUE, linewidth=2)
+    _log2(ax, keys)
+    ax.set_xlabel(label)
+    ax.set_ylabel("accuracy (share of held-out sentences)")
+    ax.margins(y=0.15)
+    named = {f"{column} {key:g}": accuracies for key, accuracies in values.items()}
+    told = "; ".join(f"{name} {mean:.3f}" for name, mean in zip(named, means, strict=True))
+    return _best_finding(named), told
+
+
+def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
+    """Which is best, and which others the seeds do not tell from it.
+
+    Two or three seeds of one setting may agree by chance, so no setting's spread counts as smaller than the median
+    setting's.
+    """
+    means = {name: float(np.mean(v)) for name, v in values.items()}
+    best = max(means, key=lambda name: means[name])
+    words = f"{_first_upper(best)} reaches {means[best]:.3f}"
+    others = [name for name in values if name != best]
+    if not others:
+        return words
+    seeds = min(len(v) for v in values.values())
+    if seeds < 2:
+        worst = min(others, key=lambda name: means[name])
+        gap = 100 * (means[best] - means[worst])
+        return f"{words}, {gap:.1f} points above {worst}; with one seed each, that may be chance"
+    variance = {name: float(np.var(v, ddof=1)) for name, v in values.items()}
+    usual = float(np.median(list(variance.values())))
+
+    def told_apart(name: str) -> bool:
+        """The means differ by more than two standard errors of their difference."""
+        squares = max(variance[best], usual) + max(variance[name], usual)
+        return means[best] - means[name] > 2 * math.sqrt(squares / seeds)
+
+    level = [name for name in others if not told_apart(name)]
+    if not level:
+        second = max(others, key=lambda name: means[name])
+        return f"{words}, {100 * (means[best] - means[second]):.1f} points above {second}: more than seeds differ"
+    if len(level) == len(others):
+        return f"{words}, but {seeds} seeds tell no other from it"
+    return f"{words}; {seeds} seeds do not tell {_listed(level)} from it"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _seed_note(frame: pd.DataFrame, mean: str = "line") -> str:
+    seeds = frame["seed"].nunique()
+    return f"Dots: one a seed ({seeds}); {mean}: their mean." if seeds > 1 else "One seed."
+
+
+def _log2(ax: Axes, ticks: Sequence[float]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _short_count(value: float, _: object = None) -> str:
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+# --- spectra ----------------------------------------------------------------------------------------------
+
+
+def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
+    """Energy in the leading directions of updates, and their size: by name, frames of `analysis.spectra` or
+    `analysis.update_spectra`.
+
+    Left, the median over layers, with a band that leaves out a tenth at either end; right, a point a layer.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    figure, (left, right) = _figure(2, (9.6, 4.2))
+    needed: dict[str, float] = {}
+    for place, ((name, frame), (colour, marker, style)) in enumerate(zip(frames.items(), _LINES, strict=False)):
+        length = max(len(values) for values in frame["singular_values"])
+        curves = []
+        for values in frame["singular_values"]:
+            squares = np.zeros(length)
+            squares[: len(values)] = np.square(values)
+            curves.append(np.cumsum(squares) / max(squares.sum(), np.finfo(float).tiny))
+        curves = np.array(curves)
+        index = np.arange(1, length + 1)
+        left.plot(index, np.median(curves, axis=0), color=colour, linestyle=style, linewidth=2, label=name)
+        low, high = np.quantile(curves, [0.1, 0.9], axis=0)
+        left.fill_between(index, low, high, color=colour, alpha=0.15, linewidth=0)
+        needed[name] = float(frame["effective_rank"].median())
+        spread = place + np.linspace(-0.18, 0.18, len(frame))
+        right.plot(spread, frame["relative"], linestyle="", marker=marker, color=colour, markersize=5, alpha=0.6)
+    left.axhline(energy, color=_GREY, linewidth=1, linestyle=":")
+    left.set_xscale("log", base=2)
+    left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    left.set_xlabel("leading singular directions (log scale)")
+    left.set_ylabel("share of the update's squared norm")
+    left.set_ylim(0, 1.03)
+    left.legend(frameon=False, loc="lower right")
+    right.set_xticks(range(len(frames)), list(frames))
+    right.set_xlim(-0.5, len(frames) - 0.5)
+    right.set_yscale("log")
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.yaxis.set_minor_locator(NullLocator())
+    right.set_ylabel("update's norm / frozen weight's norm (log)")
+    told = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
+    finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {told}"
+    note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: a mark a layer."
+    _title(figure, finding, note)
+    sizes = "; ".join(f"{name} {frame['relative'].median():.2g}" for name, frame in frames.items())
+    figure.lora_alt = (
+        f"Left, cumulative energy of singular directions; right, relative size of updates (medians: {sizes}). "
+        f"{_first_upper(finding)}."
+    )
+    return figure
+
+
+def _directions(count: float) -> str:
+    return f"{count:g} direction{'' if count == 1 else 's'}"
+
+
+def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> Figure:
+    """Shared directions of two updates as heat maps in one colour scale, as in the paper's section 7.2.
+
+    Args:
+        grids: by name, what `analysis.similarity_grid` returns.
+        n: width of the space, for the comparison with random subspaces; one number, or one a grid.
+    """
+    figure, axes = _figure(len(grids), (1.6 + 3.4 * len(grids), 4.0))
+    widths = dict(n) if isinstance(n, Mapping) else dict.fromkeys(grids, n)
+    told = []
+    for ax, (name, grid) in zip(axes, grids.items(), strict=True):
+        grid = np.asarray(grid)
+        rows, columns = grid.shape
+        image = ax.imshow(
+            grid, cmap="viridis", vmin=0, vmax=1, origin="lower", aspect="auto", interpolation="nearest",
+            extent=(0.5, columns + 0.5, 0.5, rows + 0.5),
+        )  # fmt: skip
+        if rows * columns <= 100:
+            for i in range(rows):
+                for j in range(columns):
+                    colour = "white" if grid[i, j] < 0.6 else "black"
+                    text = f"{grid[i, j]:.2f}".lstrip("0") if grid[i, j] < 0.995 else "1"
+                    ax.text(j + 1, i + 1, text, ha="center", va="center", color=colour, fontsize=7.5)
+        random = 1 / widths[name]
+        told.append((name, float(grid[0, 0]), random))
+        ax.set_title(f"{name} (random at 1, 1: {random:.3f})", fontsize=9.5)
+        ax.set_xlabel("j, directions of the second")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.grid(False)
+    axes[0].set_ylabel("i, directions of the first")
+    figure.colorbar(image, ax=axes, shrink=0.9, pad=0.01, label="similarity (0 to 1)")
+    parts = [f"{value:.2f} ({name}; random {random:.3f})" for name, value, random in told]
+    finding = f"The two leading directions overlap by {_listed(parts)}"
+    _title(figure, finding, "Similarity of the leading i and j directions: 1 where one space contains the other.")
+    corners = "; ".join(f"{name}: {np.asarray(grid)[-1, -1]:.2f} for all directions" for name, grid in grids.items())
+    figure.lora_alt = f"Heat maps of subspace similarity. {finding}. {_first_upper(corners)}."
+    return figure
+
+
+def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
+    """Shared leading directions of two trainings, layer by layer: `analysis.overlaps` by name of the pair."""
+    figure, (ax,) = _figure(1, (7.6, 4.0))
+    labels, told = [], []
+    for pair, frame in frames.items():
+        for side, (colour, marker, _) in zip(("input", "output"), _LINES, strict=False):
+            place = len(labels)
+            spread = place + np.linspace(-0.2, 0.2, len(frame))
+            ax.plot(spread, frame[side], linestyle="", marker=marker, color=colour, alpha=0.6, markersize=5)
+            median, random = float(frame[side].median()), float(frame[f"random_{side}"].median())
+            ax.plot([place - 0.3, place + 0.3], [median] * 2, color=_INK, linewidth=2)
+            ax.plot([place - 0.3, place + 0.3], [random] * 2, color=_GREY, linewidth=1.5, linestyle=":")
+            labels.append(f"{side} side\n{pair}")
+            told.append(
+                (f"{side} side of {' '.join(pair.split())}", median, random, int((frame[side] > 0.5).sum()), len(frame))
+            )
+    ax.set_xticks(range(len(labels)), labels)
+    top = max(float(frame[side].max()) for frame in frames.values() for side in ("input", "output"))
+    ax.set_ylim(-0.03 * top, min(1.03, 1.1 * top))
+    ax.set_ylabel("similarity of leading directions")
+    by_side = []
+    for side in ("input", "output"):
+        medians = [f"{median:.2g}" for name, median, *_ in told if name.startswith(side)]
+        random = max(r for name, _, r, *_ in told if name.startswith(side))
+        above = sum(t[3] for t in told if t[0].startswith(side))
+        of = sum(t[4] for t in told if t[0].startswith(side))
+        by_side.append(
+            f"{' and '.join(medians)} on the {side} side (random {random:.2g}; {above} of {of} layers above 0.5)"
+        )
+    finding = f"Leading directions overlap by {_listed(by_side)}"
+    _title(figure, finding, "A mark a layer; line: median, as in the title; dotted: two random subspaces.")
+    each = " ".join(f"{_first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
+    figure.lora_alt = f"Dots by pair and side. {finding}. {each}"
+    return figure
+
+
+# --- costs ------------------------------------------------------------------------------------------------
+
+
+def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> Figure:
+    """Bytes that training keeps, by method.
+
+    Args:
+        frame: `costs.cost_table`.
+        activations: measured bytes, by method (``"lora"``) or by bar (``"LoRA r=8"``).
+    """
+    names = [f"LoRA r={row.rank}" if row.method == "lora" else row.method for row in frame.itertuples()]
+    figure, (ax,) = _figure(1, (8.4, 1.7 + 0.5 * len(names)))
+    parts = [("weights", _GREY), ("gradients", _VERMILION), ("optimizer", _ORANGE)]
+    columns = {name: frame[name].to_numpy(float) for name, _ in parts}
+    if activations:
+        parts.append(("activations", _BLUE))
+        columns["activations"] = np.array(
+            [
+                activations.get(name, activations.get(method, 0))
+                for name, method in zip(names, frame["method"], strict=True)
+            ],
+            float,
+        )
+    total, unit = sum(columns.values()), 1e9 if sum(columns.values()).max() >= 1e9 else 1e6
+    start, digits = np.zeros(len(names)), 2 if unit == 1e9 else 1
+    for (name, colour), hatch in zip(parts, ("", "//", "..", "xx"), strict=False):
+        label = "optimiser states" if name == "optimizer" else name
+        ax.barh(
+            range(len(names)), columns[name] / unit, left=start / unit, color=colour, height=0.6, label=label,
+            hatch=hatch, edgecolor="white", linewidth=0,
+        )  # fmt: skip
+        start = start + columns[name]
+    for place, value in enumerate(total):
+        ax.annotate(f" {value / unit:,.{digits}f}", (value / unit, place), va="center", color=_INK)
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.14 * total.max() / unit)
+    ax.set_xlabel("GB (10^9 bytes)" if unit == 1e9 else "MB (10^6 bytes)")
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    ax.grid(visible=False, axis="y")
+    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    finding = _cost_finding(frame, names, total)
+    note = "Activations measured for one batch." if activations else "Without activations, which depend on the batch."
+    _title(figure, finding, f"{note} {int(frame['total'].min()):,} parameters in the base model.")
+    told = "; ".join(f"{name} {value / unit:,.{digits}f}" for name, value in zip(names, total, strict=True))
+    figure.lora_alt = f"Stacked bars of bytes kept ({'GB' if unit == 1e9 else 'MB'}): {told}. {finding}."
+    return figure
+
+
+def _cost_finding(frame: pd.DataFrame, names: Sequence[str], total: np.ndarray) -> str:
+    methods = list(frame["method"])
+    if "full" not in methods or "lora" not in methods:
+        return f"{_first_upper(names[int(total.argmin())])} keeps the least"
+    loras = [place for place, method in enumerate(methods) if method == "lora"]
+    lora = next((place for place in loras if frame["rank"].iloc[place] == 8), loras[-1])  # the course's rank
+    full = methods.index("full")
+    both = (frame["gradients"] + frame["optimizer"]).to_numpy(float)
+    return (
+        f"For gradients and optimiser states {names[lora]} needs {both[full] / both[lora]:.0f} times less memory than "
+        f"full fine-tuning; in all, {total[full] / total[lora]:.1f} times less"
+    )
+
+
+def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -> Figure:
+    """What LoRA saves in single layers, as in S2's four plots: `costs.layer_table`.
+
+    Reduction by rank, memory by rank, reduction at one rank, and counts in one layer.
+    """
+    import matplotlib.pyplot as plt
+
+    if rank not in set(frame["rank"]) or layer not in set(frame["layer"]):
+        raise ValueError(f"the table has no rank {rank} or no layer {layer!r}")
+    figure, grid = plt.subplots(2, 2, figsize=(9.6, 7.2), dpi=120, layout="constrained")
+    plt.close(figure)
+    for ax in grid.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+        ax.set_axisbelow(True)
+    names, ranks = list(dict.fromkeys(frame["layer"])), sorted(set(frame["rank"]))
+    for name, (colour, marker, style) in zip(names, _LINES, strict=False):
+        rows = frame[frame["layer"] == name].sort_values("rank")
+        for ax, column in ((grid[0, 0], "reduction"), (grid[0, 1], "lora_mb")):
+            ax.plot(rows["rank"], rows[column], color=colour, marker=marker, linestyle=style, linewidth=1.8, label=name)
+    for ax, label in ((grid[0, 0], "full / LoRA parameters (log)"), (grid[0, 1], "MB of LoRA weights (log)")):
+        _log2(ax, ranks)
+        ax.set_yscale("log", base=2)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.set_xlabel("rank r")
+        ax.set_ylabel(label)
+    grid[0, 0].legend(frameon=False, fontsize=8.5)
+    at = frame[frame["rank"] == rank].set_index("layer").loc[names]
+    bars = grid[1, 0].bar(names, at["reduction"], color=_BLUE, width=0.6)
+    grid[1, 0].bar_label(bars, [f"{value:.1f}" for value in at["reduction"]], fontsize=9)
+    grid[1, 0].set_ylabel(f"full / LoRA parameters at rank {rank}")
+    grid[1, 0].tick_params(axis="x", labelsize=8.5)
+    one = frame[frame["layer"] == layer].sort_values("rank")
+    labels = ["full", *(f"r={r}" for r in one["rank"])]
+    heights = [one["full"].iloc[0], *one["lora"]]
+    bars = grid[1, 1].bar(labels, heights, color=[_GREEN, *[_BLUE] * len(one)], width=0.6)
+    grid[1, 1].bar_label(bars, [_short_count(value) for value in heights], fontsize=9)
+    grid[1, 1].set_ylabel(f"parameters of a {layer} layer")
+    grid[1, 1].yaxis.set_major_formatter(_short_count)
+    low, high = at["reduction"].idxmin(), at["reduction"].idxmax()
+    finding = (
+        f"At rank {rank} LoRA trains {at['reduction'][low]:.0f} ({low}) to {at['reduction'][high]:.0f} ({high}) times "
+        f"fewer parameters; twice the rank halves that"
+    )
+    _title(figure, finding, "Counted from shapes, with the layer's bias on the full side; float32.")
+    told = "; ".join(f"{name} {value:.1f}" for name, value in at["reduction"].items())
+    figure.lora_alt = f"Four plots of parameters by layer size and rank. Reduction at rank {rank}: {told}. {finding}."
+    return figure
+
+
+def latency(frame: pd.DataFrame) -> Figure:
+    """Forward time of base, unmerged and merged model: `costs.merge_latency`."""
+    figure, (ax,) = _figure(1, (7.2, 2.7))
+    colours = {"base": _GREY, "unmerged": _BLUE, "merged": _GREEN}
+    for place, row in enumerate(frame.itertuples()):
+        ax.barh(place, row.milliseconds, color=colours[row.state], height=0.6)
+        ax.errorbar(
+            row.milliseconds, place, color=_INK, capsize=3, linewidth=1.2,
+            xerr=[[row.milliseconds - row.fastest], [row.slowest - row.milliseconds]],
+        )  # fmt: skip
+        ax.annotate(f"  {row.milliseconds:.1f}", (row.slowest, place), va="center", color=_INK)
+    ax.set_yticks(range(len(frame)), list(frame["state"]))
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.15 * frame["slowest"].max())
+    ax.set_xlabel("milliseconds for one forward pass")
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    ax.grid(visible=False, axis="y")
+    ratio = dict(zip(frame["state"], frame["ratio"], strict=True))
+    finding = (
+        f"Unmerged, a forward pass takes {ratio['unmerged']:.2f} times the base model's; merged, {ratio['merged']:.2f}"
+    )
+    _title(figure, finding, "Bars: medians, measured in turns in one run; lines: fastest to slowest.")
+    told = "; ".join(f"{row.state} {row.milliseconds:.1f}" for row in frame.itertuples())
+    figure.lora_alt = f"Bars of milliseconds for one forward pass: {told}. {finding}."
+    return figure
