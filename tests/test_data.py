@@ -8,7 +8,7 @@ import random
 import pytest
 import torch
 
-from lora_ref import data, models
+from lora_ref import assets, data, models
 from lora_ref.profiles import HUB_DATA, LAPTOP, T4, TINY
 
 
@@ -189,3 +189,139 @@ def test_collate_pads_to_the_longest_of_the_batch(key, kind):
 def test_collate_needs_examples():
     with pytest.raises(ValueError, match="no examples"):
         data.collate([], models.tiny_tokenizer())
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+def _pictures(splits) -> list[bytes]:
+    return [image.numpy().tobytes() for split in splits.values() for image in split.images]
+
+
+def test_tiny_digits_are_drawn_on_the_spot():
+    splits = data.mnist(TINY)
+    assert list(splits) == ["train", "test"]
+    for split, size in (("train", 800), ("test", 200)):
+        images, labels = splits[split]
+        assert images.shape == (size, 28, 28)
+        assert images.dtype == torch.float32
+        assert images.min() >= 0
+        assert images.max() <= 1
+        assert torch.bincount(labels).tolist() == [size // 10] * 10
+    assert len(set(_pictures(splits))) == 1_000
+    again, other = data.mnist(TINY), data.mnist(TINY, seed=1)
+    assert torch.equal(again["train"].images, splits["train"].images)
+    assert not torch.equal(other["train"].images, splits["train"].images)
+    assert torch.equal(other["test"].images, splits["test"].images)
+    assert set(_pictures(other)) == set(_pictures(splits))
+
+
+def test_digits_are_drawn_in_equal_shares():
+    splits = data.mnist(TINY, train_size=50, test_size=23)
+    assert torch.bincount(splits["train"].labels).tolist() == [5] * 10
+    assert sorted(torch.bincount(splits["test"].labels).tolist()) == [2] * 7 + [3] * 3
+    uneven = torch.tensor([0] * 90 + [1] * 10)
+    assert torch.bincount(uneven[data._rows(uneven, 20, 0, "train")]).tolist() == [18, 2]
+    with pytest.raises(ValueError, match="the test split has 200 images, 201 were asked for"):
+        data.mnist(TINY, test_size=201)
+    with pytest.raises(ValueError, match="the train split has 800 images, 0 were asked for"):
+        data.mnist(TINY, train_size=0)
+    with pytest.raises(ValueError, match="no digits for a profile 'huge'"):
+        data.mnist(dataclasses.replace(TINY, name="huge"))
+
+
+def test_pictures_can_be_taken_by_label_and_by_row():
+    images = data.Images(torch.arange(6.0), torch.tensor([3, 1, 3, 2, 1, 3]))
+    assert images.of(3).images.tolist() == [0, 2, 5]
+    assert images.of(1, 2).images.tolist() == [1, 3, 4]
+    assert images.take(torch.tensor([4, 0])).labels.tolist() == [1, 3]
+
+
+@pytest.mark.laptop
+def test_the_laptop_digits_are_mnists():
+    try:
+        splits = data.mnist()
+    except assets.AssetError as error:
+        pytest.skip(f"MNIST: {error}")
+    assert assets.cached("mnist", verify=True)
+    assert splits["train"].images.shape == (4_000, 28, 28)
+    assert torch.bincount(splits["train"].labels).tolist() == [400] * 10
+    assert torch.bincount(splits["test"].labels).tolist() == [100] * 10
+    assert len(set(_pictures(splits))) == 5_000
+    every = torch.cat([split.images for split in splits.values()])
+    assert (every.min(), every.max()) == (0, 1)
+    assert every.mean().item() == pytest.approx(0.1307, abs=0.003)  # of all 60,000
+    assert every.std().item() == pytest.approx(0.3081, abs=0.003)
+    assert torch.equal(data.mnist(LAPTOP)["train"].images, splits["train"].images)
+
+
+@pytest.fixture
+def picture_hub(monkeypatch):
+    """A hub with ten pictures of each of ten kinds, grey and in colour; pixel (0, 0) counts the pictures."""
+    import datasets
+    import numpy as np
+    from PIL import Image
+
+    asked = []
+
+    def load_dataset(name):
+        asked.append(name)
+        column, shape = {"ylecun/mnist": ("image", (28, 28)), "uoft-cs/cifar10": ("img", (32, 32, 3))}[name]
+        pictures = []
+        for number in range(100):
+            pixels = np.full(shape, 51, dtype=np.uint8)
+            pixels[0, 0] = number
+            if len(shape) == 3:
+                pixels[0, 1] = (255, 0, 0)
+            pictures.append(Image.fromarray(pixels))
+        features = datasets.Features({column: datasets.Image(), "label": datasets.Value("int64")})
+        rows = {column: pictures, "label": [number % 10 for number in range(100)]}
+        split = datasets.Dataset.from_dict(rows, features=features)
+        return datasets.DatasetDict(train=split, test=split)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+def _numbers(images) -> list[int]:
+    corner = images.images[:, 0, 0] if images.images.ndim == 3 else images.images[:, 0, 0, 0]
+    return (corner * 255).round().long().tolist()
+
+
+def test_mnist_from_the_hub(picture_hub):
+    splits = data.mnist(T4, seed=1, test_size=30)
+    assert picture_hub == ["ylecun/mnist"]
+    assert splits["train"].images.shape == (100, 28, 28)
+    assert splits["train"].images[0, 5, 5].item() == pytest.approx(0.2)
+    assert sorted(_numbers(splits["train"])) == list(range(100))
+    for split in splits.values():
+        assert [number % 10 for number in _numbers(split)] == split.labels.tolist()
+    assert torch.bincount(splits["test"].labels).tolist() == [3] * 10
+    other = data.mnist(T4, seed=2, test_size=30)
+    assert _numbers(other["train"]) != _numbers(splits["train"])
+    assert _numbers(other["test"]) == _numbers(splits["test"])
+
+
+def test_cifar10_from_the_hub(picture_hub):
+    splits = data.cifar10(train_size=20, test_size=None)
+    assert picture_hub == ["uoft-cs/cifar10"]
+    assert splits["train"].images.shape == (20, 3, 32, 32)
+    assert splits["train"].images[0, :, 0, 1].tolist() == [1, 0, 0]  # channels first
+    assert torch.bincount(splits["train"].labels).tolist() == [2] * 10
+    assert len(splits["test"].labels) == 100
+    assert [number % 10 for number in _numbers(splits["train"])] == splits["train"].labels.tolist()
+    with pytest.raises(ValueError, match="the train split has 100 images, 5,000 were asked for"):
+        data.cifar10()
+
+
+def test_pictures_that_cannot_be_had_say_what_else_there_is(monkeypatch):
+    import datasets
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(RuntimeError, match=r"the hub does not give ylecun/mnist: no route.*without a profile"):
+        data.mnist(T4)
+    with pytest.raises(RuntimeError, match="the hub does not give uoft-cs/cifar10"):
+        data.cifar10()

@@ -1,0 +1,189 @@
+"""Figures of the vision labs. Each takes results, says in its title what they show, and has a text for `describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lora_ref.plots import _GREY, _INK, STYLES, _figure, _title, wilson_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lora_ref.vision import OneDigitResult, VitResult
+
+# Okabe and Ito's colours, and a marker each for prints without colour
+_ON, _OFF = "#D55E00", "#0072B2"
+
+
+def one_digit_figure(result: OneDigitResult) -> Figure:
+    """Errors on each digit: before, with LoRA on, and with LoRA off again; the one digit stands out."""
+    figure, (ax,) = _figure(1, (9.2, 4.4))
+    digits, digit = range(10), result.digit
+    before, on, off = result.before, result.on, result.off
+    ax.axvspan(digit - 0.45, digit + 0.45, color="#F0E442", alpha=0.3, linewidth=0)
+    ax.bar([d - 0.2 for d in digits], before.errors, width=0.36, color=_GREY, label="before")
+    ax.bar([d + 0.2 for d in digits], on.errors, width=0.36, color=_ON, hatch="//", edgecolor="white", label="LoRA on")
+    ax.plot(
+        [d - 0.2 for d in digits],
+        off.errors,
+        linestyle="none",
+        marker="o",
+        markersize=8,
+        markerfacecolor="white",
+        markeredgecolor=_OFF,
+        markeredgewidth=2,
+        label="LoRA off again",
+        clip_on=False,
+        zorder=4,
+    )
+    ax.set_xlim(-0.6, 9.6)
+    for d in digits:
+        for x, count in ((d - 0.2, before.errors[d]), (d + 0.2, on.errors[d])):
+            ax.annotate(
+                str(count),
+                (x, count),
+                xytext=(0, 7 if x < d else 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+                color=_INK,
+            )
+    ax.set_xticks(digits, [str(d) for d in digits])
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlabel("digit")
+    images = sorted(set(result.images_per_digit))
+    each = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    ax.set_ylabel(f"test images named wrong (of {each} each)")
+    ax.set_ylim(0, 1.12 * max(1, *before.errors, *on.errors))
+    handles, names = ax.get_legend_handles_labels()
+    order = [names.index(name) for name in ("before", "LoRA on", "LoRA off again")]
+    ax.legend(
+        [handles[i] for i in order],
+        [names[i] for i in order],
+        frameon=False,
+        ncols=3,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+    )
+    finding = (
+        f"LoRA takes the errors on {digit} from {before.errors[digit]} to {on.errors[digit]}; overall accuracy "
+        f"{_moves(before.accuracy, on.accuracy)}"
+    )
+    switched = (
+        "Switched off, the logits are the base model's bit for bit."
+        if result.off_is_identical
+        else (f"Switched off, accuracy is {off.accuracy:.3f}, and the logits are not the base model's.")
+    )
+    _title(
+        figure,
+        finding,
+        f"Recipe: {result.recipe.name}. Other digits called {digit}: {before.false_positives} before, "
+        f"{on.false_positives} with LoRA. {switched}",
+    )
+    told = "; ".join(f"{d}: {before.errors[d]}, {on.errors[d]}, {off.errors[d]}" for d in digits)
+    figure.lora_alt = (
+        f"Bars of test errors by digit: before LoRA, with it on, with it off again. {told}. {finding}. Other digits "
+        f"called {digit}: {before.false_positives} before, {on.false_positives} with LoRA on. {switched}"
+    )
+    return figure
+
+
+def _moves(before: float, after: float) -> str:
+    old, new = f"{before:.3f}", f"{after:.3f}"
+    if old == new:
+        return f"stays at {new}"
+    return f"{'rises' if after > before else 'falls'} from {old} to {new}"
+
+
+def vit_figure(results: Sequence[VitResult]) -> Figure:
+    """Accuracy on the new task by method, and on the original task once the adapter is off.
+
+    Raises:
+        ValueError: there are no results.
+    """
+    if not results:
+        raise ValueError("no results to draw")
+    both = all(result.original is not None for result in results)
+    size = (9.8 if both else 7.2, 1.7 + 0.5 * len(results))
+    figure, axes = _figure(2 if both else 1, size, sharey=True)
+    places = range(len(results))
+    for ax, originals in zip(axes, (False, True), strict=False):
+        for place, result in zip(places, results, strict=True):
+            colour, marker, _ = STYLES[result.method.kind]
+            value = result.original if originals else result.adapted
+            low, high = wilson_interval(value, result.n)
+            ax.errorbar(
+                value,
+                place,
+                xerr=[[value - low], [high - value]],
+                color=colour,
+                marker=marker,
+                markersize=8,
+                capsize=4,
+                linewidth=1.8,
+                clip_on=False,
+            )
+            ax.annotate(
+                f"{value:.3f}",
+                (value, place),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                color=_INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+            )
+        start = results[0].original_before if originals else results[0].before
+        if start is not None:
+            ax.axvline(start, color=_GREY, linestyle=":", linewidth=1.4)
+            ax.annotate(
+                f"before: {start:.3f}",
+                (start, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(-4, 2) if start > 0.5 else (4, 2),
+                textcoords="offset points",
+                ha="right" if start > 0.5 else "left",
+                fontsize=9,
+                color=_GREY,
+            )
+        ax.set_xlim(0 if both else max(0.0, 0.95 * min(r.adapted for r in results) - 0.05), 1)
+        ax.set_ylim(len(results) - 0.5, -0.7)
+        ax.grid(axis="y", visible=False)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+        ax.tick_params(axis="y", length=0)
+    percent = [f"{100 * result.trainable / result.total:.1f}" for result in results]
+    axes[0].set_yticks(
+        places, [f"{r.method.name}\n{share} % trainable" for r, share in zip(results, percent, strict=True)], fontsize=9
+    )
+    axes[0].set_xlabel("accuracy on the new task")
+    if both:
+        axes[1].set_xlabel("accuracy on the original task, adapter off")
+    finding = _vit_finding(results)
+    note = f"Bars: 95 % interval over {results[0].n:,} test images, one seed."
+    if both:
+        note += " Head only and full fine-tuning have no adapter to switch off."
+    _title(figure, finding, note)
+    told = "; ".join(
+        f"{r.method.name} ({share} % trainable) {r.adapted:.3f} on the new task"
+        + (f" and {r.original:.3f} on the original one" if both else "")
+        for r, share in zip(results, percent, strict=True)
+    )
+    figure.lora_alt = f"Accuracy by method: {told}. {finding}."
+    return figure
+
+
+def _vit_finding(results: Sequence[VitResult]) -> str:
+    """LoRA against full fine-tuning: of the adapters that come off without a trace the best, where there are any."""
+    loras = [r for r in results if r.method.kind == "lora"]
+    clean = [r for r in loras if r.original is not None and r.original == r.original_before]
+    full = next((r for r in results if r.method.kind == "full"), None)
+    best = max(clean or loras or results, key=lambda r: r.adapted)
+    words = f"{best.method.name} reaches {best.adapted:.3f}"
+    if clean:
+        words += f", and {best.original:.3f} on the original task once it is off"
+    if full is None or full is best:
+        return words
+    words += f"; {full.method.name} {full.adapted:.3f}"
+    return words + (f" and {full.original:.3f}" if clean and full.original is not None else "")

@@ -1,0 +1,632 @@
+"""The vision labs: what LoRA does to one digit, and to a vision transformer."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lora_ref import assets, data, vision, vision_plots
+from lora_ref.data import Images
+from lora_ref.inject import inject_lora, match_targets, trainable_report
+from lora_ref.plots import describe
+from lora_ref.profiles import TINY
+from lora_ref.vision import BETTER, PUBLISHED, REPLAY_ONLY, SMALL_METHODS, Recipe, VitMethod, VitResult, WideMLP
+
+QUICK = Recipe("quick", 5, 0.5, 2, 4, 0.05, 1e-3, 6, 8)
+
+
+@pytest.fixture(scope="module")
+def blocks():
+    """Made-up digits: 800 and 200."""
+    return data.mnist(TINY)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Made-up digits, where any will do: 200 and 200."""
+    return data.mnist(TINY, train_size=200)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Real digits: 4,000 and 1,000."""
+    try:
+        return data.mnist()
+    except assets.AssetError as error:
+        pytest.skip(f"MNIST: {error}")
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _title(figure) -> str:
+    return figure.get_suptitle().replace("\n", " ")
+
+
+# --- train and predict ------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_trains_the_same_model(blocks):
+    models = [WideMLP(1), WideMLP(1)]
+    before = torch.random.get_rng_state()
+    losses = [vision.train_classifier(m, blocks["train"], batch_size=50, seed=3, progress=False) for m in models]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 16
+    assert _same(_weights(models[0]), _weights(models[1]))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert vision.accuracy(models[0], blocks["test"]) > 0.5
+
+
+def test_what_does_not_train_does_not_change(blocks):
+    model = WideMLP()
+    model.linear1.requires_grad_(False)
+    before = _weights(model)
+    vision.train_classifier(model, blocks["train"].take(slice(0, 20)), progress=False)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"linear2.weight", "linear2.bias", "linear3.weight", "linear3.bias"}
+
+
+def test_progress_is_a_few_lines_in_a_log(blocks, capsys):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    vision.train_classifier(model, blocks["train"], name="a straight line", epochs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[-1].startswith("a straight line: step 160 of 160, loss ")
+    vision.train_classifier(model, blocks["train"], progress=False)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number from 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number from 1, got 2.5"),
+        ({"learning_rate": math.nan}, "learning_rate must be a positive number"),
+        ({"images": Images(torch.zeros(0, 28, 28), torch.zeros(0).long())}, "as many labels as images, got 0 and 0"),
+        ({"images": Images(torch.zeros(3, 28, 28), torch.zeros(2).long())}, "as many labels as images, got 2 and 3"),
+        ({"model": WideMLP().requires_grad_(False)}, "nothing trains in this WideMLP"),
+    ],
+)
+def test_training_says_what_is_wrong(blocks, options, message):
+    arguments = {"model": WideMLP(), "images": blocks["test"], "progress": False} | options
+    with pytest.raises(ValueError, match=message):
+        vision.train_classifier(**arguments)
+
+
+def test_predict_leaves_the_model_in_its_mode(blocks):
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10)).train()
+    images = blocks["test"].images
+    first, second = vision.predict(model, images), vision.predict(model, images, batch_size=7)
+    assert first.shape == (200, 10)
+    torch.testing.assert_close(first, second)
+    assert model[1].training
+    with pytest.raises(ValueError, match="no images"):
+        vision.predict(model, images[:0])
+
+
+# --- one digit --------------------------------------------------------------------------------------------
+
+
+def test_the_wide_mlp_has_the_parameters_of_the_published_one():
+    model = vision.parametrize_lora(WideMLP())
+    total = trainable_report(WideMLP())["total"]
+    added = trainable_report(model)["trainable"]
+    assert (total, added) == (2_807_010, 6_794)
+    assert f"{100 * added / total:.3f}" == "0.242"
+
+
+def test_the_mlp_takes_images_of_any_of_three_shapes():
+    model, images = WideMLP(), torch.rand(4, 28, 28)
+    logits = model(images)
+    assert logits.shape == (4, 10)
+    assert torch.equal(model(images.unsqueeze(1)), logits)
+    assert torch.equal(model(images.reshape(4, 784)), logits)
+
+
+def test_a_new_parametrization_changes_nothing_but_what_trains():
+    base = WideMLP()
+    model = vision.parametrize_lora(WideMLP(), rank=3, alpha=6, std=0.05)
+    images = torch.rand(5, 28, 28)
+    assert torch.equal(model(images), base(images))
+    trainable = {name.rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {"lora_A", "lora_B"}
+    for update in vision.parametrized_lora(model).values():
+        assert update.scaling == 2
+        assert update.lora_A.std().item() == pytest.approx(0.05, rel=0.1)
+    again = vision.parametrize_lora(WideMLP(), rank=3, alpha=6, std=0.05)
+    assert _same(_weights(model), _weights(again))
+
+
+def test_parametrizing_says_what_is_wrong():
+    model = vision.parametrize_lora(WideMLP())
+    with pytest.raises(ValueError, match="LoRA already"):
+        vision.parametrize_lora(model)
+    with pytest.raises(ValueError, match="ReLU has no linear layer"):
+        vision.parametrize_lora(nn.ReLU())
+    plain = WideMLP()
+    with pytest.raises(ValueError, match="rank must be at least 1"):
+        vision.parametrize_lora(plain, rank=0)
+    assert all(p.requires_grad for p in plain.parameters())
+
+
+def test_the_switch_goes_back_to_where_it_was():
+    model = vision.parametrize_lora(WideMLP())
+    updates = list(vision.parametrized_lora(model).values())
+    for update in updates:
+        nn.init.ones_(update.lora_B)
+    updates[1].enabled = False
+    images = torch.rand(3, 28, 28)
+    on = model(images)
+    with contextlib.suppress(KeyError), vision.lora_off(model) as same:
+        assert same is model
+        assert torch.equal(model(images), WideMLP()(images))
+        raise KeyError  # the way out that must put the switches back as well
+    assert [update.enabled for update in updates] == [True, False, True]
+    assert torch.equal(model(images), on)
+    assert all(update.enabled for update in vision.parametrized_lora(vision.switch_lora(model, True)).values())
+
+
+def test_score_counts_by_digit():
+    labels = torch.tensor([0, 0, 4, 4, 9, 9, 9])
+    named = torch.tensor([0, 9, 4, 9, 9, 4, 3])
+    found = vision.score(nn.functional.one_hot(named, 10).float(), labels, digit=9)
+    assert found.errors == (1, 0, 0, 0, 1, 0, 0, 0, 0, 2)
+    assert found.false_positives == 2
+    assert found.accuracy == pytest.approx(3 / 7)
+
+
+def test_one_digit_trains_lora_and_nothing_else(few):
+    base = vision.base_classifier(few, seen=5, progress=False)
+    before = _weights(base)
+    result = vision.one_digit(QUICK, data=few, base=base, progress=False)
+    assert result.base is base
+    assert _same(_weights(base), before)
+    assert result.off_is_identical
+    assert result.off == result.before
+    assert len(result.losses) == 6
+    assert (result.added, result.total) == (2 * 6_794, 2_807_010)
+    for name in ("linear1", "linear2", "linear3"):
+        layer = result.model.get_submodule(name)
+        original, update = layer.parametrizations.weight.original, layer.parametrizations.weight[0]
+        assert torch.equal(original, before[f"{name}.weight"])
+        assert torch.equal(layer.bias, before[f"{name}.bias"])
+        assert update.lora_B.abs().max() > 0
+        A, B = (t.detach().double().numpy() for t in (update.lora_A, update.lora_B))
+        np.testing.assert_allclose(layer.weight.detach(), original.double().numpy() + 2 * B @ A, atol=1e-6)
+
+
+def test_one_digit_is_seeded(few):
+    first, again = (vision.one_digit(QUICK, data=few, seed=1, progress=False) for _ in range(2))
+    assert first == again
+    assert first.losses != vision.one_digit(QUICK, data=few, seed=2, progress=False).losses
+
+
+def test_the_base_sees_few_images_of_the_digit(blocks):
+    train = blocks["train"]
+    old, new = vision._seen_and_new(train, 9, 5, 0)
+    assert torch.bincount(old.labels).tolist() == [80] * 9 + [5]
+    assert new.labels.tolist() == [9] * 75
+    assert len(torch.cat([old.images, new.images]).unique(dim=0)) == 800
+    old, new = vision._seen_and_new(train, 9, None, 0)
+    assert (len(old.labels), len(new.labels)) == (800, 80)
+
+
+@pytest.mark.parametrize(
+    ("changes", "digit", "message"),
+    [
+        ({"seen": 81}, 9, "there are 80 training images of 9, seen=81"),
+        ({"seen": 80}, 9, r"seen all images of 9: recipe\.seen=80"),
+        ({"new_share": 1.5}, 9, "new_share must be from 0 to 1, got 1.5"),
+        ({"batches": 0}, 9, "batches must be a whole number from 1"),
+        ({"rank": 0}, 9, "rank must be a whole number from 1"),
+        ({}, 11, "no training image of the digit 11"),
+    ],
+)
+def test_one_digit_says_what_is_wrong(blocks, changes, digit, message):
+    recipe = dataclasses.replace(QUICK, **changes)
+    with pytest.raises(ValueError, match=message):
+        vision.one_digit(recipe, data=blocks, base=WideMLP(), digit=digit, progress=False)
+
+
+def test_a_result_is_a_table(few):
+    result = vision.one_digit(dataclasses.replace(QUICK, new_share=0.0), data=few, progress=False)
+    table = result.table()
+    assert list(table.columns) == ["before", "LoRA on", "LoRA off", "images"]
+    assert table.index.name == "digit"
+    assert tuple(table["before"]) == result.before.errors
+    assert table["images"].tolist() == [20] * 10
+    row = vision.table([result]).iloc[0]
+    assert row["recipe"] == "quick"
+    assert row["digit 9 errors on"] == result.on.errors[9]
+    assert row["accuracy off"] == result.before.accuracy
+    nothing = dataclasses.replace(result, before=dataclasses.replace(result.before, errors=(0,) * 10))
+    assert math.isnan(nothing.removed)
+
+
+@pytest.fixture(scope="module")
+def known(digits):
+    """A base model that has seen all digits."""
+    return vision.base_classifier(digits, progress=False)
+
+
+@pytest.fixture(scope="module")
+def lacking(digits):
+    """A base model that has seen 20 nines."""
+    return vision.base_classifier(digits, seen=20, progress=False)
+
+
+def _check_published(result):
+    assert result.before.accuracy > 0.85
+    assert result.on.errors[9] <= result.before.errors[9] / 2
+    assert result.on.accuracy < result.before.accuracy - 0.2
+    assert result.on.false_positives > 200
+    assert result.off_is_identical
+
+
+def _check_better(result):
+    assert result.before.errors[9] >= 50
+    assert result.removed >= 0.8
+    assert result.on.accuracy >= result.before.accuracy - 0.005
+    assert result.on.accuracy > result.before.accuracy
+    assert result.off_is_identical
+
+
+@pytest.mark.laptop
+def test_the_published_recipe_mends_the_digit_and_breaks_the_rest(digits, known):
+    result = vision.one_digit(PUBLISHED, data=digits, base=known, progress=False)
+    _check_published(result)
+    for name in ("linear1", "linear2", "linear3"):
+        layer = result.model.get_submodule(name)
+        original, update = layer.parametrizations.weight.original, layer.parametrizations.weight[0]
+        assert torch.equal(original, known.get_submodule(name).weight)
+        A, B = (t.detach().double().numpy() for t in (update.lora_A, update.lora_B))
+        np.testing.assert_allclose(layer.weight.detach(), original.double().numpy() + B @ A, atol=1e-6)
+
+
+@pytest.mark.laptop
+def test_the_better_recipe_mends_the_digit_and_the_rest(digits, lacking):
+    _check_better(vision.one_digit(BETTER, data=digits, base=lacking, progress=False))
+
+
+@pytest.mark.laptop
+def test_replay_alone_does_not_mend_the_digit(digits, lacking):
+    result = vision.one_digit(REPLAY_ONLY, data=digits, base=lacking, progress=False)
+    assert result.removed < 0.3
+    assert result.off_is_identical
+
+
+@pytest.mark.slow
+@pytest.mark.laptop
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_recipes_over_more_seeds(digits, seed):
+    _check_published(vision.one_digit(PUBLISHED, data=digits, seed=seed, progress=False))
+    _check_better(vision.one_digit(BETTER, data=digits, seed=seed, progress=False))
+
+
+# --- a vision transformer ---------------------------------------------------------------------------------
+
+
+def _old_vit() -> nn.Module:
+    """Linear layers as transformers 4.46 names them."""
+    return _tree(
+        *(
+            f"vit.encoder.layer.{layer}.{name}"
+            for layer in range(2)
+            for name in (
+                *("attention.attention.query", "attention.attention.key", "attention.attention.value"),
+                *("attention.output.dense", "intermediate.dense", "output.dense"),
+            )
+        ),
+        "classifier",
+    )
+
+
+def _new_vit() -> nn.Module:
+    """Linear layers as transformers 5.23 names them."""
+    names = ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj", "mlp.fc1", "mlp.fc2")
+    return _tree(*(f"vit.layers.{layer}.{name}" for layer in range(2) for name in names), "classifier")
+
+
+def _tree(*names: str) -> nn.Module:
+    root = nn.Module()
+    for name in names:
+        module = root
+        *parents, last = name.split(".")
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, nn.Module())
+            module = getattr(module, parent)
+        module.add_module(last, nn.Linear(2, 2))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("model", "which", "expected"),
+    [
+        (_old_vit, "query-value", ["query", "value"]),
+        (_new_vit, "query-value", ["q_proj", "v_proj"]),
+        (_old_vit, "mlp", ["intermediate.dense", "0.output.dense", "1.output.dense"]),
+        (_new_vit, "mlp", ["fc1", "fc2"]),
+        (_old_vit, "attention output", ["attention.output.dense"]),
+        (_new_vit, "attention", ["q_proj", "k_proj", "v_proj", "o_proj"]),
+        (_old_vit, "all", ["query", "key", "value", "dense"]),
+        (_new_vit, "all", ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"]),
+    ],
+)
+def test_targets_are_read_off_the_model(model, which, expected):
+    assert vision.vit_targets(model(), which) == expected
+
+
+@pytest.mark.parametrize(
+    ("which", "layers"),
+    [("query", 4), ("query-value", 8), ("attention", 16), ("mlp", 8), ("all", 24), ("attention output", 4)],
+)
+def test_targets_fit_the_transformers_that_is_here(which, layers):
+    model = vision.small_vit()
+    names = match_targets(model, vision.vit_targets(model, which))
+    assert len(names) == layers
+    assert "classifier" not in names
+
+
+def test_targets_say_what_is_wrong():
+    with pytest.raises(ValueError, match="no group of layers 'qurey'; there are: 'query'"):
+        vision.vit_targets(vision.small_vit(), "qurey")
+    with pytest.raises(ValueError, match="WideMLP has no linear layer that a vision transformer calls its query"):
+        vision.vit_targets(WideMLP())
+
+
+def test_injection_into_the_small_vit_changes_no_logit():
+    model, images = vision.small_vit(seed=2), torch.randn(3, 1, 28, 28)
+    assert trainable_report(model)["total"] == 306_826
+    with torch.no_grad():
+        before = model(images).logits
+        inject_lora(model, vision.vit_targets(model, "all"), rank=4, train_head=False)
+        assert torch.equal(model(images).logits, before)
+    assert trainable_report(model)["trainable"] == 4 * 4 * (4 * 2 * 96 + 2 * (96 + 192))
+
+
+def test_a_quarter_turn():
+    images = torch.zeros(1, 28, 28)
+    images[0, 0, 27] = 1  # top right
+    turned = vision.quarter_turn(Images(images, torch.tensor([6])))
+    assert turned.images[0, 0, 0] == 1  # top left
+    assert turned.images.sum() == 1
+    assert turned.labels.tolist() == [6]
+
+
+@pytest.fixture(scope="module")
+def small_results(blocks):
+    base = vision.base_vit(blocks, epochs=4, progress=False)
+    before = _weights(base)
+    options = {"data": blocks, "base": base, "adapt_epochs": 2, "adapt_images": 200, "progress": False}
+    results = vision.rotated_digits(**options)
+    assert _same(_weights(base), before)
+    assert vision.rotated_digits(SMALL_METHODS[3:4], **options) == results[3:4]  # seeded, and of no order
+    return base, results
+
+
+def test_the_original_task_is_whole_where_the_head_was_not_trained(small_results, blocks):
+    base, results = small_results
+    assert [r.method for r in results] == list(SMALL_METHODS)
+    images = blocks["test"].images
+    before = vision.predict(base, images, prepare=vision.one_channel)
+    for result in results:
+        if result.method.kind == "lora" and not result.method.train_head:
+            assert result.original == result.original_before
+            with vision.lora_disabled(result.model):
+                assert torch.equal(vision.predict(result.model, images, prepare=vision.one_channel), before)
+        assert len(result.losses) == 2 * 7
+        assert result.before == results[0].before
+    trainable = [r.trainable for r in results]
+    assert trainable == [970, 6_144, 7_114, 21_504, 43_978, 306_826]
+    table = vision.table(results)
+    assert table["method"].tolist() == [m.name for m in SMALL_METHODS]
+    assert table["trainable %"].iloc[-1] == 100
+
+
+def test_unknown_methods_and_sizes_are_named(blocks):
+    base = vision.small_vit()
+    options = {"data": blocks, "base": base, "progress": False}
+    with pytest.raises(ValueError, match=r"method\.kind 'lorra' is none of"):
+        vision.rotated_digits([VitMethod("typo", "lorra", 1e-3)], adapt_images=10, **options)
+    with pytest.raises(ValueError, match="the train split has 800 images, 1,000 were asked for"):
+        vision.rotated_digits(**options)
+    with pytest.raises(ValueError, match="adapt_epochs must be a whole number"):
+        vision.rotated_digits(adapt_epochs=0, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.laptop
+@pytest.mark.usefixtures("all_threads")
+def test_rotated_digits_on_real_ones(digits):
+    results = {r.method.name: r for r in vision.rotated_digits(data=digits)}
+    head, bare, every, full = (results[SMALL_METHODS[i].name] for i in (0, 1, 3, 5))
+    assert head.original_before > 0.92
+    assert head.before < 0.3
+    assert head.adapted < bare.adapted < every.adapted
+    assert every.adapted > full.adapted - 0.1
+    assert bare.original == every.original == head.original_before
+    assert full.original < 0.5
+
+
+# --- the full profile, stubbed where the hub begins -------------------------------------------------------
+
+
+@pytest.fixture
+def hub_vit(monkeypatch):
+    """A hub whose ViT-base is small, in colour, and has lost its head."""
+    import transformers
+
+    asked = []
+
+    def from_pretrained(name, num_labels, output_loading_info):
+        asked.append(name)
+        config = transformers.ViTConfig(
+            image_size=32,
+            patch_size=16,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=12,
+        )
+        config.num_labels = num_labels
+        report = {
+            "missing_keys": ["classifier.weight", "classifier.bias"],
+            "mismatched_keys": [],
+            "unexpected_keys": [],
+        }
+        return transformers.ViTForImageClassification(config), report
+
+    monkeypatch.setattr(transformers.ViTForImageClassification, "from_pretrained", from_pretrained)
+    return asked
+
+
+def test_photographs_take_vit_base_and_cifar10_from_the_hub(hub_vit, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+
+    def cifar10(seed):
+        return {
+            split: Images(torch.rand(n, 3, 32, 32, generator=generator), torch.arange(n) % 10)
+            for split, n in (("train", 40), ("test", 20))
+        }
+
+    monkeypatch.setattr(data, "cifar10", cifar10)
+    results = vision.photographs(epochs=1, progress=False)
+    assert hub_vit == ["google/vit-base-patch16-224-in21k"] * 3
+    assert [r.method.kind for r in results] == ["head", "lora", "full"]
+    head, lora, full = (r.trainable for r in results)
+    assert (head, lora - head) == (10 * 8 + 10, 2 * 4 * (8 + 8))
+    assert full == results[2].total
+    assert all(r.original is None and r.before is None for r in results)
+    starts = [r.losses[0] for r in results]
+    assert max(starts) - min(starts) < 1e-5  # the same head, the same first batch, and LoRA changes nothing at first
+    figure = vision_plots.vit_figure(results)
+    assert len(figure.axes) == 1
+
+
+def test_vit_base_that_cannot_be_had(monkeypatch):
+    import transformers
+
+    def unreachable(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(transformers.ViTForImageClassification, "from_pretrained", unreachable)
+    with pytest.raises(RuntimeError, match="the hub does not give google/vit-base-patch16-224-in21k: no route"):
+        vision.vit_base()
+
+    def other(*_, **__):
+        return vision.small_vit(), {"missing_keys": ["vit.x"], "mismatched_keys": []}
+
+    monkeypatch.setattr(transformers.ViTForImageClassification, "from_pretrained", other)
+    with pytest.raises(RuntimeError, match=r"do not fit: missing \['vit\.x'\]"):
+        vision.vit_base()
+
+
+def test_pixels_are_resized_as_pillow_does():
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BILINEAR)) / 127.5 - 1
+    found = vision.vit_pixels(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
+    assert found.shape == (1, 3, 224, 224)
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy(), expected, atol=2.1 / 255)  # Pillow rounds twice
+
+
+# --- the published injection ------------------------------------------------------------------------------
+
+
+def test_each_published_mistake_shows():
+    model, images = vision.small_vit(), torch.randn(3, 1, 28, 28)
+    targets = vision.vit_targets(model)
+    for layer in match_targets(model, targets):
+        nn.init.normal_(model.get_submodule(layer).bias)  # a fresh model's are zero, a trained one's are not
+    before, weights = vision.predict(model, images), _weights(model)
+
+    def logits(**mended):
+        return vision.predict(vision.published_injection(model, targets, **mended), images)
+
+    for _ in range(3):  # not in nine tries of ten: each time
+        assert logits().isnan().all()
+    assert logits(keep_bias=True).isnan().all()
+    without_bias = logits(keep_weight=True)
+    assert without_bias.isfinite().all()
+    assert (without_bias - before).abs().max() > 1e-3
+    assert torch.equal(logits(keep_weight=True, keep_bias=True), before)
+    assert _same(_weights(model), weights)
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(ValueError, match="no linear layer matches 'qurey'"):
+        vision.published_injection(model, ["qurey"])
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+# --- figures ----------------------------------------------------------------------------------------------
+
+
+def test_the_one_digit_figure_says_what_happened(few):
+    result = vision.one_digit(QUICK, data=few, progress=False)
+    result = dataclasses.replace(
+        result,
+        before=vision.Score(0.91, (4, 4, 4, 12, 7, 2, 4, 10, 8, 14), 20),
+        off=vision.Score(0.91, (4, 4, 4, 12, 7, 2, 4, 10, 8, 14), 20),
+        on=vision.Score(0.301, (79, 24, 68, 97, 66, 90, 76, 100, 96, 0), 696),
+    )
+    figure = vision_plots.one_digit_figure(result)
+    assert _title(figure) == "LoRA takes the errors on 9 from 14 to 0; overall accuracy falls from 0.910 to 0.301"
+    assert "696 with LoRA" in figure.get_supxlabel()
+    assert "bit for bit" in figure.get_supxlabel()
+    assert "7: 10, 100, 10" in describe(figure)
+    result = dataclasses.replace(result, on=result.before, off_is_identical=False)
+    figure = vision_plots.one_digit_figure(result)
+    assert "stays at 0.910" in _title(figure)
+    assert "not the base model's" in figure.get_supxlabel()
+
+
+def _vit_result(index: int, adapted: float, original: float | None) -> VitResult:
+    trainable = (970, 6_144, 7_114, 21_504, 43_978, 306_826)[index]
+    return VitResult(
+        method=SMALL_METHODS[index],
+        seed=0,
+        trainable=trainable,
+        total=306_826 + trainable,
+        before=0.166,
+        adapted=adapted,
+        original_before=0.952,
+        original=original,
+        n=1_000,
+        losses=(1.0,),
+        seconds=10.0,
+        model=nn.Identity(),
+    )
+
+
+def test_the_vit_figure_says_what_is_left_of_the_original_task():
+    results = [_vit_result(0, 0.718, 0.2), _vit_result(3, 0.883, 0.952), _vit_result(5, 0.895, 0.305)]
+    figure = vision_plots.vit_figure(results)
+    title = _title(figure)
+    assert title == (
+        "LoRA all r=4 reaches 0.883, and 0.952 on the original task once it is off; full fine-tuning 0.895 and 0.305"
+    )
+    assert "head only (0.3 % trainable) 0.718 on the new task and 0.200 on the original one" in describe(figure)
+    plain = [dataclasses.replace(r, before=None, original_before=None, original=None) for r in results]
+    assert _title(vision_plots.vit_figure(plain)) == "LoRA all r=4 reaches 0.883; full fine-tuning 0.895"
+    assert _title(vision_plots.vit_figure(results[2:])) == "Full fine-tuning reaches 0.895"
+    with pytest.raises(ValueError, match="no results"):
+        vision_plots.vit_figure([])
+
+
+def test_importing_vision_leaves_the_random_state_alone():
+    state = random.getstate()
+    WideMLP(), vision.small_vit()
+    assert random.getstate() == state
