@@ -5,8 +5,8 @@ output's size for each product and for their sum; here each sum is taken by the 
 (``addmm``). For the backward pass the mathematics needs ``x`` (for the gradient of ``A``) and ``h = A x^T`` (for that
 of ``B``), so these two are kept, beside the weights, which are there anyway.
 
-Tensors of (rank, tokens) lie that way round: products with one short side are several times faster when the long sides are
-the rows' (measured by ``python -m benchmarks layer``).
+Tensors of (rank, tokens) lie that way round: a product with one short side is several times faster when the long side
+is contiguous (measured by ``python -m benchmarks layer``).
 """
 
 from __future__ import annotations

@@ -87,9 +87,7 @@ def test_notebooks_carry_nothing_of_the_machine(course):
         assert (nb.nbformat, nb.nbformat_minor) == (4, 5)
         assert nb.metadata.kernelspec == {"display_name": "Python 3", "language": "python", "name": "python3"}
         assert set(nb.metadata) == {"generated", "kernelspec", "language_info"}
-        assert all(
-            not cell.outputs and cell.execution_count is None for cell in nb.cells if cell.cell_type == "code"
-        )
+        assert all(not cell.outputs and cell.execution_count is None for cell in nb.cells if cell.cell_type == "code")
         assert len({cell.id for cell in nb.cells}) == len(nb.cells)
         assert str(course.root) not in path.read_text(encoding="utf-8")
         assert path.stat().st_mode & 0o777 == 0o644
@@ -109,9 +107,7 @@ def test_two_folders_and_two_hash_seeds_give_the_same_bytes(tmp_path):
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
             check=True,
         )
-        made.append(
-            [(root / side / STAGE / f"{STAGE}.ipynb").read_bytes() for side in ("solutions", "notebooks")]
-        )
+        made.append([(root / side / STAGE / f"{STAGE}.ipynb").read_bytes() for side in ("solutions", "notebooks")])
     assert made[0] == made[1]
 
 
@@ -139,9 +135,7 @@ def test_check_names_what_is_out_of_date_and_writes_nothing(course):
 def test_inserting_a_cell_changes_no_other_id(course):
     build(course.root, contract=CONTRACT)
     before = [cell.id for cell in course.read("notebooks").cells]
-    text = MASTER.replace(
-        "# %%\npicture = 1\n", "# %%\ninserted = 1\n\n# %%\npicture = 1\n\n# %%\npicture = 1\n"
-    )
+    text = MASTER.replace("# %%\npicture = 1\n", "# %%\ninserted = 1\n\n# %%\npicture = 1\n\n# %%\npicture = 1\n")
     course.master.write_text(text, encoding="utf-8")
     build(course.root, contract=CONTRACT)
     after = [cell.id for cell in course.read("notebooks").cells]
@@ -208,9 +202,7 @@ def test_a_lab_may_have_gaps_without_points(course):
     lab = f'# %% solution="lab"\ndef recipe():\n{gap}\n# %%\npicture'
     course.master.write_text(MASTER.replace("# %%\npicture", lab), encoding="utf-8")
     build(course.root, contract=CONTRACT)
-    assert cell_of(course.read("notebooks"), "lab").source.endswith(
-        '\n    raise NotImplementedError("Lab 2")'
-    )
+    assert cell_of(course.read("notebooks"), "lab").source.endswith('\n    raise NotImplementedError("Lab 2")')
 
 
 def test_unknown_stage_and_missing_master(course):

@@ -54,9 +54,7 @@ def submissions(source, release) -> dict:
     solved(made["half"], area=HALF)
     noisy = "def noisy():\n    warnings.warn('a warning')\n    print('progress', file=sys.stderr)\n\n"
     solved(made["warns"], double="noisy(); return 2 * x", before="import sys, warnings\n\n" + noisy)
-    made["warns"].cells.append(
-        code("# ### BEGIN HIDDEN TESTS\n# ### BEGIN MARK SCHEME")
-    )  # must not stop the feedback
+    made["warns"].cells.append(code("# ### BEGIN HIDDEN TESTS\n# ### BEGIN MARK SCHEME"))  # must not stop the feedback
     for name in ("check_9_1", "check_9_2"):
         cell = find(made["edited"], name)
         cell.source, cell.metadata["tags"] = "4.0", ["skip-execution"]
@@ -64,9 +62,7 @@ def submissions(source, release) -> dict:
         cell for cell in made["deleted"].cells
         if cell.metadata.get("nbgrader", {}).get("grade_id") in (None, "numbers", "written_9_3")
     ]  # fmt: skip
-    solved(made["copied"]).cells += [
-        copy.deepcopy(find(made["copied"], name)) for name in ("check_9_1", "numbers")
-    ]
+    solved(made["copied"]).cells += [copy.deepcopy(find(made["copied"], name)) for name in ("check_9_1", "numbers")]
     for number, cell in enumerate(made["copied"].cells):
         cell["id"] = f"copy-{number}"
     find(made["copied"], "check_9_2").metadata.nbgrader["schema_version"] = 99
@@ -87,16 +83,12 @@ def graded(tmp_path_factory):
     toy_course.make(root)
     build(root, contract=CONTRACT)
     built = {path: path.read_bytes() for path in root.glob("*/*/*.ipynb")}
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LORA_PROFILE")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LORA_PROFILE")}
     environment |= {"JUPYTER_CONFIG_DIR": str(root / "none"), "JUPYTER_DATA_DIR": str(root / "none")}
 
     def nbgrader(*arguments):
         command = [sys.executable, "-m", "nbgrader", *arguments]
-        result = subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False
-        )
+        result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stderr
 

@@ -17,8 +17,7 @@ from autograder.contract import STAGES
 from autograder.release import TOP, LeakError, _pack, assert_clean, release, secret_lines
 
 PROJECT = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n' + (
-    '[project]\nname = "lora_ref"\nversion = "0.1.0"\n'
-    '[tool.setuptools.packages.find]\ninclude = ["lora_ref*"]\n'
+    '[project]\nname = "lora_ref"\nversion = "0.1.0"\n[tool.setuptools.packages.find]\ninclude = ["lora_ref*"]\n'
 )
 MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))
 

@@ -85,10 +85,10 @@ def grade_cell(exercise, names):
 '''
 
 # Stands for the real visible checks.
-CHECKER = '''\
+CHECKER = """\
 def check(exercise, names):
     print("visible check of", exercise)
-'''
+"""
 
 
 def make(root: Path) -> Path:

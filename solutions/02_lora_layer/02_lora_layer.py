@@ -108,6 +108,7 @@ print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} ti
 #
 # **Exercise 2.2** fills the second gap of the same cell: read on below the check first.
 
+
 # %% solution="layer"
 class LoRALayer(nn.Module):
     """A low-rank update: scaling * (dropout(x) A^T) B^T.
@@ -225,6 +226,7 @@ with after("2.2", "the gradients of A and B over the first steps"):
 # at each rank, with `alpha` fixed. **Predict**: flat, rising or falling? The second line divides by $\sqrt{r}$ instead
 # (rsLoRA, arXiv 2312.03732).
 
+
 # %%
 def size_after_one_step(rank, scaling, seed, n=256):
     """Frobenius norm of the update after the first Adam step."""
@@ -276,6 +278,7 @@ for name, parameter in nn.Linear(768, 768).named_parameters():
 # layer with <code>requires_grad_</code> switched off; <code>self.lora = LoRALayer(...)</code> with five arguments.</details>
 #
 # The cell also holds the gaps of exercises 2.4 and 2.5; leave them for now.
+
 
 # %% solution="wrapper"
 class LinearWithLoRA(nn.Module):
@@ -375,7 +378,9 @@ with after("2.4", "how far a fresh wrapper is from the layer it wraps"):
 # %%
 torch.manual_seed(0)
 rows, columns, values = 24, 36, torch.tensor([4.0, 3.0, 2.0, 1.0])
-waves = [torch.linalg.qr(torch.cos(torch.outer(torch.linspace(0, 3, n), torch.arange(1.0, 5.0))))[0] for n in (rows, columns)]
+waves = [
+    torch.linalg.qr(torch.cos(torch.outer(torch.linspace(0, 3, n), torch.arange(1.0, 5.0))))[0] for n in (rows, columns)
+]
 wanted_update = waves[0] @ torch.diag(values) @ waves[1].T  # made of waves, so that a picture of it has a pattern
 base_weight = torch.randn(rows, columns) / columns**0.5
 task_x = torch.randn(256, columns)
@@ -417,6 +422,7 @@ with after("2.4", "the wanted update beside what LoRA of ranks 1, 2 and 4 learns
 # it says how good any update of that rank could be. And what would full fine-tuning have learned? **Predict**: how many
 # singular values of its update are not zero?
 
+
 # %%
 def missed(update):
     """Squared distance from the wanted update, as a share of its squared norm."""
@@ -428,7 +434,10 @@ with after("2.4", "each rank's error beside the best possible one, and the singu
     floor = {f"rank {rank}": (values[rank:].square().sum() / values.square().sum()).item() for rank in (1, 2, 4, 8)}
     full_update = fit(pretrained()).weight.detach() - base_weight
     errors["full"], floor["full"] = [missed(full_update)], 0.0
-    spectra = {"full": torch.linalg.svdvals(full_update).numpy(), "rank 4": torch.linalg.svdvals(learned_update(4)).numpy()}
+    spectra = {
+        "full": torch.linalg.svdvals(full_update).numpy(),
+        "rank 4": torch.linalg.svdvals(learned_update(4)).numpy(),
+    }
     figure = layer_plots.rank_and_spectrum(errors, floor, spectra)
     display(figure)
     print(describe(figure))
@@ -500,6 +509,7 @@ with after("2.5", "what merging costs and what it changes"):
 # `LinearWithLoRA` replaces a module. PyTorch offers another way in: a **parametrization** is a module whose `forward` takes a
 # parameter and returns what the layer shall use in its place, each time the layer reads it. A small one first:
 
+
 # %%
 class Scaled(nn.Module):
     """A weight times a fixed number."""
@@ -539,6 +549,7 @@ print("W + 0 * BA  ", W + 0 * update)
 # <details><summary>Hint 2: the shapes</summary>W is (out, in); B (out, rank) @ A (rank, in) is too.</details>
 # <details><summary>Hint 3: almost the code</summary>The two parameters and the scale of exercise 2.1, plus
 # <code>self.enabled = True</code>. forward: if not enabled, return <code>W</code>; else the sum.</details>
+
 
 # %% solution="parametrization"
 class LoRAParametrization(nn.Module):
@@ -603,6 +614,7 @@ with after("2.6", "a layer that learns a task and forgets it at the flip of a sw
 # where rank equals out_features.</details>
 # <details><summary>Hint 3: almost the code</summary>One transpose too many; one factor too many set to zero; the conversion
 # belongs inside <code>nn.Parameter(...)</code>.</details>
+
 
 # %% solution="bugs"
 def project_up(h, lora_B):
