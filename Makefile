@@ -29,10 +29,10 @@ build: setup  ## make the notebooks from the masters
 	$(PY) -m autograder build
 
 test: setup  ## the test suite
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist loadfile
 
 test-all: setup  ## the test suite with the slow tests
-	$(PY) -m pytest -m "slow or not slow"
+	$(PY) -m pytest -m "slow or not slow" -n auto --dist loadfile
 
 lint: setup  ## style, formatting, and whether the notebooks are what the masters make
 	$(PY) -m ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
@@ -10,6 +12,11 @@ from lora_ref import assets
 # The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
 ALL_THREADS = torch.get_num_threads()
 torch.set_num_threads(1)
+
+
+def hears_ctrl_c():
+    """For a child process: take SIGINT, which a shell's background jobs (a CI's, say) are born to ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture

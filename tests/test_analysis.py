@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import hears_ctrl_c
 from torch import nn
 
 from lora_ref import analysis, analysis_plots, costs, data, inject, models, plots, rank, sweeps
@@ -370,6 +371,7 @@ def test_ctrl_c_in_a_process_leaves_whole_rows(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root},
+        preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     for line in process.stdout:
         if line == "now\n":

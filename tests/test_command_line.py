@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import hears_ctrl_c
 from safetensors.torch import load_file, save_file
 
 from lora_ref import __main__ as command_line
@@ -277,6 +278,7 @@ def test_ctrl_c_in_a_real_sweep(tmp_path):
     process = subprocess.Popen(
         [*command, "--ranks", *map(str, range(1, 30))],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("row 1 "):

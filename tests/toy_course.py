@@ -99,6 +99,7 @@ def make(root: Path) -> Path:
     (root / "autograder").mkdir()
     (root / "autograder" / "__init__.py").write_text(GRADER, encoding="utf-8")
     (root / "lora_ref").mkdir()
+    (root / "lora_ref" / "__init__.py").touch()  # without it an installed lora_ref would be found first
     (root / "lora_ref" / "checks.py").write_text(CHECKER, encoding="utf-8")
     for name in ("nbgrader_config.py", "autograder/nbgrader_config.py", "autograder/preprocessors.py"):
         shutil.copy(ROOT / name, root / name)

@@ -1219,7 +1219,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         elif real:
             likely = (
                 "an absolute tolerance hides differences between small numbers"
-                if abs(a[real[0]] - b[real[0]]) < 1e-5
+                if abs(a[real[0]]) < 0.1
                 else "a real difference goes unnoticed"
             )
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]

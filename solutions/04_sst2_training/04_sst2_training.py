@@ -410,8 +410,8 @@ def adapted_model(seed=0):
     return inject_lora(model, training.ENCODER_LINEARS, rank=8, alpha=16).to(device)
 
 
+sample = tokenised["validation"].select(range(min(300, len(tokenised["validation"]))))
 with after("4.4", "30 steps of your own training loop on the real model"):
-    sample = tokenised["validation"].select(range(min(300, len(tokenised["validation"]))))
     model = adapted_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     accuracy = [training.evaluate(model, sample, tokenizer)["accuracy"]]
@@ -582,8 +582,8 @@ adapters.load_adapter(with_head, adapters.save_adapter(trained, folder / "whole.
 lora_alone = {name: tensor for name, tensor in load_file(folder / "whole.safetensors").items() if "lora_" in name}
 without_head.load_state_dict(lora_alone, strict=False)
 for name, model in (("with its head", with_head), ("with a new head", without_head)):
-    accuracy = training.evaluate(model, tokenised["validation"], tokenizer)["accuracy"]
-    print(f"{name}: accuracy {accuracy:.3f} on {len(tokenised['validation']):,} validation sentences")
+    accuracy = training.evaluate(model, sample, tokenizer)["accuracy"]
+    print(f"{name}: accuracy {accuracy:.3f} on {len(sample)} validation sentences")
 
 # %% [markdown]
 # The head was trained with LoRA, and it is the only part that knows which class is which. Whatever trained belongs into the file.
@@ -596,7 +596,7 @@ for name, model in (("with its head", with_head), ("with a new head", without_he
 
 # %%
 def evaluation(model):
-    """What the Trainer's own evaluate() says of a model on the validation split."""
+    """What the Trainer's own evaluate() says of a model on those validation sentences."""
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_eval_batch_size=profile.eval_batch_size,
@@ -609,7 +609,7 @@ def evaluation(model):
     trainer = Trainer(
         model=model,
         args=arguments,
-        eval_dataset=tokenised["validation"],
+        eval_dataset=sample,
         data_collator=lambda examples: pick(collate, data.collate)(examples, tokenizer),
         compute_metrics=pick(compute_metrics, training.compute_metrics),
     )
