@@ -9,6 +9,7 @@ import sys
 BENCHMARKS = {
     "imports": "importing lora_ref costs under 0.3 s beyond torch",
     "padding": "dynamic padding trains over 10 times faster than padding to 512",
+    "layer": "a LoRA layer takes at most PEFT's time, and fused 8 % less",
     "learning": "LoRA reaches 0.82 on held-out reviews and beats the head alone by 10 points",
 }
 

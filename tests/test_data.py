@@ -239,10 +239,7 @@ def test_pictures_can_be_taken_by_label_and_by_row():
 
 @pytest.mark.laptop
 def test_the_laptop_digits_are_mnists():
-    try:
-        splits = data.mnist()
-    except assets.AssetError as error:
-        pytest.skip(f"MNIST: {error}")
+    splits = data.mnist()
     assert assets.cached("mnist", verify=True)
     assert splits["train"].images.shape == (4_000, 28, 28)
     assert torch.bincount(splits["train"].labels).tolist() == [400] * 10

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_ref import assets, data, vision, vision_plots
+from lora_ref import data, vision, vision_plots
 from lora_ref.data import Images
 from lora_ref.inject import inject_lora, match_targets, trainable_report
 from lora_ref.plots import describe
@@ -37,10 +37,7 @@ def few():
 @pytest.fixture(scope="module")
 def digits():
     """Real digits: 4,000 and 1,000."""
-    try:
-        return data.mnist()
-    except assets.AssetError as error:
-        pytest.skip(f"MNIST: {error}")
+    return data.mnist()
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autograder.answers import Answer, read_cells, run_cells
-from autograder.contract import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,8 +64,3 @@ def mutants(stage: str) -> list[Mutant]:
 def alternates(stage: str) -> list[Path]:
     """Files of the right answers written otherwise."""
     return sorted((ROOT / "autograder" / "bank" / "alternates" / stage).glob("*.py"))
-
-
-def stages_with_bank() -> list[str]:
-    """Stages in the contract's order."""
-    return list(STAGES)
