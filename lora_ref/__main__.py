@@ -202,7 +202,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from lora_ref import analysis_plots, sweeps
+    from lora_ref import plots, sweeps
 
     profile = _profile(options)
     kind = "alphas" if options.alphas else "groups" if options.groups else "ranks"
@@ -219,16 +219,16 @@ def _sweep(options: argparse.Namespace) -> int:
     }
     if kind == "groups":
         frame = sweeps.ablate_targets(profile, options.groups, rank=options.rank, budget=options.budget, **common)
-        figure = analysis_plots.target_ablation(frame)
+        figure = plots.target_ablation(frame)
     else:
         if options.targets:
             common["targets"] = _targets(options.targets, profile)
         if kind == "alphas":
             frame = sweeps.ablate_alpha(profile, options.alphas, rank=options.rank, **common)
-            figure = analysis_plots.alpha_ablation(frame)
+            figure = plots.alpha_ablation(frame)
         else:
             frame = sweeps.sweep_ranks(profile, options.ranks or (1, 2, 4, 8, 16), alpha=options.alpha, **common)
-            figure = analysis_plots.rank_sweep(frame)
+            figure = plots.rank_sweep(frame)
     if MAIN_PROCESS:
         print(frame.drop(columns="peak_memory").to_string(index=False))
         _say_written([file, _write_png(figure, file.with_suffix(".png"))])

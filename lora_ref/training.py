@@ -324,6 +324,7 @@ def _trainer(
         remove_unused_columns=False,  # `collate` takes what it needs
         label_names=["labels"],  # Trainer reads them off forward's signature, which a wrapper may hide
         dataloader_pin_memory=torch.cuda.is_available(),  # torch warns where there is nothing to pin for
+        **_by_length(TrainingArguments),
     )
     trainer = Trainer(
         model=model,
@@ -337,6 +338,13 @@ def _trainer(
     if show is not None:
         show.add_to(trainer, live)
     return trainer
+
+
+def _by_length(arguments: type) -> dict[str, Any]:
+    """Batches of sentences of like length need less padding; transformers 4 and 5 name the option differently."""
+    if "train_sampling_strategy" in arguments.__dataclass_fields__:
+        return {"train_sampling_strategy": "group_by_length"}
+    return {"group_by_length": True}
 
 
 class _Show:

@@ -18,7 +18,7 @@ import torch
 from conftest import hears_ctrl_c
 from torch import nn
 
-from lora_ref import analysis, analysis_plots, costs, data, inject, models, plots, rank, sweeps
+from lora_ref import analysis, costs, data, inject, models, plots, rank, sweeps
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.profiles import TINY
 from lora_ref.training import ENCODER_LINEARS, fine_tune
@@ -640,7 +640,7 @@ def title(figure) -> str:
     ],
 )
 def test_the_title_of_a_sweep_says_no_more_than_its_seeds_allow(accuracies, finding):
-    figure = analysis_plots.rank_sweep(sweep_frame("rank", [1, 4, 16], accuracies))
+    figure = plots.rank_sweep(sweep_frame("rank", [1, 4, 16], accuracies))
     assert title(figure).startswith(finding)
     assert finding.split(",")[0] in plots.describe(figure)
 
@@ -658,18 +658,16 @@ def test_every_figure_is_drawn_and_described(tmp_path):
          "slowest": [11.0, 14.0, 12.0], "ratio": [1.0, 1.2, 1.01]}
     )  # fmt: skip
     figures = [
-        analysis_plots.rank_sweep(sweep_frame("rank", [1, 8], accuracies)),
-        analysis_plots.alpha_ablation(sweep_frame("alpha", [1, 16], accuracies)),
-        analysis_plots.target_ablation(sweep_frame("targets", ["query+value", "all"], accuracies)),
-        analysis_plots.spectra(
-            {"LoRA": analysis.spectra(first), "full": analysis.update_spectra(full, models.tiny_roberta())}
-        ),
-        analysis_plots.similarity({"two seeds": analysis.similarity_grid(A1, A2).numpy()}, 32),
-        analysis_plots.layer_overlaps({"two seeds": analysis.overlaps(first, second)}),
-        analysis_plots.costs(table),
-        analysis_plots.costs(table, {"head": 1000, "lora": 50_000, "full": 60_000}),
-        analysis_plots.layer_costs(costs.layer_table()),
-        analysis_plots.latency(frame),
+        plots.rank_sweep(sweep_frame("rank", [1, 8], accuracies)),
+        plots.alpha_ablation(sweep_frame("alpha", [1, 16], accuracies)),
+        plots.target_ablation(sweep_frame("targets", ["query+value", "all"], accuracies)),
+        plots.spectra({"LoRA": analysis.spectra(first), "full": analysis.update_spectra(full, models.tiny_roberta())}),
+        plots.similarity({"two seeds": analysis.similarity_grid(A1, A2).numpy()}, 32),
+        plots.layer_overlaps({"two seeds": analysis.overlaps(first, second)}),
+        plots.costs(table),
+        plots.costs(table, {"head": 1000, "lora": 50_000, "full": 60_000}),
+        plots.layer_costs(costs.layer_table()),
+        plots.latency(frame),
     ]
     for figure in figures:
         figure.savefig(tmp_path / "figure.png", dpi=30)
@@ -678,4 +676,4 @@ def test_every_figure_is_drawn_and_described(tmp_path):
         assert "nan" not in plots.describe(figure)
     assert title(figures[-1]) == "Unmerged, a forward pass takes 1.20 times the base model's; merged, 1.01"
     with pytest.raises(ValueError, match="no rank 5"):
-        analysis_plots.layer_costs(costs.layer_table(), rank=5)
+        plots.layer_costs(costs.layer_table(), rank=5)

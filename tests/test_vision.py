@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_ref import data, vision, vision_plots
+from lora_ref import data, plots, vision
 from lora_ref.data import Images
 from lora_ref.inject import inject_lora, match_targets, trainable_report
 from lora_ref.plots import describe
@@ -509,7 +509,7 @@ def test_photographs_take_vit_base_and_cifar10_from_the_hub(hub_vit, monkeypatch
     assert all(r.original is None and r.before is None for r in results)
     starts = [r.losses[0] for r in results]
     assert max(starts) - min(starts) < 1e-5  # the same head, the same first batch, and LoRA changes nothing at first
-    figure = vision_plots.vit_figure(results)
+    figure = plots.vit_figure(results)
     assert len(figure.axes) == 1
 
 
@@ -579,13 +579,13 @@ def test_the_one_digit_figure_says_what_happened(few):
         off=vision.Score(0.91, (4, 4, 4, 12, 7, 2, 4, 10, 8, 14), 20),
         on=vision.Score(0.301, (79, 24, 68, 97, 66, 90, 76, 100, 96, 0), 696),
     )
-    figure = vision_plots.one_digit_figure(result)
+    figure = plots.one_digit_figure(result)
     assert _title(figure) == "LoRA takes the errors on 9 from 14 to 0; overall accuracy falls from 0.910 to 0.301"
     assert "696 with LoRA" in figure.get_supxlabel()
     assert "bit for bit" in figure.get_supxlabel()
     assert "7: 10, 100, 10" in describe(figure)
     result = dataclasses.replace(result, on=result.before, off_is_identical=False)
-    figure = vision_plots.one_digit_figure(result)
+    figure = plots.one_digit_figure(result)
     assert "stays at 0.910" in _title(figure)
     assert "not the base model's" in figure.get_supxlabel()
 
@@ -610,17 +610,17 @@ def _vit_result(index: int, adapted: float, original: float | None) -> VitResult
 
 def test_the_vit_figure_says_what_is_left_of_the_original_task():
     results = [_vit_result(0, 0.718, 0.2), _vit_result(3, 0.883, 0.952), _vit_result(5, 0.895, 0.305)]
-    figure = vision_plots.vit_figure(results)
+    figure = plots.vit_figure(results)
     title = _title(figure)
     assert title == (
         "LoRA all r=4 reaches 0.883, and 0.952 on the original task once it is off; full fine-tuning 0.895 and 0.305"
     )
     assert "head only (0.3 % trainable) 0.718 on the new task and 0.200 on the original one" in describe(figure)
     plain = [dataclasses.replace(r, before=None, original_before=None, original=None) for r in results]
-    assert _title(vision_plots.vit_figure(plain)) == "LoRA all r=4 reaches 0.883; full fine-tuning 0.895"
-    assert _title(vision_plots.vit_figure(results[2:])) == "Full fine-tuning reaches 0.895"
+    assert _title(plots.vit_figure(plain)) == "LoRA all r=4 reaches 0.883; full fine-tuning 0.895"
+    assert _title(plots.vit_figure(results[2:])) == "Full fine-tuning reaches 0.895"
     with pytest.raises(ValueError, match="no results"):
-        vision_plots.vit_figure([])
+        plots.vit_figure([])
 
 
 def test_importing_vision_leaves_the_random_state_alone():

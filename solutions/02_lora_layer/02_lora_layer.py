@@ -56,7 +56,7 @@ from IPython.display import display
 from torch import nn
 from torch.nn.utils.parametrize import register_parametrization
 
-from lora_ref import layer_plots
+from lora_ref import plots
 from lora_ref.checks import check
 from lora_ref.checks.gaps import after
 from lora_ref.plots import describe
@@ -213,7 +213,7 @@ with after("2.2", "the gradients of A and B over the first steps"):
             parameter = getattr(layer, name)
             norms[name].append(parameter.grad.norm().item())
             parameter.data -= 2.0 * parameter.grad
-    figure = layer_plots.first_gradients(norms["lora_A"], norms["lora_B"])
+    figure = plots.first_gradients(norms["lora_A"], norms["lora_B"])
     display(figure)
     print(describe(figure))
 
@@ -244,7 +244,7 @@ with after("2.2", "the size of the first step's update at ranks 1 to 256"):
         "alpha / r": {r: [size_after_one_step(r, alpha / r, seed) for seed in range(3)] for r in ranks},
         "alpha / sqrt(r)": {r: [size_after_one_step(r, alpha / r**0.5, seed) for seed in range(3)] for r in ranks},
     }
-    figure = layer_plots.step_sizes(sizes)
+    figure = plots.step_sizes(sizes)
     display(figure)
     print(describe(figure))
 
@@ -413,7 +413,7 @@ def learned_update(rank, seed=0):
 
 
 with after("2.4", "the wanted update beside what LoRA of ranks 1, 2 and 4 learns"):
-    figure = layer_plots.learned_updates(wanted_update.numpy(), {r: learned_update(r).numpy() for r in (1, 2, 4)})
+    figure = plots.learned_updates(wanted_update.numpy(), {r: learned_update(r).numpy() for r in (1, 2, 4)})
     display(figure)
     print(describe(figure))
 
@@ -438,7 +438,7 @@ with after("2.4", "each rank's error beside the best possible one, and the singu
         "full": torch.linalg.svdvals(full_update).numpy(),
         "rank 4": torch.linalg.svdvals(learned_update(4)).numpy(),
     }
-    figure = layer_plots.rank_and_spectrum(errors, floor, spectra)
+    figure = plots.rank_and_spectrum(errors, floor, spectra)
     display(figure)
     print(describe(figure))
 

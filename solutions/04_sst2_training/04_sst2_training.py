@@ -60,7 +60,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from lora_ref import adapters, data, models, plots, profiles, training, training_plots
+from lora_ref import adapters, data, models, plots, profiles, training
 from lora_ref.checks import check
 from lora_ref.checks.gaps import after
 from lora_ref.inject import inject_lora
@@ -220,7 +220,7 @@ def make_loader(rows, seed=0):
 lengths = [len(ids) for ids in tokenised["train"]["input_ids"]]
 print(f"tokens in a sentence: {np.mean(lengths):.1f} on average, {max(lengths)} at most")
 dynamic = sum(batch["input_ids"].numel() for batch in make_loader(tokenised["train"]))
-figure = training_plots.padding(512 * len(lengths), dynamic, sum(lengths), 512)
+figure = plots.padding(512 * len(lengths), dynamic, sum(lengths), 512)
 display(figure)
 print(describe(figure))
 
@@ -336,7 +336,7 @@ with after("4.3", "two schedules for this run"):
         f"warm-up of {rise} steps": [float(linear_schedule(step, total_steps, rise)) for step in range(total_steps + 1)]
         for rise in (warmup_steps, 500)
     }
-    figure = training_plots.schedules(curves)
+    figure = plots.schedules(curves)
     display(figure)
     print(describe(figure))
 
@@ -420,7 +420,7 @@ with after("4.4", "30 steps of your own training loop on the real model"):
     changed = sum(p.numel() for name, p in model.named_parameters() if not torch.equal(p, before[name]))
     print(f"changed: tensors with {changed:,} of {sum(p.numel() for p in before.values()):,} parameters")
     print(f"accuracy on {len(sample)} validation sentences: {accuracy[0]:.3f} before, {accuracy[1]:.3f} after")
-    figure = training_plots.own_loop(losses, profile.train_batch_size)
+    figure = plots.own_loop(losses, profile.train_batch_size)
     display(figure)
     print(describe(figure))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lora_ref.plots import _GREY, _INK, STYLES, _figure, _title, wilson_interval
+from lora_ref.plots.base import GREY, INK, STYLES, new_figure, set_title, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,11 +18,11 @@ _ON, _OFF = "#D55E00", "#0072B2"
 
 def one_digit_figure(result: OneDigitResult) -> Figure:
     """Errors on each digit: before, with LoRA on, and with LoRA off again; the one digit stands out."""
-    figure, (ax,) = _figure(1, (9.2, 4.4))
+    figure, (ax,) = new_figure(1, (9.2, 4.4))
     digits, digit = range(10), result.digit
     before, on, off = result.before, result.on, result.off
     ax.axvspan(digit - 0.45, digit + 0.45, color="#F0E442", alpha=0.3, linewidth=0)
-    ax.bar([d - 0.2 for d in digits], before.errors, width=0.36, color=_GREY, label="before")
+    ax.bar([d - 0.2 for d in digits], before.errors, width=0.36, color=GREY, label="before")
     ax.bar([d + 0.2 for d in digits], on.errors, width=0.36, color=_ON, hatch="//", edgecolor="white", label="LoRA on")
     ax.plot(
         [d - 0.2 for d in digits],
@@ -47,7 +47,7 @@ def one_digit_figure(result: OneDigitResult) -> Figure:
                 textcoords="offset points",
                 ha="center",
                 fontsize=8.5,
-                color=_INK,
+                color=INK,
             )
     ax.set_xticks(digits, [str(d) for d in digits])
     ax.tick_params(axis="x", length=0)
@@ -76,7 +76,7 @@ def one_digit_figure(result: OneDigitResult) -> Figure:
         if result.off_is_identical
         else (f"Switched off, accuracy is {off.accuracy:.3f}, and the logits are not the base model's.")
     )
-    _title(
+    set_title(
         figure,
         finding,
         f"Recipe: {result.recipe.name}. Other digits called {digit}: {before.false_positives} before, "
@@ -107,7 +107,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
         raise ValueError("no results to draw")
     both = all(result.original is not None for result in results)
     size = (9.8 if both else 7.2, 1.7 + 0.5 * len(results))
-    figure, axes = _figure(2 if both else 1, size, sharey=True)
+    figure, axes = new_figure(2 if both else 1, size, sharey=True)
     places = range(len(results))
     for ax, originals in zip(axes, (False, True), strict=False):
         for place, result in zip(places, results, strict=True):
@@ -132,12 +132,12 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
                 textcoords="offset points",
                 ha="center",
                 fontsize=9,
-                color=_INK,
+                color=INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )
         start = results[0].original_before if originals else results[0].before
         if start is not None:
-            ax.axvline(start, color=_GREY, linestyle=":", linewidth=1.4)
+            ax.axvline(start, color=GREY, linestyle=":", linewidth=1.4)
             ax.annotate(
                 f"before: {start:.3f}",
                 (start, 1),
@@ -146,7 +146,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
                 textcoords="offset points",
                 ha="right" if start > 0.5 else "left",
                 fontsize=9,
-                color=_GREY,
+                color=GREY,
             )
         ax.set_xlim(0 if both else max(0.0, 0.95 * min(r.adapted for r in results) - 0.05), 1)
         ax.set_ylim(len(results) - 0.5, -0.7)
@@ -164,7 +164,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
     note = f"Bars: 95 % interval over {results[0].n:,} test images, one seed."
     if both:
         note += " Head only and full fine-tuning have no adapter to switch off."
-    _title(figure, finding, note)
+    set_title(figure, finding, note)
     told = "; ".join(
         f"{r.method.name} ({share} % trainable) {r.adapted:.3f} on the new task"
         + (f" and {r.original:.3f} on the original one" if both else "")

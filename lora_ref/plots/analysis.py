@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_ref.plots import _GREY, _INK, _figure, _first_upper, _title
+from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, first_upper, new_figure, set_title
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, and a marker each for prints without colour
-_BLUE, _VERMILION, _GREEN, _ORANGE, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
-_LINES = ((_BLUE, "o", "-"), (_VERMILION, "s", "--"), (_GREEN, "D", "-."), (_ORANGE, "^", ":"), (_PURPLE, "v", "-"))
+# a marker and a line each, for prints without colour
+_LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"), (PURPLE, "v", "-"))
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------
@@ -25,10 +24,10 @@ _LINES = ((_BLUE, "o", "-"), (_VERMILION, "s", "--"), (_GREEN, "D", "-."), (_ORA
 
 def rank_sweep(frame: pd.DataFrame) -> Figure:
     """Accuracy and trainable parameters against the rank; ``frame`` as `sweeps.sweep_ranks` returns it."""
-    figure, (left, right) = _figure(2, (9.6, 4.2))
+    figure, (left, right) = new_figure(2, (9.6, 4.2))
     finding, told = _sweep_axes(left, frame, "rank", "rank r")
     by_rank = frame.groupby("rank")["trainable"].first()
-    right.plot(by_rank.index, by_rank, color=_VERMILION, marker="s", linewidth=2)
+    right.plot(by_rank.index, by_rank, color=VERMILION, marker="s", linewidth=2)
     _log2(right, by_rank.index)
     right.set_xlabel("rank r")
     right.set_ylabel("trainable parameters")
@@ -38,7 +37,7 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
         growth = by_rank.iloc[-1] / by_rank.iloc[0]
         grown = f"{growth:.0f}" if growth >= 9.5 else f"{growth:.1f}"
         finding += f"; rank {by_rank.index[-1]} trains {grown} times what rank {by_rank.index[0]} trains"
-    _title(figure, finding, _seed_note(frame))
+    set_title(figure, finding, _seed_note(frame))
     counts = ", ".join(f"rank {rank} {count:,}" for rank, count in by_rank.items())
     figure.lora_alt = f"Left, accuracy against rank: {told}. Right, trainable parameters: {counts}. {finding}."
     return figure
@@ -46,10 +45,10 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
 
 def alpha_ablation(frame: pd.DataFrame) -> Figure:
     """Accuracy against alpha at one rank; ``frame`` as `sweeps.ablate_alpha` returns it."""
-    figure, (ax,) = _figure(1, (7.2, 4.0))
+    figure, (ax,) = new_figure(1, (7.2, 4.0))
     rank = int(frame["rank"].iloc[0])
     finding, told = _sweep_axes(ax, frame, "alpha", f"alpha (rank {rank}: the update is scaled by alpha / {rank})")
-    _title(figure, finding, _seed_note(frame))
+    set_title(figure, finding, _seed_note(frame))
     figure.lora_alt = f"Accuracy against alpha at rank {rank}: {told}. {finding}."
     return figure
 
@@ -57,15 +56,15 @@ def alpha_ablation(frame: pd.DataFrame) -> Figure:
 def target_ablation(frame: pd.DataFrame) -> Figure:
     """Accuracy by group of adapted layers; ``frame`` as `sweeps.ablate_targets` returns it."""
     groups = list(dict.fromkeys(frame["targets"]))
-    figure, (ax,) = _figure(1, (8.0, 1.5 + 0.62 * len(groups)))
+    figure, (ax,) = new_figure(1, (8.0, 1.5 + 0.62 * len(groups)))
     means = frame.groupby("targets")["accuracy"].mean()
     for place, group in enumerate(groups):
         rows = frame[frame["targets"] == group]
-        ax.plot(rows["accuracy"], [place] * len(rows), linestyle="", marker="o", color=_BLUE, markersize=7, alpha=0.5)
-        ax.plot(means[group], place, marker="|", markersize=22, markeredgewidth=2.5, color=_INK)
+        ax.plot(rows["accuracy"], [place] * len(rows), linestyle="", marker="o", color=BLUE, markersize=7, alpha=0.5)
+        ax.plot(means[group], place, marker="|", markersize=22, markeredgewidth=2.5, color=INK)
         note = f"rank {rows['rank'].iloc[0]}, {rows['trainable'].iloc[0]:,} trained"
         ax.annotate(
-            note, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=_GREY, fontsize=9,
+            note, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=GREY, fontsize=9,
             annotation_clip=False,
         )  # fmt: skip
     ax.set_yticks(range(len(groups)), groups)
@@ -75,7 +74,7 @@ def target_ablation(frame: pd.DataFrame) -> Figure:
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.grid(visible=False, axis="y")
     finding = _best_finding({group: list(frame.loc[frame["targets"] == group, "accuracy"]) for group in groups})
-    _title(figure, finding, _seed_note(frame, "upright line"))
+    set_title(figure, finding, _seed_note(frame, "upright line"))
     told = "; ".join(f"{g} {means[g]:.3f}" for g in groups)
     figure.lora_alt = f"Accuracy by adapted layers, mean over seeds: {told}. {finding}."
     return figure
@@ -87,8 +86,8 @@ def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str) -> tuple
     keys, means = list(values), [float(np.mean(v)) for v in values.values()]
     for key, accuracies in values.items():
         spread = [key] * len(accuracies)
-        ax.plot(spread, accuracies, linestyle="", marker="o", color=_BLUE, markersize=7, alpha=0.45)
-    ax.plot(keys, means, color=_BLUE, linewidth=2)
+        ax.plot(spread, accuracies, linestyle="", marker="o", color=BLUE, markersize=7, alpha=0.45)
+    ax.plot(keys, means, color=BLUE, linewidth=2)
     _log2(ax, keys)
     ax.set_xlabel(label)
     ax.set_ylabel("accuracy (share of held-out sentences)")
@@ -106,7 +105,7 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
     """
     means = {name: float(np.mean(v)) for name, v in values.items()}
     best = max(means, key=lambda name: means[name])
-    words = f"{_first_upper(best)} reaches {means[best]:.3f}"
+    words = f"{first_upper(best)} reaches {means[best]:.3f}"
     others = [name for name in values if name != best]
     if not others:
         return words
@@ -167,7 +166,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    figure, (left, right) = _figure(2, (9.6, 4.2))
+    figure, (left, right) = new_figure(2, (9.6, 4.2))
     needed: dict[str, float] = {}
     for place, ((name, frame), (colour, marker, style)) in enumerate(zip(frames.items(), _LINES, strict=False)):
         length = max(len(values) for values in frame["singular_values"])
@@ -184,7 +183,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
         needed[name] = float(frame["effective_rank"].median())
         spread = place + np.linspace(-0.18, 0.18, len(frame))
         right.plot(spread, frame["relative"], linestyle="", marker=marker, color=colour, markersize=5, alpha=0.6)
-    left.axhline(energy, color=_GREY, linewidth=1, linestyle=":")
+    left.axhline(energy, color=GREY, linewidth=1, linestyle=":")
     left.set_xscale("log", base=2)
     left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     left.set_xlabel("leading singular directions (log scale)")
@@ -201,11 +200,11 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     told = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
     finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {told}"
     note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: a mark a layer."
-    _title(figure, finding, note)
+    set_title(figure, finding, note)
     sizes = "; ".join(f"{name} {frame['relative'].median():.2g}" for name, frame in frames.items())
     figure.lora_alt = (
         f"Left, cumulative energy of singular directions; right, relative size of updates (medians: {sizes}). "
-        f"{_first_upper(finding)}."
+        f"{first_upper(finding)}."
     )
     return figure
 
@@ -221,7 +220,7 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
         grids: by name, what `analysis.similarity_grid` returns.
         n: width of the space, for the comparison with random subspaces; one number, or one a grid.
     """
-    figure, axes = _figure(len(grids), (1.6 + 3.4 * len(grids), 4.0))
+    figure, axes = new_figure(len(grids), (1.6 + 3.4 * len(grids), 4.0))
     widths = dict(n) if isinstance(n, Mapping) else dict.fromkeys(grids, n)
     told = []
     for ax, (name, grid) in zip(axes, grids.items(), strict=True):
@@ -248,15 +247,15 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
     figure.colorbar(image, ax=axes, shrink=0.9, pad=0.01, label="similarity (0 to 1)")
     parts = [f"{value:.2f} ({name}; random {random:.3f})" for name, value, random in told]
     finding = f"The two leading directions overlap by {_listed(parts)}"
-    _title(figure, finding, "Similarity of the leading i and j directions: 1 where one space contains the other.")
+    set_title(figure, finding, "Similarity of the leading i and j directions: 1 where one space contains the other.")
     corners = "; ".join(f"{name}: {np.asarray(grid)[-1, -1]:.2f} for all directions" for name, grid in grids.items())
-    figure.lora_alt = f"Heat maps of subspace similarity. {finding}. {_first_upper(corners)}."
+    figure.lora_alt = f"Heat maps of subspace similarity. {finding}. {first_upper(corners)}."
     return figure
 
 
 def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     """Shared leading directions of two trainings, layer by layer: `analysis.overlaps` by name of the pair."""
-    figure, (ax,) = _figure(1, (7.6, 4.0))
+    figure, (ax,) = new_figure(1, (7.6, 4.0))
     labels, told = [], []
     for pair, frame in frames.items():
         for side, (colour, marker, _) in zip(("input", "output"), _LINES, strict=False):
@@ -264,8 +263,8 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
             spread = place + np.linspace(-0.2, 0.2, len(frame))
             ax.plot(spread, frame[side], linestyle="", marker=marker, color=colour, alpha=0.6, markersize=5)
             median, random = float(frame[side].median()), float(frame[f"random_{side}"].median())
-            ax.plot([place - 0.3, place + 0.3], [median] * 2, color=_INK, linewidth=2)
-            ax.plot([place - 0.3, place + 0.3], [random] * 2, color=_GREY, linewidth=1.5, linestyle=":")
+            ax.plot([place - 0.3, place + 0.3], [median] * 2, color=INK, linewidth=2)
+            ax.plot([place - 0.3, place + 0.3], [random] * 2, color=GREY, linewidth=1.5, linestyle=":")
             labels.append(f"{side} side\n{pair}")
             told.append(
                 (f"{side} side of {' '.join(pair.split())}", median, random, int((frame[side] > 0.5).sum()), len(frame))
@@ -284,8 +283,8 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
             f"{' and '.join(medians)} on the {side} side (random {random:.2g}; {above} of {of} layers above 0.5)"
         )
     finding = f"Leading directions overlap by {_listed(by_side)}"
-    _title(figure, finding, "A mark a layer; line: median, as in the title; dotted: two random subspaces.")
-    each = " ".join(f"{_first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
+    set_title(figure, finding, "A mark a layer; line: median, as in the title; dotted: two random subspaces.")
+    each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
     figure.lora_alt = f"Dots by pair and side. {finding}. {each}"
     return figure
 
@@ -301,11 +300,11 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
         activations: measured bytes, by method (``"lora"``) or by bar (``"LoRA r=8"``).
     """
     names = [f"LoRA r={row.rank}" if row.method == "lora" else row.method for row in frame.itertuples()]
-    figure, (ax,) = _figure(1, (8.4, 1.7 + 0.5 * len(names)))
-    parts = [("weights", _GREY), ("gradients", _VERMILION), ("optimizer", _ORANGE)]
+    figure, (ax,) = new_figure(1, (8.4, 1.7 + 0.5 * len(names)))
+    parts = [("weights", GREY), ("gradients", VERMILION), ("optimizer", ORANGE)]
     columns = {name: frame[name].to_numpy(float) for name, _ in parts}
     if activations:
-        parts.append(("activations", _BLUE))
+        parts.append(("activations", BLUE))
         columns["activations"] = np.array(
             [
                 activations.get(name, activations.get(method, 0))
@@ -323,7 +322,7 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
         )  # fmt: skip
         start = start + columns[name]
     for place, value in enumerate(total):
-        ax.annotate(f" {value / unit:,.{digits}f}", (value / unit, place), va="center", color=_INK)
+        ax.annotate(f" {value / unit:,.{digits}f}", (value / unit, place), va="center", color=INK)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.14 * total.max() / unit)
@@ -333,7 +332,7 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     finding = _cost_finding(frame, names, total)
     note = "Activations measured for one batch." if activations else "Without activations, which depend on the batch."
-    _title(figure, finding, f"{note} {int(frame['total'].min()):,} parameters in the base model.")
+    set_title(figure, finding, f"{note} {int(frame['total'].min()):,} parameters in the base model.")
     told = "; ".join(f"{name} {value / unit:,.{digits}f}" for name, value in zip(names, total, strict=True))
     figure.lora_alt = f"Stacked bars of bytes kept ({'GB' if unit == 1e9 else 'MB'}): {told}. {finding}."
     return figure
@@ -342,7 +341,7 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
 def _cost_finding(frame: pd.DataFrame, names: Sequence[str], total: np.ndarray) -> str:
     methods = list(frame["method"])
     if "full" not in methods or "lora" not in methods:
-        return f"{_first_upper(names[int(total.argmin())])} keeps the least"
+        return f"{first_upper(names[int(total.argmin())])} keeps the least"
     loras = [place for place, method in enumerate(methods) if method == "lora"]
     lora = next((place for place in loras if frame["rank"].iloc[place] == 8), loras[-1])  # the course's rank
     full = methods.index("full")
@@ -381,14 +380,14 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
         ax.set_ylabel(label)
     grid[0, 0].legend(frameon=False, fontsize=8.5)
     at = frame[frame["rank"] == rank].set_index("layer").loc[names]
-    bars = grid[1, 0].bar(names, at["reduction"], color=_BLUE, width=0.6)
+    bars = grid[1, 0].bar(names, at["reduction"], color=BLUE, width=0.6)
     grid[1, 0].bar_label(bars, [f"{value:.1f}" for value in at["reduction"]], fontsize=9)
     grid[1, 0].set_ylabel(f"full / LoRA parameters at rank {rank}")
     grid[1, 0].tick_params(axis="x", labelsize=8.5)
     one = frame[frame["layer"] == layer].sort_values("rank")
     labels = ["full", *(f"r={r}" for r in one["rank"])]
     heights = [one["full"].iloc[0], *one["lora"]]
-    bars = grid[1, 1].bar(labels, heights, color=[_GREEN, *[_BLUE] * len(one)], width=0.6)
+    bars = grid[1, 1].bar(labels, heights, color=[GREEN, *[BLUE] * len(one)], width=0.6)
     grid[1, 1].bar_label(bars, [_short_count(value) for value in heights], fontsize=9)
     grid[1, 1].set_ylabel(f"parameters of a {layer} layer")
     grid[1, 1].yaxis.set_major_formatter(_short_count)
@@ -397,7 +396,7 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
         f"At rank {rank} LoRA trains {at['reduction'][low]:.0f} ({low}) to {at['reduction'][high]:.0f} ({high}) times "
         f"fewer parameters; twice the rank halves that"
     )
-    _title(figure, finding, "Counted from shapes, with the layer's bias on the full side; float32.")
+    set_title(figure, finding, "Counted from shapes, with the layer's bias on the full side; float32.")
     told = "; ".join(f"{name} {value:.1f}" for name, value in at["reduction"].items())
     figure.lora_alt = f"Four plots of parameters by layer size and rank. Reduction at rank {rank}: {told}. {finding}."
     return figure
@@ -405,15 +404,15 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
 
 def latency(frame: pd.DataFrame) -> Figure:
     """Forward time of base, unmerged and merged model: `costs.merge_latency`."""
-    figure, (ax,) = _figure(1, (7.2, 2.7))
-    colours = {"base": _GREY, "unmerged": _BLUE, "merged": _GREEN}
+    figure, (ax,) = new_figure(1, (7.2, 2.7))
+    colours = {"base": GREY, "unmerged": BLUE, "merged": GREEN}
     for place, row in enumerate(frame.itertuples()):
         ax.barh(place, row.milliseconds, color=colours[row.state], height=0.6)
         ax.errorbar(
-            row.milliseconds, place, color=_INK, capsize=3, linewidth=1.2,
+            row.milliseconds, place, color=INK, capsize=3, linewidth=1.2,
             xerr=[[row.milliseconds - row.fastest], [row.slowest - row.milliseconds]],
         )  # fmt: skip
-        ax.annotate(f"  {row.milliseconds:.1f}", (row.slowest, place), va="center", color=_INK)
+        ax.annotate(f"  {row.milliseconds:.1f}", (row.slowest, place), va="center", color=INK)
     ax.set_yticks(range(len(frame)), list(frame["state"]))
     ax.invert_yaxis()
     ax.set_xlim(0, 1.15 * frame["slowest"].max())
@@ -424,7 +423,7 @@ def latency(frame: pd.DataFrame) -> Figure:
     finding = (
         f"Unmerged, a forward pass takes {ratio['unmerged']:.2f} times the base model's; merged, {ratio['merged']:.2f}"
     )
-    _title(figure, finding, "Bars: medians, measured in turns in one run; lines: fastest to slowest.")
+    set_title(figure, finding, "Bars: medians, measured in turns in one run; lines: fastest to slowest.")
     told = "; ".join(f"{row.state} {row.milliseconds:.1f}" for row in frame.itertuples())
     figure.lora_alt = f"Bars of milliseconds for one forward pass: {told}. {finding}."
     return figure

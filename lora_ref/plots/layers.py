@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_ref.plots import _figure, _title
+from lora_ref.plots.base import first_upper, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ _A, _B, _THIRD = ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D")
 
 def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figure:
     """Gradient norms of A and B over the first steps of training."""
-    figure, (ax,) = _figure(1, (7.2, 3.6))
+    figure, (ax,) = new_figure(1, (7.2, 3.6))
     steps = range(len(norms_A))
     for norms, name, (colour, marker) in ((norms_B, "gradient of B", _B), (norms_A, "gradient of A", _A)):
         ax.plot(steps, norms, color=colour, marker=marker, linewidth=2, label=name, clip_on=False)
@@ -30,7 +30,7 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
         finding = "At step 0 the gradient of A is exactly 0, that of B is not"
     else:
         finding = f"At step 0 the gradients of A and B have norms {norms_A[0]:.2g} and {norms_B[0]:.2g}"
-    _title(figure, finding, "One LoRA layer, plain gradient descent.")
+    set_title(figure, finding, "One LoRA layer, plain gradient descent.")
     last = len(norms_A) - 1
     figure.lora_alt = (
         f"Line plot of two gradient norms over {last + 1} steps. {finding}. "
@@ -41,7 +41,7 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
 
 def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     """The update's size after one optimiser step by rank, one line a rule: ``{rule: {rank: [one value a seed]}}``."""
-    figure, (ax,) = _figure(1, (7.2, 4.0))
+    figure, (ax,) = new_figure(1, (7.2, 4.0))
     told = []
     for (rule, by_rank), (colour, marker) in zip(sizes.items(), (_A, _B, _THIRD), strict=False):
         ranks, mean = list(by_rank), [float(np.mean(values)) for values in by_rank.values()]
@@ -60,14 +60,16 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     changes = " and ".join(f"{ratio:.2g} times ({rule})" for rule, ratio in told)
     finding = f"The update after one Adam step is {changes} as large at rank {ranks[-1]} as at rank {ranks[0]}"
     seeds = len(next(iter(next(iter(sizes.values())).values())))
-    _title(figure, finding, f"Both axes logarithmic. Line: mean of {seeds} seeds; band (narrow): smallest to largest.")
+    set_title(
+        figure, finding, f"Logarithmic axes. Line: mean of {seeds} seeds; band (narrow): smallest to largest."
+    )
     figure.lora_alt = f"Line plot of the update's size after one step against the rank. {finding}."
     return figure
 
 
 def learned_updates(target: np.ndarray, learned: Mapping[int, np.ndarray]) -> Figure:
     """The wanted update beside what LoRA of several ranks learned, as heat maps in one colour scale."""
-    figure, axes = _figure(1 + len(learned), (1.0 + 2.1 * (1 + len(learned)), 3.1), sharey=True)
+    figure, axes = new_figure(1 + len(learned), (1.0 + 2.1 * (1 + len(learned)), 3.1), sharey=True)
     top = float(np.abs(target).max())
     errors = {rank: float(((found - target) ** 2).sum() / (target**2).sum()) for rank, found in learned.items()}
     pictures = [("wanted", target)] + [(f"rank {r}, error {errors[r]:.1%}", found) for r, found in learned.items()]
@@ -85,7 +87,7 @@ def learned_updates(target: np.ndarray, learned: Mapping[int, np.ndarray]) -> Fi
         if good
         else f"No rank up to {max(errors)} learns this update"
     )
-    _title(figure, finding, "Error: squared Frobenius distance, as a share of the wanted update's squared norm.")
+    set_title(figure, finding, "Error: squared Frobenius distance, as a share of the wanted update's squared norm.")
     told = "; ".join(f"rank {rank}: {error:.1%}" for rank, error in errors.items())
     figure.lora_alt = (
         f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {told}. {finding}."
@@ -103,7 +105,7 @@ def rank_and_spectrum(
         floor: by method, the least that any update of its rank leaves.
         spectra: singular values of some of the methods' updates, largest first.
     """
-    figure, (left, right) = _figure(2, (9.4, 3.9))
+    figure, (left, right) = new_figure(2, (9.4, 3.9))
     places = range(len(errors))
     for place, values in zip(places, errors.values(), strict=True):
         label = "measured, one point a seed" if place == 0 else None
@@ -127,11 +129,7 @@ def rank_and_spectrum(
         f"{name} misses {np.mean(errors[name]):.1%} of the update, with {counts[name]} singular values above zero"
         for name in spectra
     )
-    _title(figure, _upper(finding), "Above zero: more than a thousandth of the largest.")
+    set_title(figure, first_upper(finding), "Above zero: more than a thousandth of the largest.")
     by_method = "; ".join(f"{m} {np.mean(v):.1%} (least possible {floor[m]:.1%})" for m, v in errors.items())
-    figure.lora_alt = f"Left, dots and marks, share missed: {by_method}. Right, two spectra. {_upper(finding)}."
+    figure.lora_alt = f"Left, dots and marks, share missed: {by_method}. Right, two spectra. {first_upper(finding)}."
     return figure
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -1,47 +1,102 @@
-"""Figures of the course. Each function returns a matplotlib figure whose title says what the numbers show.
-
-The words are computed from the numbers, like everything else in the figure; `describe` gives a figure's text for
-readers who do not see it. Colours are Okabe and Ito's, which colour-blind readers can tell apart; methods differ in
-shape as well.
-"""
+"""Figures of training: what goes into a batch, the schedule, losses, methods compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lora_ref.plots.base import (
+    GREY,
+    INK,
+    STYLES,
+    end_labels,
+    first_upper,
+    new_figure,
+    set_title,
+    smooth,
+    wilson_interval,
+)
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from lora_ref.training import TrainingResult
 
-#: Okabe and Ito (2008), "Color universal design": one colour a method, and a marker for prints without colour.
-STYLES = {
-    "head": ("#E69F00", "s", "head only"),
-    "lora": ("#0072B2", "o", "LoRA"),
-    "full": ("#009E73", "D", "full fine-tuning"),
-}
-_INK, _GREY = "#222222", "#6B6B6B"
+# Okabe and Ito's colours, and a line style each for prints without colour
+_LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."))
 
 
-def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Lower and upper end of the 95 % interval for an accuracy measured on ``n`` sentences (Wilson, 1927).
+def padding(fixed: int, dynamic: int, text: int, width: int) -> Figure:
+    """Tokens that a model reads in one pass: padded to ``width``, padded batch by batch, and the text's own."""
+    figure, (ax,) = new_figure(1, (7.2, 2.6))
+    bars = [(f"padded to {width}", fixed), ("padded to each\nbatch's longest", dynamic), ("without padding", text)]
+    for place, (_, tokens) in enumerate(bars):
+        ax.barh(place, tokens, color=GREY, height=0.6)
+        ax.barh(place, text, color=_LINES[0][0], height=0.6)
+        ax.annotate(f" {tokens:,}", (tokens, place), va="center", color=INK)
+    ax.set_yticks(range(len(bars)), [name for name, _ in bars])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.18 * fixed)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.xaxis.set_major_locator(_few_ticks())
+    ax.set_xlabel("tokens in one pass over the training sentences")
+    ax.grid(False)
+    finding = f"Padded to {width}, the model reads {fixed / dynamic:.1f} times as many tokens as padded batch by batch"
+    share = 1 - text / dynamic
+    set_title(
+        figure,
+        finding,
+        f"Blue: the sentences' own tokens; grey: padding. Batch by batch, {100 * share:.0f} % is padding.",
+    )
+    figure.lora_alt = (
+        f"Three bars of tokens in one pass: {fixed:,} padded to {width}, {dynamic:,} padded to the longest of each "
+        f"batch, {text:,} without padding. {finding}."
+    )
+    return figure
 
-    Raises:
-        ValueError: ``accuracy`` is not in [0, 1], or ``n`` is below 1.
-    """
-    if not 0 <= accuracy <= 1 or n < 1:
-        raise ValueError(f"accuracy must be in [0, 1] and n at least 1, got {accuracy} and {n}")
-    middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+
+def schedules(multipliers: Mapping[str, Sequence[float]]) -> Figure:
+    """The learning rate's multiplier at each step of a run, one line a schedule."""
+    figure, (ax,) = new_figure(1, (7.2, 3.4))
+    told = []
+    for (name, values), (colour, style) in zip(multipliers.items(), _LINES, strict=False):
+        ax.plot(range(len(values)), values, color=colour, linestyle=style, linewidth=2, label=name)
+        peak = max(values)
+        at = list(values).index(peak)
+        ax.plot(at, peak, color=colour, marker="o", linestyle="none", clip_on=False)
+        told.append((name, peak, at))
+    ax.set_xlabel("step")
+    ax.set_ylabel("share of the learning rate")
+    ax.set_ylim(0, 1.05)
+    ax.legend(frameon=False)
+    steps = max(len(values) for values in multipliers.values()) - 1
+    name, peak, _ = min(told, key=lambda line: line[1])
+    finding = f"With a {name}, a run of {steps} steps never exceeds {100 * peak:.0f} % of its learning rate"
+    set_title(figure, finding, "Dots: each schedule's largest value.")
+    lines = "; ".join(f"{name}: largest value {peak:.2f}, at step {at}" for name, peak, at in told)
+    figure.lora_alt = f"Line plot of the learning rate's multiplier over {steps} steps. {lines}. {finding}."
+    return figure
 
 
-def describe(figure: Figure) -> str:
-    """The figure in words, for an ``alt`` attribute or a screen reader."""
-    return getattr(figure, "lora_alt", "")
+def own_loop(losses: Sequence[float], batch_size: int) -> Figure:
+    """Losses of a loop that somebody wrote by hand."""
+    figure, (ax,) = new_figure(1, (7.2, 3.4))
+    trend = smooth(losses)
+    colour = _LINES[0][0]
+    ax.plot(losses, color=colour, linewidth=1, alpha=0.35, marker=".", label="each batch")
+    ax.plot(trend, color=colour, linewidth=2.4, label="mean of the last five")
+    ax.axhline(math.log(2), color=GREY, linewidth=1, linestyle=":", label="guessing, 0.69")
+    ax.set_xlabel(f"step (batches of {batch_size} sentences)")
+    ax.set_ylabel("cross-entropy (nats a sentence)")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, loc="lower left")
+    start = sum(losses[:5]) / len(losses[:5])
+    word = "falls" if trend[-1] < start else "does not fall:"
+    finding = f"In {len(losses)} steps the loss {word} from {start:.2f} to {trend[-1]:.2f}"
+    set_title(figure, finding, "Numbers in the title: means of the first and of the last five steps.")
+    figure.lora_alt = f"Line plot of training loss over {len(losses)} steps. {finding}; guessing would be 0.69."
+    return figure
 
 
 def loss_curves(results: Sequence[TrainingResult]) -> Figure:
@@ -51,33 +106,33 @@ def loss_curves(results: Sequence[TrainingResult]) -> Figure:
         ValueError: there are no results, or one has no losses.
     """
     _some(results)
-    figure, axes = _figure(1, (7.2, 4.4))
+    figure, axes = new_figure(1, (7.2, 4.4))
     (ax,) = axes
     ends = []
     for result in results:
         if not result.losses:
             raise ValueError(f"the {result.method} run has no losses to draw")
         colour, marker, _ = STYLES[result.method]
-        smooth = _smooth(result.losses)
+        trend = smooth(result.losses)
         ax.plot(result.steps, result.losses, color=colour, linewidth=1, alpha=0.35)
-        ax.plot(result.steps, smooth, color=colour, marker=marker, markersize=4, linewidth=2, markevery=(0.04, 0.12))
-        ends.append((result, smooth[-1]))
+        ax.plot(result.steps, trend, color=colour, marker=marker, markersize=4, linewidth=2, markevery=(0.04, 0.12))
+        ends.append((result, trend[-1]))
     first, last = min(r.steps[0] for r in results), max(r.steps[-1] for r in results)
-    ax.plot([first, last], [math.log(2)] * 2, color=_GREY, linewidth=1, linestyle=":")
-    _end_labels(
+    ax.plot([first, last], [math.log(2)] * 2, color=GREY, linewidth=1, linestyle=":")
+    end_labels(
         ax,
-        [(last, math.log(2), "guessing, 0.69", _GREY)]
+        [(last, math.log(2), "guessing, 0.69", GREY)]
         + [(last, loss, f"{_name(r, results)}, {loss:.2f}", STYLES[r.method][0]) for r, loss in ends],
     )
     ax.set_xlabel(f"step (batches of {_profile(results[0]).train_batch_size} sentences)")
     ax.set_ylabel("training cross-entropy (nats a sentence)")
     ax.set_ylim(bottom=0)
     finding = _loss_finding([(_name(r, results), loss) for r, loss in ends])
-    _title(
+    set_title(
         figure, finding, f"{_profile(results[0]).name} profile. Thin: as logged; bold: running mean of the last five."
     )
     changes = "; ".join(f"{_name(r, results)} from {r.losses[0]:.2f} to {loss:.2f}" for r, loss in ends)
-    figure.lora_alt = f"Line plot of training loss against step: {changes}. {_first_upper(finding)}."
+    figure.lora_alt = f"Line plot of training loss against step: {changes}. {first_upper(finding)}."
     return figure
 
 
@@ -93,7 +148,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
     _some(results)
     from matplotlib.transforms import ScaledTranslation  # validation beside test, not on it; 72 points are an inch
 
-    figure, axes = _figure(2, (9.6, 4.6), sharey=True)
+    figure, axes = new_figure(2, (9.6, 4.6), sharey=True)
     accuracies = [accuracy for r in results for accuracy in (r.validation["accuracy"], r.test["accuracy"])]
     lows = [wilson_interval(r.test["accuracy"], r.test["n"])[0] for r in results]
     for ax, cost in zip(axes, (lambda r: r.trainable, lambda r: r.seconds), strict=True):
@@ -146,7 +201,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
     finding = _finding(results)
     n = {r.test["n"] for r in results}
     sentences = f"{min(n):,}" if len(n) == 1 else f"{min(n):,} to {max(n):,}"
-    _title(
+    set_title(
         figure,
         finding,
         f"Filled: {sentences} held-out sentences, bars the 95 % interval; hollow, beside it: validation. "
@@ -158,7 +213,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
         for r in results
     )
     figure.lora_alt = (
-        f"Accuracy against trainable parameters and against training time: {points}. {_first_upper(finding)}."
+        f"Accuracy against trainable parameters and against training time: {points}. {first_upper(finding)}."
     )
     return figure
 
@@ -208,10 +263,6 @@ def _loss_finding(ends: Sequence[tuple[str, float]]) -> str:
     return level + (f"; {rest}" if rest else "")
 
 
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _name(result: TrainingResult, results: Sequence[TrainingResult]) -> str:
     """The method's name, with the rank or the seed where several runs share it."""
     name = STYLES[result.method][2]
@@ -237,57 +288,7 @@ def _profile(result: TrainingResult):
     return get(result.profile)
 
 
-def _figure(columns: int, size: tuple[float, float], **options) -> tuple[Figure, list[Axes]]:
-    """A figure that is the caller's alone.
+def _few_ticks():
+    from matplotlib.ticker import MaxNLocator
 
-    It is made with pyplot, because that is what teaches a notebook to show figures, and closed there, because a
-    notebook would show an open one twice.
-    """
-    import matplotlib.pyplot as plt
-
-    figure, grid = plt.subplots(1, columns, figsize=size, dpi=120, layout="constrained", squeeze=False, **options)
-    plt.close(figure)
-    axes = list(grid[0])
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", color="#DDDDDD", linewidth=0.8)
-        ax.set_axisbelow(True)
-    return figure, axes
-
-
-def _title(figure: Figure, finding: str, note: str) -> None:
-    import textwrap
-
-    width = int(9.6 * figure.get_figwidth())
-    figure.suptitle(
-        "\n".join(textwrap.wrap(_first_upper(finding), width)),
-        x=0.01,
-        ha="left",
-        fontsize=12,
-        fontweight="bold",
-        color=_INK,
-    )
-    figure.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color=_GREY)
-
-
-def _smooth(values: Sequence[float], window: int = 5) -> list[float]:
-    return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i + 1 - window) : i + 1]]]
-
-
-def _end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
-    """Name each line at its end, moved apart where ends are near: a reader need not match colours with a legend."""
-    top = max(ax.get_ylim()[1], *(y for _, y, _, _ in labels))
-    gap, last = 0.06 * top, -math.inf
-    for x, y, text, colour in sorted(labels, key=lambda label: label[1]):
-        place = last = max(y, last + gap)
-        ax.annotate(
-            text,
-            (x, y),
-            xytext=(x * 1.02, place),
-            textcoords="data",
-            va="center",
-            color=colour,
-            fontweight="bold",
-            fontsize=9,
-            annotation_clip=False,
-        )
+    return MaxNLocator(4)

@@ -1,0 +1,103 @@
+"""What the figures share: colours, layout, the finding in the title, the text for readers who do not see them.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; what differs in colour differs in shape as well.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito (2008), "Color universal design": one colour a method, and a marker for prints without colour.
+STYLES = {
+    "head": ("#E69F00", "s", "head only"),
+    "lora": ("#0072B2", "o", "LoRA"),
+    "full": ("#009E73", "D", "full fine-tuning"),
+}
+INK, GREY = "#222222", "#6B6B6B"
+BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
+
+
+def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Lower and upper end of the 95 % interval for an accuracy measured on ``n`` sentences (Wilson, 1927).
+
+    Raises:
+        ValueError: ``accuracy`` is not in [0, 1], or ``n`` is below 1.
+    """
+    if not 0 <= accuracy <= 1 or n < 1:
+        raise ValueError(f"accuracy must be in [0, 1] and n at least 1, got {accuracy} and {n}")
+    middle = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def describe(figure: Figure) -> str:
+    """The figure in words, for an ``alt`` attribute or a screen reader."""
+    return getattr(figure, "lora_alt", "")
+
+
+def first_upper(text: str) -> str:
+    """The text with its first letter in upper case, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def new_figure(columns: int, size: tuple[float, float], **options) -> tuple[Figure, list[Axes]]:
+    """A figure that is the caller's alone.
+
+    It is made with pyplot, because that is what teaches a notebook to show figures, and closed there, because a
+    notebook would show an open one twice.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(1, columns, figsize=size, dpi=120, layout="constrained", squeeze=False, **options)
+    plt.close(figure)
+    axes = list(grid[0])
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def set_title(figure: Figure, finding: str, note: str) -> None:
+    """The finding above the figure, and a small note on how to read it below."""
+    width = int(9.6 * figure.get_figwidth())
+    figure.suptitle(
+        "\n".join(textwrap.wrap(first_upper(finding), width)),
+        x=0.01,
+        ha="left",
+        fontsize=12,
+        fontweight="bold",
+        color=INK,
+    )
+    figure.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color=GREY)
+
+
+def smooth(values: Sequence[float], window: int = 5) -> list[float]:
+    """Means over each value and those before it, ``window`` in all."""
+    return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i + 1 - window) : i + 1]]]
+
+
+def end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
+    """Name each line at its end, moved apart where ends are near: a reader need not match colours with a legend."""
+    top = max(ax.get_ylim()[1], *(y for _, y, _, _ in labels))
+    gap, last = 0.06 * top, -math.inf
+    for x, y, text, colour in sorted(labels, key=lambda label: label[1]):
+        place = last = max(y, last + gap)
+        ax.annotate(
+            text,
+            (x, y),
+            xytext=(x * 1.02, place),
+            textcoords="data",
+            va="center",
+            color=colour,
+            fontweight="bold",
+            fontsize=9,
+            annotation_clip=False,
+        )
