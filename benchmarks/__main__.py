@@ -10,6 +10,8 @@ BENCHMARKS = {
     "imports": "importing lora_ref costs under 0.3 s beyond torch",
     "padding": "dynamic padding trains over 10 times faster than padding to 512",
     "layer": "a LoRA layer takes at most PEFT's time, and fused 8 % less",
+    "step": "a training step is 1.1 times as fast as PEFT's, at the same accuracy",
+    "precision": "bfloat16 products inside float32 training cost no accuracy",
     "learning": "LoRA reaches 0.82 on held-out reviews and beats the head alone by 10 points",
 }
 

@@ -15,7 +15,7 @@ TOKENS = 1024
 RANK, ALPHA = 8, 16
 SIZES = ((768, 768), (768, 3072))
 THREADS = (1, 2)
-ROUNDS = 60
+ROUNDS = 150
 
 
 def run() -> bool:

@@ -2,11 +2,12 @@
 
 ``y = x W^T + b + scaling * (x A^T) B^T`` with ``W`` and ``b`` frozen. Written out, autograd would make a tensor of the
 output's size for each product and for their sum; here each sum is taken by the matrix product that ends in it
-(``addmm``). For the backward pass the mathematics needs ``x`` (for the gradient of ``A``) and ``h = A x^T`` (for that
-of ``B``), so these two are kept, beside the weights, which are there anyway.
+(``addmm``). For the backward pass the
+mathematics needs ``x`` (for the gradient of ``A``) and ``h = x A^T`` (for that of ``B``), so these two are kept, beside
+the weights, which are there anyway.
 
-Tensors of (rank, tokens) lie that way round: a product with one short side is several times faster when the long side
-is contiguous (measured by ``python -m benchmarks layer``).
+How a product with one short side of length rank lies in memory decides its time, by up to a factor of three: hence the
+copies of small matrices (measured by ``python -m benchmarks layer``).
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class FrozenLinearPlusLoRA(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
         """``x`` (..., in), ``W`` (out, in), ``b`` (out) or None, ``A`` (rank, in), ``B`` (out, rank) -> (..., out)."""
         flat = x.reshape(-1, x.shape[-1])
-        h = A @ flat.T
+        h = flat @ A.T
         y = torch.nn.functional.linear(flat, W, b)
-        y.addmm_(h.T, B.T, alpha=scaling)
+        y.addmm_(h, B.T.contiguous(), alpha=scaling)
         ctx.save_for_backward(x, h, W, A, B)
         ctx.scaling = scaling
         return y.view(*x.shape[:-1], W.shape[0])
@@ -57,16 +58,19 @@ class FrozenLinearPlusLoRA(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """With ``G = scaling * B^T dy^T``: ``dA = G x``, ``dB^T = scaling * h dy``, ``dx = dy W + G^T A``."""
+        """With ``G = scaling * dy B``: ``dA = G^T x``, ``dB = scaling * dy^T h``, ``dx = dy W + G A``.
+
+        Thin matrices, (tokens, rank), are laid out as the products that read them go fastest; copying one is cheap.
+        """
         x, h, W, A, B = ctx.saved_tensors
         flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
         dx = dA = dB = None
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
-            G = (B.T.contiguous() @ dy.T).mul_(ctx.scaling)
+            G = (B.T.contiguous() @ dy.T).mul_(ctx.scaling).T.contiguous()
         if ctx.needs_input_grad[0]:
-            dx = (dy @ W).addmm_(G.T, A).view(x.shape)
+            dx = (dy @ W).addmm_(G, A).view(x.shape)
         if ctx.needs_input_grad[3]:
-            dA = G @ flat
+            dA = G.T @ flat
         if ctx.needs_input_grad[4]:
-            dB = (h @ dy).mul_(ctx.scaling).T
+            dB = (h.T.contiguous() @ dy).mul_(ctx.scaling).T
         return dx, None, None, dA, dB, None

@@ -219,6 +219,9 @@ def fine_tune(
                 if not os.path.samefile(checkpoint, best):
                     shutil.rmtree(checkpoint)
     losses = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+    evaluations = [entry for entry in history if "eval_accuracy" in entry]
+    # the returned model was evaluated already: the best epoch's where checkpoints are kept, else the last epoch's
+    kept = next((e for e in evaluations if best and best.endswith(f"-{e['step']}")), evaluations[-1])
     counts = trainable_report(model)
     return TrainingResult(
         method=method,
@@ -229,9 +232,13 @@ def fine_tune(
         learning_rate=rate,
         steps=tuple(step for step, _ in losses),
         losses=tuple(loss for _, loss in losses),
-        validation=_final(model, examples["validation"], tokenizer, profile),
-        test=_final(model, examples["test"], tokenizer, profile),
-        validation_accuracies=tuple(entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry),
+        validation={
+            "accuracy": kept["eval_accuracy"],
+            "loss": kept["eval_loss"],
+            "n": len(examples["validation"]),
+        },
+        test=evaluate(model, examples["test"], tokenizer, profile.eval_batch_size) | {"n": len(examples["test"])},
+        validation_accuracies=tuple(entry["eval_accuracy"] for entry in evaluations),
         seconds=seconds,
         peak_memory=memory.peak,
         memory_increase=memory.increase,
@@ -307,7 +314,7 @@ def _trainer(
         per_device_eval_batch_size=max(1, profile.eval_batch_size // devices),
         learning_rate=rate,
         weight_decay=0.01,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",  # one pass over the parameters, on the CPU as well
         lr_scheduler_type="linear",
         # an integer: transformers 4 takes a fraction as warmup_ratio, 5 as a float here
         warmup_steps=round(profile.warmup_fraction * total_steps),
@@ -493,10 +500,6 @@ def predict_logits(
     logits = torch.empty_like(in_order)
     logits[order] = in_order
     return logits
-
-
-def _final(model: nn.Module, examples: list, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> dict[str, float]:
-    return evaluate(model, examples, tokenizer, profile.eval_batch_size) | {"n": len(examples)}
 
 
 @torch.inference_mode()

@@ -14,10 +14,11 @@ from torch import nn
 
 from lora_ref import data, plots, vision
 from lora_ref.data import Images
-from lora_ref.inject import inject_lora, match_targets, trainable_report
+from lora_ref.inject import inject_lora, lora_disabled, match_targets, trainable_report
 from lora_ref.plots import describe
 from lora_ref.profiles import TINY
 from lora_ref.vision import BETTER, PUBLISHED, REPLAY_ONLY, SMALL_METHODS, Recipe, VitMethod, VitResult, WideMLP
+from lora_ref.vision.mnist import _seen_and_new
 
 QUICK = Recipe("quick", 5, 0.5, 2, 4, 0.05, 1e-3, 6, 8)
 
@@ -212,11 +213,11 @@ def test_one_digit_is_seeded(few):
 
 def test_the_base_sees_few_images_of_the_digit(blocks):
     train = blocks["train"]
-    old, new = vision._seen_and_new(train, 9, 5, 0)
+    old, new = _seen_and_new(train, 9, 5, 0)
     assert torch.bincount(old.labels).tolist() == [80] * 9 + [5]
     assert new.labels.tolist() == [9] * 75
     assert len(torch.cat([old.images, new.images]).unique(dim=0)) == 800
-    old, new = vision._seen_and_new(train, 9, None, 0)
+    old, new = _seen_and_new(train, 9, None, 0)
     assert (len(old.labels), len(new.labels)) == (800, 80)
 
 
@@ -422,7 +423,7 @@ def test_the_original_task_is_whole_where_the_head_was_not_trained(small_results
     for result in results:
         if result.method.kind == "lora" and not result.method.train_head:
             assert result.original == result.original_before
-            with vision.lora_disabled(result.model):
+            with lora_disabled(result.model):
                 assert torch.equal(vision.predict(result.model, images, prepare=vision.one_channel), before)
         assert len(result.losses) == 2 * 7
         assert result.before == results[0].before

@@ -411,11 +411,11 @@ def adapted_model(seed=0):
 
 
 sample = tokenised["validation"].select(range(min(300, len(tokenised["validation"]))))
-with after("4.4", "30 steps of your own training loop on the real model"):
+with after("4.4", "20 steps of your own training loop on the real model"):
     model = adapted_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     accuracy = [training.evaluate(model, sample, tokenizer)["accuracy"]]
-    losses = train(model, make_loader(tokenised["train"]), steps=30, lr=profile.learning_rates["lora"])
+    losses = train(model, make_loader(tokenised["train"]), steps=20, lr=profile.learning_rates["lora"])
     accuracy.append(training.evaluate(model, sample, tokenizer)["accuracy"])
     changed = sum(p.numel() for name, p in model.named_parameters() if not torch.equal(p, before[name]))
     print(f"changed: tensors with {changed:,} of {sum(p.numel() for p in before.values()):,} parameters")
