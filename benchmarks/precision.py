@@ -1,7 +1,7 @@
 """Matrix products of float32 in full precision and in what ``medium`` allows: time here, and accuracy over three seeds.
 
 What ``torch.set_float32_matmul_precision("medium")`` does is the processor's affair: where oneDNN has bfloat16 products
-that pay, operands are rounded to bfloat16; elsewhere nothing is rounded. So accuracy is measured a third time with every
+that pay, operands are rounded to bfloat16; elsewhere nothing is. So accuracy is measured a third time with every
 linear layer's operands rounded to bfloat16, forward and backward, which is the most that ``medium`` can cost anywhere.
 """
 
@@ -18,7 +18,7 @@ SHAPES = ((1024, 384, 384), (1024, 384, 1536), (1024, 1536, 384))  # tokens, in,
 
 
 def run() -> bool:
-    """Print times, errors and accuracies; True if ``medium``, at its worst, costs no accuracy beyond the seeds' noise."""
+    """Print times, errors and accuracies; True if ``medium``, at its worst, costs no accuracy beyond seeds' noise."""
     from lora_ref.profiles import choose
     from lora_ref.training import fine_tune
 
