@@ -117,3 +117,11 @@ def test_figures_can_be_written(tmp_path):
     for draw in (plots.loss_curves, plots.compare_methods):
         draw(results).savefig(tmp_path / "figure.png")
         assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_variations_are_said_to_learn_only_below_guessing():
+    falling, flat = [0.7, 0.5, 0.3, 0.2, 0.2, 0.2, 0.2], [0.7] * 7
+    both = plots.variations({"LoRA": falling, "DoRA": falling})
+    assert _title(both) == "All 2 learn: losses from 0.22 to 0.22 after 7 steps"
+    assert _title(plots.variations({"LoRA": falling, "LoRA+": flat})) == "Clearly below guessing after 7 steps: LoRA"
+    assert "LoRA+ 0.70" in plots.describe(plots.variations({"LoRA": falling, "LoRA+": flat}))

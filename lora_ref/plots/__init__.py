@@ -17,7 +17,7 @@ from lora_ref.plots.analysis import (
 )
 from lora_ref.plots.base import describe, wilson_interval
 from lora_ref.plots.layers import first_gradients, learned_updates, rank_and_spectrum, step_sizes
-from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules
+from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "spectra",
     "step_sizes",
     "target_ablation",
+    "variations",
     "vit_figure",
     "wilson_interval",
 ]

@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lora_ref.plots.base import (
+    BLUE,
+    GREEN,
     GREY,
     INK,
+    ORANGE,
+    PURPLE,
     STYLES,
+    VERMILION,
     end_labels,
     first_upper,
     new_figure,
@@ -96,6 +101,33 @@ def own_loop(losses: Sequence[float], batch_size: int) -> Figure:
     finding = f"In {len(losses)} steps the loss {word} from {start:.2f} to {trend[-1]:.2f}"
     set_title(figure, finding, "Numbers in the title: means of the first and of the last five steps.")
     figure.lora_alt = f"Line plot of training loss over {len(losses)} steps. {finding}; guessing would be 0.69."
+    return figure
+
+
+def variations(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """Losses of several variations of one training on the same batches; the first is the plain one."""
+    figure, (ax,) = new_figure(1, (7.2, 4.0))
+    markers = ("o", "s", "^", "D", "v")
+    trends = {name: smooth(losses) for name, losses in curves.items()}
+    for (name, trend), colour, marker in zip(
+        trends.items(), (BLUE, ORANGE, GREEN, VERMILION, PURPLE), markers, strict=False
+    ):
+        ax.plot(trend, color=colour, marker=marker, markevery=0.1, markersize=5, linewidth=2, label=name)
+    ax.axhline(math.log(2), color=GREY, linewidth=1, linestyle=":", label="guessing, 0.69")
+    ax.set_xlabel("step")
+    ax.set_ylabel("cross-entropy (nats a sentence)")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, ncols=2)
+    steps = max(len(trend) for trend in trends.values())
+    ends = ", ".join(f"{name} {trend[-1]:.2f}" for name, trend in trends.items())
+    learned = [name for name, trend in trends.items() if trend[-1] < math.log(2) - 0.05]
+    if len(learned) == len(trends):
+        last = [trend[-1] for trend in trends.values()]
+        finding = f"All {len(trends)} learn: losses from {min(last):.2f} to {max(last):.2f} after {steps} steps"
+    else:
+        finding = f"Clearly below guessing after {steps} steps: {', '.join(learned) or 'none'}"
+    set_title(figure, finding, "Means over five steps; the same batches in the same order. One seed.")
+    figure.lora_alt = f"Line plot of training losses. Ends: {ends}. {finding}."
     return figure
 
 

@@ -751,7 +751,7 @@ if digits is not None:
     figure = plots.one_digit_figure(better)
     display(figure)
     print(describe(figure))
-    display(vision.table([published, better, control]).drop(columns="seconds").set_index("recipe").T)
+    display(vision.table([published, better, control]).drop(columns="seconds").astype(object).set_index("recipe").T)
 
 # %% [markdown]
 # LoRA limits how the weights may change, not what the model may forget: that is up to the training data. One seed shows the way;

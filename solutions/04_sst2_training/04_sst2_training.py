@@ -57,13 +57,15 @@ import torch
 import torch.nn.functional as F
 from IPython.display import display
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lora_ref import adapters, data, models, plots, profiles, training
 from lora_ref.checks import check
 from lora_ref.checks.gaps import after
-from lora_ref.inject import inject_lora
+from lora_ref.inject import freeze, inject_lora, match_targets
 from lora_ref.plots import describe
 
 datasets.disable_progress_bars()
@@ -456,6 +458,52 @@ with after("4.4", "what a model learns from random labels"):
 # norm at 1, step of AdamW, step of the schedule, log; after each epoch it calls `evaluate()`, which runs the model over the validation split
 # without gradients and hands all logits to `compute_metrics`.
 #
+# Is it really your loop? Give both the same model, the same batches in the same order, and the same optimiser at a constant learning
+# rate without clipping. **Predict**: to how many digits do the losses agree?
+
+# %%
+with after("4.4", "your loop beside the Trainer, loss by loss"):
+    small = profiles.get("tiny")  # no dropout in it, so nothing is left to chance
+    rows, words = data.reviews(small)["train"].select(range(64)), models.tokenizer(small)
+    tokens = rows.map(data.tokenize, batched=True, fn_kwargs={"tokenizer": words}, remove_columns="sentence")
+    loader = DataLoader(list(tokens), 8, collate_fn=lambda examples: data.collate(examples, words))
+
+    class SameBatches(Trainer):
+        """The Trainer with batches of ours in place of its own shuffled ones."""
+
+        def get_train_dataloader(self):
+            return loader
+
+    def small_lora():
+        torch.manual_seed(0)
+        return inject_lora(models.base_model(small), training.ENCODER_LINEARS, rank=8, alpha=16)
+
+    twin = small_lora()
+    arguments = TrainingArguments(
+        output_dir=tempfile.mkdtemp(prefix="lora-course-"),
+        max_steps=16,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+    )
+    optimizer = torch.optim.AdamW([p for p in twin.parameters() if p.requires_grad], lr=1e-2)
+    trainer = SameBatches(model=twin, args=arguments, train_dataset=list(tokens), optimizers=(optimizer, None))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    mine = train(small_lora(), loader, steps=16, lr=1e-2)
+    gap = max(abs(a - b) for a, b in zip(mine, theirs, strict=True))
+    print(f"losses of 16 steps, {mine[0]:.4f} to {mine[-1]:.4f}; largest difference {gap:.1g}")
+
+# %% [markdown]
+# Nothing is hidden in it. Besides, the Trainer shuffles; asked to, it puts sentences of like length into one batch, which spares most of the padding
+# that was left; and it clips, schedules and logs.
+#
 # `training.fine_tune` sets it up in the same way three times; what differs is which parameters train, and the learning rate.
 #
 # **Predict** the order of the three accuracies, and that of the three times.
@@ -588,6 +636,43 @@ for name, model in (("with its head", with_head), ("with a new head", without_he
 # %% [markdown]
 # The head was trained with LoRA, and it is the only part that knows which class is which. Whatever trained belongs into the file.
 #
+# ### In a fresh process
+#
+# A reload inside the same notebook proves little: an object may have survived. **Predict**: a new Python process gets the file's path and
+# nothing else. Do its logits agree?
+
+# %%
+program = """
+import sys
+import numpy as np
+from lora_ref import adapters, data, models, profiles, training
+from lora_ref.inject import inject_lora
+
+profile = profiles.get(sys.argv[1])
+model = inject_lora(models.base_model(profile, seed=9), training.ENCODER_LINEARS, rank=8, alpha=16)
+adapters.load_adapter(model, sys.argv[2])
+rows = data.reviews(profile, seed=0)["validation"].select(range(50))
+np.save(sys.argv[3], training.predict_logits(model, rows, models.tokenizer(profile)).numpy())
+"""
+if profile.name == "tiny":
+    print("left out on the tiny profile: a process takes longer to start than all the rest of this section")
+else:
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        profile.name,
+        str(folder / "whole.safetensors"),
+        str(folder / "logits.npy"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    subprocess.run(command, check=True, env=environment)
+    here = training.predict_logits(trained.cpu(), tokenised["validation"].select(range(50)), tokenizer)
+    there = torch.from_numpy(np.load(folder / "logits.npy"))
+    trained.to(device)
+    print(f"50 sentences, logits of two processes: largest difference {(here - there).abs().max().item():.1g}")
+
+# %% [markdown]
 # ## 4.6 Are these two evaluations the same?
 #
 # A reloaded model should evaluate as the trained one did. A published notebook compares the two dicts with `==` and raises an error
@@ -701,6 +786,145 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # ### END MARK SCHEME
 
 # %% [markdown]
+# ## Stretch: five variations
+#
+# No points. Each changes one thing about LoRA; all are a few lines. They run on the `tiny` model so that you can play with them; its sentences are
+# made up, so the figure shows that each one trains, and not which is best. Set `STRETCH = "laptop"` for real sentences (a minute).
+#
+# - **rsLoRA** divides by the square root of the rank (arXiv:2312.03732): of use at high ranks.
+# - **LoRA+** gives `B` a higher learning rate than `A`, 16 times here (arXiv:2402.12354).
+# - **DoRA** splits a weight into lengths and directions; LoRA changes the directions, the lengths train themselves (arXiv:2402.09353).
+# - **In the manner of QLoRA** (arXiv:2305.14314): the frozen weights are kept in 4 bits each and unpacked where they are used. LoRA's matrices stay in
+#   float32.
+#
+# The last two are weight parametrizations, as in stage 2. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
+
+
+# %%
+class DoRA(nn.Module):
+    """W -> a trained length for each row of W + scaling B A, whose own length counts for nothing."""
+
+    def __init__(self, W, rank, alpha):
+        super().__init__()
+        self.lora_A = nn.Parameter(torch.randn(rank, W.shape[1]) / math.sqrt(W.shape[1]))
+        self.lora_B = nn.Parameter(torch.zeros(W.shape[0], rank))
+        self.lora_length = nn.Parameter(W.detach().norm(dim=1, keepdim=True))
+        self.scaling = alpha / rank
+
+    def forward(self, W):
+        turned = W + self.scaling * (self.lora_B @ self.lora_A)
+        return self.lora_length * turned / turned.norm(dim=1, keepdim=True).detach()  # section 4.3: a constant
+
+
+class FourBit(nn.Module):
+    """A weight kept as 4-bit codes, two in a byte, with one float32 scale for each block of 32."""
+
+    levels = torch.distributions.Normal(0, 1).icdf(torch.linspace(0.02, 0.98, 16))  # weights are roughly normal
+    levels = levels / levels.max()
+
+    def right_inverse(self, W):
+        self.shape = W.shape
+        blocks = W.reshape(-1, 32)
+        scales = blocks.abs().amax(1, keepdim=True)
+        codes = ((blocks / scales)[..., None] - self.levels).abs().argmin(-1).to(torch.uint8)
+        return codes[:, ::2] * 16 + codes[:, 1::2], scales
+
+    def forward(self, packed, scales):
+        codes = torch.stack([packed // 16, packed % 16], -1).flatten(1).long()
+        return (self.levels.to(scales.device)[codes] * scales).reshape(self.shape)
+
+
+STRETCH = "tiny"
+small = profiles.get(STRETCH)
+rows, words = data.reviews(small, seed=0), models.tokenizer(small)
+tokens = rows["train"].map(data.tokenize, batched=True, fn_kwargs={"tokenizer": words}, remove_columns="sentence")
+loader = DataLoader(list(tokens)[:480], 16, collate_fn=lambda examples: data.collate(examples, words))
+
+
+def variation(name):
+    """A model that trains in this way, and its optimiser's parameter groups."""
+    torch.manual_seed(0)
+    rate = small.learning_rates["lora"] / 4  # low enough for all five
+    model = freeze(models.base_model(small))
+    layers = [model.get_submodule(layer) for layer in match_targets(model, training.ENCODER_LINEARS)]
+    if name == "DoRA":
+        for layer in layers:
+            register_parametrization(layer, "weight", DoRA(layer.weight, 8, 16))
+        model.classifier.requires_grad_(True)
+    else:
+        if name == "4-bit base":
+            weights = [layer.weight.detach().clone() for layer in layers]
+            for layer in layers:
+                register_parametrization(layer, "weight", FourBit())
+            error = math.sqrt(
+                sum((layer.weight - W).square().sum() for layer, W in zip(layers, weights, strict=True))
+                / sum(W.square().sum() for W in weights)
+            )
+            kept = sum(p.nbytes for layer in layers for p in layer.parametrizations.weight.parameters())
+            print(f"4-bit base: {kept / sum(W.nbytes for W in weights):.0%} of the bytes, error {error:.1%}")
+        inject_lora(model, training.ENCODER_LINEARS, rank=8, alpha=16, rslora=name == "rsLoRA")
+    trainable = {key: p for key, p in model.named_parameters() if p.requires_grad}
+    rate_A, rate_B = (rate / 4, 4 * rate) if name == "LoRA+" else (rate, rate)
+    return model, [
+        {"params": [p for key, p in trainable.items() if "lora_B" not in key], "lr": rate_A},
+        {"params": [p for key, p in trainable.items() if "lora_B" in key], "lr": rate_B},
+    ]
+
+
+curves = {}
+for name in ("LoRA", "rsLoRA", "LoRA+", "DoRA", "4-bit base"):
+    model, groups = variation(name)
+    optimizer = torch.optim.AdamW(groups)
+    model.train()
+    curves[name] = []
+    for batch in [*loader] * (8 if STRETCH == "tiny" else 1):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curves[name].append(loss.item())
+figure = plots.variations(curves)
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# One weight in 4 bits is off by about a tenth, and the model trains all the same: LoRA learns around the rounding. What QLoRA adds to this cell is
+# kernels that unpack fast, and scales that are quantised once more.
+#
+# **Your own e-mails.** Two folders of `.eml` files, `0/` and `1/`, make a classifier: set `MAIL`.
+
+# %%
+import email
+import email.policy
+
+MAIL = None  # Path("my_mails"), with my_mails/0/*.eml and my_mails/1/*.eml
+
+
+def mail_rows(folder):
+    """Rows with `sentence` and `label`, in random order: the subject and the first words of each mail."""
+    rows = []
+    for label in (0, 1):
+        for file in sorted(Path(folder, str(label)).glob("*.eml")):
+            mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+            body = mail.get_body(("plain",))
+            text = f"{mail['subject'] or ''}. {body.get_content() if body else ''}"
+            rows.append({"sentence": " ".join(text.split()[:80]), "label": label})
+    return [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
+
+
+if MAIL is None:
+    print("MAIL is None: nothing to train on")
+else:
+    rows = mail_rows(MAIL)
+    fifth = len(rows) // 5
+    splits = {"test": rows[:fifth], "validation": rows[fifth : 2 * fifth], "train": rows[2 * fifth :]}
+    mails = training.fine_tune("lora", profile, data=splits, tokenizer=tokenizer, seed=0)
+    share = np.mean([row["label"] for row in splits["test"]])
+    print(
+        f"accuracy {mails.test['accuracy']:.3f} on {fifth} mails; always guessing the larger class: {max(share, 1 - share):.3f}"
+    )
+
+# %% [markdown]
 # ## Before you go on
 #
 # Answer in your head; each has its answer in a cell above.
@@ -710,5 +934,5 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # 3. Somebody sends you an adapter of 1.3 MB without `classifier` in it. What do you ask?
 # 4. Two runs differ by 0.01 in accuracy on 1,000 sentences. What does the figure's interval say about that?
 #
-# **What next.** Stage 5 asks what was learned: ranks, layers, spectra, and several adapters on one base. To stretch: train the same adapter on your own
-# e-mails, sorted into two folders; `reviews` needs only a `sentence` and a `label`.
+# **What next.** Stage 5 asks what was learned: ranks, layers, spectra, and several adapters on one base. The variations above
+# are good first projects: measure one of them on the laptop profile over three seeds.
