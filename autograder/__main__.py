@@ -11,6 +11,7 @@ COMMANDS = {
     "build": "make the notebooks from the masters",
     "check": "judge one file and print the points",
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
+    "messages": "write the table of what is said about each mistake in the bank",
     "release": "make the students' bundle",
 }
 

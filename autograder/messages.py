@@ -1,0 +1,73 @@
+"""``python -m autograder messages``: what a reader is told about every mistake in the bank, as a table.
+
+A message teaches if somebody who sees nothing else can mend the mistake; the table is there to be read with that in
+mind. A test holds it to what the checks say now.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+from pathlib import Path
+
+from autograder.bank import Mutant, mutants
+from autograder.build import write_whole
+from autograder.contract import STAGES
+from autograder.evaluation import evaluate_exercise
+from lora_ref.checks import visible_checks
+from lora_ref.checks.verdicts import messages, run_check
+
+TABLE = Path(__file__).parent / "bank" / "MESSAGES.md"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the table is stale")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the table; with ``--check``, exit status 1 if it is not what the checks say."""
+    text = table()
+    fresh = TABLE.exists() and TABLE.read_text(encoding="utf-8") == text
+    if args.check:
+        print(f"{TABLE.name} is {'fresh' if fresh else 'stale: run `python -m autograder messages`'}")
+        return int(not fresh)
+    write_whole(TABLE, text.encode())
+    print(f"wrote {TABLE.name}: {sum(len(mutants(stage)) for stage in STAGES)} mistakes")
+    return 0
+
+
+def table() -> str:
+    """The table of all stages, in Markdown."""
+    parts = [
+        "# What is said about each mistake",
+        "Made by `python -m autograder messages`. *Hidden* marks mistakes that the visible checks let pass: the message "
+        "is then the hidden check's, which a student reads in the feedback.",
+    ]
+    for stage in STAGES:
+        rows = [row(stage, mutant) for mutant in mutants(stage)]
+        parts.append("\n".join([f"## {stage}", "", "| mistake | what a reader sees |", "|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def row(stage: str, mutant: Mutant) -> str:
+    """One mistake: its name and what it is, and the messages about it."""
+    seen, hidden = told(stage, mutant)
+    text = seen or f"*Hidden.* {hidden}"
+    cell = text.replace("|", "\\|").replace("\n", "<br>")
+    return f"| `{mutant.id}`<br>{mutant.what} | {cell} |"
+
+
+def told(stage: str, mutant: Mutant) -> tuple[str, str]:
+    """Messages of the exercise's visible checks about a mistake ("" if they all pass), and of its hidden ones."""
+    with contextlib.redirect_stdout(io.StringIO()):  # a set-up cell greets
+        answer = mutant.answer(stage)
+        verdicts = [run_check(check, answer.namespace) for check in visible_checks(mutant.exercise)]
+        hidden = evaluate_exercise(mutant.exercise, answer.namespace, seed=0)
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    return lines(messages(failed)), lines(hidden.message.splitlines()[1:])
+
+
+def lines(parts: list[str]) -> str:
+    """Messages without their indentation, one below the other."""
+    return "\n".join(line.strip() for part in parts for line in part.splitlines())
