@@ -41,18 +41,17 @@ def table() -> str:
     """The table of all stages, in Markdown."""
     parts = [
         "# What is said about each mistake",
-        "Made by `python -m autograder messages`. *Hidden* marks mistakes that the visible checks let pass: the message "
-        "is then the hidden check's, which a student reads in the feedback.",
+        "Made by `python -m autograder messages`. *Hidden* marks mistakes that the visible checks let pass: the "
+        "message is then the hidden check's, which a student reads in the feedback.",
     ]
     for stage in STAGES:
-        rows = [row(stage, mutant) for mutant in mutants(stage)]
+        rows = [row(mutant, *told(stage, mutant)) for mutant in mutants(stage)]
         parts.append("\n".join([f"## {stage}", "", "| mistake | what a reader sees |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
-def row(stage: str, mutant: Mutant) -> str:
-    """One mistake: its name and what it is, and the messages about it."""
-    seen, hidden = told(stage, mutant)
+def row(mutant: Mutant, seen: str, hidden: str) -> str:
+    """One mistake: its name and what it is, and what `told` says about it."""
     text = seen or f"*Hidden.* {hidden}"
     cell = text.replace("|", "\\|").replace("\n", "<br>")
     return f"| `{mutant.id}`<br>{mutant.what} | {cell} |"
