@@ -1,7 +1,7 @@
 """Stage 01, rank and what it costs: hidden checks.
 
-Probes and judges are the visible checks', with drawn inputs: every behaviour of the contract is visible to students, the
-matrices and numbers that decide are not.
+Probes and judges are the visible checks', with drawn inputs: students see every behaviour that is checked, but not the
+matrices and numbers that decide.
 """
 
 from __future__ import annotations

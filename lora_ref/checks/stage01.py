@@ -70,7 +70,7 @@ def matrix(value: Any) -> dict:
 
 
 def tensor(values: np.ndarray, dtype: str = "float64", transposed: bool = False) -> torch.Tensor:
-    """The inputs' matrix as a tensor; ``transposed`` gives the same values in a memory layout that is not contiguous."""
+    """The inputs' matrix as a tensor; ``transposed`` gives the same values in memory that is not contiguous."""
     if transposed:
         return torch.tensor(values.T.copy(), dtype=getattr(torch, dtype)).T
     return torch.tensor(values, dtype=getattr(torch, dtype))
@@ -303,7 +303,10 @@ _NO_TOLERANCE = (
 )
 _COUNT = "count the singular values above rtol times the largest"
 _RELATIVE = "the tolerance is relative: compare with rtol times the largest singular value, not with a fixed number"
-_RTOL = "rtol is not used as given: count singular values > rtol * the largest (0.0 is a tolerance too: `rtol or ...` drops it)"
+_RTOL = (
+    "rtol is not used as given: count the singular values > rtol * the largest (0.0 is a tolerance too, and "
+    "`rtol or ...` drops it)"
+)
 _DEFAULT = "by default rtol is max(M.shape) times the machine epsilon of M's own dtype, torch.finfo(M.dtype).eps"
 
 
@@ -579,27 +582,31 @@ def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
         fault = factors_fault(one, result, call)
         if fault:
             return fault
-        B, A = np.shape(result["B"]), np.shape(result["A"])
-        if B == (rows, r) and A == (r, columns):
+        shapes = np.shape(result["B"]), np.shape(result["A"])
+        if shapes == ((rows, r), (r, columns)):
             continue
-        if B == (r, columns) and A == (rows, r):
+        if shapes == ((r, columns), (rows, r)):
             likely = "the two are returned in the wrong order: B first, then A"
-        elif B == (columns, r) and A == (r, rows):
+        elif shapes == ((columns, r), (r, rows)):
             likely = "rows and columns are swapped: M is (out, in), so B has out rows and A has in columns"
-        elif B == (r, rows) and A == (columns, r):
+        elif shapes == ((r, rows), (columns, r)):
             likely = "both are transposed"
-        elif B[1] == A[0] and B[1] < r:
+        elif shapes[0][1] == shapes[1][0] < r:
             likely = "with r above min(shape) the factors still have r columns and rows: fill up with zeros"
-        elif B[1] == A[0]:
+        elif shapes[0][1] == shapes[1][0]:
             likely = "the inner size is r: cut U, S and Vh to their first r"
         else:
             likely = "write B (out, r) and A (r, in) on paper first"
-        return Fault(f"{call}: shapes {B} and {A}, expected {(rows, r)} and {(r, columns)}", likely, "section 1.3")
+        return Fault(
+            f"{call}: shapes {shapes[0]} and {shapes[1]}, expected {(rows, r)} and {(r, columns)}",
+            likely,
+            "section 1.3",
+        )
     return None
 
 
 def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
-    """The product is the closest matrix of rank r; which factor comes first, and which way round, is the shapes' check."""
+    """The product is the closest matrix of rank r; the order of the factors is the shapes' check."""
     for one, result in zip(inputs["cases"], seen["factors"], strict=True):
         M, r, call = one["M"], one["r"], factor_call(one)
         fault = factors_fault(one, result, call)
