@@ -219,8 +219,8 @@ def memory_check(frame: pd.DataFrame) -> Figure:
     first, last = frame.iloc[0], frame.iloc[-1]
     shrunk = (first["gradients"] + first["optimizer"]) / (last["gradients"] + last["optimizer"])
     finding = (
-        f"The formula agrees with real AdamW steps {gap}. From {first['method']} to {last['method']} gradients and states "
-        f"shrink to 1/{shrunk:.0f}, activations to {last['activations'] / first['activations']:.0%}"
+        f"The formula agrees with real AdamW steps {gap}. From {first['method']} to {last['method']} gradients and "
+        f"states shrink to 1/{shrunk:.0f}, activations to {last['activations'] / first['activations']:.0%}"
     )
     set_title(
         figure, finding, "White bars: the formula. Coloured: tensors in memory after the steps; then activations."

@@ -48,7 +48,6 @@ elif importlib.util.find_spec("lora_ref") is None:
     importlib.invalidate_caches()
 
 import ipywidgets
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
@@ -101,8 +100,8 @@ for name, M in examples.items():
 # it?</details>
 # <details><summary>Hint 2: the shapes</summary>M: (m, n) → singular values: (min(m, n),), largest first → that many truth values → one
 # int.</details>
-# <details><summary>Hint 3: almost the code</summary><code>S = torch.linalg.svdvals(M)</code>; if <code>rtol is None</code>:
-# <code>max(M.shape) * torch.finfo(M.dtype).eps</code>; count <code>S &gt; rtol * S.max()</code>, as an int.</details>
+# <details><summary>Hint 3: almost the code</summary><code>values = torch.linalg.svdvals(M)</code>; if <code>rtol is None</code>:
+# <code>max(M.shape) * torch.finfo(M.dtype).eps</code>; count the values &gt; rtol times the largest, as an int.</details>
 
 
 # %% solution="rank"
@@ -117,10 +116,10 @@ def matrix_rank(M, rtol=None):
         An int; 0 for a zero matrix.
     """
     ### BEGIN SOLUTION 1.1
-    S = torch.linalg.svdvals(M)
+    values = torch.linalg.svdvals(M)
     if rtol is None:
         rtol = max(M.shape) * torch.finfo(M.dtype).eps
-    return int((S > rtol * S.max()).sum())
+    return int((values > rtol * values.max()).sum())
     ### END SOLUTION
 
 
