@@ -180,6 +180,7 @@ def memory_check(frame: pd.DataFrame) -> Figure:
         frame: the columns ``method``, ``predicted`` (bytes), and measured bytes: ``weights``, ``gradients``,
             ``optimizer`` and ``activations``, which the prediction leaves out.
     """
+    unit = 1e6 if frame["predicted"].min() >= 1e6 else 1e3
     figure, (ax,) = new_figure(1, (9.2, 1.9 + 0.95 * len(frame)))
     parts = (
         ("weights", GREY, "", "weights"),
@@ -190,26 +191,26 @@ def memory_check(frame: pd.DataFrame) -> Figure:
     names, ticks = [], []
     for place, row in enumerate(frame.itertuples()):
         top, low = 2.4 * place, 2.4 * place + 0.9
-        ax.barh(top, row.predicted / 1e6, height=0.75, facecolor="white", edgecolor=INK, linewidth=1.4)
-        ax.annotate(f" {row.predicted / 1e6:,.1f}", (row.predicted / 1e6, top), va="center", color=INK)
+        ax.barh(top, row.predicted / unit, height=0.75, facecolor="white", edgecolor=INK, linewidth=1.4)
+        ax.annotate(f" {row.predicted / unit:,.1f}", (row.predicted / unit, top), va="center", color=INK)
         start = 0.0
         for name, colour, hatch, label in parts:
-            size = getattr(row, name) / 1e6
+            size = getattr(row, name) / unit
             ax.barh(
                 low, size, left=start, height=0.75, color=colour, hatch=hatch, edgecolor="white", linewidth=0,
                 label=label if not place else None,
             )  # fmt: skip
             start += size
-        kept = start - row.activations / 1e6
-        ax.annotate(f" {kept:,.1f} + {row.activations / 1e6:,.1f}", (start, low), va="center", color=INK)
+        kept = start - row.activations / unit
+        ax.annotate(f" {kept:,.1f} + {row.activations / unit:,.1f}", (start, low), va="center", color=INK)
         names += [f"{row.method}, predicted", f"{row.method}, measured"]
         ticks += [top, low]
     ax.set_yticks(ticks, names)
     ax.invert_yaxis()
     ax.set_xlim(
-        0, 1.2 * max(frame["predicted"].max(), frame.drop(columns=["method", "predicted"]).sum(axis=1).max()) / 1e6
+        0, 1.2 * max(frame["predicted"].max(), frame.drop(columns=["method", "predicted"]).sum(axis=1).max()) / unit
     )
-    ax.set_xlabel("MB (10^6 bytes)")
+    ax.set_xlabel("MB (10^6 bytes)" if unit == 1e6 else "kB (10^3 bytes)")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.grid(visible=False, axis="y")
     ax.legend(frameon=False, fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.16))
@@ -226,9 +227,9 @@ def memory_check(frame: pd.DataFrame) -> Figure:
         figure, finding, "White bars: the formula. Coloured: tensors in memory after the steps; then activations."
     )
     told = "; ".join(
-        f"{row.method}: predicted {row.predicted / 1e6:,.1f}, measured {m / 1e6:,.1f}, "
-        f"activations {row.activations / 1e6:,.1f}"
+        f"{row.method}: predicted {row.predicted / unit:,.1f}, measured {m / unit:,.1f}, "
+        f"activations {row.activations / unit:,.1f}"
         for row, m in zip(frame.itertuples(), measured, strict=True)
     )
-    figure.lora_alt = f"Bars of MB kept in training. {told}. {finding}."
+    figure.lora_alt = f"Bars of {'MB' if unit == 1e6 else 'kB'} kept in training. {told}. {finding}."
     return figure

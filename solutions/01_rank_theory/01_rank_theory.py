@@ -87,10 +87,10 @@ for name, M in examples.items():
 
 # %% [markdown]
 # A **singular value** says how much the matrix stretches one direction; zero means that the direction is lost. The rank is the
-# number of singular values above zero: 2, 3, 1, 0. But look at the third matrix: do you see the zeros?
+# number of singular values above zero: 2, 3, 1, 0. But look at the third matrix: is its second value zero?
 #
-# Rounding leaves something like 1e-8 of the largest value where a zero should be. So the count is of those **above a tolerance**,
-# which is relative: `rtol` times the largest.
+# Rounding may leave a speck where a zero should be, about 1e-7 of the largest value in float32. So the count is of those **above a
+# tolerance**, which is relative: `rtol` times the largest.
 #
 # > **Exercise 1.1** · 2 points · difficulty 1 of 3 · 10 minutes · PyTorch docs, `torch.linalg.svdvals`
 # >
@@ -425,7 +425,7 @@ with after("1.4", "the rank at which LoRA stops saving"):
 table = costs.layer_table(ranks=(4, 8, 16, 32, 64))
 reduction = table.pivot(index="layer", columns="rank", values="reduction").loc[list(dict.fromkeys(table["layer"]))]
 print("parameters of the layer (with its bias) / parameters of the update")
-display(reduction.round(1))
+display(reduction.map("{:.1f}".format))
 
 # %%
 figure = plots.layer_costs(table)
