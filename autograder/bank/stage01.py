@@ -81,6 +81,20 @@ MUTANTS = [
     ),
     Mutant("1.1/rtol-ignored", "rtol is never used", _IF_NONE, _DEFAULT, "rtol is not used"),
     Mutant(
+        "1.1/of-the-norm",
+        "relative to the Frobenius norm",
+        _COUNT,
+        "return int((values > rtol * values.norm()).sum())",
+        "rtol * the largest",
+    ),
+    Mutant(
+        "1.1/of-the-mean",
+        "relative to the mean",
+        _COUNT,
+        "return int((values > rtol * values.mean()).sum())",
+        "rtol * the largest",
+    ),
+    Mutant(
         "1.1/tensor",
         "a tensor is returned",
         _COUNT,
@@ -164,6 +178,21 @@ MUTANTS = [
         _BEST,
         "Q = torch.linalg.qr(torch.randn(len(M), k, dtype=M.dtype)).Q\n    return Q @ (Q.T @ M)",
         "lies",
+    ),
+    Mutant(
+        "1.2/centred",
+        "the columns' means are taken out first",
+        f"{_SVD}\n    {_BEST}",
+        f"{_WHOLE}mean = M.mean(0)\n    U, S, Vh = torch.linalg.svd(M - mean, full_matrices=False)\n"
+        "    return mean + (U[:, :k] * S[:k]) @ Vh[:k]",
+        "as PCA does",
+    ),
+    Mutant(
+        "1.2/sketch",
+        "a randomised SVD, which is close to the closest",
+        f"{_SVD}\n    {_BEST}",
+        f"{_WHOLE}U, S, V = torch.svd_lowrank(M, q=k, niter=1)\n    return (U * S) @ V.T",
+        "the closest one",
     ),
     Mutant("1.2/no-check", "a negative k is left to the slice", _NEGATIVE, "", "check for k < 0 is missing"),
     Mutant("1.2/assert", "an assert in place of the error", _NEGATIVE, "assert k >= 0\n    ", "AssertionError"),

@@ -231,9 +231,19 @@ def draw_rtol(rng: np.random.Generator) -> Inputs:
     M = with_values(rng, large, small, values)
     seen = f"singular values {', '.join(f'{v:.3g}' for v in values)}"
     tiny = on_diagonal(3, 5, [largest, 1.0, largest * 1e-9])
+    # one value far from the others: the largest is not the norm, the sum or the mean
+    alike = [largest * np.array([1.0] + [share] * (small - 1)) for share in (0.7, 0.3)]
     return {
         "cases": [
             *(case(f"{seen}; rtol={rtol:g}", M, rtol) for rtol in (0.7, 0.2, 0.03, 1e-3, 1e-6)),
+            *(
+                case(
+                    f"singular values {v[0]:.3g} and {small - 1} times {v[1]:.3g}; rtol=0.5",
+                    with_values(rng, small, large, v),
+                    0.5,
+                )
+                for v in alike
+            ),
             case("a diagonal of three numbers above zero, float32; rtol=0.0", tiny, 0.0, "float32"),
         ]
     }
@@ -408,6 +418,9 @@ def best_mistakes(M: np.ndarray, k: int) -> dict[str, np.ndarray]:
         "the first k columns are kept; their rank is right, but another matrix is closer": columns,
         "the top left corner is kept, not the leading directions": block,
         "the k largest entries are kept; few entries are not low rank": entries,
+        "the columns are centred first, as PCA does; the closest matrix to M itself is asked for": (
+            M.mean(0) + truncated(M - M.mean(0), k)
+        ),
     }
     if M.shape[0] == M.shape[1]:
         mistakes["torch.linalg.svd returns V transposed already: multiply by Vh, not by Vh.T"] = (
@@ -861,6 +874,7 @@ def judge_memory_type(inputs: Inputs, seen: Observation) -> Fault | None:
 
 # --- visible checks -------------------------------------------------------------------------------------------------
 
+EXAMPLE_RANKS = "four small matrices have the ranks 2, 3, 1 and 0"
 RANK = "the rank is the number of singular values above rounding"
 ZERO = "a zero matrix has rank 0"
 SCALE = "a matrix times a number has the same rank, however small the number"
@@ -883,7 +897,7 @@ PART = "only trainable parameters have a gradient and optimiser states"
 OPTIONS = "bytes_per_param and optimizer_states count"
 
 VISIBLE = [
-    Check("1.1/examples", RANK, probe_ranks, judge_ranks(_COUNT), lambda rng: {"cases": list(EXAMPLES)}),
+    Check("1.1/examples", EXAMPLE_RANKS, probe_ranks, judge_ranks(_COUNT), lambda rng: {"cases": list(EXAMPLES)}),
     Check("1.1/products", RANK, probe_ranks, judge_ranks(_COUNT), fixed(1, draw_products)),
     Check("1.1/scale", SCALE, probe_ranks, judge_ranks(_RELATIVE), fixed(2, draw_scaled)),
     Check("1.1/rtol", RTOL, probe_ranks, judge_ranks(_RTOL), fixed(3, draw_rtol)),

@@ -25,14 +25,17 @@ _LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."))
 def picture_parts(height: int = 120, width: int = 160) -> dict[str, np.ndarray]:
     """What the course's picture is made of: matrices of brightness from 0 to 1, drawn by formula."""
     y, x = np.mgrid[0:height, 0:width] / height  # x runs to width / height
-    sky = 0.55 + 0.35 * (1 - y)
-    fence = ((y > 0.80) & (y < 0.93)) * (np.floor(24 * x) % 2 == 0)
-    windows = (
-        ((x - 0.46) % 0.14 < 0.08) & (x > 0.46) & (x < 0.83) & ((y - 0.52) % 0.13 < 0.08) & (y > 0.52) & (y < 0.74)
-    )
-    roof = (y > 0.22 + 0.9 * np.abs(x - 0.64)) & (y < 0.48)
-    sun = (x - 1.12) ** 2 + (y - 0.22) ** 2 < 0.13**2
-    return {name: part.astype(float) for name, part in locals().items() if name not in ("height", "width", "x", "y")}
+    return {
+        "sky": 0.55 + 0.35 * (1 - y),
+        "fence": 1.0 * (((y > 0.80) & (y < 0.93)) * (np.floor(24 * x) % 2 == 0)),
+        "windows": 1.0 * (_stripes(x, 0.46, 0.83, 0.14) & _stripes(y, 0.52, 0.74, 0.13)),
+        "roof": 1.0 * ((y > 0.22 + 0.9 * np.abs(x - 0.64)) & (y < 0.48)),
+        "sun": 1.0 * ((x - 1.12) ** 2 + (y - 0.22) ** 2 < 0.13**2),
+    }
+
+
+def _stripes(place: np.ndarray, start: float, end: float, period: float) -> np.ndarray:
+    return (place > start) & (place < end) & ((place - start) % period < 0.08)
 
 
 def picture(height: int = 120, width: int = 160) -> np.ndarray:
@@ -148,9 +151,13 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(tail), [str(k) for k in tail])
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    low = min(min(by_k.values()) for by_k in errors.values())
+    ticks = [tick for tick in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if tick > 0.6 * low]
+    ax.set_yticks(ticks, [f"{tick:.1%}" if tick < 0.01 else f"{tick:.0%}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set_ylim(0.7 * low, 1.3)
     ax.set_xlabel("rank k")
-    ax.set_ylabel("distance / norm of the picture (log)")
+    ax.set_ylabel("distance, share of the picture's norm (log)")
     ax.legend(frameon=False, fontsize=9)
     first, *others = errors
     k = sorted(tail)[len(tail) // 2]
@@ -162,9 +169,8 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
         f"{rival} {errors[rival][k]:.1%}"
     )
     off = max(abs(errors[first][j] - tail[j]) for j in tail)
-    set_title(
-        figure, finding, f"Circles: the tail-energy identity; it agrees with the distances to {max(off, 1e-16):.0e}."
-    )
+    agrees = f"to {off:.0e}" if off else "exactly"
+    set_title(figure, finding, f"Circles: the tail-energy identity. It agrees with the distances {agrees}.")
     told = "; ".join(f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items())
     figure.lora_alt = f"Line plot of the relative distance by rank. {told}. {finding}."
     return figure
@@ -221,7 +227,8 @@ def memory_check(frame: pd.DataFrame) -> Figure:
     shrunk = (first["gradients"] + first["optimizer"]) / (last["gradients"] + last["optimizer"])
     finding = (
         f"The formula agrees with real AdamW steps {gap}. From {first['method']} to {last['method']} gradients and "
-        f"states shrink to 1/{shrunk:.0f}, activations to {last['activations'] / first['activations']:.0%}"
+        f"states shrink to 1/{shrunk:.0f} of their size, activations to "
+        f"{last['activations'] / first['activations']:.0%}"
     )
     set_title(
         figure, finding, "White bars: the formula. Coloured: tensors in memory after the steps; then activations."

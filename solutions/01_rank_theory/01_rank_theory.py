@@ -272,9 +272,17 @@ print(describe(figure))
 # Move the slider: click on it, or reach it with the Tab key and use the arrow keys. (Without a running kernel, the figure above is
 # what remains.)
 
+
 # %%
+def at_rank(k):
+    """The picture and its closest matrix of rank k."""
+    figure = plots.images_at_rank(image.numpy(), [k])
+    display(figure)
+    print(describe(figure))
+
+
 slider = ipywidgets.IntSlider(8, 1, 60, description="rank k", continuous_update=False)
-ipywidgets.interact(lambda k: display(plots.images_at_rank(image.numpy(), [k])), k=slider)
+ipywidgets.interact(at_rank, k=slider)
 print("a slider for the rank k, from 1 to 60, and the picture at that rank")
 
 # %% [markdown]
@@ -493,6 +501,10 @@ figure = plots.costs(costs.cost_table(roberta, training.ENCODER_LINEARS, ranks=(
 display(figure)
 print(describe(figure))
 
+# %% [markdown]
+# Choose a rank, the layers and the precision. (The figure above is what remains without a running kernel.) **Predict** first: from
+# which rank on does LoRA on all linear layers keep more than half of what full fine-tuning keeps?
+
 # %%
 choice = ipywidgets.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64, 128, 256], value=8, description="rank r")
 where = ipywidgets.Dropdown(
@@ -502,8 +514,10 @@ precision = ipywidgets.Dropdown(options={"float32": 4, "half": 2}, description="
 
 
 def calculator(r, targets, bytes_per_param):
-    """A figure for one setting."""
-    display(plots.costs(costs.cost_table(roberta, targets, ranks=(r,), bytes_per_param=bytes_per_param)))
+    """The same figure for one setting."""
+    figure = plots.costs(costs.cost_table(roberta, targets, ranks=(r,), bytes_per_param=bytes_per_param))
+    display(figure)
+    print(describe(figure))
 
 
 ipywidgets.interact(calculator, r=choice, targets=where, bytes_per_param=precision)
