@@ -153,8 +153,8 @@ with after("1.1", "five pictures and their ranks"):
     print(describe(figure))
 
 # %% [markdown]
-# Rank has nothing to do with how much is drawn. Where every row repeats one pattern, the rank is 1; a slope or a curve needs a
-# new direction in nearly every row.
+# Rank has nothing to do with how much is drawn. Where every row repeats one pattern, the rank is 1; a slope needs a new
+# direction in every row that it crosses, a curve in many.
 #
 # ### How many terms?
 #
@@ -281,9 +281,9 @@ def at_rank(k):
     print(describe(figure))
 
 
-slider = ipywidgets.IntSlider(8, 1, 60, description="rank k", continuous_update=False)
+slider = ipywidgets.IntSlider(8, 1, 80, description="rank k", continuous_update=False)
 ipywidgets.interact(at_rank, k=slider)
-print("a slider for the rank k, from 1 to 60, and the picture at that rank")
+print("a slider for the rank k, from 1 to 80, and the picture at that rank")
 
 # %% [markdown]
 # House and fence, made of upright and level edges, are there at once; roof and sun come late. A matrix whose singular values fall
@@ -424,6 +424,7 @@ with after("1.4", "the rank at which LoRA stops saving"):
         even = break_even_rank(out_features, in_features)
         most = min(out_features, in_features)
         print(f"{in_features} x {out_features}: fewer numbers up to rank {even}, of {most} that are possible")
+    print(f"the picture of {len(image)} x {image.shape[1]}: up to rank {break_even_rank(*image.shape)}")
 
 # %% [markdown]
 # Above that rank a pair of factors is a waste. In use are ranks of 4 to 64. **Predict**: how many times fewer parameters has rank 8 in
