@@ -449,5 +449,12 @@ MUTANTS = [
         _memory("bytes_per_param * n_params + n_trainable * (1 + optimizer_states)"),
         "only the weights are multiplied",
     ),
+    Mutant(
+        "1.5/none-is-two",
+        "no states are taken for not given",
+        _MEMORY,
+        _MEMORY.replace("1 + optimizer_states", "1 + (optimizer_states or 2)"),
+        "optimizer_states",
+    ),
     Mutant("1.5/float", "a float", _MEMORY, f"{_MEMORY} * 1.0", "expected an int"),
 ]

@@ -157,7 +157,7 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
     ax.minorticks_off()
     ax.set_ylim(0.7 * low, 1.3)
     ax.set_xlabel("rank k")
-    ax.set_ylabel("distance, share of the picture's norm (log)")
+    ax.set_ylabel("distance / norm of M (log)")
     ax.legend(frameon=False, fontsize=9)
     first, *others = errors
     k = sorted(tail)[len(tail) // 2]

@@ -526,20 +526,20 @@ print("the same for a rank from 1 to 256, two choices of layers, and two precisi
 
 # %% [markdown]
 # With few parameters trained, what remains are the weights: LoRA cannot go below them. For GPT-3 with 175 billion parameters the
-# paper (section 4.2) reports 1.2 TB for full training and 350 GB with LoRA of rank 4 on query and value, in half precision.
-# **Predict**: what does your formula say?
+# paper (section 4.2) reports 1.2 TB for full training and 350 GB with LoRA, and a file of 35 MB at rank 4 on query and value.
+# **Predict**: what does your formula say, at two bytes a number?
 
 # %%
 with after("1.5", "the formula's figures for GPT-3"):
     layers, width, gpt3 = 96, 12_288, 175_000_000_000  # sizes: arXiv 2005.14165, table 2.1
     lora = 2 * layers * reference.lora_param_count(width, width, r=4)
-    print(f"full: {training_memory(gpt3, gpt3, bytes_per_param=2) / 1e12:.2f} TB")
-    print(f"LoRA: {training_memory(gpt3 + lora, lora, bytes_per_param=2) / 1e9:.0f} GB; {lora:,} parameters train,")
-    print(f"      {2 * lora / 2**20:.0f} MiB in half precision")
+    full = training_memory(gpt3, gpt3, bytes_per_param=2)
+    print(f"full: {full / 1e12:.2f} TB, {full / 1.2e12:.2f} times what the paper reports")
+    print(f"LoRA: {training_memory(gpt3 + lora, lora, bytes_per_param=2) / 1e9:.0f} GB")
+    print(f"file: {2 * lora / 2**20:.0f} MiB for {lora:,} parameters")
 
 # %% [markdown]
-# LoRA's figure agrees, and so do the paper's 35 MB for the file. For full training the formula gives a sixth more; the paper does not say how
-# its figure was measured.
+# LoRA's figures agree. For full training the formula gives more; the paper does not say how its figure was measured.
 #
 # ### Against a real run
 #
