@@ -34,6 +34,14 @@ class Exercise:
 
 
 STAGES: dict[str, tuple[Exercise, ...]] = {
+    "01_rank_theory": (
+        Exercise("1.1", 2, names=("matrix_rank",)),
+        Exercise("1.2", 3, names=("best_rank_k",)),
+        Exercise("1.3", 2, names=("rank_factors",)),
+        Exercise("1.4", 2, names=("lora_param_count", "break_even_rank")),
+        Exercise("1.5", 3, names=("training_memory",)),
+        Exercise("1.6", 3, manual=True),
+    ),
     "02_lora_layer": (
         Exercise("2.1", 4, names=("LoRALayer",)),
         Exercise("2.2", 4, names=("LoRALayer",)),

@@ -170,6 +170,24 @@ def network_table(
     return table
 
 
+def training_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Bytes of a training run as they lie in memory: what `lora_ref.rank.training_memory` predicts, measured.
+
+    Call it after a step: before it there are neither gradients nor states.
+
+    Returns:
+        ``weights`` and ``gradients`` (of the parameters, shared ones once) and ``optimizer`` (every tensor it keeps, so
+        AdamW's step counters too: 4 bytes a parameter tensor).
+    """
+    parameters = list(model.parameters())
+    states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return {
+        "weights": sum(p.nbytes for p in parameters),
+        "gradients": sum(p.grad.nbytes for p in parameters if p.grad is not None),
+        "optimizer": sum(state.nbytes for state in states),
+    }
+
+
 # --- activations ------------------------------------------------------------------------------------------
 
 

@@ -247,7 +247,7 @@ def test_the_same_seed_draws_the_same_inputs():
 
 
 def test_an_unknown_exercise_says_which_there_are():
-    with pytest.raises(KeyError, match=r"no exercise '7.1'; there are 2.1, 2.2"):
+    with pytest.raises(KeyError, match=r"no exercise '7.1'; there are 1.1, 1.2"):
         check("7.1", {})
     with pytest.raises(KeyError):
         visible_checks("2.99")

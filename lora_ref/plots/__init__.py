@@ -18,6 +18,16 @@ from lora_ref.plots.analysis import (
 from lora_ref.plots.base import describe, wilson_interval
 from lora_ref.plots.layers import first_gradients, learned_updates, rank_and_spectrum, step_sizes
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
+from lora_ref.plots.rank import (
+    images_at_rank,
+    memory_check,
+    parts_and_ranks,
+    picture,
+    picture_parts,
+    rounding,
+    truncation_errors,
+)
+from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules
 from lora_ref.plots.vision import one_digit_figure, vit_figure
 
 __all__ = [
@@ -26,22 +36,29 @@ __all__ = [
     "costs",
     "describe",
     "first_gradients",
+    "images_at_rank",
     "latency",
     "layer_costs",
     "layer_overlaps",
     "learned_updates",
     "loss_curves",
+    "memory_check",
     "one_digit_figure",
     "own_loop",
     "padding",
+    "parts_and_ranks",
+    "picture",
+    "picture_parts",
     "rank_and_spectrum",
     "rank_sweep",
+    "rounding",
     "schedules",
     "similarity",
     "spectra",
     "step_sizes",
     "target_ablation",
     "variations",
+    "truncation_errors",
     "vit_figure",
     "wilson_interval",
 ]

@@ -1,0 +1,639 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Rank, and what it saves
+#
+# **Stage 1 of 5** · 15 points · about 90 minutes · runs on a laptop's CPU in under a minute · needs matrix products, tensors
+# in PyTorch, and what a gradient is
+#
+# In this notebook you will
+#
+# - **count** the rank of a matrix from its singular values, and say what rounding has to do with it;
+# - **find** the closest matrix of a given rank, and know in advance how far away it is;
+# - **split** it into a tall matrix times a wide one, the shape of a LoRA update;
+# - **compute** what such an update costs, and from which rank on it saves nothing;
+# - **predict** the bytes that fine-tuning keeps, and check the prediction against a real run.
+
+# %% locked="setup"
+# Set-up. It installs nothing but the course's own package, and that only where it is missing.
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+folders = [Path.cwd(), *Path.cwd().parents]
+checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
+if checkout and checkout not in sys.path:
+    sys.path.insert(0, checkout)
+elif importlib.util.find_spec("lora_ref") is None:
+    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
+    if wheel is None:
+        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    importlib.invalidate_caches()
+
+import ipywidgets
+import pandas as pd
+import torch
+from IPython.display import display
+
+import lora_ref.rank as reference
+from lora_ref import costs, data, models, plots, profiles, training
+from lora_ref.checks import check
+from lora_ref.checks.gaps import after
+from lora_ref.inject import inject_lora
+from lora_ref.plots import describe
+
+torch.manual_seed(0)
+torch.set_num_threads(1)  # most matrices here are tiny: more threads would wait for one another
+print("torch", torch.__version__)
+
+# %% [markdown]
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 1.1")`, with your code, run the cell, run the check
+# below it, as often as you like. Grading uses other inputs: "visible checks passed" is a good sign and no proof.
+#
+# ## 1.1 What rank counts
+#
+# A matrix is a machine that turns one vector into another. Its **rank** is the number of independent directions in what
+# comes out: how many of its rows (or columns) are no mix of the others.
+#
+# **Predict** the ranks of these four, before you run the cell.
+
+# %%
+examples = {
+    "none a multiple of the other": torch.tensor([[2.0, 1], [1, 3]]),
+    "three independent rows": torch.tensor([[1.0, 0, 2, 1], [0, 1, 1, 0], [3, 0, 0, 1]]),
+    "multiples of the first row": torch.tensor([[1.0, 2, 3], [2, 4, 6], [-1, -2, -3]]),
+    "zeros": torch.zeros(3, 2),
+}
+for name, M in examples.items():
+    values = ", ".join(f"{value:.2g}" for value in torch.linalg.svdvals(M).tolist())
+    print(f"{name}: shape {tuple(M.shape)}, singular values {values}")
+
+# %% [markdown]
+# A **singular value** says how much the matrix stretches one direction; zero means that the direction is lost. The rank is the
+# number of singular values above zero: 2, 3, 1, 0. But look at the third matrix: is its second value zero?
+#
+# Rounding may leave a speck where a zero should be, about 1e-7 of the largest value in float32. So the count is of those **above a
+# tolerance**, which is relative: `rtol` times the largest.
+#
+# > **Exercise 1.1** · 2 points · difficulty 1 of 3 · 10 minutes · PyTorch docs, `torch.linalg.svdvals`
+# >
+# > Fill `matrix_rank`. The docstring is the contract.
+#
+# <details><summary>Hint 1: a question</summary>What is the threshold of a zero matrix, and is a singular value of 0 above
+# it?</details>
+# <details><summary>Hint 2: the shapes</summary>M: (m, n) → singular values: (min(m, n),), largest first → that many truth values → one
+# int.</details>
+# <details><summary>Hint 3: almost the code</summary><code>values = torch.linalg.svdvals(M)</code>; if <code>rtol is None</code>:
+# <code>max(M.shape) * torch.finfo(M.dtype).eps</code>; count the values &gt; rtol times the largest, as an int.</details>
+
+
+# %% solution="rank"
+def matrix_rank(M, rtol=None):
+    """The number of singular values of M that are larger than rtol times the largest.
+
+    Args:
+        M: a matrix of floating-point numbers.
+        rtol: relative tolerance; by default max(M.shape) times the machine epsilon of M's dtype.
+
+    Returns:
+        An int; 0 for a zero matrix.
+    """
+    ### BEGIN SOLUTION 1.1
+    values = torch.linalg.svdvals(M)
+    if rtol is None:
+        rtol = max(M.shape) * torch.finfo(M.dtype).eps
+    return int((values > rtol * values.max()).sum())
+    ### END SOLUTION
+
+
+# %% check="1.1"
+check("1.1", globals())
+
+# %% [markdown]
+# Where does the tolerance lie? **Predict**: a (60, 5) times a (5, 40) matrix in float32. How many of its 40 singular values are not
+# exactly zero?
+
+# %%
+with after("1.1", "the singular values of a product of rank 5"):
+    torch.manual_seed(0)
+    product = torch.randn(60, 5) @ torch.randn(5, 40)
+    S = torch.linalg.svdvals(product)
+    print(f"above 0: {(S > 0).sum().item()}; above the tolerance: {matrix_rank(product)}")
+    figure = plots.rounding(S.numpy(), max(product.shape) * torch.finfo(product.dtype).eps * S[0].item())
+    display(figure)
+    print(describe(figure))
+
+# %% [markdown]
+# ### Rank you can see
+#
+# A picture is a matrix of brightness. **Predict**: which of these five parts has the lowest rank, and which the highest?
+
+# %%
+with after("1.1", "five pictures and their ranks"):
+    parts = plots.picture_parts()
+    figure = plots.parts_and_ranks(parts, {name: matrix_rank(torch.tensor(part)) for name, part in parts.items()})
+    display(figure)
+    print(describe(figure))
+
+# %% [markdown]
+# Rank has nothing to do with how much is drawn. Where every row repeats one pattern, the rank is 1; a slope needs a new
+# direction in every row that it crosses, a curve in many.
+#
+# ### How many terms?
+#
+# A column times a row, $u v^T$, has rank 1. A published text says that a matrix of rank $k$ is "a sum of **two** rank-1
+# matrices". **Predict** the rank of a sum of 1, 2, 3, 4 random ones.
+
+# %%
+with after("1.1", "the rank of sums of rank-1 matrices"):
+    torch.manual_seed(0)
+    terms = [torch.outer(torch.randn(6), torch.randn(8)) for _ in range(4)]
+    for count in range(1, 5):
+        print(f"{count} random terms: rank {matrix_rank(sum(terms[:count]))}")
+    column = torch.randn(6)
+    shared = torch.outer(column, torch.randn(8)) + torch.outer(column, torch.randn(8))
+    print(f"2 terms with the same column: rank {matrix_rank(shared)}")
+
+# %% [markdown]
+# Two terms make rank 2 at most. Rank $k$ is the smallest number of rank-1 terms that add up to the matrix: **$k$ of them**.
+#
+# ## 1.2 The closest matrix of rank k
+#
+# The singular value decomposition writes any matrix as such a sum, sorted by size:
+#
+# $$M = U S V^T = \sum_i \sigma_i\, u_i v_i^T, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0$$
+#
+# Keep the first $k$ terms and drop the rest. Eckart and Young (1936) proved that no matrix of rank $k$ is closer.
+#
+# > **Exercise 1.2** · 3 points · difficulty 2 of 3 · 15 minutes · Eckart and Young, Psychometrika 1 (1936), 211-218
+# >
+# > Fill `best_rank_k`.
+#
+# <details><summary>Hint 1: a question</summary><code>torch.linalg.svd(M, full_matrices=False)</code> returns three tensors. Is the third
+# one V or its transpose?</details>
+# <details><summary>Hint 2: the shapes</summary>U: (m, p), S: (p,), Vh: (p, n), with p = min(m, n). Kept: (m, k) times (k,) times
+# (k, n).</details>
+# <details><summary>Hint 3: almost the code</summary>A ValueError if <code>k &lt; 0</code>; a copy of M if k is large enough;
+# otherwise scale the first k columns of U by the first k of S, and multiply by the first k rows of Vh.</details>
+
+
+# %% solution="best"
+def best_rank_k(M, k):
+    """The closest matrix of rank at most k, in the Frobenius norm.
+
+    Args:
+        M: shape (m, n).
+        k: 0 gives zeros; min(m, n) or more gives M.
+
+    Returns:
+        A tensor of M's shape and dtype; M stays as it is.
+
+    Raises:
+        ValueError: k is negative.
+    """
+    ### BEGIN SOLUTION 1.2
+    if k < 0:
+        raise ValueError(f"k must not be negative, got {k}")
+    if k >= min(M.shape):
+        return M.clone()
+    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+    return (U[:, :k] * S[:k]) @ Vh[:k]
+    ### END SOLUTION
+
+
+# %% check="1.2"
+check("1.2", globals())
+
+# %% [markdown]
+# ### The distance is known in advance
+#
+# The terms are orthogonal, so what is left out adds up like the sides of a right angle:
+#
+# $$\lVert M - M_k \rVert_F^2 = \sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots$$
+#
+# **Predict**: two other ways to a matrix of rank $k$ are to keep the best mix of $k$ of the picture's own columns, or of $k$ random
+# directions. By how much does the SVD beat them at rank 8?
+
+# %%
+image = torch.tensor(plots.picture())
+ranks = [1, 2, 4, 8, 16, 32]
+
+
+def mix_of(columns):
+    """The closest matrix to the picture whose columns are mixes of the given ones."""
+    basis = torch.linalg.qr(columns).Q
+    return basis @ (basis.T @ image)
+
+
+with after("1.2", "the SVD against two other ways to a matrix of rank k"):
+    torch.manual_seed(0)
+    evenly = {k: torch.linspace(0, image.shape[1] - 1, k + 2)[1:-1].long() for k in ranks}
+    ways = {
+        "SVD": {k: best_rank_k(image, k) for k in ranks},
+        "evenly spaced columns": {k: mix_of(image[:, evenly[k]]) for k in ranks},
+        "random directions": {k: mix_of(torch.randn(len(image), k, dtype=image.dtype)) for k in ranks},
+    }
+    norm, S = image.norm(), torch.linalg.svdvals(image)
+    errors = {name: {k: ((image - X).norm() / norm).item() for k, X in way.items()} for name, way in ways.items()}
+    figure = plots.truncation_errors(errors, {k: (S[k:].norm() / norm).item() for k in ranks})
+    display(figure)
+    print(describe(figure))
+
+# %% [markdown]
+# Nobody has to build $M_k$ to know how good it is: the singular values say it.
+#
+# ### A picture at low rank
+#
+# **Predict** which parts of the picture survive at rank 4, and which do not.
+
+# %%
+figure = plots.images_at_rank(image.numpy(), [1, 4, 16, 32])
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# Move the slider: click on it, or reach it with the Tab key and use the arrow keys. (Without a running kernel, the figure above is
+# what remains.)
+
+
+# %%
+def at_rank(k):
+    """The picture and its closest matrix of rank k."""
+    figure = plots.images_at_rank(image.numpy(), [k])
+    display(figure)
+    print(describe(figure))
+
+
+slider = ipywidgets.IntSlider(8, 1, 80, description="rank k", continuous_update=False)
+ipywidgets.interact(at_rank, k=slider)
+print("a slider for the rank k, from 1 to 80, and the picture at that rank")
+
+# %% [markdown]
+# House and fence, made of upright and level edges, are there at once; roof and sun come late. A matrix whose singular values fall
+# fast can be stored in few numbers. LoRA bets that the **change** which fine-tuning makes to a weight is of this kind.
+#
+# ## 1.3 Two factors
+#
+# A sum of $r$ terms $b_j a_j^T$ is one product: the columns $b_j$ side by side make a tall matrix $B$, the rows $a_j^T$ below one
+# another a wide matrix $A$, and $\Delta W = B A$. Skinny times short gives the full shape:
+
+# %%
+torch.manual_seed(0)
+B, A = torch.randn(6, 2), torch.randn(2, 8)
+terms = sum(torch.outer(B[:, j], A[j]) for j in range(2))
+print("B", tuple(B.shape), "times A", tuple(A.shape), "gives", tuple((B @ A).shape))
+print(f"B A and the sum of its 2 columns times rows differ by at most {(B @ A - terms).abs().max().item():.1g}")
+print("rank:", reference.matrix_rank(B @ A), "whatever numbers stand in B and A, it is never more than 2")
+
+# %% [markdown]
+# > **Exercise 1.3** · 2 points · difficulty 2 of 3 · 10 minutes · LoRA paper (arXiv 2106.09685), section 4.1
+# >
+# > Fill `rank_factors`. How the singular values are shared between the two is yours to choose.
+#
+# <details><summary>Hint 1: a question</summary>In $(U S) V^T$, which two matrices have the shapes of B and A? And if r is larger than
+# min(M.shape): which numbers in the additional columns and rows change nothing?</details>
+# <details><summary>Hint 2: the shapes</summary>M (out, in); B (out, r), A (r, in). U[:, :r] has at most min(out, in) columns.</details>
+# <details><summary>Hint 3: almost the code</summary>Start with two tensors of zeros, <code>M.new_zeros(...)</code>; fill the first
+# <code>p = min(r, len(S))</code> columns of B with those of U times S, and the first p rows of A with those of Vh.</details>
+
+
+# %% solution="factors"
+def rank_factors(M, r):
+    """Two factors whose product is the closest matrix of rank r.
+
+    Args:
+        M: shape (out, in).
+        r: 1 or more; also more than min(out, in).
+
+    Returns:
+        (B, A): B of shape (out, r) and A of shape (r, in), with B @ A equal to best_rank_k(M, r) up to rounding.
+    """
+    ### BEGIN SOLUTION 1.3
+    U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+    p = min(r, len(S))
+    B, A = M.new_zeros(M.shape[0], r), M.new_zeros(r, M.shape[1])
+    B[:, :p] = U[:, :p] * S[:p]
+    A[:p] = Vh[:p]
+    return B, A
+    ### END SOLUTION
+
+
+# %% check="1.3"
+check("1.3", globals())
+
+# %% [markdown]
+# **Predict**: two students share the singular values differently. Their `B` and `A` differ; does the product?
+
+# %%
+with after("1.3", "one product from many pairs of factors"):
+    B, A = rank_factors(image, 8)
+    torch.manual_seed(0)
+    R = torch.randn(8, 8, dtype=image.dtype)
+    other_B, other_A = B @ R, torch.linalg.solve(R, A)  # (B R) (R^-1 A)
+    print(f"B changes by up to {(other_B - B).abs().max().item():.2g}")
+    print(f"B A changes by up to {(other_B @ other_A - B @ A).abs().max().item():.1g}")
+
+# %% [markdown]
+# Only the product means something. Comparing the `B` of two trainings entry by entry tells nothing; stage 5 compares the
+# spaces that they span.
+#
+# ### The paper's symbols
+#
+# | symbol | shape | what it is | in the code |
+# |---|---|---|---|
+# | $W_0$ | $d \times k$ | the pretrained weight, frozen | `linear.weight` (out, in) |
+# | $d$, $k$ | numbers | outputs and inputs of the layer | `out_features`, `in_features` |
+# | $\Delta W$ | $d \times k$ | the change that is learned | never stored |
+# | $r$ | a number, $r \ll \min(d, k)$ | the rank | `rank` |
+# | $B$ | $d \times r$ | up, starts at zero | `lora_B` |
+# | $A$ | $r \times k$ | down, starts random | `lora_A` |
+# | $x$ | $k$ | the layer's input | `x` |
+# | $B A x$ | $d$ | what the update adds to $W_0 x$ | `lora(x)` |
+#
+# In the paper $k$ is a size. As the rank of `best_rank_k` it was something else; from here on the rank is $r$.
+
+# %%
+d, k, r = 768, 3072, 8
+W0, B, A, x = torch.randn(d, k), torch.zeros(d, r), torch.randn(r, k), torch.randn(k)
+print("W0 x", tuple((W0 @ x).shape), "+ B (A x)", tuple((B @ (A @ x)).shape), "through A x", tuple((A @ x).shape))
+print("with B = 0 the output is W0 x, bit for bit:", torch.equal(W0 @ x + B @ (A @ x), W0 @ x))
+
+# %% [markdown]
+# ### What the paper promises
+#
+# | advantage (section 1 of the paper) | where this course tests it |
+# |---|---|
+# | one frozen model serves many tasks: a task is a small file | stage 4: the adapter's size |
+# | training needs less memory: no gradients and optimiser states for what is frozen | section 1.5 below |
+# | no added latency: $B A$ can be merged into $W_0$ | stages 2 and 5 |
+#
+# All three rest on $r$ being small. How small must it be?
+#
+# ## 1.4 What the factors cost
+#
+# > **Exercise 1.4** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.2
+# >
+# > Fill both functions. Each is one line of integers.
+#
+# <details><summary>Hint 1: a question</summary>How many numbers has B, how many has A? At which r do they have as many as the
+# matrix, and is that fewer?</details>
+# <details><summary>Hint 2: an example</summary>A matrix of 4 x 4 has 16 numbers; rank 1 has 8, rank 2 has 16. The break-even rank is
+# 1.</details>
+# <details><summary>Hint 3: almost the code</summary>The largest whole r with <code>r * s &lt; p</code> is <code>(p - 1) // s</code>.
+# What are p and s?</details>
+
+
+# %% solution="costs"
+def lora_param_count(out_features, in_features, r):
+    """How many numbers B (out_features, r) and A (r, in_features) hold together, as an int."""
+    ### BEGIN SOLUTION 1.4
+    return r * (out_features + in_features)
+    ### END SOLUTION
+
+
+def break_even_rank(out_features, in_features):
+    """The largest rank whose two factors have strictly fewer numbers than the full matrix, as an int; 0 if none has."""
+    ### BEGIN SOLUTION 1.4
+    return (out_features * in_features - 1) // (out_features + in_features)
+    ### END SOLUTION
+
+
+# %% check="1.4"
+check("1.4", globals())
+
+# %%
+with after("1.4", "the rank at which LoRA stops saving"):
+    for in_features, out_features in costs.LAYERS:
+        even = break_even_rank(out_features, in_features)
+        most = min(out_features, in_features)
+        print(f"{in_features} x {out_features}: fewer numbers up to rank {even}, of {most} that are possible")
+    print(f"the picture of {len(image)} x {image.shape[1]}: up to rank {break_even_rank(*image.shape)}")
+
+# %% [markdown]
+# Above that rank a pair of factors is a waste. In use are ranks of 4 to 64. **Predict**: how many times fewer parameters has rank 8 in
+# a layer of 768 x 768, and does a larger layer save more or less?
+
+# %%
+table = costs.layer_table(ranks=(4, 8, 16, 32, 64))
+reduction = table.pivot(index="layer", columns="rank", values="reduction").loc[list(dict.fromkeys(table["layer"]))]
+print("parameters of the layer (with its bias) / parameters of the update")
+display(reduction.map("{:.1f}".format))
+
+# %%
+figure = plots.layer_costs(table)
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# For a square matrix the factor is $n / 2r$: larger layers save more. **Predict** for a whole network, 512 - 2048 - 2048 - 128: does rank 8
+# save more than 95 %?
+
+# %%
+network = costs.network_table()
+display(network.round(1))
+
+# %% [markdown]
+# A matrix grows with the product of its sides, the factors with their sum.
+#
+# ## 1.5 What training keeps in memory
+#
+# A model that only answers keeps its weights. One that trains keeps more, for each **trainable** parameter: its gradient, and the
+# optimiser's states. Adam has two: running averages of the gradient and of its square.
+#
+# > **Exercise 1.5** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.2, "Practical benefits"
+# >
+# > Fill `training_memory`. `n_params` counts all parameters, the trainable ones among them.
+#
+# <details><summary>Hint 1: a question</summary>A frozen weight: is it in memory? Has it a gradient? Does the optimiser know it?</details>
+# <details><summary>Hint 2: an example</summary>10 parameters, 3 of them trainable, Adam: 10 weights, 3 gradients, 6 states: 19 numbers, 76
+# bytes in float32.</details>
+# <details><summary>Hint 3: almost the code</summary><code>bytes_per_param</code> times the sum of n_params and
+# <code>n_trainable</code> times (1 + the states).</details>
+
+
+# %% solution="memory"
+def training_memory(n_params, n_trainable, bytes_per_param=4, optimizer_states=2):
+    """Bytes of all weights, and of the gradients and optimiser states of the trainable ones.
+
+    Args:
+        n_params: all parameters, frozen and trainable.
+        n_trainable: those that train.
+        bytes_per_param: 4 for float32, 2 for half precision; gradients and states have the same.
+        optimizer_states: numbers that the optimiser keeps for each trainable parameter; Adam keeps two.
+
+    Returns:
+        An int. Activations are not counted: they depend on the batch.
+    """
+    ### BEGIN SOLUTION 1.5
+    return bytes_per_param * (n_params + n_trainable * (1 + optimizer_states))
+    ### END SOLUTION
+
+
+# %% check="1.5"
+check("1.5", globals())
+
+# %% [markdown]
+# ### A memory calculator
+#
+# Counting needs shapes and no weights. **Predict** for `roberta-base`: full fine-tuning with Adam keeps how many times what LoRA
+# of rank 8 on all linear layers of the encoder keeps?
+
+# %%
+roberta = costs.meta_model(costs.roberta_base_config())
+print(f"roberta-base with a two-class head: {sum(p.numel() for p in roberta.parameters()):,} parameters")
+figure = plots.costs(costs.cost_table(roberta, training.ENCODER_LINEARS, ranks=(1, 8, 64)))
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# Choose a rank, the layers and the precision. (The figure above is what remains without a running kernel.) **Predict** first: from
+# which rank on does LoRA on all linear layers keep more than half of what full fine-tuning keeps?
+
+# %%
+choice = ipywidgets.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64, 128, 256], value=8, description="rank r")
+where = ipywidgets.Dropdown(
+    options={"query and value": ("query", "value"), "all linear layers": training.ENCODER_LINEARS}, description="layers"
+)
+precision = ipywidgets.Dropdown(options={"float32": 4, "half": 2}, description="numbers")
+
+
+def calculator(r, targets, bytes_per_param):
+    """The same figure for one setting."""
+    figure = plots.costs(costs.cost_table(roberta, targets, ranks=(r,), bytes_per_param=bytes_per_param))
+    display(figure)
+    print(describe(figure))
+
+
+ipywidgets.interact(calculator, r=choice, targets=where, bytes_per_param=precision)
+print("the same for a rank from 1 to 256, two choices of layers, and two precisions")
+
+# %% [markdown]
+# With few parameters trained, what remains are the weights: LoRA cannot go below them. For GPT-3 with 175 billion parameters the
+# paper (section 4.2) reports 1.2 TB for full training and 350 GB with LoRA, and a file of 35 MB at rank 4 on query and value.
+# **Predict**: what does your formula say, at two bytes a number?
+
+# %%
+with after("1.5", "the formula's figures for GPT-3"):
+    layers, width, gpt3 = 96, 12_288, 175_000_000_000  # sizes: arXiv 2005.14165, table 2.1
+    lora = 2 * layers * reference.lora_param_count(width, width, r=4)
+    full = training_memory(gpt3, gpt3, bytes_per_param=2)
+    print(f"full: {full / 1e12:.2f} TB, {full / 1.2e12:.2f} times what the paper reports")
+    print(f"LoRA: {training_memory(gpt3 + lora, lora, bytes_per_param=2) / 1e9:.0f} GB")
+    print(f"file: {2 * lora / 2**20:.0f} MiB for {lora:,} parameters")
+
+# %% [markdown]
+# LoRA's figures agree. For full training the formula gives more; the paper does not say how its figure was measured.
+#
+# ### Against a real run
+#
+# A formula should be measured once. Here are two real AdamW steps on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
+# weight, gradient and state tensor afterwards. **Predict**: what keeps memory that the formula leaves out, and is it smaller with LoRA?
+
+# %%
+profile = profiles.choose()
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+print(f"profile {profile.name}: {profile.base_model}")
+tokenizer = models.tokenizer(profile)
+rows = data.reviews(profile, seed=0)["train"].select(range(16))
+encoded = data.tokenize(rows[:], tokenizer, profile.max_length)
+examples = [
+    {"input_ids": ids, "attention_mask": mask, "label": label}
+    for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], rows["label"], strict=True)
+]
+batch = {key: tensor.to(device) for key, tensor in data.collate(examples, tokenizer).items()}
+measured = []
+for method in ("full fine-tuning", "LoRA r=8"):
+    model = models.base_model(profile).to(device).train()
+    if method != "full fine-tuning":
+        inject_lora(model, training.ENCODER_LINEARS, rank=8, alpha=16).to(device)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-5)
+    activations = costs.activation_bytes(model, batch)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    counts = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in trainable)
+    row = {"method": method, "parameters": counts[0], "trainable": counts[1]}
+    row |= {"predicted": reference.training_memory(*counts), **costs.training_bytes(model, optimizer)}
+    measured.append(row | {"activations": activations})
+    del model, optimizer, trainable
+measured = pd.DataFrame(measured)
+display(measured.set_index("method").T)
+
+# %%
+figure = plots.memory_check(measured)
+display(figure)
+print(describe(figure))
+with after("1.5", "whether your function predicts the same"):
+    yours = [training_memory(row.parameters, row.trainable) for row in measured.itertuples()]
+    print("your prediction is the same:", yours == measured["predicted"].tolist())
+    found = measured[["weights", "gradients", "optimizer"]].sum(axis=1)
+    print("bytes measured beyond it:", (found - yours).tolist())
+
+# %% [markdown]
+# The few bytes too many are AdamW's step counter, 4 bytes for each trainable tensor. What the formula leaves out are the activations,
+# kept for the backward pass: they grow with the batch, and LoRA hardly shrinks them, because the gradient still travels
+# through the whole model.
+#
+# ## 1.6 What makes full fine-tuning expensive
+#
+# > **Exercise 1.6** · 3 points, graded by hand · difficulty 2 of 3 · 15 minutes · LoRA paper, sections 1 and 4.2
+# >
+# > In 100 to 200 words: what **exactly** makes full fine-tuning expensive? (a) What is kept in memory while training, and how much of it for each
+# > parameter? (b) What has to be kept for each task afterwards? (c) Which of these costs does LoRA cut, and which does it not? Use
+# > numbers that this notebook computed for you.
+
+# %% [markdown] written="1.6"
+# (a) Training in float32 with Adam keeps four numbers for each trainable parameter: the weight, its gradient and two running averages, 16
+# bytes. For roberta-base's 124.6 million parameters that is 1.99 GB, three quarters of it for gradients and optimiser states, where answering needs
+# the weights alone, 0.50 GB. On top come the activations that the backward pass needs; they depend on batch and length.
+#
+# (b) Every weight changes, so every task leaves a whole model behind: 0.50 GB for each, and a server that answers for ten tasks holds ten models.
+#
+# (c) LoRA of rank 8 on all encoder layers trains 1.9 million parameters with the head. Gradients and states shrink about 65-fold, from 1.50 GB to 23 MB, and
+# a task is a file of 8 MB. The frozen weights stay in memory in full. The activations hardly shrink: in the measured run
+# they are nearly the same for both, and forward and backward pass still go through the whole model, so a step costs nearly as much time.
+#
+# ### BEGIN MARK SCHEME
+# - **1 point, (a)**: gradients and optimiser states, one and two numbers for each trainable parameter beside the weight (half a point), with a
+#   figure in bytes, for example 16 bytes a parameter or a total of this notebook (half a point). "The model has many parameters" or "it
+#   needs a lot of GPU" alone earns nothing.
+# - **1 point, (b)**: a full copy of the weights for each task, stored (half a point) and loaded or swapped when serving (half a point; a size
+#   in bytes instead also earns it).
+# - **1 point, (c)**: LoRA cuts gradients, optimiser states and the file of a task (half a point); it does not cut the frozen weights, nor,
+#   much, activations and the time of a step: at least one of these named (half a point). "LoRA makes everything 65 times cheaper" loses this
+#   half.
+# - Numbers of another profile or model are as good, if the notebook computed them. Backward-pass time, named as a cost in (a), is right
+#   and may stand for a missing figure.
+# ### END MARK SCHEME
+
+# %% [markdown]
+# ## Before you go on
+#
+# Answer in your head; each has its answer in a cell above.
+#
+# 1. A matrix has singular values 5, 4, 3. How far is the closest matrix of rank 1, and of rank 2?
+# 2. Your `B` differs from a friend's in every entry. What do you compare before you look for a mistake?
+# 3. A layer of 1024 x 1024: does an update of rank 600 save anything?
+# 4. You halve the rank. Which of weights, gradients, optimiser states and activations halve?
+#
+# **What next.** Stage 2 makes the two factors a layer that can train. Whether the change that fine-tuning makes really has low rank is
+# a question about real models: stage 5 measures it.
