@@ -18,6 +18,7 @@ _STAGES = {
     "2": "lora_ref.checks.stage02",
     "4": "lora_ref.checks.stage04",
 }
+_STAGES = {"2": "lora_ref.checks.stage02", "3": "lora_ref.checks.stage03", "4": "lora_ref.checks.stage04"}
 
 
 class NotYet(float):
