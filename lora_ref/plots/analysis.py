@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, first_upper, new_figure, set_title
+from lora_ref.plots.base import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    first_upper,
+    new_figure,
+    set_title,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +125,11 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
     if seeds < 2:
         worst = min(others, key=lambda name: means[name])
         gap = 100 * (means[best] - means[worst])
-        return f"{words}, {gap:.1f} points above {worst}; with one seed each, that may be chance"
+        repeated = {name: max(v) - min(v) for name, v in values.items() if len(v) > 1}
+        if not repeated:
+            return f"{words}, {gap:.1f} points above {worst}; with one seed each, that may be chance"
+        widest = max(repeated, key=lambda name: repeated[name])
+        return f"{words}, {gap:.1f} points above {worst}; seeds of {widest} differ by {100 * repeated[widest]:.1f}"
     variance = {name: float(np.var(v, ddof=1)) for name, v in values.items()}
     usual = float(np.median(list(variance.values())))
 
@@ -286,6 +302,50 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     set_title(figure, finding, "A mark a layer; line: median, as in the title; dotted: two random subspaces.")
     each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
     figure.lora_alt = f"Dots by pair and side. {finding}. {each}"
+    return figure
+
+
+# --- composition ------------------------------------------------------------------------------------------
+
+
+def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
+    """Accuracy on two tasks against the weight of the second task's adapter, the first one's being 1 - weight.
+
+    Args:
+        frame: the columns ``weight``, ``task`` and ``accuracy``; the first task is the one of weight 0.
+        counts: test examples by task, for the 95 % intervals.
+    """
+    figure, (ax,) = new_figure(1, (7.6, 4.2))
+    first, second = dict.fromkeys(frame["task"])
+    curves = {}
+    for task, (colour, marker, style) in zip((first, second), _LINES, strict=False):
+        curve = frame[frame["task"] == task].sort_values("weight")
+        ends = [wilson_interval(accuracy, counts[task]) for accuracy in curve["accuracy"]]
+        ax.fill_between(curve["weight"], *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+        ax.plot(
+            curve["weight"], curve["accuracy"], color=colour, marker=marker, linestyle=style, linewidth=2, label=task
+        )
+        curves[task] = curve.set_index("weight")["accuracy"]
+    ax.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
+    ax.set_xlabel(f"weight of {second}; that of {first} is 1 minus it")
+    ax.set_ylabel("accuracy with the task's own head")
+    ax.set_ylim(min(0.45, frame["accuracy"].min() - 0.05), 1.02)
+    ax.legend(frameon=False, loc="lower center")
+    own = curves[first].iloc[0], curves[second].iloc[-1]
+    # how much each task loses against its own adapter alone: where is the larger loss smallest?
+    loss = (own[0] - curves[first]).combine(own[1] - curves[second], max)
+    best = loss.idxmin()
+    at = [float(curves[task][best]) for task in (first, second)]
+    finding = (
+        f"With weights {1 - best:.1f} and {best:.1f}, {first} keeps {at[0]:.3f} of {own[0]:.3f} and {second} "
+        f"{at[1]:.3f} of {own[1]:.3f}"
+    )
+    set_title(figure, finding, "Bands: 95 % intervals from the test examples alone; dotted: a coin.")
+    told = "; ".join(
+        f"{task}: " + ", ".join(f"{weight:.1f} {accuracy:.3f}" for weight, accuracy in curve.items())
+        for task, curve in curves.items()
+    )
+    figure.lora_alt = f"Line plot of accuracy by weight of {second}. {told}. {finding}."
     return figure
 
 
