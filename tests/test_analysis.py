@@ -649,6 +649,13 @@ def test_the_title_of_a_sweep_says_no_more_than_its_seeds_allow(accuracies, find
     assert finding.split(",")[0] in plots.describe(figure)
 
 
+def test_the_note_says_what_the_marks_are():
+    uneven = plots.rank_sweep(sweep_frame("rank", [1, 8], [[0.7, 0.72], [0.8]]), 500)
+    note = "Dots: one a seed (up to 2); line: their mean. Grey: the 95 % interval that 500 test sentences leave."
+    assert uneven.get_supxlabel() == note
+    assert plots.target_ablation(sweep_frame("targets", ["all"], [[0.7]])).get_supxlabel() == "One seed."
+
+
 def mixing_frame(first, second) -> pd.DataFrame:
     return pd.DataFrame(
         {"weight": weight, "task": task, "accuracy": accuracy}
@@ -668,14 +675,14 @@ def mixing_frame(first, second) -> pd.DataFrame:
         (
             [0.8, 0.5, 0.5],
             [0.8, 0.5, 0.9],
-            "With weights 1.0 and 0.0, tone keeps 0.800 of 0.800 and film 0.800 of 0.900",
+            "With weights 1 and 0, tone keeps 0.800 of 0.800 and film 0.800 of 0.900",
         ),
     ],
 )
 def test_the_title_of_a_mixture_names_the_weights_at_which_both_tasks_lose_least(first, second, finding):
     figure = plots.mixing(mixing_frame(first, second), {"tone": 200, "film": 180})
     assert title(figure) == finding
-    assert "tone: 0.0 0.800" in plots.describe(figure)
+    assert "tone: 0 0.800" in plots.describe(figure)
 
 
 def test_every_figure_is_drawn_and_described(tmp_path):
@@ -693,6 +700,8 @@ def test_every_figure_is_drawn_and_described(tmp_path):
     mixes = mixing_frame([0.8, 0.7, 0.5], [0.5, 0.85, 0.9])
     figures = [
         plots.rank_sweep(sweep_frame("rank", [1, 8], accuracies)),
+        plots.rank_sweep(sweep_frame("rank", [1, 8], accuracies), 500),
+        plots.target_ablation(sweep_frame("targets", ["query+value", "all"], accuracies), 500),
         plots.alpha_ablation(sweep_frame("alpha", [1, 16], accuracies)),
         plots.target_ablation(sweep_frame("targets", ["query+value", "all"], accuracies)),
         plots.spectra({"LoRA": analysis.spectra(first), "full": analysis.update_spectra(full, models.tiny_roberta())}),

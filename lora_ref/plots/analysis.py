@@ -71,7 +71,7 @@ def alpha_ablation(frame: pd.DataFrame) -> Figure:
 
 
 def target_ablation(frame: pd.DataFrame, n: int | None = None) -> Figure:
-    """Accuracy by group of adapted layers; ``frame`` as `sweeps.ablate_targets` returns it, ``n`` as in `rank_sweep`."""
+    """Accuracy by group of adapted layers; ``frame`` is `sweeps.ablate_targets`'s, ``n`` as in `rank_sweep`."""
     groups = list(dict.fromkeys(frame["targets"]))
     figure, (ax,) = new_figure(1, (8.0, 1.5 + 0.62 * len(groups)))
     means = frame.groupby("targets")["accuracy"].mean()
@@ -351,12 +351,12 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
     best = loss.idxmin()
     at = [float(curves[task][best]) for task in (first, second)]
     finding = (
-        f"With weights {1 - best:.1f} and {best:.1f}, {first} keeps {at[0]:.3f} of {own[0]:.3f} and {second} "
+        f"With weights {1 - best:.3g} and {best:.3g}, {first} keeps {at[0]:.3f} of {own[0]:.3f} and {second} "
         f"{at[1]:.3f} of {own[1]:.3f}"
     )
     set_title(figure, finding, "Bands: 95 % intervals from the test examples alone; dotted: a coin.")
     told = "; ".join(
-        f"{task}: " + ", ".join(f"{weight:.1f} {accuracy:.3f}" for weight, accuracy in curve.items())
+        f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
         for task, curve in curves.items()
     )
     figure.lora_alt = f"Line plot of accuracy by weight of {second}. {told}. {finding}."
