@@ -70,6 +70,13 @@ STAGES: dict[str, tuple[Exercise, ...]] = {
         Exercise("4.6", 2, names=("metrics_match",)),
         Exercise("4.7", 4, manual=True),
     ),
+    "05_analysis": (
+        Exercise("5.1", 2, names=("rank_sweep",)),
+        Exercise("5.2", 2, names=("delta_spectrum",)),
+        Exercise("5.3", 3, names=("subspace_similarity",)),
+        Exercise("5.4", 2, names=("compose",)),
+        Exercise("5.5", 6, manual=True),
+    ),
 }
 
 POINTS: dict[str, int] = {e.id: e.points for exercises in STAGES.values() for e in exercises}

@@ -19,6 +19,10 @@ _STAGES = {
     "4": "lora_ref.checks.stage04",
 }
 _STAGES = {"2": "lora_ref.checks.stage02", "3": "lora_ref.checks.stage03", "4": "lora_ref.checks.stage04"}
+    "2": "lora_ref.checks.stage02",
+    "4": "lora_ref.checks.stage04",
+    "5": "lora_ref.checks.stage05",
+}
 
 
 class NotYet(float):

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, first_upper, new_figure, set_title
+from lora_ref.plots.base import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    first_upper,
+    new_figure,
+    set_title,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +34,15 @@ _LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE,
 # --- sweeps -----------------------------------------------------------------------------------------------
 
 
-def rank_sweep(frame: pd.DataFrame) -> Figure:
-    """Accuracy and trainable parameters against the rank; ``frame`` as `sweeps.sweep_ranks` returns it."""
+def rank_sweep(frame: pd.DataFrame, n: int | None = None) -> Figure:
+    """Accuracy and trainable parameters against the rank.
+
+    Args:
+        frame: as `sweeps.sweep_ranks` returns it.
+        n: test sentences; with them, each mean has the 95 % interval that so many sentences leave.
+    """
     figure, (left, right) = new_figure(2, (9.6, 4.2))
-    finding, told = _sweep_axes(left, frame, "rank", "rank r")
+    finding, told = _sweep_axes(left, frame, "rank", "rank r", n)
     by_rank = frame.groupby("rank")["trainable"].first()
     right.plot(by_rank.index, by_rank, color=VERMILION, marker="s", linewidth=2)
     _log2(right, by_rank.index)
@@ -37,7 +54,7 @@ def rank_sweep(frame: pd.DataFrame) -> Figure:
         growth = by_rank.iloc[-1] / by_rank.iloc[0]
         grown = f"{growth:.0f}" if growth >= 9.5 else f"{growth:.1f}"
         finding += f"; rank {by_rank.index[-1]} trains {grown} times what rank {by_rank.index[0]} trains"
-    set_title(figure, finding, _seed_note(frame))
+    set_title(figure, finding, _seed_note(frame, n=n))
     counts = ", ".join(f"rank {rank} {count:,}" for rank, count in by_rank.items())
     figure.lora_alt = f"Left, accuracy against rank: {told}. Right, trainable parameters: {counts}. {finding}."
     return figure
@@ -53,8 +70,8 @@ def alpha_ablation(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def target_ablation(frame: pd.DataFrame) -> Figure:
-    """Accuracy by group of adapted layers; ``frame`` as `sweeps.ablate_targets` returns it."""
+def target_ablation(frame: pd.DataFrame, n: int | None = None) -> Figure:
+    """Accuracy by group of adapted layers; ``frame`` is `sweeps.ablate_targets`'s, ``n`` as in `rank_sweep`."""
     groups = list(dict.fromkeys(frame["targets"]))
     figure, (ax,) = new_figure(1, (8.0, 1.5 + 0.62 * len(groups)))
     means = frame.groupby("targets")["accuracy"].mean()
@@ -62,6 +79,8 @@ def target_ablation(frame: pd.DataFrame) -> Figure:
         rows = frame[frame["targets"] == group]
         ax.plot(rows["accuracy"], [place] * len(rows), linestyle="", marker="o", color=BLUE, markersize=7, alpha=0.5)
         ax.plot(means[group], place, marker="|", markersize=22, markeredgewidth=2.5, color=INK)
+        if n is not None:
+            ax.hlines(place, *wilson_interval(means[group], n), color=GREY, linewidth=1.5, zorder=0)
         note = f"rank {rows['rank'].iloc[0]}, {rows['trainable'].iloc[0]:,} trained"
         ax.annotate(
             note, (1.01, place), xycoords=("axes fraction", "data"), va="center", color=GREY, fontsize=9,
@@ -74,13 +93,13 @@ def target_ablation(frame: pd.DataFrame) -> Figure:
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.grid(visible=False, axis="y")
     finding = _best_finding({group: list(frame.loc[frame["targets"] == group, "accuracy"]) for group in groups})
-    set_title(figure, finding, _seed_note(frame, "upright line"))
+    set_title(figure, finding, _seed_note(frame, "upright line", n))
     told = "; ".join(f"{g} {means[g]:.3f}" for g in groups)
     figure.lora_alt = f"Accuracy by adapted layers, mean over seeds: {told}. {finding}."
     return figure
 
 
-def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str) -> tuple[str, str]:
+def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str, n: int | None = None) -> tuple[str, str]:
     """Accuracy against one column: a point a seed, a line through the means; returns the finding and the numbers."""
     values = {key: list(rows["accuracy"]) for key, rows in frame.groupby(column)}
     keys, means = list(values), [float(np.mean(v)) for v in values.values()]
@@ -88,6 +107,10 @@ def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str) -> tuple
         spread = [key] * len(accuracies)
         ax.plot(spread, accuracies, linestyle="", marker="o", color=BLUE, markersize=7, alpha=0.45)
     ax.plot(keys, means, color=BLUE, linewidth=2)
+    if n is not None:
+        ax.vlines(
+            keys, *zip(*(wilson_interval(mean, n) for mean in means), strict=True), color=GREY, linewidth=1.5, zorder=0
+        )
     _log2(ax, keys)
     ax.set_xlabel(label)
     ax.set_ylabel("accuracy (share of held-out sentences)")
@@ -113,7 +136,11 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
     if seeds < 2:
         worst = min(others, key=lambda name: means[name])
         gap = 100 * (means[best] - means[worst])
-        return f"{words}, {gap:.1f} points above {worst}; with one seed each, that may be chance"
+        repeated = {name: max(v) - min(v) for name, v in values.items() if len(v) > 1}
+        if not repeated:
+            return f"{words}, {gap:.1f} points above {worst}; with one seed each, that may be chance"
+        widest = max(repeated, key=lambda name: repeated[name])
+        return f"{words}, {gap:.1f} points above {worst}; seeds of {widest} differ by {100 * repeated[widest]:.1f}"
     variance = {name: float(np.var(v, ddof=1)) for name, v in values.items()}
     usual = float(np.median(list(variance.values())))
 
@@ -135,9 +162,12 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _seed_note(frame: pd.DataFrame, mean: str = "line") -> str:
+def _seed_note(frame: pd.DataFrame, mean: str = "line", n: int | None = None) -> str:
     seeds = frame["seed"].nunique()
-    return f"Dots: one a seed ({seeds}); {mean}: their mean." if seeds > 1 else "One seed."
+    words = f"Dots: one a seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
+    if seeds > 1 and frame.groupby("seed").size().nunique() == 1:
+        words = words.replace("up to ", "")
+    return words + (f" Grey: the 95 % interval that {n} test sentences leave." if n is not None else "")
 
 
 def _log2(ax: Axes, ticks: Sequence[float]) -> None:
@@ -286,6 +316,50 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     set_title(figure, finding, "A mark a layer; line: median, as in the title; dotted: two random subspaces.")
     each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
     figure.lora_alt = f"Dots by pair and side. {finding}. {each}"
+    return figure
+
+
+# --- composition ------------------------------------------------------------------------------------------
+
+
+def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
+    """Accuracy on two tasks against the weight of the second task's adapter, the first one's being 1 - weight.
+
+    Args:
+        frame: the columns ``weight``, ``task`` and ``accuracy``; the first task is the one of weight 0.
+        counts: test examples by task, for the 95 % intervals.
+    """
+    figure, (ax,) = new_figure(1, (7.6, 4.2))
+    first, second = dict.fromkeys(frame["task"])
+    curves = {}
+    for task, (colour, marker, style) in zip((first, second), _LINES, strict=False):
+        curve = frame[frame["task"] == task].sort_values("weight")
+        ends = [wilson_interval(accuracy, counts[task]) for accuracy in curve["accuracy"]]
+        ax.fill_between(curve["weight"], *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+        ax.plot(
+            curve["weight"], curve["accuracy"], color=colour, marker=marker, linestyle=style, linewidth=2, label=task
+        )
+        curves[task] = curve.set_index("weight")["accuracy"]
+    ax.axhline(0.5, color=GREY, linewidth=1, linestyle=":")
+    ax.set_xlabel(f"weight of {second}; that of {first} is 1 minus it")
+    ax.set_ylabel("accuracy with the task's own head")
+    ax.set_ylim(min(0.45, frame["accuracy"].min() - 0.05), 1.02)
+    ax.legend(frameon=False, loc="center right")
+    own = curves[first].iloc[0], curves[second].iloc[-1]
+    # how much each task loses against its own adapter alone: where is the larger loss smallest?
+    loss = (own[0] - curves[first]).combine(own[1] - curves[second], max)
+    best = loss.idxmin()
+    at = [float(curves[task][best]) for task in (first, second)]
+    finding = (
+        f"With weights {1 - best:.3g} and {best:.3g}, {first} keeps {at[0]:.3f} of {own[0]:.3f} and {second} "
+        f"{at[1]:.3f} of {own[1]:.3f}"
+    )
+    set_title(figure, finding, "Bands: 95 % intervals from the test examples alone; dotted: a coin.")
+    told = "; ".join(
+        f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
+        for task, curve in curves.items()
+    )
+    figure.lora_alt = f"Line plot of accuracy by weight of {second}. {told}. {finding}."
     return figure
 
 
