@@ -13,16 +13,7 @@ from lora_ref.checks.verdicts import Check, run_check, summary
 
 __all__ = ["check", "title", "visible_checks"]
 
-_STAGES = {
-    "1": "lora_ref.checks.stage01",
-    "2": "lora_ref.checks.stage02",
-    "4": "lora_ref.checks.stage04",
-}
-_STAGES = {"2": "lora_ref.checks.stage02", "3": "lora_ref.checks.stage03", "4": "lora_ref.checks.stage04"}
-    "2": "lora_ref.checks.stage02",
-    "4": "lora_ref.checks.stage04",
-    "5": "lora_ref.checks.stage05",
-}
+_STAGES = {str(number): f"lora_ref.checks.stage0{number}" for number in range(1, 6)}
 
 
 class NotYet(float):

@@ -19,7 +19,6 @@ from lora_ref.plots.analysis import (
 from lora_ref.plots.base import describe, wilson_interval
 from lora_ref.plots.injection import audit, new_head, trainable_budget
 from lora_ref.plots.layers import first_gradients, learned_updates, rank_and_spectrum, step_sizes
-from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.rank import (
     images_at_rank,
     memory_check,
@@ -29,7 +28,7 @@ from lora_ref.plots.rank import (
     rounding,
     truncation_errors,
 )
-from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules
+from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure
 
 __all__ = [
@@ -46,8 +45,8 @@ __all__ = [
     "learned_updates",
     "loss_curves",
     "memory_check",
-    "new_head",
     "mixing",
+    "new_head",
     "one_digit_figure",
     "own_loop",
     "padding",
@@ -62,9 +61,9 @@ __all__ = [
     "spectra",
     "step_sizes",
     "target_ablation",
-    "variations",
-    "truncation_errors",
     "trainable_budget",
+    "truncation_errors",
+    "variations",
     "vit_figure",
     "wilson_interval",
 ]
