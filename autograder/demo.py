@@ -2,6 +2,9 @@
 
 It makes the notebooks, runs the worked solutions, invents four submissions (complete, half done, with published
 mistakes, untouched), grades them through nbgrader, and writes what an instructor would look at into one folder.
+
+To end in minutes, only the stages of `SHOWN` run on the real model and are graded; the others run on the ``tiny``
+profile. ``--all`` runs and grades all of them on the real model.
 """
 
 from __future__ import annotations
@@ -30,12 +33,15 @@ from autograder.contract import STAGES, exercise
 from autograder.preprocessors import clear_gaps
 
 ROOT = Path(__file__).resolve().parents[1]
+#: The stages that the short demo runs on the real model and grades: one writes the layer, one trains it.
+SHOWN = ("02_lora_layer", "04_sst2_training")
 #: Only the comparison's cell calls this, so its picture is found by what it shows and not by its place.
 COMPARISON = "compare_methods("
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder to write (default: %(default)s)")
+    parser.add_argument("--all", action="store_true", help="all stages on the real model, all graded (20 minutes)")
     parser.add_argument("--profile", default=None, help="tiny, laptop or t4 (default: what this machine can do)")
 
 
@@ -51,8 +57,10 @@ def main(args: argparse.Namespace) -> int:
 
     executed = {}
     for stage in stages:
-        step(f"Running the worked solution of {stage}")
-        executed[stage] = run_notebook(ROOT / "solutions" / stage / f"{stage}.ipynb", args.profile)
+        profile = args.profile if args.all or stage in SHOWN else "tiny"
+        where = ", on the tiny profile (--all: on the real model)" if profile == "tiny" else ""
+        step(f"Running the worked solution of {stage}{where}")
+        executed[stage] = run_notebook(ROOT / "solutions" / stage / f"{stage}.ipynb", profile)
         page, _ = HTMLExporter().from_notebook_node(executed[stage])
         write_whole(out / "solutions" / f"{stage}.html", page.encode())
     plot = out / "training_comparison.png"
@@ -60,15 +68,16 @@ def main(args: argparse.Namespace) -> int:
 
     step("Writing the sample class")
     course = out / "course"
-    write_class(course, stages)
+    graded = stages if args.all else [stage for stage in stages if stage in SHOWN]
+    write_class(course, graded)
     step("Grading it through nbgrader")
-    for stage in stages:
+    for stage in graded:
         nbgrader(course, "generate_assignment", stage)
         nbgrader(course, "autograde", stage)
         nbgrader(course, "generate_feedback", stage)
     nbgrader(course, "export", "--to", str(out / "grades.csv"))
 
-    book = gradebook(course, stages)
+    book = gradebook(course, graded)
     write_whole(out / "index.html", overview(book, stages).encode())
     show(book, out, stages, time.time() - started)
     return verdict(book)
