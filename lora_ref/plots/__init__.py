@@ -28,9 +28,11 @@ from lora_ref.plots.rank import (
 )
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules
 from lora_ref.plots.vision import one_digit_figure, vit_figure
+from lora_ref.plots.widgets import as_html, with_controls
 
 __all__ = [
     "alpha_ablation",
+    "as_html",
     "compare_methods",
     "costs",
     "describe",
@@ -59,4 +61,5 @@ __all__ = [
     "truncation_errors",
     "vit_figure",
     "wilson_interval",
+    "with_controls",
 ]
