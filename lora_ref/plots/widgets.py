@@ -19,12 +19,15 @@ def with_controls(draw: Callable[..., Figure], **controls: Any) -> VBox:
     """Controls above the figure ``draw(name=value, ...)``, which is drawn anew whenever one of them moves.
 
     The controls are reached with the Tab key and moved with the arrow keys; the figure carries its text as ``alt``, and
-    below for everybody. Not `ipywidgets.interact`: its output widget makes nbclient, and so nbgrader, write to the socket
-    that it is waiting on, and on a busy machine the wait then lasts until the cell's time limit.
+    below for everybody. Not `ipywidgets.interact`: its output widget makes nbclient, and so nbgrader, write to the
+    socket that it is waiting on, and on a busy machine the wait then lasts until the cell's time limit.
 
     Args:
         draw: returns a figure of this package for the controls' values.
         controls: an ipywidgets control for each argument of ``draw``, with a description.
+
+    Raises:
+        ValueError: a control has no description.
     """
     import ipywidgets
 
