@@ -90,5 +90,21 @@ def test_memory_check_follows_the_numbers(extra, scale, words):
     assert figure.axes[0].get_xlabel().startswith(unit)
 
 
+def test_controls_redraw_the_figure_and_its_text():
+    import ipywidgets
+
+    slider = ipywidgets.IntSlider(1, 1, 8, description="rank k")
+    box = plots.with_controls(lambda k: plots.images_at_rank(plots.picture(), [k]), k=slider)
+    first = box.children[-1].value
+    assert first.startswith('<img alt="A grey picture of a house')
+    assert "rank 1 misses" in first
+    slider.value = 4
+    assert "rank 4 misses" in box.children[-1].value
+    # nbclient must not have to answer: see with_controls
+    assert not any(isinstance(child, ipywidgets.Output) for child in box.children)
+    with pytest.raises(ValueError, match="description"):
+        plots.with_controls(lambda k: None, k=ipywidgets.IntSlider())
+
+
 def test_no_figure_stays_open():
     assert plt.get_fignums() == []

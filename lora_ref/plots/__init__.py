@@ -30,10 +30,12 @@ from lora_ref.plots.rank import (
 )
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure
+from lora_ref.plots.widgets import as_html, with_controls
 
 __all__ = [
     "alpha_ablation",
     "audit",
+    "as_html",
     "compare_methods",
     "costs",
     "describe",
@@ -66,4 +68,5 @@ __all__ = [
     "variations",
     "vit_figure",
     "wilson_interval",
+    "with_controls",
 ]

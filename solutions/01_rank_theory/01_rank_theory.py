@@ -269,20 +269,18 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Move the slider: click on it, or reach it with the Tab key and use the arrow keys. (Without a running kernel, the figure above is
+# Move the slider: with the mouse, or reach it with the Tab key and use the arrow keys. (Without a running kernel, the figure above is
 # what remains.)
 
 
 # %%
 def at_rank(k):
     """The picture and its closest matrix of rank k."""
-    figure = plots.images_at_rank(image.numpy(), [k])
-    display(figure)
-    print(describe(figure))
+    return plots.images_at_rank(image.numpy(), [k])
 
 
 slider = ipywidgets.IntSlider(8, 1, 80, description="rank k", continuous_update=False)
-ipywidgets.interact(at_rank, k=slider)
+display(plots.with_controls(at_rank, k=slider))
 print("a slider for the rank k, from 1 to 80, and the picture at that rank")
 
 # %% [markdown]
@@ -516,12 +514,10 @@ precision = ipywidgets.Dropdown(options={"float32": 4, "half": 2}, description="
 
 def calculator(r, targets, bytes_per_param):
     """The same figure for one setting."""
-    figure = plots.costs(costs.cost_table(roberta, targets, ranks=(r,), bytes_per_param=bytes_per_param))
-    display(figure)
-    print(describe(figure))
+    return plots.costs(costs.cost_table(roberta, targets, ranks=(r,), bytes_per_param=bytes_per_param))
 
 
-ipywidgets.interact(calculator, r=choice, targets=where, bytes_per_param=precision)
+display(plots.with_controls(calculator, r=choice, targets=where, bytes_per_param=precision))
 print("the same for a rank from 1 to 256, two choices of layers, and two precisions")
 
 # %% [markdown]

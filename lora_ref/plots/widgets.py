@@ -1,0 +1,53 @@
+"""Figures that follow sliders and menus."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lora_ref.plots.base import describe
+
+if TYPE_CHECKING:
+    from ipywidgets import VBox
+    from matplotlib.figure import Figure
+
+
+def with_controls(draw: Callable[..., Figure], **controls: Any) -> VBox:
+    """Controls above the figure ``draw(name=value, ...)``, which is drawn anew whenever one of them moves.
+
+    The controls are reached with the Tab key and moved with the arrow keys; the figure carries its text as ``alt``, and
+    below for everybody. Not `ipywidgets.interact`: its output widget makes nbclient, and so nbgrader, write to the
+    socket that it is waiting on, and on a busy machine the wait then lasts until the cell's time limit.
+
+    Args:
+        draw: returns a figure of this package for the controls' values.
+        controls: an ipywidgets control for each argument of ``draw``, with a description.
+
+    Raises:
+        ValueError: a control has no description.
+    """
+    import ipywidgets
+
+    if any(not control.description for control in controls.values()):
+        raise ValueError("each control needs a description: a screen reader reads it")
+    picture = ipywidgets.HTML()
+
+    def redraw(_: object = None) -> None:
+        picture.value = as_html(draw(**{name: control.value for name, control in controls.items()}))
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), picture])
+
+
+def as_html(figure: Figure) -> str:
+    """The figure as an image with its text as ``alt``, and the text below it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    text = html.escape(describe(figure), quote=True)
+    image = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img alt="{text}" style="max-width: 100%" src="data:image/png;base64,{image}"><p>{text}</p>'
