@@ -34,8 +34,8 @@ from lora_ref.plots.widgets import as_html, with_controls
 
 __all__ = [
     "alpha_ablation",
-    "audit",
     "as_html",
+    "audit",
     "compare_methods",
     "costs",
     "describe",
