@@ -276,13 +276,6 @@ def test_no_long_prose_between_code_cells():
         assert words <= 150, cell.source[:200]
 
 
-def test_no_cell_uses_an_output_widget():
-    """nbclient can wait for ever on one: see `lora_ref.plots.widgets.with_controls`."""
-    code = "\n".join(c.source for c in jupytext.read(MASTER).cells if c.cell_type == "code")
-    assert "with_controls(" in code
-    assert not any(word in code for word in ("interact", "ipywidgets.Output", "interactive_output"))
-
-
 def test_the_notebooks_tables_are_the_published_ones():
     """The digest's figures for the second and third piece, to the digit that they give."""
     published = {

@@ -626,22 +626,24 @@ print(describe(figure))
 mine = ["A warm and funny film.", "A dull, lifeless movie.", "The cast is wonderful.", "A plot without a point."]
 
 
-def show(weight):
-    """What the two heads say of the sentences, for one mixture."""
+def answers(weight):
+    """What the two heads say of the sentences, for one mixture, as a table in HTML."""
     table = pd.DataFrame(index=mine)
     for name in ("sentiment", "film"):
         several.compose({"sentiment": 1 - weight, "film": weight}, "mix", head=name)
         rows = [{"sentence": text, "label": 0} for text in mine]
         table[f"P({name})"] = training.predict_logits(several.model, rows, tokenizer).softmax(-1)[:, 1].tolist()
         several.remove("mix")
-    display(table.round(2))
+    return table.round(2).to_html()
 
 
 slider = widgets.FloatSlider(
     value=0.5, min=-0.5, max=1.5, step=0.1, continuous_update=False,
     description="weight of film", style={"description_width": "initial"},
 )  # fmt: skip
-display(slider, widgets.interactive_output(show, {"weight": slider}))
+said = widgets.HTML(answers(slider.value))
+slider.observe(lambda change: setattr(said, "value", answers(change.new)), names="value")
+display(widgets.VBox([slider, said]))
 
 # %% [markdown]
 # Nothing keeps two updates from disturbing one another: a sum is exact in the weights, and what it does to a task is a measurement.
