@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY)  ## .venv with everything in it
 
 demo: setup  ## build, run the worked solutions on the real model, grade a sample class
-	$(PY) -m lora_ref.assets
+	$(PY) -m lora_ref.assets encoder reviews mnist
 	$(PY) -m autograder demo
 
 build: setup  ## make the notebooks from the masters
@@ -41,7 +41,7 @@ lint: setup  ## style, formatting, and whether the notebooks are what the master
 	$(PY) -m autograder build --check
 
 bench: setup  ## each claim about speed and memory, both sides in one run
-	$(PY) -m lora_ref.assets
+	$(PY) -m lora_ref.assets encoder reviews mnist
 	$(PY) -m benchmarks
 
 release: setup  ## the students' bundle
