@@ -44,6 +44,15 @@ STAGES: dict[str, tuple[Exercise, ...]] = {
         Exercise("2.7", 2, names=("project_up", "fold_in", "make_factors")),
         Exercise("2.8", 3, manual=True),
     ),
+    "03_roberta_injection": (
+        Exercise("3.1", 2, names=("freeze",)),
+        Exercise("3.2", 3, names=("match_targets",)),
+        Exercise("3.3", 2, names=("replace_module",)),
+        Exercise("3.4", 6, names=("inject_lora",)),
+        Exercise("3.5", 2, names=("trainable_report",)),
+        Exercise("3.6", 2, names=("unfreeze_blocks", "add_dropout", "as_convolution", "train_prompt")),
+        Exercise("3.7", 3, manual=True),
+    ),
     "04_sst2_training": (
         Exercise("4.1", 3, names=("tokenize", "collate")),
         Exercise("4.2", 2, names=("compute_metrics",)),

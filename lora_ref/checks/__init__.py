@@ -13,7 +13,7 @@ from lora_ref.checks.verdicts import Check, run_check, summary
 
 __all__ = ["check", "title", "visible_checks"]
 
-_STAGES = {"2": "lora_ref.checks.stage02", "4": "lora_ref.checks.stage04"}
+_STAGES = {"2": "lora_ref.checks.stage02", "3": "lora_ref.checks.stage03", "4": "lora_ref.checks.stage04"}
 
 
 class NotYet(float):

@@ -16,12 +16,14 @@ from lora_ref.plots.analysis import (
     target_ablation,
 )
 from lora_ref.plots.base import describe, wilson_interval
+from lora_ref.plots.injection import audit, new_head, trainable_budget
 from lora_ref.plots.layers import first_gradients, learned_updates, rank_and_spectrum, step_sizes
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure
 
 __all__ = [
     "alpha_ablation",
+    "audit",
     "compare_methods",
     "costs",
     "describe",
@@ -31,6 +33,7 @@ __all__ = [
     "layer_overlaps",
     "learned_updates",
     "loss_curves",
+    "new_head",
     "one_digit_figure",
     "own_loop",
     "padding",
@@ -41,6 +44,7 @@ __all__ = [
     "spectra",
     "step_sizes",
     "target_ablation",
+    "trainable_budget",
     "variations",
     "vit_figure",
     "wilson_interval",

@@ -1,0 +1,134 @@
+"""Stage 03, LoRA in a whole model: hidden checks.
+
+The probes are the visible checks', with drawn models, targets and arguments; here come also the names that nearly
+match, the defaults, targets inside the head, and second calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lora_ref.checks import stage03 as visible
+from lora_ref.checks.stage03 import CARRY, draw_freeze, draw_inject, draw_match, draw_replace, draw_report
+from lora_ref.checks.verdicts import Check, Inputs
+
+_ALL = "every parameter, LoRA's in a wrapped model as well"
+_KEPT = "no value changes"
+_ENDS = "a target of several parts, or of a part that other names end in"
+_NEARLY = "what only looks like a match is a ValueError: parts of a name, other modules, other case"
+_TOP = "children of the model itself"
+_DEFAULTS = "rank 8 and alpha 16 by default"
+_DROPOUT = "dropout is passed on"
+_NO_HEAD = "train_head=False leaves LoRA alone to train, even where the head is wrapped"
+_MORE = "a second call with more targets keeps what the first has made"
+_TYPO = "a target that matches nothing is a ValueError"
+_SHARED = "a parameter that two layers share counts once, buffers not at all"
+_ALL_FROZEN = "a model that is all frozen"
+
+
+def drawn(draw: Callable[..., Inputs], **choices: Any) -> Callable[[np.random.Generator], Inputs]:
+    return partial(draw, **choices)
+
+
+def draw_again(rng: np.random.Generator, more: bool = False) -> Inputs:
+    """Two calls; the second with one target more, or with the same."""
+    inputs = draw_inject(rng)
+    free = [t for t in ("query", "value", "attention.output.dense", "gate") if t not in inputs["targets"]]
+    return {**inputs, "more": free[:1]} if more else inputs
+
+
+_inject = partial(Check, carry=CARRY)
+
+HIDDEN = [
+    Check("3.1/frozen", visible.FROZEN, visible.probe_freeze, visible.judge_frozen, draw_freeze, 0.75),
+    Check("3.1/all", _ALL, visible.probe_freeze, visible.judge_frozen, drawn(draw_freeze, wrapped=True), 0.5),
+    Check("3.1/returned", visible.RETURNED, visible.probe_freeze, visible.judge_returned, draw_freeze, 0.5),
+    Check("3.1/kept", _KEPT, visible.probe_freeze, visible.judge_unchanged, drawn(draw_freeze, wrapped=True), 0.25),
+    Check(
+        "3.2/parts", visible.MATCHED, visible.probe_match, visible.judge_match, drawn(draw_match, kind="parts"), 0.75
+    ),
+    Check("3.2/ends", _ENDS, visible.probe_match, visible.judge_match, drawn(draw_match, kind="ends"), 0.5),
+    Check(
+        "3.2/linear", visible.LINEAR, visible.probe_match, visible.judge_match, drawn(draw_match, kind="linear"), 0.25
+    ),
+    Check("3.2/order", visible.ORDER, visible.probe_match, visible.judge_match, drawn(draw_match, kind="order"), 0.5),
+    Check("3.2/once", visible.ONCE, visible.probe_match, visible.judge_match, drawn(draw_match, kind="once"), 0.25),
+    Check(
+        "3.2/missing",
+        visible.MISSING,
+        visible.probe_match,
+        visible.judge_match,
+        drawn(draw_match, kind="missing"),
+        0.5,
+    ),
+    Check("3.2/nearly", _NEARLY, visible.probe_match, visible.judge_match, drawn(draw_match, kind="nearly"), 0.25),
+    Check(
+        "3.3/deep", visible.DEEP, visible.probe_replace, visible.judge_replaced, drawn(draw_replace, where="deep"), 1
+    ),
+    Check("3.3/top", _TOP, visible.probe_replace, visible.judge_replaced, drawn(draw_replace, where="top"), 0.5),
+    Check(
+        "3.3/containers",
+        visible.CONTAINERS,
+        visible.probe_replace,
+        visible.judge_replaced,
+        drawn(draw_replace, where="containers"),
+        0.5,
+    ),
+    _inject("3.4/wrapped", visible.WRAPPED, visible.probe_inject, visible.judge_wrapped, draw_inject, 1),
+    _inject("3.4/sizes", visible.SIZES, visible.probe_inject, visible.judge_sizes, draw_inject, 0.5),
+    _inject(
+        "3.4/defaults", _DEFAULTS, visible.probe_updates, visible.judge_update, drawn(draw_inject, defaults=True), 0.25
+    ),
+    _inject(
+        "3.4/default-rank",
+        _DEFAULTS,
+        visible.probe_inject,
+        visible.judge_sizes,
+        drawn(draw_inject, defaults=True),
+        0.25,
+    ),
+    _inject("3.4/update", visible.UPDATE, visible.probe_updates, visible.judge_update, draw_inject, 0.5),
+    _inject(
+        "3.4/dropout", _DROPOUT, visible.probe_updates, visible.judge_update, drawn(draw_inject, dropout=True), 0.25
+    ),
+    _inject("3.4/untouched", visible.UNTOUCHED, visible.probe_inject, visible.judge_untouched, draw_inject, 0.75),
+    _inject("3.4/start", visible.START, visible.probe_inject, visible.judge_start, draw_inject, 0.25),
+    _inject("3.4/frozen", visible.BASE, visible.probe_inject, visible.judge_frozen_base, draw_inject, 0.5),
+    _inject("3.4/head", visible.HEAD, visible.probe_inject, visible.judge_head, draw_inject, 0.25),
+    _inject(
+        "3.4/head-asked", visible.HEAD, visible.probe_inject, visible.judge_head, drawn(draw_inject, head=True), 0.25
+    ),
+    _inject(
+        "3.4/no-head",
+        _NO_HEAD,
+        visible.probe_inject,
+        visible.judge_no_head,
+        drawn(draw_inject, head=False, head_targets=True),
+        0.25,
+    ),
+    _inject("3.4/returned", visible.RETURNED, visible.probe_inject, visible.judge_inject_returned, draw_inject, 0.25),
+    _inject("3.4/again", visible.AGAIN, visible.probe_again, visible.judge_again, draw_again, 0.25),
+    _inject("3.4/more", _MORE, visible.probe_again, visible.judge_again, drawn(draw_again, more=True), 0.25),
+    _inject("3.4/typo", _TYPO, visible.probe_typo, visible.judge_typo, visible.draw_typo, 0.25),
+    Check("3.5/counts", visible.COUNTS, visible.probe_report, visible.judge_counts, draw_report, 0.75),
+    Check("3.5/shared", _SHARED, visible.probe_report, visible.judge_counts, drawn(draw_report, shared=True), 0.25),
+    Check(
+        "3.5/frozen", _ALL_FROZEN, visible.probe_report, visible.judge_counts, drawn(draw_report, state="none"), 0.25
+    ),
+    Check("3.5/ratio", visible.RATIO, visible.probe_report, visible.judge_ratio, draw_report, 0.75),
+    Check("3.6/unfreeze_blocks", visible.BLOCKS, visible.probe_blocks, visible.judge_blocks, visible.draw_blocks, 0.5),
+    Check("3.6/add_dropout", visible.DROPOUT, visible.probe_dropout, visible.judge_dropout, visible.draw_dropout, 0.5),
+    Check(
+        "3.6/as_convolution",
+        visible.CONVOLUTION,
+        visible.probe_convolution,
+        visible.judge_convolution,
+        visible.draw_convolution,
+        0.5,
+    ),
+    Check("3.6/train_prompt", visible.PROMPT, visible.probe_prompt, visible.judge_prompt, visible.draw_prompt, 0.5),
+]

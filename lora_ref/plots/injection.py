@@ -1,0 +1,219 @@
+"""Figures of stage 03. Each takes numbers, says in its title what they show, and has a text for `plots.describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, new_figure, set_title, wilson_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def audit(states: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
+    """How many numbers of each part of a model are frozen and how many train, one panel a state of the model.
+
+    Args:
+        states: ``{state: {part: (frozen, training)}}``; all states have the same parts. The title compares the last
+            with the one before it.
+
+    Raises:
+        ValueError: there is no state.
+    """
+    if not states:
+        raise ValueError("no states to draw")
+    parts = list(next(iter(states.values())))
+    figure, axes = new_figure(len(states), (1.6 + 2.9 * len(states), 1.7 + 0.5 * len(parts)), sharey=True, sharex=True)
+    shares, told = {}, []
+    for ax, (state, counts) in zip(axes, states.items(), strict=True):
+        total = [sum(counts[part][i] for part in parts) for i in (0, 1)]
+        shares[state] = total[1] / sum(total)
+        for place, part in enumerate(parts):
+            frozen, training = counts[part]
+            for value, colour, hatch, label in (
+                (frozen, "#B5B5B5", "", "frozen"),
+                (training, BLUE, "//", "trains"),
+            ):
+                if not value:
+                    continue
+                # a part is nearly always one or the other: then its bar takes the whole row
+                split = bool(frozen and training)
+                y = place + (0 if not split else (-0.2 if label == "frozen" else 0.2))
+                height = 0.36 if split else 0.62
+                ax.barh(y, value, height=height, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
+                ax.annotate(
+                    _short(value),
+                    (value, y),
+                    xytext=(4, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8.5,
+                    color=INK,
+                )
+        ax.set_title(f"{state}: {_percent(shares[state])} trains", fontsize=10, loc="left")
+        ax.set_xscale("log")
+        ax.grid(axis="y", visible=False)
+        ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+        told.append(
+            f"{state}: "
+            + ", ".join(f"{part} {_state(*counts[part])}" for part in parts if sum(counts[part]))
+            + f"; {_percent(shares[state])} trains"
+        )
+    largest = max(sum(counts[part]) for counts in states.values() for part in parts)
+    smallest = min(n for counts in states.values() for part in parts for n in counts[part] if n)
+    axes[0].set_xlim(smallest / 4, largest * 12)
+    axes[0].set_ylim(len(parts) - 0.4, -0.6)
+    axes[0].set_yticks(range(len(parts)), parts)
+    axes[len(axes) // 2].set_xlabel("numbers (log scale)")
+    names = list(shares)
+    finding = f"After {names[-1]}, {_percent(shares[names[-1]])} of the model trains"
+    if len(names) > 1:
+        finding += f"; after the {names[-2]}, {_percent(shares[names[-2]])}" if len(names) > 2 else ""
+        finding += f"; before, {_percent(shares[names[0]])}"
+    set_title(figure, finding, "Blue and hatched: trains. Grey: frozen.")
+    figure.lora_alt = f"Bars of parameters by part of the model. {'. '.join(told)}. {finding}."
+    return figure
+
+
+def _state(frozen: int, training: int) -> str:
+    words = [f"{frozen:,} frozen"] if frozen else []
+    return " and ".join(words + ([f"{training:,} training"] if training else []))
+
+
+def _short(value: int) -> str:
+    for unit, name in ((1e6, " M"), (1e3, " k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}" if value < 1000 * unit else f"{value / unit:,.0f}{name}"
+    return str(value)
+
+
+def _percent(share: float) -> str:
+    """A share in per cent; what is not quite 0 or 1 does not look so."""
+    percent = 100 * share
+    if percent in (0, 100):
+        return f"{percent:.0f} %"
+    return f"{percent:.2g} %" if percent < 1 else f"{percent:.1f} %"
+
+
+def trainable_budget(updates: Mapping[str, int], heads: Mapping[str, int]) -> Figure:
+    """What trains by choice of layers: LoRA's updates, and the new head beside them.
+
+    Args:
+        updates: numbers in the updates, by choice of layers.
+        heads: numbers of the head that train with them, by the same choices; 0 where it is frozen.
+
+    Raises:
+        ValueError: there is nothing to draw, or the choices differ.
+    """
+    if not updates or updates.keys() != heads.keys():
+        raise ValueError("updates and heads must be of the same choices, at least one")
+    figure, (ax,) = new_figure(1, (8.6, 1.6 + 0.55 * len(updates)))
+    top = max(updates[choice] + heads[choice] for choice in updates)
+    for place, (choice, lora) in enumerate(updates.items()):
+        ax.barh(place, lora, height=0.6, color=BLUE, label="LoRA's updates" if place == 0 else None)
+        head = heads[choice]
+        label = "new head" if place == 0 else None
+        ax.barh(
+            place, head, left=lora, height=0.6, color=ORANGE, hatch="//", edgecolor="white", linewidth=0, label=label
+        )
+        ax.annotate(
+            f"{lora:,}", (lora / 2, place), ha="center", va="center", fontsize=9, color="white", fontweight="bold"
+        )
+        if head:
+            ax.annotate(
+                f"{head:,}",
+                (lora + head / 2, place),
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
+        else:
+            ax.annotate(
+                "head frozen",
+                (lora, place),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                color=GREY,
+            )
+    ax.set_yticks(range(len(updates)), list(updates))
+    ax.set_ylim(len(updates) - 0.5, -0.5)
+    ax.set_xlim(0, 1.14 * top)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    ax.xaxis.set_major_formatter(lambda value, _: _short(round(value)))
+    ax.set_xlabel("trainable parameters")
+    ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    first = next(iter(updates))
+    finding = f"LoRA on {first} trains {updates[first]:,} numbers"
+    if heads[first]:
+        ratio = heads[first] / updates[first]
+        finding += f"; the new head has {heads[first]:,}, {ratio:.1f} times as many"
+    set_title(figure, finding, "Counted on a model without weights.")
+    told = "; ".join(f"{c}: {updates[c]:,} in updates, {heads[c]:,} in a head that trains" for c in updates)
+    figure.lora_alt = f"Stacked bars of trainable parameters. {told}. {finding}."
+    return figure
+
+
+def new_head(results: Mapping[str, tuple[int, float]], n: int) -> Figure:
+    """Accuracy of several ways to train a model whose head is new: ``{method: (trainable numbers, accuracy)}``.
+
+    Args:
+        results: the first is compared with the second in the title.
+        n: test images behind each accuracy.
+
+    Raises:
+        ValueError: there are fewer than two results.
+    """
+    if len(results) < 2:
+        raise ValueError("at least two results are needed to compare them")
+    figure, (ax,) = new_figure(1, (8.2, 1.6 + 0.55 * len(results)))
+    styles = ((ORANGE, "s"), (BLUE, "o"), (GREY, "D"))
+    for place, (_, accuracy) in enumerate(results.values()):
+        colour, marker = styles[place % len(styles)]
+        low, high = wilson_interval(accuracy, n)
+        ax.errorbar(
+            accuracy,
+            place,
+            xerr=[[accuracy - low], [high - accuracy]],
+            color=colour,
+            marker=marker,
+            markersize=8,
+            capsize=4,
+            linewidth=1.8,
+        )
+        ax.annotate(
+            f"{accuracy:.3f}",
+            (accuracy, place),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=INK,
+        )
+    ax.set_yticks(
+        range(len(results)),
+        [f"{method}\n{_short(trainable)} train" for method, (trainable, _) in results.items()],
+        fontsize=9,
+    )
+    ax.set_ylim(len(results) - 0.5, -0.7)
+    ax.set_xlim(0, 1)
+    ax.grid(axis="y", visible=False)
+    ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    ax.set_xlabel("accuracy on the new task")
+    (one, (_, a)), (other, (_, b)) = list(results.items())[:2]
+    (low_a, high_a), (low_b, high_b) = wilson_interval(a, n), wilson_interval(b, n)
+    if low_a <= high_b and low_b <= high_a:
+        finding = f"{one} and {other} reach {a:.3f} and {b:.3f}: level within sampling error"
+    else:
+        finding = f"{one}: {a:.3f}; {other}: {b:.3f}, {100 * abs(b - a):.0f} points {'more' if b > a else 'less'}"
+    set_title(figure, finding, f"Bars: 95 % interval over {n:,} test images, one seed.")
+    told = "; ".join(
+        f"{method} ({trainable:,} numbers train) {accuracy:.3f}" for method, (trainable, accuracy) in results.items()
+    )
+    figure.lora_alt = f"Accuracy with a new head: {told}. {finding}."
+    return figure
