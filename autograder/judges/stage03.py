@@ -98,9 +98,16 @@ HIDDEN = [
     _inject("3.4/untouched", visible.UNTOUCHED, visible.probe_inject, visible.judge_untouched, draw_inject, 0.75),
     _inject("3.4/start", visible.START, visible.probe_inject, visible.judge_start, draw_inject, 0.25),
     _inject("3.4/frozen", visible.BASE, visible.probe_inject, visible.judge_frozen_base, draw_inject, 0.5),
-    _inject("3.4/head", visible.HEAD, visible.probe_inject, visible.judge_head, draw_inject, 0.25),
     _inject(
-        "3.4/head-asked", visible.HEAD, visible.probe_inject, visible.judge_head, drawn(draw_inject, head=True), 0.25
+        "3.4/head", visible.HEAD, visible.probe_inject, visible.judge_head, drawn(draw_inject, plain_head=False), 0.25
+    ),
+    _inject(
+        "3.4/head-asked",
+        visible.HEAD,
+        visible.probe_inject,
+        visible.judge_head,
+        drawn(draw_inject, head=True, plain_head=True),
+        0.25,
     ),
     _inject(
         "3.4/no-head",

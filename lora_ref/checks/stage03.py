@@ -332,7 +332,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         if error:
             likely = ""
             if error["type"] == "ValueError":
-                likely = "a target is one or more whole parts at the end of a dotted name; these match"
+                likely = "a target is one or more whole parts at the end of a dotted name, or all of it; this matches"
             return Fault(f"{shown} raised {error['type']}: {error['text'][:120]}", likely, read)
         if outcome["kind"] != "list" or not outcome["text"]:
             likely = "return a list of names (text)"
@@ -399,7 +399,10 @@ def _match_fault(
             if any(name not in every for name in extra):
                 likely = "these are no names of modules"
         elif all(any(name.endswith(target) for target in targets) for name in extra):
-            likely = "endswith without a dot before the target: layer.11 ends like 1, my_query like query"
+            likely = (
+                "in, or endswith without a dot, also takes a name that only ends like it: my_query is not query, layer.11 "
+                "is not 1"
+            )
         elif all(any(target in name for target in targets) for name in extra):
             likely = "in is a test for text anywhere in the name: layer.1 is in layer.10, too"
         elif any("output_dense" in name for name in extra):
@@ -463,10 +466,11 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
         model, new = build(inputs), Marker()
         before = [(name, id(module)) for name, module in model.named_modules() if not _inside(name, place)]
         children = _child_order(model, place)
-        names.replace_module(model, place, new)
+        error = raised(lambda model=model, place=place, new=new: names.replace_module(model, place, new))
         after = dict(model.named_modules())
         outcomes.append(
             {
+                "raised": error,
                 "there": after.get(place) is new,
                 "elsewhere": [name for name, module in after.items() if module is new and name != place],
                 "moved": [name for name, number in before if id(after.get(name)) != number],
@@ -492,6 +496,12 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
     if len(seen["outcomes"]) != len(inputs["places"]):
         return Fault("not every place was tried", "", read)
     for place, outcome in zip(inputs["places"], seen["outcomes"], strict=True):
+        error = outcome["raised"]
+        if error:
+            likely = "the parts before the last dot lead to the parent (none: the model itself), the last is its child"
+            if "." in error["text"] and "contain" in error["text"]:
+                likely = "setattr takes one part of a name: find the parent first, model.get_submodule gives it"
+            return Fault(f"replacing {place} raised {error['type']}: {error['text'][:100]}", likely, read)
         if outcome["moved"]:
             return Fault(
                 f"replacing {place} changed {some(list(outcome['moved']), 2)} as well",
@@ -529,9 +539,10 @@ def draw_inject(
     head_targets: bool = False,
     dropout: bool = False,
     targets: Sequence[str] | None = None,
+    **model: Any,
 ) -> Inputs:
     """A model, targets, and arguments: none of them (``defaults``), or all but ``train_head`` if ``head`` is None."""
-    inputs = draw_model(rng)
+    inputs = draw_model(rng, **model)
     if targets is None:
         ends = ["query", "value", "key", "intermediate.dense", "output.dense", "mixer.2", "my_query"]
         targets = [str(t) for t in rng.choice(ends, size=3, replace=False)]
@@ -610,17 +621,13 @@ def probe_updates(names: Names, **inputs: Any) -> dict:
         A, B = layer.lora.lora_A, layer.lora.lora_B
         with torch.no_grad():
             B.copy_(torch.randn(B.shape))
-        x = torch.tensor(inputs["x"][:, : _in_features(inputs, name)], dtype=torch.float32)
+        x = torch.tensor(inputs["x"][:, : array(A).shape[1]], dtype=torch.float32)
         layer.eval()
         y = array(layer(x))
         layer.train()
         noisy = [array(layer(x)) for _ in range(3)]
         seen[name] = {"A": array(A), "B": array(B), "y": y, "noisy": any(not close(n, y) for n in noisy)}
     return seen
-
-
-def _in_features(inputs: Inputs, name: str) -> int:
-    return build(inputs).get_submodule(name).in_features
 
 
 def probe_again(names: Names, **inputs: Any) -> dict:
@@ -1093,7 +1100,10 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
     """What stands where each linear layer stood."""
     model = build(inputs)
     before = {name: id(m) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    result = names.add_dropout(model, inputs["p"])
+    results: list[Any] = []
+    error = raised(lambda: results.append(names.add_dropout(model, inputs["p"])))
+    if error:
+        return {"raised": error}
     places = {}
     for name in before:
         try:
@@ -1108,12 +1118,20 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
             "same": bool(parts) and id(parts[-1]) == before[name],
         }
     dropouts = sum(isinstance(m, nn.Dropout) for m in model.modules())
-    return {"places": places, "dropouts": dropouts, "same": result is model}
+    return {"places": places, "dropouts": dropouts, "same": results[0] is model}
 
 
 def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     """Each linear layer stands once, behind one dropout."""
     read, names = "section 3.6", layer_names(inputs)
+    if "raised" in seen:
+        error = seen["raised"]
+        likely = ""
+        if error["type"] == "RecursionError":
+            likely = (
+                "the walk goes on into what it has put in, without end: collect the modules before the first change"
+            )
+        return Fault(f"add_dropout raised {error['type']}: {error['text'][:80]}", likely, read)
     for name in names:
         place = seen["places"].get(name)
         if place is None:
@@ -1258,7 +1276,7 @@ VISIBLE = [
     Check("3.4/sizes", SIZES, probe_inject, judge_sizes, fixed(8, draw_inject), carry=CARRY),
     Check("3.4/update", UPDATE, probe_updates, judge_update, fixed(9, draw_inject), carry=CARRY),
     Check("3.4/frozen", BASE, probe_inject, judge_frozen_base, fixed(10, draw_inject), carry=CARRY),
-    Check("3.4/head", HEAD, probe_inject, judge_head, fixed(11, draw_inject), carry=CARRY),
+    Check("3.4/head", HEAD, probe_inject, judge_head, fixed(11, draw_inject, plain_head=False), carry=CARRY),
     Check("3.5/counts", COUNTS, probe_report, judge_counts, fixed(12, draw_report)),
     Check("3.5/ratio", RATIO, probe_report, judge_ratio, fixed(12, draw_report)),
     Check("3.6/unfreeze_blocks", BLOCKS, probe_blocks, judge_blocks, fixed(13, draw_blocks)),
