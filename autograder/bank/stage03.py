@@ -94,7 +94,7 @@ MUTANTS = [
         "a target anywhere, but from a dot on",
         _FITS,
         '("." + target) in ("." + name)',
-        "layer.1 is in layer.10",
+        "is no nn.Linear",
         "S2",
     ),
     Mutant(
@@ -190,7 +190,7 @@ MUTANTS = [
         "split at the first dot",
         _SPLIT,
         'parent, _, child = name.partition(".")',
-        "parts before the last dot",
+        "one part of a name",
     ),
     Mutant(
         "3.3/no-top",
@@ -283,7 +283,8 @@ MUTANTS = [
         "3.4/new-layers",
         "new layers in place of the pretrained ones",
         _WRAP,
-        "old = model.get_submodule(name)\n        new = nn.Linear(old.in_features, old.out_features, old.bias is not None)\n"
+        "old = model.get_submodule(name)\n"
+        "        new = nn.Linear(old.in_features, old.out_features, old.bias is not None)\n"
         "        replace_module(model, name, LinearWithLoRA(new, rank, alpha, dropout))",
         "wrap the layer that is there",
         "S4",

@@ -1,9 +1,9 @@
 """Stage 03, LoRA in a whole model: probes and visible checks.
 
-The probes' model is a small encoder with RoBERTa's shape of names and some traps among them: twelve and more layers, so
-that ``layer.1`` begins like ``layer.10``; a ``my_query``; an ``output_dense`` beside ``output.dense``; a LayerNorm that
-is called ``value``. Its weights follow from the inputs' seed, so a judge makes the same model for itself and needs no
-word of the student's about it.
+The probes' model is a small encoder with RoBERTa's shape of names and some traps among them: where names are matched,
+twelve and more layers, so that ``layer.1`` begins like ``layer.10``; a ``my_query``; an ``output_dense`` beside
+``output.dense``; a LayerNorm that is called ``value``. Its weights follow from the inputs' seed, so a judge makes the
+same model for itself and needs no word of the student's about it.
 
 A wrapped layer is any module with an ``nn.Linear`` as ``.linear`` and ``lora_A`` and ``lora_B`` in ``.lora``: the
 package's own `LinearWithLoRA`, the student's of stage 2, or another one.
@@ -11,6 +11,7 @@ package's own `LinearWithLoRA`, the student's of stage 2, or another one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -54,24 +55,26 @@ def modules(**children: nn.Module) -> nn.Module:
 
 
 class Block(nn.Module):
-    """One layer of the encoder, with RoBERTa's names."""
+    """One layer of the encoder, with RoBERTa's names; a ``short`` one lacks key, value and the inner layer."""
 
-    def __init__(self, width: int, inner: int):
+    def __init__(self, width: int, inner: int, short: bool):
         super().__init__()
-        self.attention = modules(
-            self=modules(
-                query=nn.Linear(width, width), key=nn.Linear(width, width, bias=False), value=nn.Linear(width, width)
-            ),
-            output=modules(dense=nn.Linear(width, width), LayerNorm=nn.LayerNorm(width)),
-        )
-        self.intermediate = modules(dense=nn.Linear(width, inner))
-        self.output = modules(dense=nn.Linear(inner, width), LayerNorm=nn.LayerNorm(width))
+        parts = {"query": nn.Linear(width, width)}
+        if not short:
+            parts |= {"key": nn.Linear(width, width, bias=False), "value": nn.Linear(width, width)}
+            self.intermediate = modules(dense=nn.Linear(width, inner))
+        self.attention = modules(self=modules(**parts), output=modules(dense=nn.Linear(width, width)))
+        self.output = modules(dense=nn.Linear(width if short else inner, width), LayerNorm=nn.LayerNorm(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parts = self.attention.get_submodule("self")
-        weights = torch.softmax(parts.query(x) @ parts.key(x).mT / x.shape[-1] ** 0.5, dim=-1)
-        x = self.attention.output.LayerNorm(x + self.attention.output.dense(weights @ parts.value(x)))
-        return self.output.LayerNorm(x + self.output.dense(torch.tanh(self.intermediate.dense(x))))
+        parts = dict(self.attention.get_submodule("self").named_children())
+        hidden = parts["query"](x)
+        if "key" in parts:
+            hidden = torch.softmax(hidden @ parts["key"](x).mT, dim=-1) @ parts["value"](x)
+        hidden = torch.tanh(self.attention.output.dense(hidden))
+        if hasattr(self, "intermediate"):
+            hidden = torch.tanh(self.intermediate.dense(hidden))
+        return self.output.LayerNorm(x + self.output.dense(hidden))
 
 
 class Classifier(nn.Module):
@@ -82,7 +85,9 @@ class Classifier(nn.Module):
         self.prefix = prefix
         self.scale = nn.Parameter(torch.ones(width))
         self.embeddings = modules(word=nn.Embedding(11, width), value=nn.LayerNorm(width))
-        self.add_module(prefix, modules(layer=nn.ModuleList(Block(width, inner) for _ in range(layers))))
+        self.add_module(
+            prefix, modules(layer=nn.ModuleList(Block(width, inner, short=1 < n < layers - 2) for n in range(layers)))
+        )
         self.my_query = nn.Linear(width, width)
         self.output_dense = nn.Linear(width, width, bias=False)
         self.mixer = nn.Sequential(nn.Linear(width, inner), nn.Tanh(), nn.Linear(inner, width))
@@ -108,7 +113,7 @@ def draw_model(rng: np.random.Generator, **more: Any) -> Inputs:
     width, inner = (int(n) for n in rng.choice([4, 6, 8, 10], size=2, replace=False))
     return {
         "prefix": str(rng.choice(["encoder", "backbone", "body"])),
-        "layers": int(rng.integers(12, 14)),
+        "layers": int(rng.integers(4, 6)),
         "width": width,
         "inner": inner,
         "plain_head": bool(rng.integers(2)),
@@ -125,17 +130,38 @@ def fixed(seed: int, draw: Callable[..., Inputs], **choices: Any) -> Callable[[n
 
 def build(inputs: Inputs) -> Classifier:
     """The inputs' model, in evaluation mode; the same each time."""
-    model = Classifier(*(inputs[key] for key in ("prefix", "layers", "width", "inner", "plain_head")))
-    rng = np.random.default_rng(inputs["seed"])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.tensor(rng.normal(size=tuple(parameter.shape)), dtype=torch.float32))
+    key = tuple(inputs[name] for name in ("prefix", "layers", "width", "inner", "plain_head"))
+    model = Classifier(*key)
+    values = _values(key, inputs["seed"])
+    for parameter, value in zip(model.parameters(), values, strict=True):
+        parameter.data.copy_(value)
     return model.eval()
+
+
+@functools.lru_cache(maxsize=4)
+def _values(key: tuple, seed: int) -> tuple[torch.Tensor, ...]:
+    rng = np.random.default_rng(seed)
+    shapes = [tuple(parameter.shape) for parameter in Classifier(*key).parameters()]
+    return tuple(torch.tensor(rng.normal(size=shape), dtype=torch.float32) for shape in shapes)
 
 
 def layer_names(inputs: Inputs) -> list[str]:
     """Dotted names of the model's linear layers, in the model's order."""
-    return [name for name, module in build(inputs).named_modules() if isinstance(module, nn.Linear)]
+    return list(_layer_names(inputs["prefix"], inputs["layers"], inputs["plain_head"]))
+
+
+@functools.lru_cache(maxsize=32)
+def _layer_names(prefix: str, layers: int, plain_head: bool) -> tuple[str, ...]:
+    model = Classifier(prefix, layers, 2, 2, plain_head)
+    return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))
+
+
+def at(model: nn.Module, name: str) -> nn.Module | None:
+    """The module that the path of names leads to; `named_modules` would also give one that is *called* ``"a.b"``."""
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def matches(inputs: Inputs, targets: Sequence[str]) -> list[str]:
@@ -222,13 +248,19 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_returned(inputs: Inputs, seen: Observation) -> Fault | None:
-    """The model itself comes back."""
-    if seen["same"]:
-        return None
+    """The model itself comes back. From a function that does nothing else, that is worth nothing."""
+    if not seen["same"]:
+        return _not_the_model(seen, "section 3.1")
+    if len(seen["trains"]) == sum(p.requires_grad for p in frozen_model(inputs).parameters()):
+        return Fault("nothing is frozen", "", "section 3.1")
+    return None
+
+
+def _not_the_model(seen: Observation, read: str) -> Fault:
     if seen["kind"] == "NoneType":
-        return Fault("it returns None", "return model is missing", "section 3.1")
+        return Fault("it returns None", "return model is missing", read)
     likely = "a copy: change the model in place" if seen["kind"] == "Classifier" else "return the model"
-    return Fault(f"it returns another object, a {seen['kind']}", likely, "section 3.1")
+    return Fault(f"it returns another object, a {seen['kind']}", likely, read)
 
 
 def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -248,7 +280,7 @@ def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
     """A model and lists of targets; ``kind`` says which behaviour they are about."""
-    inputs = draw_model(rng)
+    inputs = draw_model(rng, layers=int(rng.integers(12, 14)))
     layer = int(rng.integers(2, 9))
     one, other = (str(n) for n in rng.choice(["query", "key", "value", "intermediate.dense"], size=2, replace=False))
     cases = {
@@ -274,12 +306,10 @@ def probe_match(names: Names, **inputs: Any) -> dict:
     """What each list of targets gives, or raises; and whether the model is still what it was."""
     model = build(inputs)
     before = [(name, id(module)) for name, module in model.named_modules()]
-    outcomes = []
+    outcomes, match_targets = [], names.match_targets
     for targets in inputs["cases"]:
         found: list[Any] = []
-        error = _raised_with_text(
-            lambda targets=targets, found=found: found.append(names.match_targets(model, targets))
-        )
+        error = _raised_with_text(lambda targets=targets, found=found: found.append(match_targets(model, targets)))
         value = found[0] if found else None
         items = [str(item) for item in value] if isinstance(value, (list, tuple, set, dict)) else []
         outcomes.append(
@@ -400,8 +430,8 @@ def _match_fault(
                 likely = "these are no names of modules"
         elif all(any(name.endswith(target) for target in targets) for name in extra):
             likely = (
-                "in, or endswith without a dot, also takes a name that only ends like it: my_query is not query, layer.11 "
-                "is not 1"
+                "in, or endswith without a dot, also takes names that only end like it: my_query is not query, "
+                "layer.11 is not 1"
             )
         elif all(any(target in name for target in targets) for name in extra):
             likely = "in is a test for text anywhere in the name: layer.1 is in layer.10, too"
@@ -440,7 +470,7 @@ def _match_fault(
 def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
     """A model and places in it."""
     inputs = draw_model(rng)
-    layer = f"{inputs['prefix']}.layer.{int(rng.integers(0, 12))}"
+    layer = f"{inputs['prefix']}.layer.{int(rng.integers(0, inputs['layers']))}"
     places = {
         "deep": [f"{layer}.attention.self.query", f"{layer}.output.dense"],
         "top": ["my_query", "classifier"],
@@ -461,17 +491,19 @@ class Marker(nn.Linear):
 
 def probe_replace(names: Names, **inputs: Any) -> dict:
     """For each place: whether the new module is there, and whether all others are where they were, in their order."""
-    outcomes = []
+    outcomes, replace = [], names.replace_module
     for place in inputs["places"]:
         model, new = build(inputs), Marker()
         before = [(name, id(module)) for name, module in model.named_modules() if not _inside(name, place)]
         children = _child_order(model, place)
-        error = raised(lambda model=model, place=place, new=new: names.replace_module(model, place, new))
+        error = raised(lambda model=model, place=place, new=new: replace(model, place, new))
         after = dict(model.named_modules())
         outcomes.append(
             {
                 "raised": error,
-                "there": after.get(place) is new,
+                "there": at(model, place) is new,
+                "dotted": "." in place
+                and any(place.endswith(n) and "." in n for m in model.modules() for n in m._modules),
                 "elsewhere": [name for name, module in after.items() if module is new and name != place],
                 "moved": [name for name, number in before if id(after.get(name)) != number],
                 "added": [name for name in after if name not in dict(before) and not _inside(name, place)],
@@ -499,8 +531,6 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
         error = outcome["raised"]
         if error:
             likely = "the parts before the last dot lead to the parent (none: the model itself), the last is its child"
-            if "." in error["text"] and "contain" in error["text"]:
-                likely = "setattr takes one part of a name: find the parent first, model.get_submodule gives it"
             return Fault(f"replacing {place} raised {error['type']}: {error['text'][:100]}", likely, read)
         if outcome["moved"]:
             return Fault(
@@ -510,6 +540,11 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if not outcome["there"]:
             likely = "the module at that name is still the old one: set it as an attribute of its parent"
+            if outcome["dotted"]:
+                likely = (
+                    "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
+                )
+                return Fault(f"the module at {place} is not the new one", likely, read)
             if outcome["elsewhere"]:
                 likely = "it hangs at the wrong parent: model.get_submodule of all parts but the last is the right one"
             return Fault(f"the module at {place} is not the new one", likely, read)
@@ -566,7 +601,7 @@ def is_wrapper(module: Any) -> bool:
 
 def wrappers(model: nn.Module) -> dict[str, Any]:
     """The wrapped layers by name."""
-    return {name: module for name, module in model.named_modules() if is_wrapper(module)}
+    return {name: module for name, module in model.named_modules() if is_wrapper(module) and at(model, name) is module}
 
 
 def injected(names: Names, inputs: Inputs) -> tuple[nn.Module, Any]:
@@ -752,8 +787,8 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
-                elif close(factor, len(A) / alpha, 1e-3) or close(factor, 1.0):
-                    likely = "rank and alpha are passed on in the wrong order, or one of them is not"
+                elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
+                    likely = "rank and alpha are passed on in the wrong order"
                 return Fault(f"{name}: {shown}", likely, read)
             if not np.isfinite(one["y"]).all():
                 likely = "uninitialised memory stands in place of the pretrained weight"
@@ -825,6 +860,10 @@ def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "wrapping freezes the wrapped layers alone; freeze(model) is for all the others"
         if set(others) <= linears:
             likely = "the layers inside the wrappers train: freeze the model, not only what is not wrapped"
+        elif linears & set(others):
+            likely = (
+                "the layers inside the wrappers train, too: what comes after freeze(model) wakes the whole model up"
+            )
         elif all("lora" not in n for n in others) and all(n.endswith("bias") for n in others):
             likely = "weights are frozen and biases are not"
         return Fault(f"{len(others)} pretrained parameters train: {some(others, 2)}", likely, read)
@@ -869,8 +908,9 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
     """The model itself comes back."""
-    fault = judge_returned(inputs, seen)
-    return fault and Fault(fault.seen, fault.likely, "section 3.4")
+    if not seen["same"]:
+        return _not_the_model(seen, "section 3.4")
+    return None if seen["wrapped"] else Fault("no layer is wrapped", "", "section 3.4")
 
 
 def judge_again(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -1058,7 +1098,7 @@ def judge_ratio(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def draw_blocks(rng: np.random.Generator) -> Inputs:
     """Blocks whose names begin like others'."""
-    inputs = draw_model(rng)
+    inputs = draw_model(rng, layers=int(rng.integers(12, 14)))
     start = f"{inputs['prefix']}.layer."
     return {**inputs, "blocks": [[f"{start}1"], [f"{start}1", f"{start}{int(rng.integers(2, 9))}"], [f"{start}11"]]}
 
@@ -1101,7 +1141,8 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
     model = build(inputs)
     before = {name: id(m) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     results: list[Any] = []
-    error = raised(lambda: results.append(names.add_dropout(model, inputs["p"])))
+    add_dropout = names.add_dropout
+    error = raised(lambda: results.append(add_dropout(model, inputs["p"])))
     if error:
         return {"raised": error}
     places = {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, new_figure, set_title, wilson_interval
+from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, first_upper, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,61 +159,53 @@ def trainable_budget(updates: Mapping[str, int], heads: Mapping[str, int]) -> Fi
     return figure
 
 
-def new_head(results: Mapping[str, tuple[int, float]], n: int) -> Figure:
-    """Accuracy of several ways to train a model whose head is new: ``{method: (trainable numbers, accuracy)}``.
+def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figure:
+    """Accuracy of several ways to train a model whose head is new.
 
     Args:
-        results: the first is compared with the second in the title.
+        results: ``{method: (numbers that train, one accuracy a seed)}``; the title compares the first with the second,
+            seed by seed.
         n: test images behind each accuracy.
 
     Raises:
-        ValueError: there are fewer than two results.
+        ValueError: there are fewer than two results, or they do not have the same number of seeds.
     """
-    if len(results) < 2:
-        raise ValueError("at least two results are needed to compare them")
-    figure, (ax,) = new_figure(1, (8.2, 1.6 + 0.55 * len(results)))
+    seeds = {len(accuracies) for _, accuracies in results.values()}
+    if len(results) < 2 or len(seeds) != 1 or seeds == {0}:
+        raise ValueError("at least two results are needed to compare them, each with one accuracy a seed")
+    figure, (ax,) = new_figure(1, (8.2, 1.6 + 0.6 * len(results)))
     styles = ((ORANGE, "s"), (BLUE, "o"), (GREY, "D"))
-    for place, (_, accuracy) in enumerate(results.values()):
+    told, means = [], {}
+    for place, (method, (trainable, accuracies)) in enumerate(results.items()):
         colour, marker = styles[place % len(styles)]
-        low, high = wilson_interval(accuracy, n)
-        ax.errorbar(
-            accuracy,
-            place,
-            xerr=[[accuracy - low], [high - accuracy]],
-            color=colour,
-            marker=marker,
-            markersize=8,
-            capsize=4,
-            linewidth=1.8,
+        means[method] = mean = sum(accuracies) / len(accuracies)
+        ax.plot([min(accuracies), max(accuracies)], [place, place], color=colour, linewidth=1.5, alpha=0.6)
+        ax.plot(
+            accuracies, [place] * len(accuracies), linestyle="", color=colour, marker=marker, markersize=8, alpha=0.75
         )
         ax.annotate(
-            f"{accuracy:.3f}",
-            (accuracy, place),
-            xytext=(0, 8),
+            f"mean {mean:.3f}",
+            (mean, place),
+            xytext=(0, 10),
             textcoords="offset points",
             ha="center",
             fontsize=9,
             color=INK,
         )
-    ax.set_yticks(
-        range(len(results)),
-        [f"{method}\n{_short(trainable)} train" for method, (trainable, _) in results.items()],
-        fontsize=9,
-    )
+        shown = ", ".join(f"{accuracy:.3f}" for accuracy in accuracies)
+        told.append(f"{method} ({trainable:,} numbers train) {shown}, mean {mean:.3f}")
+    labels = [f"{method}\n{_short(trainable)} train" for method, (trainable, _) in results.items()]
+    ax.set_yticks(range(len(results)), labels, fontsize=9)
     ax.set_ylim(len(results) - 0.5, -0.7)
     ax.set_xlim(0, 1)
     ax.grid(axis="y", visible=False)
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.set_xlabel("accuracy on the new task")
-    (one, (_, a)), (other, (_, b)) = list(results.items())[:2]
-    (low_a, high_a), (low_b, high_b) = wilson_interval(a, n), wilson_interval(b, n)
-    if low_a <= high_b and low_b <= high_a:
-        finding = f"{one} and {other} reach {a:.3f} and {b:.3f}: level within sampling error"
-    else:
-        finding = f"{one}: {a:.3f}; {other}: {b:.3f}, {100 * abs(b - a):.0f} points {'more' if b > a else 'less'}"
-    set_title(figure, finding, f"Bars: 95 % interval over {n:,} test images, one seed.")
-    told = "; ".join(
-        f"{method} ({trainable:,} numbers train) {accuracy:.3f}" for method, (trainable, accuracy) in results.items()
-    )
-    figure.lora_alt = f"Accuracy with a new head: {told}. {finding}."
+    one, other = list(results)[:2]
+    pairs = list(zip(results[one][1], results[other][1], strict=True))
+    better = sum(b > a for a, b in pairs)
+    finding = f"{other} reaches {means[other]:.3f}, {one} {means[one]:.3f}; "
+    finding += f"the first is ahead in {better} of {len(pairs)} seeds"
+    set_title(figure, finding, f"One point a seed; {n:,} test images, of which one is {1 / n:.2g}.")
+    figure.lora_alt = f"Accuracy with a new head: {'; '.join(told)}. {first_upper(finding)}."
     return figure

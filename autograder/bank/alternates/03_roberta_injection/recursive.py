@@ -62,7 +62,7 @@ def trainable_report(model):
     for parameter in model.parameters():
         counts[parameter.requires_grad] += parameter.numel()
     total = sum(counts.values())
-    return dict(trainable=counts[True], total=total, ratio=counts[True] / total)
+    return {"trainable": counts[True], "total": total, "ratio": counts[True] / total}
 
 
 def unfreeze_blocks(model, blocks):
