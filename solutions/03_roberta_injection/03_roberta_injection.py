@@ -661,35 +661,19 @@ print(describe(figure))
 # the head frozen, as a freeze by `"lora_" not in name` leaves it, once trained. **Predict** both accuracies, and that of the new head alone.
 
 # %%
-rows = torch.randperm(len(digits["train"].labels), generator=torch.Generator().manual_seed(0))
-turned = {
-    "train": vision.quarter_turn(digits["train"].take(rows[: amount["adapt_images"]])),
-    "test": vision.quarter_turn(digits["test"]),
-}
-methods = {
-    "LoRA, random head frozen": vision.VitMethod("", "lora", 1e-2, "query-value", 4, 8, train_head=False),
-    "LoRA, new head trained": vision.VitMethod("", "lora", 1e-2, "query-value", 4, 8),
-    "new head trained alone": vision.VitMethod("", "head", 3e-2),
-}
-new_head = {}
-for name, method in methods.items():
-    accuracies = []
-    for seed in range(3):
-        model = copy.deepcopy(vit)
-        torch.manual_seed(seed)
-        model.classifier = nn.Linear(model.config.hidden_size, 10)
-        found = vision.adapt(
-            model,
-            method,
-            turned,
-            prepare=vision.one_channel,
-            epochs=amount["adapt_epochs"],
-            seed=seed,
-            progress=False,
-        )
-        accuracies.append(found["adapted"])
-    new_head[name] = (found["trainable"], accuracies)
-figure = plots.new_head(new_head, len(turned["test"].labels))
+methods = (
+    vision.VitMethod("LoRA, random head frozen", "lora", 1e-2, "query-value", 4, 8, train_head=False),
+    vision.VitMethod("LoRA, new head trained", "lora", 1e-2, "query-value", 4, 8),
+    vision.VitMethod("new head trained alone", "head", 3e-2),
+)
+new_head = {method.name: (0, []) for method in methods}
+for seed in range(3):
+    model = copy.deepcopy(vit)
+    torch.manual_seed(seed)
+    model.classifier = nn.Linear(model.config.hidden_size, 10)
+    for found in vision.rotated_digits(methods, data=digits, base=model, seed=seed, progress=False, **amount):
+        new_head[found.method.name] = (found.trainable, [*new_head[found.method.name][1], found.adapted])
+figure = plots.new_head(new_head, len(digits["test"].labels))
 display(figure)
 print(describe(figure))
 
