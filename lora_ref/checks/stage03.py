@@ -622,7 +622,7 @@ def probe_inject(names: Names, **inputs: Any) -> dict:
     return {
         "same": result is model,
         "kind": type(result).__name__,
-        "kinds": {name: type(module).__name__ for name, module in model.named_modules()},
+        "kinds": {name: type(at(model, name)).__name__ for name in matches(inputs, inputs["targets"])},
         "wrapped": {name: _layer(layer) for name, layer in layers.items()},
         "parameters": list(parameters),
         "trains": [name for name, p in parameters.items() if p.requires_grad],

@@ -662,9 +662,9 @@ print(describe(figure))
 
 # %%
 methods = (
-    vision.VitMethod("LoRA, random head frozen", "lora", 1e-2, "query-value", 4, 8, train_head=False),
-    vision.VitMethod("LoRA, new head trained", "lora", 1e-2, "query-value", 4, 8),
-    vision.VitMethod("new head trained alone", "head", 3e-2),
+    vision.VitMethod("LoRA + frozen random head", "lora", 1e-2, "query-value", 4, 8, train_head=False),
+    vision.VitMethod("LoRA + trained new head", "lora", 1e-2, "query-value", 4, 8),
+    vision.VitMethod("new head alone", "head", 3e-2),
 )
 new_head = {method.name: (0, []) for method in methods}
 for seed in range(3):
