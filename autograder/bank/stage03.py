@@ -329,7 +329,7 @@ MUTANTS = [
         "the wrapper hangs at the model under a name with dots, and no forward meets it",
         _WRAP,
         "setattr(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha, dropout))",
-        "replaces nothing",
+        "targets are not wrapped",
     ),
     Mutant(
         "3.4/no-return", "the model is not returned", f"{_HEAD}\n    return model", _HEAD, "return model is missing"
