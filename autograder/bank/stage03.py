@@ -318,6 +318,20 @@ MUTANTS = [
         "replaces nothing",
     ),
     Mutant(
+        "3.4/B-random",
+        "B is drawn anew, so that the adapted model starts somewhere else",
+        _WRAP,
+        f"{_WRAP}\n        nn.init.normal_(model.get_submodule(name).lora.lora_B)",
+        "B does not start at zero",
+    ),
+    Mutant(
+        "3.4/dotted",
+        "the wrapper hangs at the model under a name with dots, and no forward meets it",
+        _WRAP,
+        "setattr(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha, dropout))",
+        "targets are not wrapped",
+    ),
+    Mutant(
         "3.4/no-return", "the model is not returned", f"{_HEAD}\n    return model", _HEAD, "return model is missing"
     ),
     Mutant("3.4/copy", "a copy is changed", _REFUSE, "model = copy.deepcopy(model)", "nothing was put into the model"),

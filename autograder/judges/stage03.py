@@ -20,12 +20,10 @@ _ALL = "every parameter, LoRA's in a wrapped model as well"
 _KEPT = "no value changes"
 _ENDS = "a target of several parts, or of a part that other names end in"
 _NEARLY = "what only looks like a match is a ValueError: parts of a name, other modules, other case"
-_TOP = "children of the model itself"
 _DEFAULTS = "rank 8 and alpha 16 by default"
 _DROPOUT = "dropout is passed on"
 _NO_HEAD = "train_head=False leaves LoRA alone to train, even where the head is wrapped"
 _MORE = "a second call with more targets keeps what the first has made"
-_TYPO = "a target that matches nothing is a ValueError"
 _SHARED = "a parameter that two layers share counts once, buffers not at all"
 _ALL_FROZEN = "a model that is all frozen"
 
@@ -69,7 +67,7 @@ HIDDEN = [
     Check(
         "3.3/deep", visible.DEEP, visible.probe_replace, visible.judge_replaced, drawn(draw_replace, where="deep"), 1
     ),
-    Check("3.3/top", _TOP, visible.probe_replace, visible.judge_replaced, drawn(draw_replace, where="top"), 0.5),
+    Check("3.3/top", visible.TOP, visible.probe_replace, visible.judge_replaced, drawn(draw_replace, where="top"), 0.5),
     Check(
         "3.3/containers",
         visible.CONTAINERS,
@@ -120,7 +118,7 @@ HIDDEN = [
     _inject("3.4/returned", visible.RETURNED, visible.probe_inject, visible.judge_inject_returned, draw_inject, 0.25),
     _inject("3.4/again", visible.AGAIN, visible.probe_again, visible.judge_again, draw_again, 0.25),
     _inject("3.4/more", _MORE, visible.probe_again, visible.judge_again, drawn(draw_again, more=True), 0.25),
-    _inject("3.4/typo", _TYPO, visible.probe_typo, visible.judge_typo, visible.draw_typo, 0.25),
+    _inject("3.4/typo", visible.TYPO, visible.probe_typo, visible.judge_typo, visible.draw_typo, 0.25),
     Check("3.5/counts", visible.COUNTS, visible.probe_report, visible.judge_counts, draw_report, 0.75),
     Check("3.5/shared", _SHARED, visible.probe_report, visible.judge_counts, drawn(draw_report, shared=True), 0.25),
     Check(

@@ -653,7 +653,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Where the head was left alone, the adapter off is the base model, bit for bit. A head that trained does not switch off.
+# Where the head was left alone, the adapter off is the base model, bit for bit. A head that trained does not switch off. (One seed a row: run again,
+# LoRA's rows change places. The right panel's difference is far larger than that.)
 #
 # ### A new head that may not learn
 #
@@ -661,35 +662,19 @@ print(describe(figure))
 # the head frozen, as a freeze by `"lora_" not in name` leaves it, once trained. **Predict** both accuracies, and that of the new head alone.
 
 # %%
-rows = torch.randperm(len(digits["train"].labels), generator=torch.Generator().manual_seed(0))
-turned = {
-    "train": vision.quarter_turn(digits["train"].take(rows[: amount["adapt_images"]])),
-    "test": vision.quarter_turn(digits["test"]),
-}
-methods = {
-    "LoRA, random head frozen": vision.VitMethod("", "lora", 1e-2, "query-value", 4, 8, train_head=False),
-    "LoRA, new head trained": vision.VitMethod("", "lora", 1e-2, "query-value", 4, 8),
-    "new head trained alone": vision.VitMethod("", "head", 3e-2),
-}
-new_head = {}
-for name, method in methods.items():
-    accuracies = []
-    for seed in range(3):
-        model = copy.deepcopy(vit)
-        torch.manual_seed(seed)
-        model.classifier = nn.Linear(model.config.hidden_size, 10)
-        found = vision.adapt(
-            model,
-            method,
-            turned,
-            prepare=vision.one_channel,
-            epochs=amount["adapt_epochs"],
-            seed=seed,
-            progress=False,
-        )
-        accuracies.append(found["adapted"])
-    new_head[name] = (found["trainable"], accuracies)
-figure = plots.new_head(new_head, len(turned["test"].labels))
+methods = (
+    vision.VitMethod("LoRA + frozen random head", "lora", 1e-2, "query-value", 4, 8, train_head=False),
+    vision.VitMethod("LoRA + trained new head", "lora", 1e-2, "query-value", 4, 8),
+    vision.VitMethod("new head alone", "head", 3e-2),
+)
+new_head = {method.name: (0, []) for method in methods}
+for seed in range(3):
+    model = copy.deepcopy(vit)
+    torch.manual_seed(seed)
+    model.classifier = nn.Linear(model.config.hidden_size, 10)
+    for found in vision.rotated_digits(methods, data=digits, base=model, seed=seed, progress=False, **amount):
+        new_head[found.method.name] = (found.trainable, [*new_head[found.method.name][1], found.adapted])
+figure = plots.new_head(new_head, len(digits["test"].labels))
 display(figure)
 print(describe(figure))
 
@@ -710,12 +695,12 @@ print(describe(figure))
 # (a) Under a fixed budget I start with query and value in every block: 294,912 numbers at rank 8 in roberta-base, 0.24 % of the model. The paper's
 # section 7.1 compares, at one budget, single attention matrices at a higher rank with several at a lower one, and finds it better to adapt more kinds
 # of matrices at a smaller rank than one kind at a larger. All linear layers of the encoder cost 1,327,104, 4.5 times as much, and reach the feed-forward part,
-# where most of a block's weights are. I would pay that where the task is far from the pretraining, as turning the digits was in the lab
-# (all layers clearly above query and value there), and where the data is enough. One run of each on a validation set decides, with more than one seed.
+# where most of a block's weights are. I would pay that where the task is far from the pretraining and the data is enough. The lab does not settle
+# it: rows of one seed each change places when they are run again. A validation set decides, with more than one seed.
 #
 # (b) The new head is random: no pretraining has said which direction means which class. Frozen, it stays a random projection, and all that the updates can do is to bend
-# the encoder's features towards its random directions, with a low rank. In the lab the same LoRA reached 0.75 with the frozen
-# head and 0.79 with the trained one. The published rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
+# the encoder's features towards its random directions, with a low rank. In the lab the same LoRA reached less with the frozen
+# head than with the trained one (0.740 and 0.788 in one run; quote your figure's means and seeds). The published rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
 # what is pretrained, not by what a name looks like.
 #
 # (c) Where the head itself is pretrained for the same classes. Then the adapter switched off gives the original model bit for bit (the lab's upright digits), several
