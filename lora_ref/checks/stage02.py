@@ -964,7 +964,9 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
             where = "on the output"
         elif np.isclose(hidden, 0, atol=1e-5 * np.abs(hidden).max()).mean() > p / 3:
             where = "between A and B"
-        return Fault("what is dropped are no entries of x", f"dropout acts {where}", "section 2.2")
+        return Fault(
+            "what is dropped are no entries of x", f"dropout acts {where}: apply it to x, before A", "section 2.2"
+        )
     expected, factor = 1 / (1 - p), float(np.median(kept[~dropped]))
     if abs(factor - expected) > 1e-2:
         likely = "what is kept must be divided by 1 - p, or training and evaluation differ in size"
@@ -1106,9 +1108,12 @@ def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
     for dimensions in ("1", "3"):
         one = seen[dimensions]
         if not close(one["y"], one["base"], 1e-6):
+            likely = "something besides linear(x) + lora(x) is computed, or dropout reaches the frozen layer's input"
+            if not np.any(one["y"]):
+                likely = "only the update is returned: the frozen layer's output is missing"
             return Fault(
-                "a wrapper whose B is zero does not give the frozen layer's output",
-                "something besides linear(x) + lora(x) is computed, or dropout reaches the frozen layer's input",
+                "in training mode with dropout 0.5, a wrapper whose B is zero does not give the frozen layer's output",
+                likely,
                 "section 2.4",
             )
     return None
@@ -1204,6 +1209,8 @@ def judge_merged_forward(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the update counts twice: it is in the weight already, so forward must not add it when merged"
         elif close(y, expected - update, 1e-4):
             likely = "the update is lost: neither the weight nor forward has it"
+        elif weight_fault(inputs, seen["states"][-1]["W"], 1):
+            likely = "mend merge() first: the weight is not W + scaling * B A"
     return Fault("the output is not what it was before the merge", likely, "section 2.5")
 
 
@@ -1254,7 +1261,7 @@ def judge_unmerged_only(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
     """Steps: train, merge, unmerge, train, merge."""
-    before, trained, _, unmerged, again, remerged = seen["states"]
+    before, trained, merged, unmerged, again, remerged = seen["states"]
     for name in "AB":
         if not close(unmerged[name], trained[name], 1e-6):
             likely = lost_factors(unmerged) or "merging must leave A and B as they are"
@@ -1263,7 +1270,9 @@ def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
         if trains and close(again[name], unmerged[name], 1e-9):
             return Fault(
                 f"a training step after unmerge() leaves lora_{name} unchanged",
-                "it gets no gradient any more",
+                ".merged is still True, so forward leaves the update out"
+                if unmerged["merged"]
+                else "it gets no gradient any more",
                 "section 2.5",
             )
     if before["frozen"] and not unmerged["frozen"]:
@@ -1272,13 +1281,14 @@ def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
             "a new nn.Parameter is trainable unless it is told requires_grad=False",
             "section 2.5",
         )
-    update = inputs["alpha"] / inputs["rank"] * again["B"] @ again["A"]
-    if not close(remerged["W"], inputs["W"] + update, 1e-4):
-        return Fault(
-            "merged again after training, the weight is not W + scaling * B A",
-            "the update of the first merge is used again, or was never taken away",
-            "section 2.5",
-        )
+    scaling = inputs["alpha"] / inputs["rank"]
+    if not close(remerged["W"], inputs["W"] + scaling * again["B"] @ again["A"], 1e-4):
+        likely = "the update of the first merge is used again: take B A as it is now"
+        if not close(merged["W"], inputs["W"] + scaling * trained["B"] @ trained["A"], 1e-4):
+            likely = "mend merge() first: the first one did not give W + scaling * B A either"
+        elif not close(unmerged["W"], inputs["W"], 1e-4):
+            likely = "mend unmerge() first: it did not restore the weight"
+        return Fault("merged again after training, the weight is not W + scaling * B A", likely, "section 2.5")
     return None
 
 
@@ -1385,7 +1395,7 @@ def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
             "section 2.6",
         )
     if "error" in seen["on_again"]:
-        return product_fault(seen["on_again"]["error"])
+        return factors_fault(inputs, seen) or product_fault(seen["on_again"]["error"])
     if close(seen["on_again"]["W"], inputs["W"]):
         return Fault(
             "switched on again, forward(W) is still W", "the update is lost when it is switched off", "section 2.6"

@@ -384,16 +384,17 @@ def draw_schedule(rng: np.random.Generator, warmup: bool = True, beyond: bool = 
     return {"cases": cases}
 
 
-def draw_whole_schedule(rng: np.random.Generator) -> Inputs:
-    """Steps from 0 to the end of a run, and after it."""
-    return {"cases": draw_schedule(rng)["cases"] + draw_schedule(rng, beyond=True)["cases"]}
-
-
 def draw_short_runs(rng: np.random.Generator) -> Inputs:
     """Warm-ups as long as the run or longer, such as 500 steps in a run of 64; after one that is short enough."""
     total = int(rng.integers(20, 100))
     runs = [(total, 4), (total, total), (total, total + 1), (64, 500), (total, 7 * total)]
     return {"cases": [[step, t, w] for t, w in runs for step in (0, 1, t // 2, t - 1, t, t + 1, 2 * t)]}
+
+
+def draw_whole_schedule(rng: np.random.Generator) -> Inputs:
+    """Steps from 0 to the end of a run, after it, and in runs no longer than their warm-up."""
+    drawn = draw_schedule(rng), draw_schedule(rng, beyond=True), draw_short_runs(rng)
+    return {"cases": [case for inputs in drawn for case in inputs["cases"]]}
 
 
 def probe_schedule(names: Names, **inputs: Any) -> dict:
@@ -699,7 +700,10 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     elif (
         missing == length and len(met) > length and all(np.array_equal(m, first[i % length]) for i, m in enumerate(met))
     ):
-        likely = "itertools.cycle, or a list, replays the first pass: no new shuffle, and all batches stay in memory"
+        likely = (
+            "itertools.cycle, or a list, replays the first pass: no new shuffle, and all batches stay in memory. "
+            "When the loader ends, iterate over it again"
+        )
     elif missing == length == len(met):
         likely = "the loader is not started again when it ends"
     else:
@@ -763,7 +767,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         if not any(np.any(m != 0) for m in moves):
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",
-                "optimizer.step() is missing, or its parameters are not this model's",
+                "optimizer.step() is missing, comes before backward(), or holds other parameters than this model's",
                 read,
             )
         decay = _decay(moves[0], path[0], grads[0], lr, eps)
@@ -863,10 +867,15 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         what = (
             f"requires_grad was switched on for {', '.join(thawed)}" if thawed else f"frozen {', '.join(moved)} changed"
         )
-        return Fault(what, "the optimiser holds frozen parameters: weight decay and old gradients move them", read)
+        likely = "the optimiser holds frozen parameters: weight decay and old gradients move them"
+        if thawed:
+            likely = "train leaves requires_grad as it is: the flags say what trains"
+        return Fault(what, likely, read)
     if any(np.array_equal(seen["after"][f"lora_{name}"], inputs[name]) for name in "AB"):
         return Fault(
-            "a trainable parameter has not moved", "the optimiser needs every parameter with requires_grad", read
+            "a trainable parameter has not moved",
+            "the optimiser needs every parameter with requires_grad, and a step() after each backward()",
+            read,
         )
     for optimizer in seen["optimizers"]:
         held = [name for name in optimizer["held"] if name in frozen]
@@ -1128,7 +1137,7 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         elif all("lora_" in name for name in absent):
             likely = "LoRA's own tensors are missing, or were changed before they were written"
         else:
-            likely = "each trainable tensor belongs in, bit for bit"
+            likely = "each trainable tensor belongs in, bit for bit: not in half precision, not scaled"
         return Fault(
             f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely, read
         )
@@ -1221,7 +1230,7 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(
                 f"{what}: {outcome['raised']['type']}: {outcome['raised']['text'][:80]}",
                 "the contract asks for a ValueError, raised before anything changes: compare the two sets of names "
-                "(not their numbers), then the shapes",
+                "(not how many there are), then the shapes",
                 read,
             )
     return None
@@ -1330,7 +1339,10 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             if found.startswith("KeyError"):
                 likely = "a key that only one side has is a difference: compare the two sets of keys"
         elif wanted and differ and not real:
-            likely = "timing keys are compared: no two runs take equally long"
+            likely = (
+                "timing keys are compared: no two runs take equally long. "
+                "Leave out keys with runtime, per_second or preparation_time in them"
+            )
         elif wanted and real:
             likely = "floats are equal up to a relative 1e-6: the difference divided by their size"
         elif any(key not in a or key not in b for key in real):
@@ -1371,7 +1383,7 @@ LABELS_ALONE = f"{LABELS}, and leaves the examples as they are"
 METRICS = "accuracy is the share of rows whose largest logit is at the label"
 NO_WARMUP = "without warm-up the multiplier falls from 1 at step 0 to 0 at total_steps"
 WARMUP = "the multiplier rises from 0 to 1 over the warm-up, then falls to 0 at total_steps"
-WHOLE_SCHEDULE = f"{WARMUP}, and stays there"
+WHOLE_SCHEDULE = f"{WARMUP} and stays there; a warm-up as long as the run, or longer, keeps it between 0 and 1"
 SHORT = "the multiplier stays between 0 and 1 where the warm-up is as long as the run, or longer"
 LOSSES = "train returns one float a step: the loss of that step's batch before the update"
 LOSSES_RESTART = f"{LOSSES}; a loader that ends is started again"
@@ -1399,8 +1411,7 @@ VISIBLE = [
     Check("4.1/labels", LABELS_ALONE, probe_collate, judge_labels_alone, fixed(2, draw_examples)),
     Check("4.2/accuracy", METRICS, probe_metrics, judge_metrics, fixed(3, draw_predictions)),
     Check("4.3/no-warmup", NO_WARMUP, probe_schedule, judge_schedule, fixed(4, draw_schedule, warmup=False)),
-    Check("4.3/warmup", WHOLE_SCHEDULE, probe_schedule, judge_schedule, fixed(5, draw_whole_schedule)),
-    Check("4.3/short-run", SHORT, probe_schedule, judge_short_runs, fixed(5, draw_short_runs)),
+    Check("4.3/warmup", WHOLE_SCHEDULE, probe_schedule, judge_short_runs, fixed(5, draw_whole_schedule)),
     Check(
         "4.4/losses",
         LOSSES_RESTART,
