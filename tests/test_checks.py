@@ -14,7 +14,7 @@ import torch
 
 from lora_ref.checks import check, title, visible_checks
 from lora_ref.checks.probing import MAX_TEXT, TimeLimit, array, observe, plain, raised
-from lora_ref.checks.verdicts import Check, Fault, close, run_check
+from lora_ref.checks.verdicts import Check, Fault, Verdict, close, messages, run_check
 
 
 def probe_call(names, **inputs):
@@ -244,6 +244,22 @@ def test_the_same_seed_draws_the_same_inputs():
     for seed in (1, 1, 2):
         run_check(check, {"answer": lambda n: drawn.append(n) or 0}, seed)
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_reason_is_given_once():
+    """One mistake may break several contracts: each is named, and the reason stands with the first."""
+
+    def said(*faults):
+        checks = [Check(f"9.3/{n}", f"contract {n}", probe_call, lambda i, s: None) for n in range(len(faults))]
+        return [part.split("\n") for part in messages(list(map(Verdict, checks, faults)))]
+
+    same, other = Fault("seen", "likely", "section 9.3"), Fault("seen", "another")
+    first, second, third, passed = said(same, same, other, None)
+    assert first == ["  FAIL  contract 0", "        seen: seen.  Likely: likely.  Read: section 9.3."]
+    assert second == ["  FAIL  contract 1", "        the same as above"]
+    assert third == ["  FAIL  contract 2", "        seen: seen.  Likely: another."]
+    assert passed == ["  ok    contract 3"]
+    assert len(said(Fault("not done yet"), Fault("not done yet"))) == 1
 
 
 def test_an_unknown_exercise_says_which_there_are():

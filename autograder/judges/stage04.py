@@ -35,98 +35,6 @@ def _adapter_edits(*edits: tuple[str, str]) -> Any:
     return functools.partial(visible.draw_adapter, edits=edits)
 
 
-def _without_one_key(rng: np.random.Generator) -> Inputs:
-    prefix = str(rng.choice(["eval", "test"]))
-    a = visible.draw_metrics(rng, prefix)
-    b = visible.retimed(rng, a)
-    absent = {key: value for key, value in b.items() if key != f"{prefix}_accuracy"}
-    more = b | {f"{prefix}_f1": 0.75}
-    pairs = [[a, b, True], [a, absent, False], [absent, a, False], [a, more, False], [more, a, False]]
-    return {"pairs": [*pairs, [absent, absent, True]]}
-
-
-def _tolerances(rng: np.random.Generator) -> Inputs:
-    pairs = []
-    for size in (1.0, 1e-2, 1e6):  # an absolute 1e-6 is too wide for small numbers and too narrow for large ones
-        value = float(size * rng.uniform(1, 9))
-        for factor, equal in ((1 + 1e-7, True), (1 - 1e-7, True), (1 + 5e-6, False), (1 - 5e-6, False)):
-            pair = [{"eval_loss": value, "epoch": 2.0}, {"eval_loss": value * factor, "epoch": 2.0}]
-            pairs += [[*pair, equal], [*pair[::-1], equal]]
-    zero = {"eval_accuracy": 0.0, "eval_steps": 5}
-    return {
-        "pairs": [
-            *pairs,
-            [zero, dict(zero), True],
-            [zero, zero | {"eval_accuracy": 0.5}, False],
-            [zero, zero | {"eval_steps": 6}, False],
-        ]
-    }
-
-
-def _names_like_timing(rng: np.random.Generator) -> Inputs:
-    """Names that hold the letters of a timing key's and mean something else."""
-    pairs = []
-    for key in ("eval_sentiment_accuracy", "eval_second_best_accuracy", "eval_samples", "eval_times_retried"):
-        a = visible.draw_metrics(rng) | {key: float(rng.uniform(0.1, 0.9))}
-        pairs += [[a, visible.retimed(rng, a), True], [a, visible.retimed(rng, a) | {key: a[key] / 2}, False]]
-    bare = {
-        "accuracy": 0.5,
-        "runtime": 1.0,
-        "train_runtime": 5.0,
-        "train_samples_per_second": 7.0,
-        "preparation_time": 0.1,
-    }
-    return {"pairs": [*pairs, [bare, visible.retimed(rng, bare), True]]}
-
-
-def _judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
-    batches = visible.judge_padding(inputs, seen) or visible._batches(inputs, seen)
-    if isinstance(batches, Fault):
-        return batches
-    if all(batch["unchanged"] for _, batch in batches):
-        return None
-    return Fault(
-        "the examples have changed",
-        "pop, append or an assignment works on the caller's own dicts, and the next epoch meets what is left of them",
-        "section 4.1",
-    )
-
-
-def _judge_short_runs(inputs: Inputs, seen: Observation) -> Fault | None:
-    short = [rise < total for _, total, rise in inputs["cases"]]
-    ordinary = {"cases": [c for c, keep in zip(inputs["cases"], short, strict=True) if keep]}
-    inside = {"outcomes": [o for o, keep in zip(seen["outcomes"], short, strict=True) if keep]}
-    if fault := visible.judge_schedule(ordinary, inside):
-        return fault
-    for (step, total, rise), value, fault in visible._schedule_values(inputs, seen):
-        at = f"linear_schedule({step}, {total}, {rise})"
-        if fault:
-            refused = seen["outcomes"][inputs["cases"].index([step, total, rise])]["raised"]
-            if rise > total and refused and "ValueError" in refused["bases"]:
-                continue  # the contract is silent here; refusing a warm-up that never ends is as good as a low peak
-            if refused and refused["type"] == "ZeroDivisionError":
-                return Fault(
-                    f"{at} raised ZeroDivisionError",
-                    "warm-up and run are equally long: total_steps - warmup_steps is 0",
-                    "section 4.3",
-                )
-            return fault
-        if not 0 <= value <= 1:
-            return Fault(
-                f"{at} = {value:.4g}",
-                "a multiplier lies between 0 and 1, also where the warm-up outlasts the run",
-                "section 4.3",
-            )
-    return None
-
-
-def _draw_short_runs(rng: np.random.Generator) -> Inputs:
-    """Warm-ups as long as the run or longer, such as 500 steps in a run of 64; after one that is short enough."""
-    total = int(rng.integers(20, 100))
-    runs = [(total, 4), (total, total), (total, total + 1), (64, 500), (total, 7 * total)]
-    return {"cases": [[step, t, w] for t, w in runs for step in (0, 1, t // 2, t - 1, t, t + 1, 2 * t)]}
-
-
 def _judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
     runs = list(zip(inputs["runs"], seen["runs"], strict=True))
     return next((fault for run in runs if (fault := visible._form_fault(*run))), None)
@@ -137,34 +45,15 @@ def _draw_counts(rng: np.random.Generator) -> Inputs:
     return {"runs": [visible.draw_training(rng, steps, length=3, passes=3) for steps in (0, 1, 2, 3, 4, 6)]}
 
 
-def _judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
-    if fault := visible._order_fault(inputs, seen):
-        return fault
-    if all(forward["training"] for forward in seen["forwards"][: inputs["steps"]]):
-        return None
-    return Fault(
-        "the model was switched to evaluation mode",
-        "model.eval() turns dropout off; training wants model.train()",
-        "section 4.4",
-    )
-
-
 _LENGTH = "tokenize keeps max_length tokens of a longer sentence and pads none"
 _DEFAULT = "tokenize keeps 128 tokens unless told otherwise, and pads none"
 _UNCHANGED = "collate leaves the examples as they are"
 _CLASSES = "accuracy for more than two classes"
 _BEYOND = "after total_steps the multiplier stays 0"
-_SHORT = "the multiplier stays between 0 and 1 where the warm-up is as long as the run, or longer"
 _COUNT = "train returns exactly as many floats as steps, be it none, one, or more than the loader has"
 _RESTART = "when the loader ends it is started again, and its new pass is used"
-_MODE = "the model is in training mode at each step"
 _FROZEN_HEAD = "with a frozen head the LoRA tensors are saved and loaded alone"
 _UNEXPECTED = "an unexpected tensor is a ValueError, and nothing has changed"
-_MISSHAPEN = "a tensor of another shape is a ValueError, and nothing has changed"
-_FOREIGN = "a file that is not safetensors is refused, never unpickled, and nothing has changed"
-_MISSING_KEY = "a key that only one side has is a difference, whichever side"
-_TOLERANCE = "floats may differ by a millionth of their size, other values not at all"
-_ONLY_TIMING = "the timing keys are left out, and no others"
 
 HIDDEN = [
     Check("4.1/max-length", _LENGTH, visible.probe_tokenize, visible.judge_tokenize, _some_max_length, 0.75),
@@ -189,7 +78,7 @@ HIDDEN = [
         "4.1/unchanged",
         _UNCHANGED,
         visible.probe_collate,
-        _judge_unchanged,
+        visible.judge_unchanged,
         functools.partial(visible.draw_examples, batches=2),
         0.5,
     ),
@@ -212,7 +101,9 @@ HIDDEN = [
         functools.partial(visible.draw_schedule, beyond=True),
         0.5,
     ),
-    Check("4.3/short-run", _SHORT, visible.probe_schedule, _judge_short_runs, _draw_short_runs, 0.25),
+    Check(
+        "4.3/short-run", visible.SHORT, visible.probe_schedule, visible.judge_short_runs, visible.draw_short_runs, 0.25
+    ),
     Check(
         "4.4/losses",
         visible.LOSSES,
@@ -252,9 +143,9 @@ HIDDEN = [
     ),
     Check(
         "4.4/mode",
-        _MODE,
+        visible.MODE,
         visible.probe_train,
-        _judge_mode,
+        visible.judge_mode,
         visible.draw_training,
         0.5,
         seconds=visible.TRAINING_SECONDS,
@@ -294,7 +185,7 @@ HIDDEN = [
     ),
     Check(
         "4.5/misshapen",
-        _MISSHAPEN,
+        visible.MISSHAPEN,
         visible.probe_refusal,
         visible.judge_refusal,
         _adapter_edits(
@@ -308,7 +199,7 @@ HIDDEN = [
     ),
     Check(
         "4.5/foreign",
-        _FOREIGN,
+        visible.FOREIGN_FILE,
         visible.probe_refusal,
         visible.judge_refusal,
         _adapter_edits(*((kind, "") for kind in visible.FOREIGN)),
@@ -322,7 +213,11 @@ HIDDEN = [
         functools.partial(visible.draw_timing, prefix="test"),
         0.5,
     ),
-    Check("4.6/missing-key", _MISSING_KEY, visible.probe_match, visible.judge_match, _without_one_key, 0.5),
-    Check("4.6/tolerance", _TOLERANCE, visible.probe_match, visible.judge_match, _tolerances, 0.5),
-    Check("4.6/only-timing", _ONLY_TIMING, visible.probe_match, visible.judge_match, _names_like_timing, 0.5),
+    Check(
+        "4.6/missing-key", visible.MISSING_KEY, visible.probe_match, visible.judge_match, visible.draw_missing_key, 0.5
+    ),
+    Check("4.6/tolerance", visible.TOLERANCE, visible.probe_match, visible.judge_match, visible.draw_tolerances, 0.5),
+    Check(
+        "4.6/only-timing", visible.ONLY_TIMING, visible.probe_match, visible.judge_match, visible.draw_only_timing, 0.5
+    ),
 ]

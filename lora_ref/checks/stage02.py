@@ -102,6 +102,25 @@ def draw_dropout(rng: np.random.Generator) -> Inputs:
     }
 
 
+def draw_large(rng: np.random.Generator) -> Inputs:
+    """A layer on which B A is by far the largest tensor: few tokens, small rank."""
+    in_features, out_features = (int(n) for n in rng.choice(np.arange(300, 400), size=2, replace=False))
+    rank = 2
+    return {
+        "in_features": in_features,
+        "out_features": out_features,
+        "rank": rank,
+        "alpha": 7.0,
+        "A": rng.normal(size=(rank, in_features)),
+        "B": rng.normal(size=(out_features, rank)),
+        "x": rng.normal(size=(1, 3, in_features)),
+    }
+
+
+def draw_with_gradients(draw: Callable[[np.random.Generator], Inputs]) -> Callable[[np.random.Generator], Inputs]:
+    return lambda rng: {**draw(rng), "gradients": True}
+
+
 def steps(*names: str) -> Callable[[np.random.Generator], Inputs]:
     """Inputs of `probe_merge`: what to do, in order."""
     return lambda rng: {**draw_wrapped(rng), "steps": list(names)}
@@ -839,6 +858,77 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
     )
 
 
+_LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
+
+
+def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
+    """x of one to four dimensions; a wrong scale is another check's."""
+    for x in leading(inputs["x"]):
+        one, expected = seen[str(x.ndim)], forward_expected(inputs, x)
+        shown = f"x of shape {x.shape}"
+        if "error" in one:
+            fault = error_fault(one["error"])
+            return fault if "not done yet" in fault.seen else Fault(f"{shown}: {fault.seen}", _LEADING, "section 2.2")
+        if one["y"].shape != expected.shape:
+            return Fault(f"{shown} gives {one['y'].shape}, expected {expected.shape}", _LEADING, "section 2.2")
+        if factor_of(one["y"], expected) is None:
+            return Fault(f"{shown}: the output is no multiple of (x A^T) B^T", "the axes are mixed up", "section 2.2")
+    return None
+
+
+def update_gradients(inputs: Inputs) -> dict[str, np.ndarray]:
+    """Gradients of the sum of the update with respect to A, B and x."""
+    A, B, scaling = inputs["A"], inputs["B"], inputs["alpha"] / inputs["rank"]
+    x = inputs["x"].reshape(-1, A.shape[1])
+    ones = np.ones((len(x), len(B)))
+    return {
+        "grad_A": scaling * (ones @ B).T @ x,
+        "grad_B": scaling * ones.T @ (x @ A.T),
+        "grad_x": (scaling * ones @ B @ A).reshape(inputs["x"].shape),
+    }
+
+
+def judge_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
+    """A, B and x get the gradients of the formula; a common factor is the scale's."""
+    expected = update_gradients(inputs)
+    factors = {name: factor_of(seen[name], value) for name, value in expected.items()}
+    return gradients_fault(factors, seen, "section 2.2")
+
+
+def gradients_fault(factors: dict[str, float | None], seen: Observation, read: str) -> Fault | None:
+    names = {"grad_A": "lora_A", "grad_B": "lora_B", "grad_x": "x"}
+    lost = [names[key] for key in factors if not np.any(seen[key])]
+    if lost:
+        return Fault(
+            f"no gradient reaches {' and '.join(lost)}",
+            "the graph is cut: .data, .detach(), torch.no_grad() or .item() in the forward pass",
+            read,
+        )
+    wrong = [names[key] for key, factor in factors.items() if factor is None]
+    if wrong:
+        return Fault(f"the gradient of {' and '.join(wrong)} is not the formula's", "", read)
+    return None
+
+
+def judge_forward_backward(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_forward(inputs, seen) or judge_gradients(inputs, seen)
+
+
+def judge_intermediates(inputs: Inputs, seen: Observation) -> Fault | None:
+    """No tensor as large as B A is made. Even products written with broadcasting stay below a hundredth of it."""
+    full = inputs["out_features"] * inputs["in_features"]
+    if factor_of(seen["y"], forward_expected(inputs)) is None:
+        return Fault("the output is no multiple of (x A^T) B^T", "", "section 2.2")
+    if seen["elements"] < full // 2:
+        return None
+    size = f"{inputs['out_features']} x {inputs['in_features']}"
+    return Fault(
+        f"on a layer of {size} the forward makes a tensor of {seen['elements']:,} elements ({seen['operation']})",
+        "the matrix B A is built; apply A to x first, then B: (x A^T) B^T",
+        "section 2.2",
+    )
+
+
 def judge_dropout_off(inputs: Inputs, seen: Observation) -> Fault | None:
     """In evaluation mode dropout is off; in training mode it is not."""
     if factor_of(seen["eval"], forward_expected(inputs)) is None:
@@ -852,6 +942,46 @@ def judge_dropout_off(inputs: Inputs, seen: Observation) -> Fault | None:
             f"with dropout={inputs['dropout']:g} two outputs in training mode are equal",
             "dropout is never applied",
             "section 2.2",
+        )
+    return None
+
+
+def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Entries of x are dropped, each on its own, with the given probability; kept ones are divided by 1 - p."""
+    fault = judge_dropout_off(inputs, seen)
+    if fault:
+        return fault
+    p, x = inputs["dropout"], inputs["x"]
+    scale = factor_of(seen["eval"], forward_expected(inputs))  # a wrong scale is another check's
+    y = seen["train"] / (scale * inputs["alpha"] / inputs["rank"])
+    kept = y @ inputs["B"] @ inputs["A"] / x  # the columns of A and B are orthonormal
+    dropped = np.abs(kept) < 1e-3
+    even = np.abs(kept[~dropped] - np.median(kept[~dropped])).max(initial=0.0) < 1e-2
+    if not even or not dropped.any() or dropped.all():
+        hidden = seen["train"] @ inputs["B"]
+        where = "somewhere else than on x"
+        if np.isclose(seen["train"], 0, atol=1e-6).mean() > p / 3:
+            where = "on the output"
+        elif np.isclose(hidden, 0, atol=1e-5 * np.abs(hidden).max()).mean() > p / 3:
+            where = "between A and B"
+        return Fault(
+            "what is dropped are no entries of x", f"dropout acts {where}: apply it to x, before A", "section 2.2"
+        )
+    expected, factor = 1 / (1 - p), float(np.median(kept[~dropped]))
+    if abs(factor - expected) > 1e-2:
+        likely = "what is kept must be divided by 1 - p, or training and evaluation differ in size"
+        if abs(factor - 1 / p) < 1e-2:
+            likely = "p is the probability to drop, not to keep"
+        return Fault(f"what is kept is multiplied by {factor:.3g}, expected {expected:.3g}", likely, "section 2.2")
+    share = dropped.mean()
+    # six standard deviations of the share of n coin flips; fails by chance once in 10^8
+    if abs(share - p) > 6 * (p * (1 - p) / dropped.size) ** 0.5:
+        likely = "p is the probability to drop, not to keep" if abs(share - 1 + p) < 0.1 else ""
+        return Fault(f"{share:.0%} of the entries are dropped, expected {p:.0%}", likely, "section 2.2")
+    dropped = dropped.reshape(-1, x.shape[-1])
+    if (dropped == dropped[0]).all() or (dropped == dropped[:, :1]).all():
+        return Fault(
+            "whole rows or columns of x are dropped together", "each entry is dropped on its own", "section 2.2"
         )
     return None
 
@@ -974,6 +1104,40 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
     return Fault(f"largest difference {np.abs(y - expected).max():.3g} from linear(x) + lora(x)", likely, "section 2.4")
 
 
+def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
+    for dimensions in ("1", "3"):
+        one = seen[dimensions]
+        if not close(one["y"], one["base"], 1e-6):
+            likely = "something besides linear(x) + lora(x) is computed, or dropout reaches the frozen layer's input"
+            if not np.any(one["y"]):
+                likely = "only the update is returned: the frozen layer's output is missing"
+            return Fault(
+                "in training mode with dropout 0.5, a wrapper whose B is zero does not give the frozen layer's output",
+                likely,
+                "section 2.4",
+            )
+    return None
+
+
+def judge_sum_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
+    expected = update_gradients(inputs)
+    expected["grad_x"] = expected["grad_x"] + np.ones_like(seen["y"]) @ inputs["W"]
+    factors = {name: factor_of(seen[name], expected[name]) for name in ("grad_A", "grad_B")}
+    factors["grad_x"] = 1.0 if close(seen["grad_x"], expected["grad_x"], 1e-4) else None
+    fault = gradients_fault(factors, seen, "section 2.4")
+    if fault and "of x " in fault.seen:
+        return Fault(
+            fault.seen,
+            "the layers below need the frozen layer's gradient too: no torch.no_grad() around it",
+            fault.read,
+        )
+    return fault
+
+
+def judge_sum_backward(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_sum(inputs, seen) or judge_sum_gradients(inputs, seen)
+
+
 def judge_merged(inputs: Inputs, seen: Observation) -> Fault | None:
     """After one merge: the weight, the flag, what kind of object the weight is."""
     before, after = seen["states"][0], seen["states"][1]
@@ -1045,6 +1209,8 @@ def judge_merged_forward(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the update counts twice: it is in the weight already, so forward must not add it when merged"
         elif close(y, expected - update, 1e-4):
             likely = "the update is lost: neither the weight nor forward has it"
+        elif weight_fault(inputs, seen["states"][-1]["W"], 1):
+            likely = "mend merge() first: the weight is not W + scaling * B A"
     return Fault("the output is not what it was before the merge", likely, "section 2.5")
 
 
@@ -1064,6 +1230,11 @@ def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
     )
 
 
+def judge_merged_once(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Steps: merge, merge."""
+    return judge_merged(inputs, seen) or judge_twice(inputs, seen)
+
+
 def judge_unmerged(inputs: Inputs, seen: Observation) -> Fault | None:
     """After unmerge the weight, the output and the flag are as at first."""
     after = seen["states"][-1]
@@ -1077,6 +1248,47 @@ def judge_unmerged(inputs: Inputs, seen: Observation) -> Fault | None:
     outputs = [state["output"] for state in (seen["states"][0], after)]
     if "error" not in outputs[0] and not ("y" in outputs[1] and close(outputs[1]["y"], outputs[0]["y"], 1e-4)):
         return Fault("the output after unmerge() is not the first one", lost_factors(after), "section 2.5")
+    return None
+
+
+def judge_unmerged_only(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Steps: unmerge, merge, unmerge. The first one finds nothing to take away."""
+    fault = weight_fault(inputs, seen["states"][1]["W"], 0)
+    if fault:
+        return Fault(f"unmerge() before any merge(): {fault.seen}", fault.likely, fault.read)
+    return judge_unmerged(inputs, {"states": seen["states"][1:]})
+
+
+def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Steps: train, merge, unmerge, train, merge."""
+    before, trained, merged, unmerged, again, remerged = seen["states"]
+    for name in "AB":
+        if not close(unmerged[name], trained[name], 1e-6):
+            likely = lost_factors(unmerged) or "merging must leave A and B as they are"
+            return Fault(f"lora_{name} is changed by merge() and unmerge()", likely, "section 2.5")
+        trains = not np.array_equal(trained[name], before[name])  # if not, forward is at fault: exercise 2.4's
+        if trains and close(again[name], unmerged[name], 1e-9):
+            return Fault(
+                f"a training step after unmerge() leaves lora_{name} unchanged",
+                ".merged is still True, so forward leaves the update out"
+                if unmerged["merged"]
+                else "it gets no gradient any more",
+                "section 2.5",
+            )
+    if before["frozen"] and not unmerged["frozen"]:
+        return Fault(
+            "after merge() and unmerge() linear.weight can train",
+            "a new nn.Parameter is trainable unless it is told requires_grad=False",
+            "section 2.5",
+        )
+    scaling = inputs["alpha"] / inputs["rank"]
+    if not close(remerged["W"], inputs["W"] + scaling * again["B"] @ again["A"], 1e-4):
+        likely = "the update of the first merge is used again: take B A as it is now"
+        if not close(merged["W"], inputs["W"] + scaling * trained["B"] @ trained["A"], 1e-4):
+            likely = "mend merge() first: the first one did not give W + scaling * B A either"
+        elif not close(unmerged["W"], inputs["W"], 1e-4):
+            likely = "mend unmerge() first: it did not restore the weight"
+        return Fault("merged again after training, the weight is not W + scaling * B A", likely, "section 2.5")
     return None
 
 
@@ -1097,12 +1309,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault:
         return fault
     if "error" in seen["on"]:
-        fault = explained(seen["on"]["error"])
-        if fault.likely.startswith("shapes do not fit"):
-            fault = Fault(
-                fault.seen, "B and A are multiplied in the wrong order: B A has the shape of W", "section 2.6"
-            )
-        return fault
+        return product_fault(seen["on"]["error"])
     if not close(seen["given"], inputs["W"], 1e-6):
         return Fault(
             "forward changed the W it was given",
@@ -1126,6 +1333,14 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
     return Fault("forward(W) is not W + (alpha / rank) * B A", likely, "section 2.6")
 
 
+def product_fault(error: Mapping[str, str]) -> Fault:
+    """What an error in the parametrization's forward means; shapes that do not fit are B's and A's."""
+    fault = explained(error)
+    if not fault.likely.startswith("shapes do not fit"):
+        return fault
+    return Fault(fault.seen, "B and A are multiplied in the wrong order: B A has the shape of W", "section 2.6")
+
+
 def factors_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     """Two trainable factors of the right shapes, found by shape because the contract does not name them."""
     wanted = [list(inputs["A"].shape), list(inputs["B"].shape)]
@@ -1146,6 +1361,25 @@ def factors_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
+def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
+    """A fresh parametrization changes nothing and can learn."""
+    fault = factors_fault(inputs, seen)
+    if fault:
+        return fault
+    for key in ("start", "start_gradients"):
+        if "error" in seen[key]:
+            return product_fault(seen[key]["error"])
+    if not close(seen["start"]["W"], inputs["W"], 1e-6):
+        return Fault(
+            "a fresh parametrization changes the weight",
+            "B must start at zero (torch.empty is uninitialised memory)",
+            "section 2.6",
+        )
+    if not 0 < seen["start_gradients"]["largest"] < np.inf:
+        return Fault("all gradients are zero at the start", "A and B are both zero: nothing ever learns", "section 2.6")
+    return None
+
+
 def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
     """Enabled at first; off gives W itself; on again gives the update again."""
     if not seen["enabled"]:
@@ -1161,7 +1395,7 @@ def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
             "section 2.6",
         )
     if "error" in seen["on_again"]:
-        return error_fault(seen["on_again"]["error"])
+        return factors_fault(inputs, seen) or product_fault(seen["on_again"]["error"])
     if close(seen["on_again"]["W"], inputs["W"]):
         return Fault(
             "switched on again, forward(W) is still W", "the update is lost when it is switched off", "section 2.6"
@@ -1243,16 +1477,25 @@ INITIAL = "A starts random with mean zero, B at zero"
 SCALING = "scaling is alpha / rank"
 BAD_RANK = "a rank below 1 is a ValueError"
 FORWARD = "with B != 0 the output is scaling * (x A^T) B^T"
-DROPOUT_OFF = "dropout acts in training mode and is off in evaluation mode"
+FORWARD_BACKWARD = f"{FORWARD}, and A, B and x get its gradients"
+LEADING = "x may have any number of leading dimensions"
+DROPOUT = "dropout acts on x, in training mode alone, and scales what it keeps"
+SMALL = "the forward never builds B A"
 WRAP = "the given layer itself is kept as .linear, weight and bias unchanged"
 FROZEN = "weight and bias are frozen; lora_A and lora_B train, and nothing else"
 UPDATE = ".lora is the update, with the layer's sizes and the given rank, alpha and dropout"
 NOT_LINEAR = "what is not an nn.Linear is a TypeError"
 SUM = "the output is linear(x) + lora(x)"
+SUM_BACKWARD = f"{SUM}, and A, B and x get its gradients"
+FRESH = "while B is zero the output is the frozen layer's, whatever the dropout"
 MERGE = "merge() adds scaling * B A to linear.weight and sets .merged"
 MERGED_FORWARD = "merging does not change the output"
 TWICE = "merging twice is merging once"
+MERGE_ONCE = f"{MERGE}; a second merge() changes nothing"
 UNMERGE = "unmerge() restores weight, output and .merged"
+UNMERGE_ONLY = f"{UNMERGE}, and changes nothing where nothing is merged"
+CONTINUES = "after unmerge() training goes on, and a new merge() takes the new update"
+START = "a fresh parametrization changes nothing and can learn"
 PARAMETRIZED = "forward(W) is W + (alpha / rank) * B A"
 SWITCH = "with enabled = False forward returns W itself"
 PROJECT_UP = "project_up(h, lora_B) is h B^T at any rank"
@@ -1266,20 +1509,53 @@ _VISIBLE = [
     Check("2.1/initial", INITIAL, probe_initial, judge_initial, fixed(1)),
     Check("2.1/scaling", SCALING, probe_scaling, judge_scaling, fixed(2)),
     Check("2.1/rank", BAD_RANK, probe_bad_rank, judge_bad_rank, lambda rng: _RANKS),
-    Check("2.2/forward", FORWARD, probe_forward, either(judge_forward), fixed(3)),
-    Check("2.2/dropout", DROPOUT_OFF, probe_dropout, either(judge_dropout_off), fixed(4, draw_dropout)),
+    Check(
+        "2.2/forward",
+        FORWARD_BACKWARD,
+        probe_forward,
+        either(judge_forward_backward),
+        fixed(3, draw_with_gradients(draw_layer)),
+    ),
+    Check("2.2/leading", LEADING, probe_leading, either(judge_leading), fixed(3)),
+    Check("2.2/dropout", DROPOUT, probe_dropout, either(judge_dropout), fixed(4, draw_dropout)),
+    Check("2.2/small", SMALL, probe_intermediates, either(judge_intermediates), fixed(4, draw_large)),
     Check("2.3/kept", WRAP, probe_wrap, judge_wrap, fixed(5, draw_wrapped), carry=CARRY),
     Check("2.3/frozen", FROZEN, probe_wrap, judge_frozen, fixed(5, draw_wrapped), carry=CARRY),
+    Check("2.3/update", UPDATE, probe_update, judge_update, fixed(5, draw_wrapped), carry=CARRY),
     Check("2.3/type", NOT_LINEAR, probe_not_linear, judge_not_linear, carry=CARRY),
-    Check("2.4/sum", SUM, probe_sum, either(judge_sum), fixed(6, draw_wrapped), carry=CARRY),
-    Check("2.5/merge", MERGE, probe_merge, either(judge_merged), fixed(7, steps("merge")), carry=CARRY),
+    Check(
+        "2.4/sum",
+        SUM_BACKWARD,
+        probe_sum,
+        either(judge_sum_backward),
+        fixed(6, draw_with_gradients(draw_wrapped)),
+        carry=CARRY,
+    ),
+    Check("2.4/fresh", FRESH, probe_fresh, either(judge_fresh), fixed(6, draw_wrapped), carry=CARRY),
+    Check(
+        "2.5/merge", MERGE_ONCE, probe_merge, either(judge_merged_once), fixed(7, steps("merge", "merge")), carry=CARRY
+    ),
     Check(
         "2.5/forward", MERGED_FORWARD, probe_merge, either(judge_merged_forward), fixed(8, steps("merge")), carry=CARRY
     ),
     Check(
-        "2.5/unmerge", UNMERGE, probe_merge, either(judge_unmerged), fixed(9, steps("merge", "unmerge")), carry=CARRY
+        "2.5/unmerge",
+        UNMERGE_ONLY,
+        probe_merge,
+        either(judge_unmerged_only),
+        fixed(9, steps("unmerge", "merge", "unmerge")),
+        carry=CARRY,
+    ),
+    Check(
+        "2.5/continues",
+        CONTINUES,
+        probe_merge,
+        either(judge_continues),
+        fixed(9, steps("train", "merge", "unmerge", "train", "merge")),
+        carry=CARRY,
     ),
     Check("2.6/value", PARAMETRIZED, probe_parametrization, judge_parametrized, fixed(10, draw_wrapped), carry=CARRY),
+    Check("2.6/start", START, probe_parametrization, judge_start, fixed(10, draw_wrapped), carry=CARRY),
     Check("2.6/switch", SWITCH, probe_parametrization, judge_switch, fixed(10, draw_wrapped), carry=CARRY),
     Check("2.7/project_up", PROJECT_UP, probe_project_up, judge_project_up, fixed(11, draw_project_up)),
     Check("2.7/fold_in", FOLD_IN, probe_fold_in, judge_fold_in, fixed(12, draw_wrapped)),

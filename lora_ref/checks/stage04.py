@@ -285,6 +285,27 @@ def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
+def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
+    batches = judge_padding(inputs, seen) or _batches(inputs, seen)
+    if isinstance(batches, Fault):
+        return batches
+    return _changed_fault(seen)
+
+
+def _changed_fault(seen: Observation) -> Fault | None:
+    if all(batch["unchanged"] for batch in seen["batches"]):
+        return None
+    return Fault(
+        "the examples have changed",
+        "pop, append or an assignment works on the caller's own dicts, and the next epoch meets what is left of them",
+        "section 4.1",
+    )
+
+
+def judge_labels_alone(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_labels(inputs, seen) or _changed_fault(seen)
+
+
 # --- 4.2 compute_metrics --------------------------------------------------------------------------------------------
 
 
@@ -363,6 +384,19 @@ def draw_schedule(rng: np.random.Generator, warmup: bool = True, beyond: bool = 
     return {"cases": cases}
 
 
+def draw_short_runs(rng: np.random.Generator) -> Inputs:
+    """Warm-ups as long as the run or longer, such as 500 steps in a run of 64; after one that is short enough."""
+    total = int(rng.integers(20, 100))
+    runs = [(total, 4), (total, total), (total, total + 1), (64, 500), (total, 7 * total)]
+    return {"cases": [[step, t, w] for t, w in runs for step in (0, 1, t // 2, t - 1, t, t + 1, 2 * t)]}
+
+
+def draw_whole_schedule(rng: np.random.Generator) -> Inputs:
+    """Steps from 0 to the end of a run, after it, and in runs no longer than their warm-up."""
+    drawn = draw_schedule(rng), draw_schedule(rng, beyond=True), draw_short_runs(rng)
+    return {"cases": [case for inputs in drawn for case in inputs["cases"]]}
+
+
 def probe_schedule(names: Names, **inputs: Any) -> dict:
     """The multiplier at each step, or what was raised."""
     outcomes = []
@@ -423,6 +457,34 @@ def judge_schedule(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             f"linear_schedule({step}, {total}, {rise}) = {value:.4g}, expected {wanted:.4g}", likely, "section 4.3"
         )
+    return None
+
+
+def judge_short_runs(inputs: Inputs, seen: Observation) -> Fault | None:
+    short = [rise < total for _, total, rise in inputs["cases"]]
+    ordinary = {"cases": [c for c, keep in zip(inputs["cases"], short, strict=True) if keep]}
+    inside = {"outcomes": [o for o, keep in zip(seen["outcomes"], short, strict=True) if keep]}
+    if fault := judge_schedule(ordinary, inside):
+        return fault
+    for (step, total, rise), value, fault in _schedule_values(inputs, seen):
+        at = f"linear_schedule({step}, {total}, {rise})"
+        if fault:
+            refused = seen["outcomes"][inputs["cases"].index([step, total, rise])]["raised"]
+            if rise > total and refused and "ValueError" in refused["bases"]:
+                continue  # the contract is silent here; refusing a warm-up that never ends is as good as a low peak
+            if refused and refused["type"] == "ZeroDivisionError":
+                return Fault(
+                    f"{at} raised ZeroDivisionError",
+                    "warm-up and run are equally long: total_steps - warmup_steps is 0",
+                    "section 4.3",
+                )
+            return fault
+        if not 0 <= value <= 1:
+            return Fault(
+                f"{at} = {value:.4g}",
+                "a multiplier lies between 0 and 1, also where the warm-up outlasts the run",
+                "section 4.3",
+            )
     return None
 
 
@@ -638,7 +700,10 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     elif (
         missing == length and len(met) > length and all(np.array_equal(m, first[i % length]) for i, m in enumerate(met))
     ):
-        likely = "itertools.cycle, or a list, replays the first pass: no new shuffle, and all batches stay in memory"
+        likely = (
+            "itertools.cycle, or a list, replays the first pass: no new shuffle, and all batches stay in memory. "
+            "When the loader ends, iterate over it again"
+        )
     elif missing == length == len(met):
         likely = "the loader is not started again when it ends"
     else:
@@ -702,7 +767,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         if not any(np.any(m != 0) for m in moves):
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",
-                "optimizer.step() is missing, or its parameters are not this model's",
+                "optimizer.step() is missing, comes before backward(), or holds other parameters than this model's",
                 read,
             )
         decay = _decay(moves[0], path[0], grads[0], lr, eps)
@@ -802,10 +867,15 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         what = (
             f"requires_grad was switched on for {', '.join(thawed)}" if thawed else f"frozen {', '.join(moved)} changed"
         )
-        return Fault(what, "the optimiser holds frozen parameters: weight decay and old gradients move them", read)
+        likely = "the optimiser holds frozen parameters: weight decay and old gradients move them"
+        if thawed:
+            likely = "train leaves requires_grad as it is: the flags say what trains"
+        return Fault(what, likely, read)
     if any(np.array_equal(seen["after"][f"lora_{name}"], inputs[name]) for name in "AB"):
         return Fault(
-            "a trainable parameter has not moved", "the optimiser needs every parameter with requires_grad", read
+            "a trainable parameter has not moved",
+            "the optimiser needs every parameter with requires_grad, and a step() after each backward()",
+            read,
         )
     for optimizer in seen["optimizers"]:
         held = [name for name in optimizer["held"] if name in frozen]
@@ -816,6 +886,18 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
                 read,
             )
     return None
+
+
+def judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
+    if fault := _order_fault(inputs, seen):
+        return fault
+    if all(forward["training"] for forward in seen["forwards"][: inputs["steps"]]):
+        return None
+    return Fault(
+        "the model was switched to evaluation mode",
+        "model.eval() turns dropout off; training wants model.train()",
+        "section 4.4",
+    )
 
 
 # --- 4.5 save_adapter, load_adapter ---------------------------------------------------------------------------------
@@ -1055,7 +1137,7 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         elif all("lora_" in name for name in absent):
             likely = "LoRA's own tensors are missing, or were changed before they were written"
         else:
-            likely = "each trainable tensor belongs in, bit for bit"
+            likely = "each trainable tensor belongs in, bit for bit: not in half precision, not scaled"
         return Fault(
             f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely, read
         )
@@ -1141,13 +1223,14 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
         if outcome["changed"]:
             return Fault(
                 f"{what}: {outcome['raised']['type']}, but {len(outcome['changed'])} tensors had changed by then",
-                "tensors before the bad one are loaded already: check everything first, then copy",
+                "tensors before the bad one are loaded already: check all names and whole shapes first, then copy",
                 read,
             )
         if not foreign and "ValueError" not in outcome["raised"]["bases"]:
             return Fault(
                 f"{what}: {outcome['raised']['type']}: {outcome['raised']['text'][:80]}",
-                "the contract asks for a ValueError, raised before anything changes",
+                "the contract asks for a ValueError, raised before anything changes: compare the two sets of names "
+                "(not how many there are), then the shapes",
                 read,
             )
     return None
@@ -1182,6 +1265,55 @@ def draw_timing(rng: np.random.Generator, prefix: str = "eval") -> Inputs:
     return {"pairs": [[a, dict(a), True], [a, retimed(rng, a), True], [a, worse, False], [worse, a, False]]}
 
 
+def draw_missing_key(rng: np.random.Generator) -> Inputs:
+    prefix = str(rng.choice(["eval", "test"]))
+    a = draw_metrics(rng, prefix)
+    b = retimed(rng, a)
+    absent = {key: value for key, value in b.items() if key != f"{prefix}_accuracy"}
+    more = b | {f"{prefix}_f1": 0.75}
+    pairs = [[a, b, True], [a, absent, False], [absent, a, False], [a, more, False], [more, a, False]]
+    return {"pairs": [*pairs, [absent, absent, True]]}
+
+
+def draw_tolerances(rng: np.random.Generator) -> Inputs:
+    pairs = []
+    for size in (1.0, 1e-2, 1e6):  # an absolute 1e-6 is too wide for small numbers and too narrow for large ones
+        value = float(size * rng.uniform(1, 9))
+        for factor, equal in ((1 + 1e-7, True), (1 - 1e-7, True), (1 + 5e-6, False), (1 - 5e-6, False)):
+            pair = [{"eval_loss": value, "epoch": 2.0}, {"eval_loss": value * factor, "epoch": 2.0}]
+            pairs += [[*pair, equal], [*pair[::-1], equal]]
+    zero = {"eval_accuracy": 0.0, "eval_steps": 5}
+    return {
+        "pairs": [
+            *pairs,
+            [zero, dict(zero), True],
+            [zero, zero | {"eval_accuracy": 0.5}, False],
+            [zero, zero | {"eval_steps": 6}, False],
+        ]
+    }
+
+
+def draw_only_timing(rng: np.random.Generator) -> Inputs:
+    """Names that hold the letters of a timing key's and mean something else."""
+    pairs = []
+    for key in ("eval_sentiment_accuracy", "eval_second_best_accuracy", "eval_samples", "eval_times_retried"):
+        a = draw_metrics(rng) | {key: float(rng.uniform(0.1, 0.9))}
+        pairs += [[a, retimed(rng, a), True], [a, retimed(rng, a) | {key: a[key] / 2}, False]]
+    bare = {
+        "accuracy": 0.5,
+        "runtime": 1.0,
+        "train_runtime": 5.0,
+        "train_samples_per_second": 7.0,
+        "preparation_time": 0.1,
+    }
+    return {"pairs": [*pairs, [bare, retimed(rng, bare), True]]}
+
+
+def draw_all_timing(rng: np.random.Generator) -> Inputs:
+    """What timing keys say, and names that only look like theirs."""
+    return {"pairs": draw_timing(rng)["pairs"] + draw_only_timing(rng)["pairs"]}
+
+
 def probe_match(names: Names, **inputs: Any) -> dict:
     """The answer for each pair."""
     answers = []
@@ -1207,7 +1339,10 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             if found.startswith("KeyError"):
                 likely = "a key that only one side has is a difference: compare the two sets of keys"
         elif wanted and differ and not real:
-            likely = "timing keys are compared: no two runs take equally long"
+            likely = (
+                "timing keys are compared: no two runs take equally long. "
+                "Leave out keys with runtime, per_second or preparation_time in them"
+            )
         elif wanted and real:
             likely = "floats are equal up to a relative 1e-6: the difference divided by their size"
         elif any(key not in a or key not in b for key in real):
@@ -1218,9 +1353,9 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         elif real:
             likely = (
-                "an absolute tolerance hides differences between small numbers"
+                "an absolute tolerance hides differences between small numbers: divide the difference by their size"
                 if abs(a[real[0]]) < 0.1
-                else "a real difference goes unnoticed"
+                else "a real difference goes unnoticed: floats may differ by a relative 1e-6, other values not at all"
             )
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]
         return Fault(
@@ -1244,25 +1379,48 @@ def _timing(key: str) -> bool:
 TOKENIZE = "tokenize truncates each sentence to max_length tokens and pads none"
 PADDING = "collate pads to the longest example of its batch, with the tokenizer's padding token and mask 0"
 LABELS = "collate gives labels as an int64 tensor"
+LABELS_ALONE = f"{LABELS}, and leaves the examples as they are"
 METRICS = "accuracy is the share of rows whose largest logit is at the label"
 NO_WARMUP = "without warm-up the multiplier falls from 1 at step 0 to 0 at total_steps"
 WARMUP = "the multiplier rises from 0 to 1 over the warm-up, then falls to 0 at total_steps"
+WHOLE_SCHEDULE = f"{WARMUP} and stays there; a warm-up as long as the run, or longer, keeps it between 0 and 1"
+SHORT = "the multiplier stays between 0 and 1 where the warm-up is as long as the run, or longer"
 LOSSES = "train returns one float a step: the loss of that step's batch before the update"
+LOSSES_RESTART = f"{LOSSES}; a loader that ends is started again"
+MODE = "the model is in training mode at each step"
 ADAMW = "each step is AdamW's, with the learning rate that was passed"
 ALONE = "frozen parameters stay as they are, and the optimiser never holds them"
 FILE = "the file is safetensors and holds the LoRA tensors and the trainable head, nothing else"
 ROUND_TRIP = "save, load into a fresh model: equal logits, bit for bit"
 MISSING = "a missing tensor is a ValueError, and nothing has changed"
+NAMES = "a missing, renamed or unexpected tensor is a ValueError, and nothing has changed"
+MISSHAPEN = "a tensor of another shape is a ValueError, and nothing has changed"
+FOREIGN_FILE = "a file that is not safetensors is refused, never unpickled, and nothing has changed"
 TIMING = "metrics match whatever the timing keys say, and differ where accuracy does"
+ONLY_TIMING = "the timing keys are left out, and no others"
+MISSING_KEY = "a key that only one side has is a difference, whichever side"
+TOLERANCE = "floats may differ by a millionth of their size, other values not at all"
+
+_NAME_EDITS = [("missing", "last"), ("renamed", "last"), ("unexpected", "first")]
+_SHAPE_EDITS = [("one row more", "first"), ("one row", "last")]
+_FOREIGN_EDITS = [("half a file", ""), ("a torch.save file", "")]
 
 VISIBLE = [
     Check("4.1/tokenize", TOKENIZE, probe_tokenize, judge_tokenize, fixed(1, draw_sentences, longest=150)),
     Check("4.1/padding", PADDING, probe_collate, judge_padding, fixed(2, draw_examples)),
-    Check("4.1/labels", LABELS, probe_collate, judge_labels, fixed(2, draw_examples)),
+    Check("4.1/labels", LABELS_ALONE, probe_collate, judge_labels_alone, fixed(2, draw_examples)),
     Check("4.2/accuracy", METRICS, probe_metrics, judge_metrics, fixed(3, draw_predictions)),
     Check("4.3/no-warmup", NO_WARMUP, probe_schedule, judge_schedule, fixed(4, draw_schedule, warmup=False)),
-    Check("4.3/warmup", WARMUP, probe_schedule, judge_schedule, fixed(5, draw_schedule)),
-    Check("4.4/losses", LOSSES, probe_train, judge_losses, fixed(6, draw_training), seconds=TRAINING_SECONDS),
+    Check("4.3/warmup", WHOLE_SCHEDULE, probe_schedule, judge_short_runs, fixed(5, draw_whole_schedule)),
+    Check(
+        "4.4/losses",
+        LOSSES_RESTART,
+        probe_train,
+        judge_losses,
+        fixed(6, draw_training, steps=7, length=3, passes=4),
+        seconds=TRAINING_SECONDS,
+    ),
+    Check("4.4/mode", MODE, probe_train, judge_mode, fixed(6, draw_training), seconds=TRAINING_SECONDS),
     Check("4.4/adamw", ADAMW, probe_train, judge_adamw, fixed(6, draw_training), seconds=TRAINING_SECONDS),
     Check(
         "4.4/frozen",
@@ -1274,6 +1432,10 @@ VISIBLE = [
     ),
     Check("4.5/file", FILE, probe_save, judge_file, fixed(7, draw_adapter)),
     Check("4.5/round-trip", ROUND_TRIP, probe_round_trip, judge_round_trip, fixed(7, draw_adapter)),
-    Check("4.5/missing", MISSING, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=[("missing", "last")])),
-    Check("4.6/timing", TIMING, probe_match, judge_match, fixed(9, draw_timing)),
+    Check("4.5/names", NAMES, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=_NAME_EDITS)),
+    Check("4.5/shapes", MISSHAPEN, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=_SHAPE_EDITS)),
+    Check("4.5/foreign", FOREIGN_FILE, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=_FOREIGN_EDITS)),
+    Check("4.6/timing", ONLY_TIMING, probe_match, judge_match, fixed(9, draw_all_timing)),
+    Check("4.6/missing-key", MISSING_KEY, probe_match, judge_match, fixed(9, draw_missing_key)),
+    Check("4.6/tolerance", TOLERANCE, probe_match, judge_match, fixed(9, draw_tolerances)),
 ]

@@ -149,16 +149,22 @@ def close(actual: Any, expected: Any, tolerance: float = 1e-5) -> bool:
 
 
 def messages(verdicts: Sequence[Verdict]) -> list[str]:
-    """The verdicts' messages without repetition: five checks that all find a gap unfilled say so once."""
-    seen: set[str] = set()
+    """The verdicts' messages without repetition.
+
+    Five checks that all find a gap unfilled say so once. Where one mistake breaks several contracts, each is named, and
+    the reason is given with the first.
+    """
+    seen: set[tuple[str, str]] = set()
     kept = []
     for verdict in verdicts:
-        reason = verdict.fault.seen if verdict.fault else ""
-        if reason.endswith(("not done yet", "is not defined")):
-            if reason in seen:
-                continue
-            seen.add(reason)
-        kept.append("  " + verdict.message.replace("\n", "\n  "))
+        message, fault = verdict.message, verdict.fault
+        if fault:
+            if (fault.seen, fault.likely) in seen:
+                if fault.seen.endswith(("not done yet", "is not defined")):
+                    continue
+                message = f"FAIL  {verdict.check.contract}\n      the same as above"
+            seen.add((fault.seen, fault.likely))
+        kept.append("  " + message.replace("\n", "\n  "))
     return kept
 
 
