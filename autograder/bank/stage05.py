@@ -69,10 +69,10 @@ MUTANTS = [
     ),
     Mutant(
         "5.1/own-clock",
-        "the call is timed, run's seconds are not used",
+        "a clock of its own, run's seconds are not used",
         _ROWS,
-        "import time\n    rows = []\n    for rank in ranks:\n        start = time.perf_counter()\n"
-        '        rows.append(run(rank) | {"rank": rank, "seconds": time.perf_counter() - start})',
+        # counts for seconds: a real clock's numbers would differ in each table of messages
+        'rows = [run(rank) | {"rank": rank, "seconds": float(n)} for n, rank in enumerate(ranks)]',
         "seconds are those that run measured",
     ),
     Mutant(
