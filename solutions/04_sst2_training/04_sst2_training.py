@@ -788,16 +788,8 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # %% [markdown]
 # ## Stretch: five variations
 #
-# No points. Each changes one thing about LoRA; all are a few lines. They run on the `tiny` model so that you can play with them; its sentences are
-# made up, so the figure shows that each one trains, and not which is best. Set `STRETCH = "laptop"` for real sentences (a minute).
-#
-# - **rsLoRA** divides by the square root of the rank (arXiv:2312.03732): of use at high ranks.
-# - **LoRA+** gives `B` a higher learning rate than `A`, 16 times here (arXiv:2402.12354).
-# - **DoRA** splits a weight into lengths and directions; LoRA changes the directions, the lengths train themselves (arXiv:2402.09353).
-# - **In the manner of QLoRA** (arXiv:2305.14314): the frozen weights are kept in 4 bits each and unpacked where they are used. LoRA's matrices stay in
-#   float32.
-#
-# The last two are weight parametrizations, as in stage 2. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
+# No points. **DoRA** (arXiv:2402.09353) splits a weight into lengths and directions: LoRA changes the directions, the lengths train
+# themselves. As a weight parametrization:
 
 
 # %%
@@ -816,6 +808,12 @@ class DoRA(nn.Module):
         return self.lora_length * turned / turned.norm(dim=1, keepdim=True).detach()  # section 4.3: a constant
 
 
+# %% [markdown]
+# **In the manner of QLoRA** (arXiv:2305.14314): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
+# float32. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
+
+
+# %%
 class FourBit(nn.Module):
     """A weight kept as 4-bit codes, two in a byte, with one float32 scale for each block of 32."""
 
@@ -834,6 +832,14 @@ class FourBit(nn.Module):
         return (self.levels.to(scales.device)[codes] * scales).reshape(self.shape)
 
 
+# %% [markdown]
+# Two more need no new module. **rsLoRA** (arXiv:2312.03732) divides by the square root of the rank, of use at high ranks; **LoRA+**
+# (arXiv:2402.12354) gives `B` a higher learning rate than `A`, 16 times here.
+#
+# The `tiny` model's sentences are made up, so the figure shows that each variation trains, and not which is best. `STRETCH = "laptop"` takes real
+# sentences (a minute).
+
+# %%
 STRETCH = "tiny"
 small = profiles.get(STRETCH)
 rows, words = data.reviews(small, seed=0), models.tokenizer(small)
