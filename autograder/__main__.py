@@ -11,6 +11,7 @@ COMMANDS = {
     "build": "make the notebooks from the masters",
     "check": "judge one file and print the points",
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
+    "grade": "grade a class in parallel, in a sandbox",
     "release": "make the students' bundle",
 }
 

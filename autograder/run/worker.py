@@ -1,0 +1,46 @@
+"""A grading process: ``python -m autograder.run.worker FD KIND NUMBER`` takes jobs over a socket and returns records.
+
+It holds the judges and drives one sandbox. A hostile observation that made a judge hang or fall over would cost this
+process, which the pool replaces.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import sys
+import traceback
+
+from autograder.run import oracle, wire
+from autograder.run.sandbox import Sandbox, SandboxError
+
+
+def main(channel: socket.socket, kind: str, number: int) -> int:
+    """Serve until the socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's
+    try:
+        sandbox = Sandbox(kind, number)
+    except SandboxError as error:
+        wire.send(channel, {"unable": str(error)})
+        return 1
+    with sandbox:
+        wire.send(channel, {"ready": True, "nested": sandbox.nested})
+        while True:
+            try:
+                job = wire.receive(channel)
+            except wire.Closed:
+                return 0
+            try:
+                record = oracle.grade(job, sandbox)
+            except SandboxError as error:
+                wire.send(channel, {"unable": str(error)})
+                return 1
+            except Exception:  # a bug here must not cost the submission in silence
+                record = {"failed": traceback.format_exc()[-2000:]}
+            wire.send(channel, record)
+            gc.collect()
+
+
+if __name__ == "__main__":
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3])))
