@@ -318,6 +318,7 @@ class Pristine:
 
         spaces: list[Any] = [builtins, numpy, torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
         spaces += [torch.nn.Linear, torch.nn.Parameter, torch.nn.Dropout]
+        spaces += [sys.modules[name] for name in ("wire", "shell")]
         for name, module in list(sys.modules.items()):
             if name.startswith("lora_ref"):
                 spaces.append(module)

@@ -60,9 +60,7 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     changes = " and ".join(f"{ratio:.2g} times ({rule})" for rule, ratio in told)
     finding = f"The update after one Adam step is {changes} as large at rank {ranks[-1]} as at rank {ranks[0]}"
     seeds = len(next(iter(next(iter(sizes.values())).values())))
-    set_title(
-        figure, finding, f"Logarithmic axes. Line: mean of {seeds} seeds; band (narrow): smallest to largest."
-    )
+    set_title(figure, finding, f"Logarithmic axes. Line: mean of {seeds} seeds; band (narrow): smallest to largest.")
     figure.lora_alt = f"Line plot of the update's size after one step against the rank. {finding}."
     return figure
 
