@@ -10,15 +10,16 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from autograder.build import write_whole
 from autograder.contract import STAGES
-from autograder.run import feedback, gradebook, intake, pool
+from autograder.run import feedback, gradebook, intake, integrity, pool, report
 from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id
 from autograder.run.sandbox import UNPROTECTED, SandboxError, require
 from autograder.run.store import Store, key_of, seed_of
@@ -69,9 +70,31 @@ def locked(out: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def stop_between() -> Iterator[Callable[[], None]]:
+    """Ctrl-C takes effect where the function it gives is called, so that no result is half written; twice, at once."""
+    heard = False
+
+    def hear(*_: Any) -> None:
+        nonlocal heard
+        if heard:
+            raise KeyboardInterrupt
+        heard = True
+
+    def check() -> None:
+        if heard:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def grade(args: argparse.Namespace, out: Path) -> int:
     """Plan, run, write; what was done when it is interrupted stays done."""
-    assignments = {}
+    started, assignments = time.monotonic(), {}
     for stage in args.stage or STAGES:
         with contextlib.suppress(FileNotFoundError):
             assignments[stage] = Assignment.load(stage, ROOT)
@@ -103,12 +126,18 @@ def grade(args: argparse.Namespace, out: Path) -> int:
 
         status = 0
         try:
-            pool.run(jobs, max(1, args.workers), args.sandbox, on_result, line.show)
+            with stop_between() as check:
+                pool.run(jobs, max(1, args.workers), args.sandbox, on_result, lambda: (check(), line.show()))
         except KeyboardInterrupt:
             print("\ngrade: interrupted; run the same command to go on", file=sys.stderr)
             status = 130
         line.end()
     rows = [row for row in rows if "status" in row]
+    same = integrity.identical(rows, assignments)
+    for row in rows:
+        others = same.get((row["stage"], row["student"]))
+        row["flags"] += [f"the same code as {', '.join(others[:10])}"] if others else []
+    write_whole(out / "report.html", report.page(rows, time.monotonic() - started).encode())
     write_whole(out / "grades.csv", gradebook.table(rows).encode())
     attention = [row for row in rows if row["status"] != "graded"]
     for row in attention:
@@ -137,6 +166,7 @@ def plan(submission: intake.Submission, assignment: Assignment, seed: int, cells
         "problem": submission.problem,
         "notes": list(submission.notes),
         "answers": answers,
+        "flags": [],
         "seed": own_seed,
         "key": key_of(*parts),
     }
@@ -159,6 +189,7 @@ def finish(
 ) -> None:
     """Put a result into its row and write everything that follows from it, unless it is written already."""
     row |= {key: value for key, value in record.items() if key != "outputs"}
+    row["flags"] = integrity.flags(row, record, assignment)
     row["problem"] = row["problem"] or record.get("failed", "")
     row["status"] = "needs attention" if row["problem"] else "graded"
     if record.get("stopped"):

@@ -23,12 +23,9 @@ from autograder.run.store import seed_of
 
 HONEST = ("complete", "half-done", "buggy", "untouched")
 
-needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap: apt-get install bubblewrap")
-pytestmark = needs_bubblewrap
-
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory):
+def graded(tmp_path_factory, bubblewrap):
     """The honest class and every attack, after one run."""
     root = tmp_path_factory.mktemp("grade")
     grade_course.write_class(root)

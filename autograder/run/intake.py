@@ -8,9 +8,11 @@ versions, retyped, reordered, deleted or edited cells do not matter.
 from __future__ import annotations
 
 import ast
+import functools
 import json
+import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ from autograder.run.assignment import Assignment, digest, grade_id, source_of
 MAX_NOTEBOOK = 20_000_000
 
 
+class Unreadable(Exception):
+    """A submitted file cannot be read; the message is for the instructor."""
+
+
 @dataclass
 class Submission:
     """What one student handed in for one stage.
@@ -28,37 +34,42 @@ class Submission:
     Attributes:
         student, stage: who and what.
         origin: where it lies, for a person to find it.
-        data: the file's bytes; empty if it could not be read.
+        fetch: returns the file's bytes (Unreadable: why not).
         problem: why it cannot be graded, or "".
         notes: what a person should know though it can be graded.
+        hash: of the bytes, once `answers` has read them.
     """
 
     student: str
     stage: str
     origin: str
-    data: bytes = b""
+    fetch: Callable[[], bytes]
     problem: str = ""
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def hash(self) -> str:
-        return digest(self.data + self.problem.encode())
+    hash: str = ""
 
 
-def discover(folder: Path, stages: Iterable[str]) -> list[Submission]:
-    """All submissions in a folder, in the order of stage and student.
+def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submission]:
+    """All submissions in a folder or a zip file, in the order of stage and student.
 
     Args:
-        folder: nbgrader's ``submitted`` folder (STUDENT/STAGE/STAGE.ipynb) or the one that holds it.
-        stages: the stages to look for.
+        folder: nbgrader's ``submitted`` folder (STUDENT/STAGE/STAGE.ipynb) or the one that holds it; or what a
+            learning platform exports (see `autograder.run.exports`), as zip files or unpacked; or notebooks with the
+            students' names.
+        assignments: the stages to look for.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
+    from autograder.run import exports
+
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
-    stages = list(stages)
-    found = from_nbgrader(folder / "submitted" if (folder / "submitted").is_dir() else folder, stages)
+    found: list[Submission] = []
+    if folder.is_dir():
+        found = from_nbgrader(folder / "submitted" if (folder / "submitted").is_dir() else folder, list(assignments))
+    if not found:
+        found = exports.submissions(folder, assignments)
     return sorted(found, key=lambda s: (s.stage, s.student))
 
 
@@ -69,29 +80,37 @@ def from_nbgrader(folder: Path, stages: list[str]) -> list[Submission]:
         student, stage = place.parent.name, place.name
         if stage not in stages or student.startswith(".") or not place.is_dir():
             continue
-        found.append(_read(Submission(student, stage, str(place / f"{stage}.ipynb")), place / f"{stage}.ipynb"))
-        others = sorted(p.name for p in place.glob("*.ipynb") if p.name != f"{stage}.ipynb")
-        if found[-1].problem and others:
-            found[-1].problem += f"; there is {', '.join(others)[:300]}"
+        path = place / f"{stage}.ipynb"
+        found.append(Submission(safe_name(student), stage, str(path), functools.partial(read_file, path)))
+        others = sorted(p.name for p in place.glob("*.ipynb") if p != path)
+        if others and not path.exists():
+            found[-1].problem = f"{path.name} is missing; there is {', '.join(others)[:300]}"
     return found
 
 
-def _read(submission: Submission, path: Path) -> Submission:
-    """Put a file's bytes into a submission, or say why not. Links and special files are not followed."""
+def safe_name(text: str) -> str:
+    """A student's name as a folder of the output may be called."""
+    return re.sub(r"[^\w.@+-]+", "-", text).strip(".-")[:80] or "unnamed"
+
+
+def read_file(path: Path) -> bytes:
+    """An ordinary file's bytes; links and special files are not followed.
+
+    Raises:
+        Unreadable: it is none, too large, or not there.
+    """
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or path.parent.is_symlink():
-            submission.problem = f"{path.name} is no ordinary file"
-        elif status.st_size > MAX_NOTEBOOK:
-            submission.problem = f"{path.name} has {status.st_size:,} bytes; at most {MAX_NOTEBOOK:,} are read"
-        else:
-            with path.open("rb") as file:
-                submission.data = file.read(MAX_NOTEBOOK)
+            raise Unreadable(f"{path.name} is no ordinary file")
+        if status.st_size > MAX_NOTEBOOK:
+            raise Unreadable(f"{path.name} has {status.st_size:,} bytes; at most {MAX_NOTEBOOK:,} are read")
+        with path.open("rb") as file:
+            return file.read(MAX_NOTEBOOK)
     except FileNotFoundError:
-        submission.problem = f"{path.name} is missing"
+        raise Unreadable(f"{path.name} is missing") from None
     except OSError as error:
-        submission.problem = f"{path.name} cannot be read: {error.strerror}"
-    return submission
+        raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None
 
 
 def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
@@ -102,7 +121,12 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
     if submission.problem:
         return {}
     try:
-        cells = _cells(submission.data)
+        data = submission.fetch()
+        submission.hash = digest(data)
+        cells = cells_of(data)
+    except Unreadable as error:
+        submission.problem = str(error)
+        return {}
     except (ValueError, RecursionError) as error:
         submission.problem = f"no notebook: {str(error)[:200]}"
         return {}
@@ -135,7 +159,7 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
     return given
 
 
-def _cells(data: bytes) -> list[dict[str, Any]]:
+def cells_of(data: bytes) -> list[dict[str, Any]]:
     """A notebook file's cells.
 
     Raises:

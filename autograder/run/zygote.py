@@ -356,6 +356,8 @@ def become(uid: int) -> None:
 
 
 if __name__ == "__main__":
+    # an editable install of the course would put the instructor's checkout on the path
+    sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
     if int(sys.argv[2]):
         become(int(sys.argv[2]))
     main(socket.socket(fileno=int(sys.argv[1])), sys.argv[3] == "nested")
