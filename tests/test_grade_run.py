@@ -73,7 +73,7 @@ def test_what_the_sandbox_hides(graded):
     assert "FOUND []" in cell_outputs(graded.out, "search-judges", "layer")
     shown = cell_outputs(graded.out, "read-hidden-tests", "layer")
     assert "of-the-instructor" not in shown
-    assert "READ" not in shown.replace("READ /etc/passwd", "")
+    assert "READ " not in shown
     assert "CONNECTED" not in cell_outputs(graded.out, "network", "layer")
     assert "STOPPED AT" in cell_outputs(graded.out, "fork-bomb", "layer")
     assert "No space left" in cell_outputs(graded.out, "disk-flood", "layer")
