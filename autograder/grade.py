@@ -19,9 +19,9 @@ from typing import Any
 
 from autograder.build import write_whole
 from autograder.contract import STAGES
-from autograder.run import feedback, gradebook, intake, integrity, pool, report
+from autograder.run import feedback, intake, integrity, pool, report
 from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id
-from autograder.run.sandbox import UNPROTECTED, SandboxError, require
+from autograder.run.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.run.store import Store, key_of, seed_of
 
 
@@ -105,16 +105,26 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     seed = store.seed(args.seed)
     rows = [plan(submission, assignments[submission.stage], seed, args.cells) for submission in submissions]
     limits = {"cell_seconds": args.cell_seconds, "seconds": args.seconds}
-    jobs = []
-    with gradebook.Book(out) as book:
+    jobs, known = [], {}
+    for row in rows:
+        done = {} if row["problem"] else None if args.regrade else store.get(row["key"])
+        if done is None:
+            jobs.append({**job_of(row, assignments[row["stage"]], args.cells), **limits})
+        else:
+            known[row["key"]] = done
+    count = min(max(1, args.workers), len(jobs))
+    warm = Warm(args.sandbox, 0, count) if jobs else None  # it gets warm while this process reads what it needs
+    from autograder.run import gradebook
+
+    with contextlib.ExitStack() as stack:
+        if warm:
+            stack.callback(warm.close)
+        book = stack.enter_context(gradebook.Book(out))
         for stage in {row["stage"]: None for row in rows}:
             book.add_assignment(assignments[stage])
         for row in rows:
-            done = None if args.regrade or row["problem"] else store.get(row["key"])
-            if done or row["problem"]:
-                finish(row, done or {}, assignments[row["stage"]], book, out)
-            else:
-                jobs.append({**job_of(row, assignments[row["stage"]], args.cells), **limits})
+            if row["key"] in known:
+                finish(row, known[row["key"]], assignments[row["stage"]], book, out)
         line = Progress(len(jobs), len(rows) - len(jobs))
         waiting = {row["key"]: row for row in rows}
 
@@ -127,7 +137,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         status = 0
         try:
             with stop_between() as check:
-                pool.run(jobs, max(1, args.workers), args.sandbox, on_result, lambda: (check(), line.show()))
+                pool.run(jobs, count, args.sandbox, on_result, lambda: (check(), line.show()), warm)
         except KeyboardInterrupt:
             print("\ngrade: interrupted; run the same command to go on", file=sys.stderr)
             status = 130
@@ -184,9 +194,7 @@ def job_of(row: dict[str, Any], assignment: Assignment, which: str) -> dict[str,
     return {"key": row["key"], "stage": row["stage"], "seed": row["seed"], "cells": cells}
 
 
-def finish(
-    row: dict[str, Any], record: dict[str, Any], assignment: Assignment, book: gradebook.Book, out: Path
-) -> None:
+def finish(row: dict[str, Any], record: dict[str, Any], assignment: Assignment, book: Any, out: Path) -> None:
     """Put a result into its row and write everything that follows from it, unless it is written already."""
     row |= {key: value for key, value in record.items() if key != "outputs"}
     row["flags"] = integrity.flags(row, record, assignment)

@@ -7,16 +7,13 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from autograder.run import wire
-from autograder.run.assignment import ROOT
-from autograder.run.sandbox import WARM_SECONDS, SandboxError
+from autograder.run import wire, worker
+from autograder.run.sandbox import WARM_SECONDS, SandboxError, Warm
 
 #: How often a job is tried when its worker dies under it.
 TRIES = 2
@@ -25,20 +22,25 @@ SLACK = 60.0
 
 
 class Worker:
-    """One `autograder.run.worker` process and what it is doing."""
+    """A fork of this process that runs `autograder.run.worker`, and what it is doing."""
 
-    def __init__(self, kind: str, number: int):
+    def __init__(self, kind: str, number: int, control: socket.socket | None = None):
         self.kind, self.number = kind, number
         self.channel, other = socket.socketpair()
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "autograder.run.worker", str(other.fileno()), kind, str(number)],
-            pass_fds=[other.fileno()],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        )
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 1
+            try:
+                keep = {other.fileno(), control.fileno() if control else -1}
+                for descriptor in set(map(int, os.listdir("/proc/self/fd"))) - keep - {0, 1, 2}:
+                    with contextlib.suppress(OSError):
+                        os.close(descriptor)  # above all other workers' sockets, whose closing must be heard
+                status = worker.main(other, kind, number, control)
+            finally:
+                os._exit(status)
         other.close()
+        if control:
+            control.close()
         self.job: dict[str, Any] | None = None
         self.until = time.monotonic() + WARM_SECONDS + SLACK
         self.ready = False
@@ -48,15 +50,16 @@ class Worker:
         wire.send(self.channel, job, 30)
 
     def end(self) -> None:
-        """Close its socket, at which it ends by itself and takes its sandbox along; a stuck one is killed."""
+        """Close its socket, at which it ends by itself; a busy or stuck one is killed, and its sandbox with it."""
         self.channel.close()
-        if self.job is not None or not self.ready:
-            self.process.send_signal(signal.SIGTERM)  # bubblewrap dies with it
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-            return
-        self.process.kill()
-        self.process.wait()
+        until = time.monotonic() + 5
+        while self.job is None and self.ready and time.monotonic() < until:
+            if os.waitpid(self.pid, os.WNOHANG)[0]:
+                return
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 def run(
@@ -65,10 +68,13 @@ def run(
     kind: str,
     on_result: Callable[[dict[str, Any], dict[str, Any]], None],
     on_tick: Callable[[], None] = lambda: None,
+    warm: Warm | None = None,
 ) -> None:
     """Run jobs (see `autograder.run.oracle.grade`), and call ``on_result(job, record)`` for each in this process.
 
     A job whose worker dies twice gets ``{"failed": reason}``. ``on_tick`` is called about four times a second.
+
+    ``warm`` may have been started before; it is closed here.
 
     Raises:
         SandboxError: a worker cannot have its sandbox.
@@ -78,10 +84,10 @@ def run(
     pool = selectors.DefaultSelector()
     alive: dict[socket.socket, Worker] = {}
 
-    def hire(number: int) -> None:
-        worker = Worker(kind, number)
-        alive[worker.channel] = worker
-        pool.register(worker.channel, selectors.EVENT_READ)
+    def hire(number: int, control: socket.socket | None = None) -> None:
+        hired = Worker(kind, number, control)
+        alive[hired.channel] = hired
+        pool.register(hired.channel, selectors.EVENT_READ)
 
     def dismiss(worker: Worker) -> None:
         pool.unregister(worker.channel)
@@ -114,9 +120,12 @@ def run(
             on_result(job, {"failed": f"the notebook is too large: {error}"})
             feed(worker)
 
+    count = min(workers, len(waiting))
+    warm = warm or (Warm(kind, 0, count) if count else None)
     try:
-        for number in range(min(workers, len(waiting))):
-            hire(number)
+        if warm is not None:
+            for number, control in enumerate(list(warm.controls)):
+                hire(number, control)
         while waiting or any(worker.job for worker in alive.values()):
             for key, _ in pool.select(0.25):
                 worker = alive.get(key.fileobj)
@@ -131,7 +140,8 @@ def run(
                     continue
                 if "unable" in told:
                     if not worker.ready:
-                        raise SandboxError(told["unable"])
+                        log = warm.log.read_text(errors="replace")[-1500:] if warm else ""
+                        raise SandboxError(f"{told['unable']} {log}")
                     lost(worker, told["unable"])
                 elif not worker.ready:
                     worker.ready = True
@@ -148,3 +158,5 @@ def run(
         for worker in list(alive.values()):
             dismiss(worker)
         pool.close()
+        if warm is not None:
+            warm.close()

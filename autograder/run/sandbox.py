@@ -88,7 +88,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def command(inside: str, uid: int) -> list[str]:
+def command(uid: int) -> list[str]:
     """The bubblewrap command line, up to the program.
 
     As root the sandbox keeps the right to change to ``uid`` and nothing else, and the warm process uses it at once: as
@@ -127,23 +127,92 @@ def command(inside: str, uid: int) -> list[str]:
     return line
 
 
+class Warm:
+    """A sandbox with one warm process and a copy of it for each of ``count`` control sockets.
+
+    Attributes:
+        controls: the sockets; the copy says hello on its own when it is ready.
+    """
+
+    def __init__(self, kind: str, first: int = 0, count: int = 1):
+        uids = [FIRST_UID + n if kind == "bwrap" and os.geteuid() == 0 else 0 for n in range(first, first + count)]
+        self._folder = tempfile.TemporaryDirectory(prefix="grade-")
+        self.log = Path(self._folder.name) / "zygote.log"
+        pairs = [socket.socketpair() for _ in uids]
+        self.controls = [mine for mine, _ in pairs]
+        descriptors = [other.fileno() for _, other in pairs]
+        program = [sys.executable, "-B"]
+        arguments = [",".join(map(str, descriptors)), ",".join(map(str, uids))]
+        if kind == "bwrap":
+            line = [*command(uids[0]), *program, "/course/zygote.py", *arguments, "nested"]
+            variables, folder = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, "/"
+        else:
+            line = [*program, str(self._plain_course() / "zygote.py"), *arguments, "plain"]
+            folder = str(Path(self._folder.name) / "home")
+            os.mkdir(folder)
+            variables = {**environment(), "HOME": folder, "TMPDIR": folder}
+        with open(self.log, "wb") as errors:
+            self.process = subprocess.Popen(
+                line,
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=variables,
+                cwd=folder,
+                start_new_session=True,
+            )
+        for _, other in pairs:
+            other.close()
+
+    def _plain_course(self) -> Path:
+        """A folder with what the sandbox would show: `lora_ref` and three files, and no judge on the path."""
+        course = Path(self._folder.name) / "course"
+        course.mkdir()
+        (course / "lora_ref").symlink_to(ROOT / "lora_ref")
+        for name in INSIDE:
+            shutil.copy(Path(__file__).with_name(name), course / name)
+        return course
+
+    def close(self) -> None:
+        """End everything in it and remove its folder; again does nothing."""
+        if self.process.returncode is not None:
+            return
+        for control in self.controls:
+            control.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, 9)
+        self.process.wait()
+        self._folder.cleanup()
+
+
 class Sandbox:
-    """One warm process in its sandbox, for one submission after the other.
+    """One copy of a warm process, for one submission after the other.
 
     Use as a context manager. `start` begins a submission and returns the socket to it; `interrupt` and `kill`
     act on it.
+
+    Args:
+        kind: ``"bwrap"`` or ``"none"``.
+        number: of the worker; as root, each has a user id of its own.
+        control: the control socket of a copy in a sandbox that several share; None makes a sandbox for this one alone.
 
     Raises:
         SandboxError: the warm process does not come up; the message has the end of what it wrote.
     """
 
-    def __init__(self, kind: str = "bwrap", number: int = 0):
-        self.kind = kind
-        self.uid = FIRST_UID + number if kind == "bwrap" and os.geteuid() == 0 else 0
-        self._folder = tempfile.TemporaryDirectory(prefix="grade-")
-        self._process: subprocess.Popen | None = None
+    def __init__(self, kind: str = "bwrap", number: int = 0, control: socket.socket | None = None):
+        self.kind, self.number = kind, number
+        self._warm: Warm | None = None
+        self._control = control
         self._fresh = False
-        self._boot()
+        if control is None:
+            self._boot()
+        else:
+            self._hear(None)
+            if kind == "bwrap" and not self.nested:  # then submissions of several workers could meet
+                self._end()
+                self._boot()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -152,50 +221,20 @@ class Sandbox:
         self.close()
 
     def _boot(self) -> None:
-        self._control, other = socket.socketpair()
-        log = Path(self._folder.name) / "zygote.log"
-        program = [sys.executable, "-B"]
-        if self.kind == "bwrap":
-            line = [*command("/course", self.uid), *program, "/course/zygote.py"]
-            line += [str(other.fileno()), str(self.uid), "nested"]
-            variables, folder = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, "/"
-        else:
-            course = self._plain_course()
-            line = [*program, str(course / "zygote.py"), str(other.fileno()), "0", "plain"]
-            home = Path(self._folder.name) / "home"
-            home.mkdir(exist_ok=True)
-            variables = {**environment(), "HOME": str(home), "TMPDIR": str(home)}
-            folder = str(home)
-        with open(log, "wb") as errors:
-            self._process = subprocess.Popen(
-                line,
-                pass_fds=[other.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=variables,
-                cwd=folder,
-                start_new_session=True,
-            )
-        other.close()
+        self._warm = Warm(self.kind, self.number)
+        self._control = self._warm.controls[0]
+        self._hear(self._warm.log)
+
+    def _hear(self, log: Path | None) -> None:
+        """Wait for the warm process's hello."""
         try:
             hello = wire.receive(self._control, WARM_SECONDS)
         except (wire.Closed, wire.WireError, TimeoutError) as error:
+            told = log.read_text(errors="replace")[-1500:] if log else ""
             self._end()
-            told = log.read_text(errors="replace")[-1500:]
             raise SandboxError(f"the warm process did not start ({type(error).__name__}): {told}") from None
         self.nested = bool(hello.get("nested"))
         self._fresh = True
-
-    def _plain_course(self) -> Path:
-        """A folder with what the sandbox would show: `lora_ref` and three files, and no judge on the path."""
-        course = Path(self._folder.name) / "course"
-        if not course.exists():
-            course.mkdir()
-            (course / "lora_ref").symlink_to(ROOT / "lora_ref")
-            for name in INSIDE:
-                shutil.copy(Path(__file__).with_name(name), course / name)
-        return course
 
     def start(self) -> socket.socket:
         """Fork for a submission; returns the socket to it.
@@ -203,7 +242,7 @@ class Sandbox:
         Raises:
             SandboxError: the warm process is gone and does not come back.
         """
-        if self._process is None or (self.kind == "bwrap" and not self.nested and not self._fresh):
+        if self._control is None or (self.kind == "bwrap" and not self.nested and not self._fresh):
             # without namespaces of its own a submission could have reached the warm process: take a new one
             self._end()
             self._boot()
@@ -222,7 +261,7 @@ class Sandbox:
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the submission runs."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):
             self._control.sendall(b"interrupt")
 
     def kill(self) -> dict[str, Any]:
@@ -230,19 +269,18 @@ class Sandbox:
         try:
             self._control.sendall(b"kill")
             return wire.receive(self._control, 20)
-        except (OSError, wire.Closed, wire.WireError, TimeoutError):
+        except (OSError, AttributeError, wire.Closed, wire.WireError, TimeoutError):
             self._end()
             return {}
 
     def _end(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, 9)
-            self._process.wait()
-            self._process = None
-        self._control.close()
+        if self._control is not None:
+            self._control.close()  # at which a copy in a shared sandbox ends
+            self._control = None
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = None
 
     def close(self) -> None:
-        """End everything and remove the sandbox's folder."""
+        """End everything."""
         self._end()
-        self._folder.cleanup()

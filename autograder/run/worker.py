@@ -1,7 +1,7 @@
-"""A grading process: ``python -m autograder.run.worker FD KIND NUMBER`` takes jobs over a socket and returns records.
+"""A grading process: takes jobs over a socket and returns records.
 
-It holds the judges and drives one sandbox. A hostile observation that made a judge hang or fall over would cost this
-process, which the pool replaces.
+It holds the judges and drives a copy of the warm process. A hostile observation that made a judge hang or fall over
+would cost this process, which the pool replaces.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import gc
 import signal
 import socket
-import sys
 import traceback
 
 from autograder.run import oracle, wire
 from autograder.run.sandbox import Sandbox, SandboxError
 
 
-def main(channel: socket.socket, kind: str, number: int) -> int:
-    """Serve until the socket closes."""
+def main(channel: socket.socket, kind: str, number: int, control: socket.socket | None) -> int:
+    """Serve until the socket closes; ``control`` as for `Sandbox`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's
     try:
-        sandbox = Sandbox(kind, number)
+        sandbox = Sandbox(kind, number, control)
     except SandboxError as error:
         wire.send(channel, {"unable": str(error)})
         return 1
@@ -40,7 +39,3 @@ def main(channel: socket.socket, kind: str, number: int) -> int:
                 record = {"failed": traceback.format_exc()[-2000:]}
             wire.send(channel, record)
             gc.collect()
-
-
-if __name__ == "__main__":
-    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3])))

@@ -1,7 +1,8 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
-Started as ``python zygote.py FD UID NESTED`` with a control socket FD; beside this file stand only `wire`, `shell` and
-`lora_ref`. It obeys what comes over the control socket, one submission at a time:
+Started as ``python zygote.py FD,FD UID,UID NESTED`` with control sockets; beside this file stand only `wire`,
+`shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one submission
+at a time:
 
     start (with a socket of the submission's own) | interrupt | kill
 
@@ -60,10 +61,28 @@ def warm() -> shells.Shell:
     return shell
 
 
-def main(control: socket.socket, nested: bool) -> None:
-    """Obey the control socket until it closes."""
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def main(controls: list[socket.socket], uids: list[int], nested: bool) -> None:
+    """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
     shell = warm()
+    for control, uid in zip(controls, uids, strict=True):
+        if os.fork() == 0:
+            for other in controls:
+                if other is not control:
+                    other.close()
+            obey(shell, control, uid, nested)
+            os._exit(0)
+    for control in controls:
+        control.close()
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            pass
+
+
+def obey(shell: shells.Shell, control: socket.socket, uid: int, nested: bool) -> None:
+    """Obey a control socket until it closes."""
+    if uid:
+        become(uid)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     nested = nested and _can_nest()
     wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
     submission = 0
@@ -71,6 +90,7 @@ def main(control: socket.socket, nested: bool) -> None:
         try:
             order, channel = _receive_order(control)
         except wire.Closed:
+            _kill(submission, nested)
             break
         if order == "start":
             if channel is None:
@@ -358,6 +378,5 @@ def become(uid: int) -> None:
 if __name__ == "__main__":
     # an editable install of the course would put the instructor's checkout on the path
     sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
-    if int(sys.argv[2]):
-        become(int(sys.argv[2]))
-    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[3] == "nested")
+    sockets = [socket.socket(fileno=int(word)) for word in sys.argv[1].split(",")]
+    main(sockets, [int(word) for word in sys.argv[2].split(",")], sys.argv[3] == "nested")
