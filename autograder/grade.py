@@ -221,21 +221,21 @@ class Progress:
 
     def __init__(self, total: int, known: int):
         self.total, self.known, self.done, self.failures = total, known, 0, 0
-        self.started = time.monotonic()
-        self.first: float | None = None
+        self.first = self.last = 0.0
         self.tty = sys.stderr.isatty()
 
     def one(self, failed: bool) -> None:
-        self.first = self.first or time.monotonic()
+        self.last = time.monotonic()
+        self.first = self.first or self.last
         self.done += 1
         self.failures += failed
         if not self.tty and self.done % 25 == 0:
             print(self.text(), file=sys.stderr)
 
     def text(self) -> str:
-        passed = max(time.monotonic() - self.started, 1e-6)
-        rate = self.done / passed
-        left = f"{(self.total - self.done) / rate:.0f} s left" if self.done else "warming up"
+        # the first result marks the end of warming up; from there on the rate says what a submission more costs
+        rate = (self.done - 1) / max(self.last - self.first, 1e-6) if self.done > 1 else 0.0
+        left = f"{(self.total - self.done) / rate:.0f} s left" if rate else "warming up"
         width = 24
         bar = "#" * (width * self.done // max(self.total, 1))
         return (

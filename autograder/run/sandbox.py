@@ -71,7 +71,7 @@ def environment() -> dict[str, str]:
     """The whole environment of a submission: nothing of the caller's."""
     return {
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin", "/bin"]),
-        "HOME": "/home/box",
+        "HOME": "/box",
         "TMPDIR": "/tmp",
         "USER": "student",
         "LOGNAME": "student",
@@ -119,9 +119,9 @@ def command(uid: int) -> list[str]:
     for name in INSIDE:
         line += ["--ro-bind", str(Path(__file__).with_name(name)), f"/course/{name}"]
     line += ["--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/tmp", "/home/box", "/dev/shm"):
+    for folder in ("/tmp", "/box", "/dev/shm"):
         line += ["--perms", "1777", "--tmpfs", folder]
-    line += ["--remount-ro", "/", "--chdir", "/home/box", "--clearenv"]
+    line += ["--remount-ro", "/", "--chdir", "/box", "--clearenv"]
     for name, value in environment().items():
         line += ["--setenv", name, value]
     return line

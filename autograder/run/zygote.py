@@ -31,7 +31,7 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000,
 MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
 #: Folders that a submission may write to, each a memory file system of its own: (path, bytes).
-SCRATCH = {"/tmp": 200_000_000, "/home/box": 200_000_000, "/dev/shm": 64_000_000}
+SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -210,7 +210,7 @@ def _own_folders() -> None:
     # the outer /proc shows the warm process; a fresh one is not always allowed, and then there is none
     if libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None) != 0:
         _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", MS_NOSUID | MS_NODEV, b"size=4096,mode=0555"), "mount /proc")
-    os.chdir("/home/box")
+    os.chdir("/box")
 
 
 def _drop_rights() -> None:

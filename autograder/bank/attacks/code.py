@@ -115,7 +115,7 @@ wire.send = forged
 """,
     "search-judges": """
 import gc, glob, os, sys, types
-roots = ("/course", "/home", "/tmp", "..")
+roots = ("/course", "/home", "/box", "/tmp")
 found = [p for root in roots for p in glob.glob(root + "/**/*judge*", recursive=True)]
 functions = [o for o in gc.get_objects() if type(o) is types.FunctionType]
 found += [str(f) for f in functions if str(f.__module__).startswith("autograder")]
@@ -131,7 +131,7 @@ print("FOUND", found)
 """,
     "read-hidden-tests": """
 import os
-for path in ("02_lora_layer.ipynb", "p.ipynb", "../../../gradebook.db", "/etc/shadow", "/etc/passwd", "/root/.ssh"):
+for path in ("02_lora_layer.ipynb", "p.ipynb", "../../../gradebook.db", "/etc/shadow", "/etc/passwd"):
     try:
         print("READ", path, open(path, "rb").read(20))
     except OSError as error:
@@ -206,7 +206,7 @@ for n in range(50): display({"image/png": "A" * 10_000_000, "text/html": "<scrip
 """,
     "memory-flood": "kept = []\nwhile True:\n    kept.append(bytearray(500_000_000))\n",
     "disk-flood": """
-for folder in ("/tmp", "/home/box", "/dev/shm", "."):
+for folder in ("/tmp", "/box", "/dev/shm", "."):
     try:
         for n in range(10):
             with open(f"{folder}/{n}", "wb") as file:
