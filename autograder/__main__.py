@@ -12,6 +12,7 @@ COMMANDS = {
     "check": "judge one file and print the points",
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
     "messages": "write the table of what is said about each mistake in the bank",
+    "grade": "grade a class in parallel, in a sandbox",
     "release": "make the students' bundle",
 }
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 
 import pytest
 import torch
@@ -38,3 +40,12 @@ def no_choice(monkeypatch):
     """An environment in which nobody has chosen a profile, a hub or a cache."""
     for name in ("LORA_PROFILE", "LORA_ASSETS_FROM", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def bubblewrap():
+    """The sandbox's program; where it could be had and is not there, the error says how to get it."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the sandbox needs Linux")
+    if shutil.which("bwrap") is None:
+        pytest.fail("bubblewrap is missing: apt-get install -y bubblewrap")

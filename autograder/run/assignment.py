@@ -1,0 +1,113 @@
+"""A stage as it was released: what a submission is rebuilt from, and the hash that says when grades are out of date."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autograder.contract import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Code whose change may change a grade.
+GRADING_CODE = ("autograder/contract.py", "autograder/evaluation.py", "autograder/judges", "autograder/run", "lora_ref")
+LIBRARIES = ("torch", "transformers", "datasets", "numpy", "ipython", "matplotlib")
+#: Largest source of one cell, in characters, and of one written answer.
+MAX_SOURCE = 200_000
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A stage's two notebooks.
+
+    Attributes:
+        stage: ``"02_lora_layer"``.
+        release: the student's notebook, as plain JSON data.
+        solution: the instructor's, with hidden tests and mark schemes.
+    """
+
+    stage: str
+    release: dict[str, Any]
+    solution: dict[str, Any]
+
+    @classmethod
+    def load(cls, stage: str, root: Path = ROOT) -> Assignment:
+        """Read both notebooks (FileNotFoundError: they are not built; KeyError: no such stage)."""
+        if stage not in STAGES:
+            raise KeyError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+        files = [root / folder / stage / f"{stage}.ipynb" for folder in ("notebooks", "solutions")]
+        return cls(stage, *(json.loads(file.read_text(encoding="utf-8")) for file in files))
+
+    @property
+    def hash(self) -> str:
+        """Of both notebooks."""
+        return digest(json.dumps([self.release, self.solution], sort_keys=True).encode())
+
+    @property
+    def exercise_of(self) -> dict[str, str]:
+        """grade_id of a graded cell -> exercise, for those with automatic checks."""
+        return {f"check_{e.id.replace('.', '_')}": e.id for e in STAGES[self.stage] if not e.manual}
+
+    def answer_cells(self) -> dict[str, dict[str, Any]]:
+        """grade_id -> the release's cell, for what a student writes: gaps and written answers."""
+        return {grade_id(c): c for c in self.release["cells"] if nbgrader(c).get("solution")}
+
+    def rebuilt(self, answers: dict[str, str]) -> list[dict[str, Any]]:
+        """The release's cells with the answers' sources in theirs; all else as released."""
+        cells = copy.deepcopy(self.release["cells"])
+        for cell in cells:
+            name = grade_id(cell)
+            cell["source"] = answers[name] if name in answers else source_of(cell)
+        return cells
+
+
+def nbgrader(cell: Any) -> dict[str, Any]:
+    """nbgrader's metadata of a cell of any form; empty if there is none."""
+    metadata = cell.get("metadata") if isinstance(cell, dict) else None
+    found = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def grade_id(cell: Any) -> str | None:
+    """The name that nbgrader's metadata gives a cell."""
+    name = nbgrader(cell).get("grade_id")
+    return name if isinstance(name, str) else None
+
+
+def source_of(cell: dict[str, Any]) -> str:
+    """A cell's source, which a notebook file holds as text or as a list of lines.
+
+    Raises:
+        ValueError: it is neither, or too long.
+    """
+    source = cell.get("source", "")
+    lines = source if isinstance(source, list) else [source]
+    if not all(isinstance(line, str) for line in lines):
+        raise ValueError("a cell whose source is no text")
+    text = "".join(lines)
+    if len(text) > MAX_SOURCE:
+        raise ValueError(f"a cell of {len(text):,} characters; at most {MAX_SOURCE:,} are taken")
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+
+
+def digest(data: bytes) -> str:
+    """Twenty hexadecimal digits of SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:20]
+
+
+@functools.cache
+def environment_hash(root: Path = ROOT) -> str:
+    """Of the code that grades and the versions of the libraries it runs on."""
+    parts = [platform.python_version()]
+    parts += [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    for name in GRADING_CODE:
+        path = root / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            parts.append(f"{file.relative_to(root)} {digest(file.read_bytes())}")
+    return digest("\n".join(parts).encode())

@@ -1,0 +1,80 @@
+"""Hints for a person that an answer may not be the student's own. None of them changes a grade.
+
+Whoever can run code can hand an exercise to a library that solves it, and the checks rightly find it solved. That shows
+in the source, in what the object is, and in what was replaced on the way.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from autograder.run.assignment import Assignment, digest, source_of
+
+#: Packages that hold finished answers. What the release itself imports from them is no hint.
+SOLVED = ("lora_ref", "peft")
+_PLUMBING = {"wire", "shell", "zygote"}
+
+
+def flags(row: dict[str, Any], record: dict[str, Any], assignment: Assignment) -> list[str]:
+    """One line for each hint about one submission."""
+    found = []
+    for name, source in row["answers"].items():
+        cell = assignment.answer_cells()[name]
+        if cell["cell_type"] == "code":
+            given = imports(source_of(cell))
+            found += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
+    for name, packages in record.get("origins", {}).items():
+        found += [f"{name} comes from {package}" for package in packages]
+    found += [f"replaces {name}" for name in record.get("replaced", ())]
+    return found
+
+
+def imports(source: str) -> set[str]:
+    """What a source takes from packages that hold finished answers, or how it gets at this grader's own modules."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {f"{name} (in code that does not parse)" for name in SOLVED if name in source}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # import_module("lora_ref.layers"), sys.modules["wire"]
+            found |= {node.value} if node.value.partition(".")[0] in {*SOLVED, *_PLUMBING} else set()
+        elif isinstance(node, ast.Name) and node.id in SOLVED:
+            found.add(node.id)
+    return {name[:100] for name in found if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
+
+
+def identical(rows: Iterable[dict[str, Any]], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:
+    """(stage, student) -> other students whose code is the same, comments and layout aside.
+
+    Untouched notebooks are all the same and say nothing; they are left out.
+    """
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in rows:
+        cells = assignments[row["stage"]].answer_cells()
+        code = {name: shape(text) for name, text in row["answers"].items() if cells[name]["cell_type"] == "code"}
+        empty = {name: shape(source_of(cells[name])) for name in code}
+        if code and code != empty:
+            groups[row["stage"], digest(repr(sorted(code.items())).encode())].append(row["student"])
+    return {
+        (stage, student): [other for other in students if other != student]
+        for (stage, _), students in groups.items()
+        if len(students) > 1
+        for student in students
+    }
+
+
+def shape(source: str) -> str:
+    """A source without comments and layout; text that does not parse as it is."""
+    try:
+        return ast.dump(ast.parse(source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return source

@@ -1,0 +1,286 @@
+"""Where submissions run: a bubblewrap sandbox around one warm process (`zygote`), or, if asked for, none.
+
+Inside there are the system's and Python's own files, read-only, `lora_ref`, and three files of this package. There is
+no network, no environment variable of the caller, no judge, no gradebook and no other submission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from autograder.run import wire
+
+ROOT = Path(__file__).resolve().parents[2]
+INSIDE = ("zygote.py", "shell.py", "wire.py")
+INSTALL = "apt-get install bubblewrap   (Fedora: dnf install bubblewrap; Arch: pacman -S bubblewrap)"
+UNPROTECTED = """\
+--sandbox none: the submissions run with your own rights on this machine. Unprotected are
+  files      everything that you may read or write: the gradebook, the judges, other submissions, your keys
+  network    whatever this machine can reach
+  processes  a submission can signal or trace the grader's and everybody's processes of your account
+Limits on time, memory and file size still hold for each process. Use this for your own files, or in a container.
+"""
+#: Limits of each process inside (setrlimit): bytes of memory, CPU seconds, bytes of a file, open files, processes.
+LIMITS = {"AS": 6_000_000_000, "CPU": 900, "FSIZE": 100_000_000, "NOFILE": 512, "NPROC": 128, "CORE": 0}
+#: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
+WARM_SECONDS = 180
+#: The user that submissions run as where the grader itself runs as root; worker n adds n.
+FIRST_UID = 61_000
+
+
+class SandboxError(RuntimeError):
+    """The sandbox cannot be had; the message says what is missing and what to do."""
+
+
+class Gone(Exception):
+    """The submission's process ended, was stopped or talks nonsense."""
+
+
+def require(kind: str) -> None:
+    """Check that a sandbox can be had.
+
+    Raises:
+        SandboxError: it cannot; the message says how to install what is missing.
+    """
+    if kind == "none":
+        return
+    instead = "Or run on a machine or in a container that has it, or give --sandbox none and read what it prints."
+    if not sys.platform.startswith("linux"):
+        raise SandboxError(f"the sandbox needs Linux (namespaces); here is {sys.platform}. {instead}")
+    if shutil.which("bwrap") is None:
+        raise SandboxError(f"bubblewrap is missing (the command bwrap). Install it: {INSTALL}\n{instead}")
+    probe = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SandboxError(
+            f"bubblewrap is installed but may not make namespaces here: {done.stderr.strip()}\n"
+            f"In a container, allow user namespaces (docker run --security-opt seccomp=unconfined). {instead}"
+        )
+
+
+def environment() -> dict[str, str]:
+    """The whole environment of a submission: nothing of the caller's."""
+    return {
+        "PATH": os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin", "/bin"]),
+        "HOME": "/box",
+        "TMPDIR": "/tmp",
+        "USER": "student",
+        "LOGNAME": "student",
+        "LANG": "C.UTF-8",
+        "LORA_PROFILE": "tiny",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "agg",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
+    }
+
+
+def command(uid: int) -> list[str]:
+    """The bubblewrap command line, up to the program.
+
+    As root the sandbox keeps the right to change to ``uid`` and nothing else, and the warm process uses it at once: as
+    uid 0 it would be exempt from the limit on processes and could read whatever root may. Otherwise it is a user
+    namespace of its own.
+    """
+    line = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+    line += ["--cap-drop", "ALL"]
+    if uid:
+        line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        line += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+    line += ["--ro-bind", "/usr", "/usr"]
+    for folder in ("/lib", "/lib32", "/lib64", "/bin", "/sbin"):
+        if os.path.islink(folder):
+            line += ["--symlink", os.readlink(folder), folder]
+        elif os.path.isdir(folder):
+            line += ["--ro-bind", folder, folder]
+    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
+        line += ["--ro-bind-try", path, path]
+    for path in dict.fromkeys([sys.base_prefix, sys.prefix]):
+        if not path.startswith("/usr"):
+            for parent in reversed(Path(path).parents[:-1]):  # else bubblewrap makes them for root alone
+                line += ["--dir", str(parent)]
+            line += ["--ro-bind", path, path]
+    line += ["--dir", "/course"]
+    line += ["--ro-bind", str(ROOT / "lora_ref"), "/course/lora_ref"]
+    for name in INSIDE:
+        line += ["--ro-bind", str(Path(__file__).with_name(name)), f"/course/{name}"]
+    line += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/box", "/dev/shm"):
+        line += ["--perms", "1777", "--tmpfs", folder]
+    line += ["--remount-ro", "/", "--chdir", "/box", "--clearenv"]
+    for name, value in environment().items():
+        line += ["--setenv", name, value]
+    return line
+
+
+class Warm:
+    """A sandbox with one warm process and a copy of it for each of ``count`` control sockets.
+
+    Attributes:
+        controls: the sockets; the copy says hello on its own when it is ready.
+    """
+
+    def __init__(self, kind: str, first: int = 0, count: int = 1):
+        uids = [FIRST_UID + n if kind == "bwrap" and os.geteuid() == 0 else 0 for n in range(first, first + count)]
+        self._folder = tempfile.TemporaryDirectory(prefix="grade-")
+        self.log = Path(self._folder.name) / "zygote.log"
+        pairs = [socket.socketpair() for _ in uids]
+        self.controls = [mine for mine, _ in pairs]
+        descriptors = [other.fileno() for _, other in pairs]
+        program = [sys.executable, "-B"]
+        arguments = [",".join(map(str, descriptors)), ",".join(map(str, uids))]
+        if kind == "bwrap":
+            line = [*command(uids[0]), *program, "/course/zygote.py", *arguments, "nested"]
+            variables, folder = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, "/"
+        else:
+            line = [*program, str(self._plain_course() / "zygote.py"), *arguments, "plain"]
+            folder = str(Path(self._folder.name) / "home")
+            os.mkdir(folder)
+            variables = {**environment(), "HOME": folder, "TMPDIR": folder}
+        with open(self.log, "wb") as errors:
+            self.process = subprocess.Popen(
+                line,
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=variables,
+                cwd=folder,
+                start_new_session=True,
+            )
+        for _, other in pairs:
+            other.close()
+
+    def _plain_course(self) -> Path:
+        """A folder with what the sandbox would show: `lora_ref` and three files, and no judge on the path."""
+        course = Path(self._folder.name) / "course"
+        course.mkdir()
+        (course / "lora_ref").symlink_to(ROOT / "lora_ref")
+        for name in INSIDE:
+            shutil.copy(Path(__file__).with_name(name), course / name)
+        return course
+
+    def close(self) -> None:
+        """End everything in it and remove its folder; again does nothing."""
+        if self.process.returncode is not None:
+            return
+        for control in self.controls:
+            control.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, 9)
+        self.process.wait()
+        self._folder.cleanup()
+
+
+class Sandbox:
+    """One copy of a warm process, for one submission after the other.
+
+    Use as a context manager. `start` begins a submission and returns the socket to it; `interrupt` and `kill`
+    act on it.
+
+    Args:
+        kind: ``"bwrap"`` or ``"none"``.
+        number: of the worker; as root, each has a user id of its own.
+        control: the control socket of a copy in a sandbox that several share; None makes a sandbox for this one alone.
+
+    Raises:
+        SandboxError: the warm process does not come up; the message has the end of what it wrote.
+    """
+
+    def __init__(self, kind: str = "bwrap", number: int = 0, control: socket.socket | None = None):
+        self.kind, self.number = kind, number
+        self._warm: Warm | None = None
+        self._control = control
+        self._fresh = False
+        if control is None:
+            self._boot()
+        else:
+            self._hear(None)
+            if kind == "bwrap" and not self.nested:  # then submissions of several workers could meet
+                self._end()
+                self._boot()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def _boot(self) -> None:
+        self._warm = Warm(self.kind, self.number)
+        self._control = self._warm.controls[0]
+        self._hear(self._warm.log)
+
+    def _hear(self, log: Path | None) -> None:
+        """Wait for the warm process's hello."""
+        try:
+            hello = wire.receive(self._control, WARM_SECONDS)
+        except (wire.Closed, wire.WireError, TimeoutError) as error:
+            told = log.read_text(errors="replace")[-1500:] if log else ""
+            self._end()
+            raise SandboxError(f"the warm process did not start ({type(error).__name__}): {told}") from None
+        self.nested = bool(hello.get("nested"))
+        self._fresh = True
+
+    def start(self) -> socket.socket:
+        """Fork for a submission; returns the socket to it.
+
+        Raises:
+            SandboxError: the warm process is gone and does not come back.
+        """
+        if self._control is None or (self.kind == "bwrap" and not self.nested and not self._fresh):
+            # without namespaces of its own a submission could have reached the warm process: take a new one
+            self._end()
+            self._boot()
+        self._fresh = False
+        mine, other = socket.socketpair()
+        try:
+            socket.send_fds(self._control, [b"start"], [other.fileno()])
+            other.close()
+            if wire.receive(self._control, 30).get("started", 0) <= 0:
+                raise wire.Closed
+        except (OSError, wire.Closed, wire.WireError, TimeoutError):
+            mine.close()
+            self._end()
+            raise SandboxError("the warm process is gone") from None
+        return mine
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in what the submission runs."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._control.sendall(b"interrupt")
+
+    def kill(self) -> dict[str, Any]:
+        """End the submission with everything it started; returns ``cpu`` seconds and ``peak_kib``, where known."""
+        try:
+            self._control.sendall(b"kill")
+            return wire.receive(self._control, 20)
+        except (OSError, AttributeError, wire.Closed, wire.WireError, TimeoutError):
+            self._end()
+            return {}
+
+    def _end(self) -> None:
+        if self._control is not None:
+            self._control.close()  # at which a copy in a shared sandbox ends
+            self._control = None
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = None
+
+    def close(self) -> None:
+        """End everything."""
+        self._end()

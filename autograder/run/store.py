@@ -1,0 +1,57 @@
+"""What has been graded: one file for each result, written whole, never changed.
+
+A result's key is made of the submission, the assignment, the environment and the seed. If the file is there, the work
+is done; after ``kill -9`` a run goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from autograder.build import write_whole
+from autograder.run.assignment import digest
+
+
+class Store:
+    """Results in ``folder``: ``results/KEY.N.json``, of which the largest N counts, and ``run.json`` with the seed."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+
+    def seed(self, wanted: int | None = None) -> int:
+        """The run's seed: ``wanted``, or the recorded one, or a new one; it is recorded."""
+        path = self.folder / "run.json"
+        known = json.loads(path.read_text())["seed"] if path.exists() else None
+        seed = wanted if wanted is not None else known if known is not None else secrets.randbelow(2**31)
+        if seed != known:
+            write_whole(path, json.dumps({"seed": seed}).encode())
+        return seed
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The newest result for a key."""
+        numbers = self._numbers(key)
+        if not numbers:
+            return None
+        return json.loads((self.folder / "results" / f"{key}.{max(numbers)}.json").read_text(encoding="utf-8"))
+
+    def put(self, key: str, record: dict[str, Any]) -> None:
+        """Add a result."""
+        number = max(self._numbers(key), default=0) + 1
+        write_whole(self.folder / "results" / f"{key}.{number}.json", json.dumps(record).encode())
+
+    def _numbers(self, key: str) -> list[int]:
+        return [int(path.name.split(".")[1]) for path in (self.folder / "results").glob(f"{key}.*.json")]
+
+
+def key_of(*parts: Any) -> str:
+    """A key for everything that a result depends on."""
+    return digest(json.dumps(parts).encode())
+
+
+def seed_of(run_seed: int, stage: str, student: str) -> int:
+    """A submission's seed, from the run's."""
+    return int(digest(f"{run_seed}/{stage}/{student}".encode()), 16) % 2**31

@@ -1,0 +1,41 @@
+"""A grading process: takes jobs over a socket and returns records.
+
+It holds the judges and drives a copy of the warm process. A hostile observation that made a judge hang or fall over
+would cost this process, which the pool replaces.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import traceback
+
+from autograder.run import oracle, wire
+from autograder.run.sandbox import Sandbox, SandboxError
+
+
+def main(channel: socket.socket, kind: str, number: int, control: socket.socket | None) -> int:
+    """Serve until the socket closes; ``control`` as for `Sandbox`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's
+    try:
+        sandbox = Sandbox(kind, number, control)
+    except SandboxError as error:
+        wire.send(channel, {"unable": str(error)})
+        return 1
+    with sandbox:
+        wire.send(channel, {"ready": True, "nested": sandbox.nested})
+        while True:
+            try:
+                job = wire.receive(channel)
+            except wire.Closed:
+                return 0
+            try:
+                record = oracle.grade(job, sandbox)
+            except SandboxError as error:
+                wire.send(channel, {"unable": str(error)})
+                return 1
+            except Exception:  # a bug here must not cost the submission in silence
+                record = {"failed": traceback.format_exc()[-2000:]}
+            wire.send(channel, record)
+            gc.collect()

@@ -1,0 +1,382 @@
+"""Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
+
+Started as ``python zygote.py FD,FD UID,UID NESTED`` with control sockets; beside this file stand only `wire`,
+`shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one submission
+at a time:
+
+    start (with a socket of the submission's own) | interrupt | kill
+
+Each fork gets namespaces of its own (user, process ids, mounts, ipc), so that what runs in it can neither see nor
+signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import shell as shells
+import wire
+
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
+#: Folders that a submission may write to, each a memory file system of its own: (path, bytes).
+SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def warm() -> shells.Shell:
+    """Import what notebooks import, so that a fork has it, and make the shell."""
+    import datasets  # noqa: F401
+    import matplotlib
+    import matplotlib.pyplot
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
+    with contextlib.suppress(RuntimeError):
+        torch.set_num_interop_threads(1)
+    for name in ("", ".checks", ".checks.gaps", ".layers", ".inject", ".training", ".data", ".models", ".plots"):
+        importlib.import_module("lora_ref" + name)
+    for stage in ("02", "03", "04", "05", "01"):
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"lora_ref.checks.stage{stage}")
+    with contextlib.suppress(Exception):  # transformers and datasets import on first use
+        _ = transformers.Trainer, transformers.RobertaForSequenceClassification
+    shell = shells.make_shell()
+    matplotlib.pyplot.switch_backend("module://matplotlib_inline.backend_inline")
+    gc.collect()
+    gc.freeze()  # keep the collector from copying the shared pages in every fork
+    return shell
+
+
+def main(controls: list[socket.socket], uids: list[int], nested: bool) -> None:
+    """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
+    shell = warm()
+    for control, uid in zip(controls, uids, strict=True):
+        if os.fork() == 0:
+            for other in controls:
+                if other is not control:
+                    other.close()
+            obey(shell, control, uid, nested)
+            os._exit(0)
+    for control in controls:
+        control.close()
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, 0):
+            pass
+
+
+def obey(shell: shells.Shell, control: socket.socket, uid: int, nested: bool) -> None:
+    """Obey a control socket until it closes."""
+    if uid:
+        become(uid)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    nested = nested and _can_nest()
+    wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
+    submission = 0
+    while True:
+        try:
+            order, channel = _receive_order(control)
+        except wire.Closed:
+            _kill(submission, nested)
+            break
+        if order == "start":
+            if channel is None:
+                continue
+            submission = _start(shell, channel, control, nested)
+            wire.send(control, {"started": submission})
+        elif order == "interrupt" and submission:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(submission, signal.SIGINT)
+        elif order == "kill":
+            used = _kill(submission, nested)
+            submission = 0
+            wire.send(control, used)
+
+
+def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
+    """One word, and the socket that came with it."""
+    control.settimeout(None)
+    try:
+        data, ancillary, *_ = control.recvmsg(32, socket.CMSG_SPACE(4))
+    except OSError as error:
+        raise wire.Closed(str(error)) from None
+    if not data:
+        raise wire.Closed
+    channel = None
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            channel = socket.socket(fileno=int.from_bytes(payload[:4], sys.byteorder))
+    return data.decode().strip(), channel
+
+
+def _start(shell: shells.Shell, channel: socket.socket, control: socket.socket, nested: bool) -> int:
+    """Fork; return the process id of the submission's first process."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        channel.close()
+        told = os.read(reader, 32)
+        os.close(reader)
+        if not nested:
+            return child
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        return int(told or b"0")
+    try:
+        os.close(reader)
+        control.close()
+        if nested:
+            _own_namespaces()
+            inner = os.fork()  # the first process of the new process-id namespace
+            if inner:
+                os.write(writer, str(inner).encode())
+                os._exit(0)
+            _own_folders()
+            _drop_rights()
+        else:
+            os.setsid()
+        os.close(writer)
+        serve(shell, channel)
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            wire.send(channel, {"broken": f"{type(error).__name__}: {error}"[:500]})
+    finally:
+        os._exit(0)
+
+
+def _kill(submission: int, nested: bool) -> dict[str, Any]:
+    """End the submission and everything it started; returns its use of the machine: CPU seconds, peak memory in KiB."""
+    if submission:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
+    used = {"cpu": 0.0, "peak_kib": 0}
+    while True:
+        try:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return used
+        if pid:
+            used["cpu"] += usage.ru_utime + usage.ru_stime
+            used["peak_kib"] = max(used["peak_kib"], usage.ru_maxrss)
+            continue
+        for orphan in _children():  # a subreaper inherits what a submission left running
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(orphan, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _children() -> list[int]:
+    with open("/proc/self/task/" + str(os.getpid()) + "/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+# --- what a fork does before it runs anything -----------------------------------------------------------------------
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _own_namespaces() -> None:
+    uid, gid = os.getuid(), os.getgid()
+    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC
+    _check(libc.unshare(flags), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _own_folders() -> None:
+    _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount /")
+    for path, size in SCRATCH.items():
+        options = f"size={size},nr_inodes=20000,mode=0700".encode()
+        _check(libc.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options), f"mount {path}")
+    # the outer /proc shows the warm process; a fresh one is not always allowed, and then there is none
+    if libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None) != 0:
+        _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", MS_NOSUID | MS_NODEV, b"size=4096,mode=0555"), "mount /proc")
+    os.chdir("/box")
+
+
+def _drop_rights() -> None:
+    for capability in range(64):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break
+    head = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    _check(libc.capset(head, (ctypes.c_uint32 * 6)()), "capset")
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _can_nest() -> bool:
+    """Try in a process of its own whether the namespaces can be had."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            _own_namespaces()
+            inner = os.fork()
+            if inner == 0:
+                _own_folders()
+                _drop_rights()
+                os._exit(0)
+            status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+        except BaseException as error:
+            os.write(2, f"own namespaces: {error}\n".encode())
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+# --- a submission ---------------------------------------------------------------------------------------------------
+
+
+class _Interruptible:
+    """SIGINT raises KeyboardInterrupt while a cell or a probe runs, and does nothing between."""
+
+    def __init__(self) -> None:
+        self.running = False
+        signal.signal(signal.SIGINT, self._heard)
+
+    def _heard(self, *_: Any) -> None:
+        if self.running:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGINT, self._heard)  # a submission may have taken it away
+        self.running = True
+
+    def __exit__(self, *_: Any) -> None:
+        self.running = False
+
+
+def serve(shell: shells.Shell, channel: socket.socket) -> None:
+    """Answer orders over the submission's socket: limits, cell, probe, inspect."""
+    from lora_ref.checks.probing import observe
+
+    pristine = Pristine()
+    interruptible = _Interruptible()
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    while True:
+        try:
+            order = wire.receive(channel)
+        except wire.Closed:
+            return
+        started, answer = time.monotonic(), {}
+        try:
+            if order["do"] == "limits":
+                for name, value in order["limits"].items():
+                    kind = getattr(resource, f"RLIMIT_{name}")
+                    hard = resource.getrlimit(kind)[1]
+                    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+                    resource.setrlimit(kind, (value, value))
+            elif order["do"] == "cell":
+                with interruptible:
+                    answer["outputs"] = shells.run_cell(shell, order["source"])
+            elif order["do"] == "probe":
+                answer["replaced"] = pristine.restore()
+                probe, carry = _named(order["probe"]), {k: _named(v) for k, v in order["carry"].items()}
+                with interruptible:
+                    answer["seen"] = observe(
+                        probe, shell.user_ns, order["inputs"], substitutes=carry, seconds=order["seconds"]
+                    )
+            elif order["do"] == "inspect":
+                answer["origins"] = {name: origins(shell.user_ns.get(name)) for name in order["names"]}
+        except KeyboardInterrupt:
+            answer["interrupted"] = True
+            answer.setdefault("outputs", list(shell.outputs.items))
+        answer["seconds"] = time.monotonic() - started
+        wire.send(channel, answer)
+
+
+def _named(where: list[str]) -> Any:
+    return getattr(sys.modules[where[0]], where[1])
+
+
+def origins(value: Any) -> list[str]:
+    """Top-level packages, beyond the notebook's own, that an object, its class and its bases come from."""
+    found = []
+    for thing in (value, type(value), *getattr(value if isinstance(value, type) else type(value), "__mro__", ())):
+        module = getattr(thing, "__module__", None)
+        if isinstance(module, str):
+            found.append(module.partition(".")[0])
+        code = getattr(thing, "__code__", None)
+        name = getattr(code, "co_filename", "")
+        if isinstance(name, str):
+            found += [package for package in ("lora_ref", "peft") if f"/{package}/" in name]
+    return sorted({name[:50] for name in found if name in ("lora_ref", "peft")})
+
+
+class Pristine:
+    """What the probes rest on, as it was before the submission ran; put back where it was replaced.
+
+    This catches replaced asserts, builtins and torch functions. It does not make the process trustworthy: that is why
+    the judge sits elsewhere.
+    """
+
+    def __init__(self) -> None:
+        import builtins
+
+        import numpy
+        import torch
+
+        spaces: list[Any] = [builtins, numpy, torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
+        spaces += [torch.nn.Linear, torch.nn.Parameter, torch.nn.Dropout]
+        spaces += [sys.modules[name] for name in ("wire", "shell")]
+        for name, module in list(sys.modules.items()):
+            if name.startswith("lora_ref"):
+                spaces.append(module)
+                spaces += [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name]
+        self.spaces = [(space, {k: v for k, v in vars(space).items() if callable(v)}) for space in spaces]
+        self.codes = {}
+        for space, names in self.spaces:
+            for key, value in names.items():
+                if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
+                    self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
+
+    def restore(self) -> list[str]:
+        """Put everything back; returns the names of what had been replaced."""
+        replaced = []
+        for space, names in self.spaces:
+            now = vars(space)
+            for key, value in names.items():
+                if now.get(key) is not value:
+                    replaced.append(f"{getattr(space, '__name__', space)}.{key}")
+                    with contextlib.suppress(Exception):
+                        setattr(space, key, value)
+        for function, code, defaults, name in self.codes.values():
+            if function.__code__ is not code or function.__defaults__ is not defaults:
+                replaced.append(name)
+                function.__code__, function.__defaults__ = code, defaults
+        return sorted(set(replaced))[:20]
+
+
+def become(uid: int) -> None:
+    """Leave root for a user id that owns nothing; capabilities go with it."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self belongs to root, and no namespace can be mapped
+
+
+if __name__ == "__main__":
+    # an editable install of the course would put the instructor's checkout on the path
+    sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
+    sockets = [socket.socket(fileno=int(word)) for word in sys.argv[1].split(",")]
+    main(sockets, [int(word) for word in sys.argv[2].split(",")], sys.argv[3] == "nested")

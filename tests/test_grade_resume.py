@@ -1,0 +1,134 @@
+"""Interrupted runs go on where they were; a sandbox that cannot be had is refused; hints and the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+
+import grade_course
+import nbformat
+import pytest
+from conftest import hears_ctrl_c
+
+from autograder.demo import ROOT
+from autograder.run import sandbox
+from autograder.run.store import Store
+
+
+def results(out):
+    return sorted(path.name for path in (out / ".grading" / "results").glob("*.json"))
+
+
+def start(root, *options):
+    command = grade_course.command(root, root / "out", "--workers", "1", *options)
+    return subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=hears_ctrl_c, text=True
+    )
+
+
+def wait_for(root, count, process):
+    until = time.monotonic() + 120
+    while len(results(root / "out")) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def small_class(tmp_path):
+    for number in range(6):
+        grade_course.hand_in(tmp_path, f"s{number}", grade_course.sample("half-done"))
+    return tmp_path
+
+
+def test_kill_and_go_on(small_class, bubblewrap):
+    out = small_class / "out"
+    process = start(small_class)
+    wait_for(small_class, 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = results(out)
+    assert 2 <= len(before) < 6
+    process = start(small_class)
+    wait_for(small_class, len(before) + 1, process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    with sqlite3.connect(out / "gradebook.db") as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+        assert db.execute("select count(*) from submitted_assignment").fetchone()[0] == len(results(out))
+    waiting = {f"s{n}" for n in range(6)} - set(grade_course.grades(out))
+    again = min(set(grade_course.grades(out)))
+    assert waiting
+    grade_course.hand_in(small_class, again, grade_course.sample("complete"))  # handed in once more
+    last = grade_course.grade(small_class, out, "--workers", "2")
+    assert last.returncode == 0, last.stderr
+    assert set(before) <= set(results(out))
+    assert len(results(out)) == 7  # nothing lost, nothing twice
+    rows = grade_course.grades(out)
+    assert {student: row["score"] for student, row in rows.items()} == {f"s{n}": "11" for n in range(6)} | {again: "22"}
+
+
+def test_hints_and_report(tmp_path):
+    nb = nbformat.reads(grade_course.sample("untouched").decode(), as_version=4)
+    cells = {c.metadata.nbgrader.grade_id: c for c in nb.cells if "nbgrader" in c.metadata}
+    cells["layer"].source = "from lora_ref.layers import LoRALayer"
+    cells[
+        "wrapper"
+    ].source = "import importlib\nLinearWithLoRA = importlib.import_module('lora_ref.layers').LinearWithLoRA"
+    grade_course.hand_in(tmp_path, "borrower", nbformat.writes(nb).encode())
+    grade_course.hand_in(tmp_path, "one", grade_course.sample("buggy"))
+    grade_course.hand_in(tmp_path, "two", grade_course.sample("buggy").replace(b"lora_B", b"lora_B"))
+    grade_course.hand_in(tmp_path, "<b>", b"nothing")
+    done = grade_course.grade(tmp_path, tmp_path / "out", "--sandbox", "none", "--workers", "1")
+    assert done.returncode == 1
+    assert "Unprotected are" in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for part in ("LoRALayer comes from lora_ref", "uses lora_ref.layers.LoRALayer", "the same code as two", "<svg"):
+        assert part in page
+    assert "division by rank is missing" in page
+    assert "no notebook" in page
+    assert "<b>nothing" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_no_bubblewrap_is_refused_with_a_way_out(tmp_path, monkeypatch, capsys):
+    from autograder.__main__ import main
+
+    grade_course.hand_in(tmp_path, "jane", b"")
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
+    assert main(["grade", "--submissions", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "apt-get install bubblewrap" in told
+    assert "--sandbox none" in told
+
+
+def test_one_run_at_a_time(tmp_path):
+    from autograder.grade import locked
+
+    with locked(tmp_path), pytest.raises(BlockingIOError, match="another run"), locked(tmp_path):
+        pass
+
+
+def test_the_seed_is_recorded(tmp_path):
+    seed = Store(tmp_path).seed()
+    assert Store(tmp_path).seed() == seed
+    assert Store(tmp_path).seed(5) == 5
+    assert json.loads((tmp_path / "run.json").read_text()) == {"seed": 5}
+
+
+def test_nothing_of_the_caller_reaches_the_sandbox(monkeypatch):
+    monkeypatch.setenv("A_SECRET", "x")
+    line = sandbox.command(0)
+    shown = [line[n + 1] for n, word in enumerate(line) if word in ("--ro-bind", "--bind", "--ro-bind-try")]
+    allowed = ("/usr", "/lib", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives")
+    inside = {str(ROOT / "lora_ref"), *(str(ROOT / "autograder" / "run" / name) for name in sandbox.INSIDE)}
+    python = {os.path.realpath(p) for p in (sandbox.sys.prefix, sandbox.sys.base_prefix)}
+    for path in shown:
+        assert path.startswith(allowed) or path in inside or os.path.realpath(path) in python, path
+    assert "--clearenv" in line
+    assert "A_SECRET" not in line

@@ -1,0 +1,130 @@
+"""A class graded in the sandbox: honest answers get what plain grading gives them, attacks get nothing.
+
+One run grades both together, so that every attack also has the chance to spoil the others.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from types import SimpleNamespace
+
+import grade_course
+import nbformat
+import pytest
+from grade_course import STAGE
+from nbgrader.api import Gradebook
+
+from autograder.answers import load_answer
+from autograder.bank.attacks import attacks
+from autograder.evaluation import evaluate
+from autograder.run.store import seed_of
+
+HONEST = ("complete", "half-done", "buggy", "untouched")
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory, bubblewrap):
+    """The honest class and every attack, after one run."""
+    root = tmp_path_factory.mktemp("grade")
+    grade_course.write_class(root)
+    grade_course.write_attacks(root)
+    done = grade_course.grade(root, root / "out", "--workers", "1", "--cell-seconds", "4", "--seconds", "60")
+    assert done.returncode == 1, done.stderr  # some need attention
+    return SimpleNamespace(root=root, out=root / "out", rows=grade_course.grades(root / "out"), stdout=done.stdout)
+
+
+def cell_outputs(out, student, name):
+    nb = nbformat.read(out / "autograded" / student / STAGE / f"{STAGE}.ipynb", as_version=4)
+    cell = next(c for c in nb.cells if c.metadata.get("nbgrader", {}).get("grade_id") == name)
+    return json.dumps(cell.outputs)
+
+
+@pytest.mark.parametrize("student", HONEST)
+def test_same_grades_as_plain_evaluation(graded, student):
+    answer = load_answer(graded.root / "submitted" / student / STAGE / f"{STAGE}.ipynb")
+    report = evaluate(STAGE, answer.namespace, seed_of(7, STAGE, student))
+    row = graded.rows[student]
+    assert {r.id: float(row[r.id]) for r in report.results} == {r.id: r.earned for r in report.results}
+    assert float(row["score"]) == report.score
+
+
+def test_the_honest_scores_are_apart(graded):
+    scores = [float(graded.rows[student]["score"]) for student in HONEST]
+    assert scores[0] == 22
+    assert scores[3] == 0
+    assert 0 < scores[1] < 22
+    assert 0 < scores[2] < 22
+
+
+@pytest.mark.parametrize("attack", attacks(), ids=lambda attack: attack.id)
+def test_attack(graded, attack):
+    row = graded.rows[attack.id]
+    if attack.earns is None:
+        assert (row["status"], row["score"]) == ("needs attention", "")
+        assert row["attention"]
+    else:
+        assert row["status"] == "graded"
+        assert float(row["score"]) == (22 if attack.earns == "all" else attack.earns)
+
+
+def test_what_the_sandbox_hides(graded):
+    assert "FOUND []" in cell_outputs(graded.out, "search-judges", "layer")
+    shown = cell_outputs(graded.out, "read-hidden-tests", "layer")
+    assert "of-the-instructor" not in shown
+    assert "READ " not in shown
+    assert "CONNECTED" not in cell_outputs(graded.out, "network", "layer")
+    assert "STOPPED AT" in cell_outputs(graded.out, "fork-bomb", "layer")
+    assert "No space left" in cell_outputs(graded.out, "disk-flood", "layer")
+    assert len(cell_outputs(graded.out, "output-flood", "layer")) < 200_000
+    assert "<script>" not in cell_outputs(graded.out, "picture-flood", "layer")
+
+
+def test_the_gradebook_has_the_recorded_points_and_manual_cells_stay_manual(graded):
+    with Gradebook(f"sqlite:///{graded.out / 'gradebook.db'}") as book:
+        for student in HONEST:
+            found = {grade.name: grade for grade in book.find_submission_notebook(STAGE, STAGE, student).grades}
+            points = {name: grade.auto_score for name, grade in found.items() if name != "written_2_8"}
+            assert points == {f"check_2_{n}": float(graded.rows[student][f"2.{n}"]) for n in range(1, 8)}
+            written = found["written_2_8"].auto_score, found["written_2_8"].needs_manual_grade
+            assert written == ((0, False) if student == "untouched" else (None, True))
+        broken = book.find_submission_notebook(STAGE, STAGE, "invalid-json").grades
+        assert all(grade.auto_score is None and grade.needs_manual_grade for grade in broken)
+
+
+def test_feedback_has_messages_and_no_test_judge_or_seed(graded):
+    html = (graded.out / "feedback" / "buggy" / STAGE / f"{STAGE}.html").read_text(encoding="utf-8")
+    assert "division by rank is missing" in html
+    assert "class LoRALayer" in html
+    for secret in ("grade_cell", "HIDDEN TESTS", "MARK SCHEME", "autograder", str(seed_of(7, STAGE, "buggy"))):
+        assert secret not in html
+    assert list((graded.out / "feedback").rglob("*.html"))
+
+
+def test_the_executed_notebook_scores_the_same_in_nbgraders_eyes(graded):
+    from nbgrader.utils import determine_grade, is_grade
+
+    for student in (*HONEST, "forged-output"):
+        nb = nbformat.read(graded.out / "autograded" / student / STAGE / f"{STAGE}.ipynb", as_version=4)
+        graded_cells = [c for c in nb.cells if is_grade(c) and c.cell_type == "code"]
+        assert sum(determine_grade(c)[0] for c in graded_cells) == float(graded.rows[student]["score"])
+        assert all("grade_cell(" in c.source for c in graded_cells)
+
+
+def test_run_again_grades_nothing_again_and_keeps_manual_scores(graded, tmp_path):
+    shutil.copytree(graded.out, tmp_path / "out")
+    with Gradebook(f"sqlite:///{tmp_path / 'out' / 'gradebook.db'}") as book:
+        grade = book.find_grade("written_2_8", STAGE, STAGE, "complete")
+        grade.manual_score, grade.needs_manual_grade = 2.5, False
+        book.db.commit()
+    results = sorted(p.name for p in (graded.out / ".grading" / "results").iterdir())
+    again = grade_course.grade(graded.root, tmp_path / "out")
+    assert f"0/0 graded, 0 a minute, warming up, 0 with failures, {len(graded.rows)} not" in again.stderr
+    assert sorted(p.name for p in (tmp_path / "out" / ".grading" / "results").iterdir()) == results
+    assert (tmp_path / "out" / "grades.csv").read_text() == (graded.out / "grades.csv").read_text()
+    with sqlite3.connect(tmp_path / "out" / "gradebook.db") as db:
+        kept = db.execute(
+            "select manual_score, needs_manual_grade from grade where manual_score is not null"
+        ).fetchall()
+    assert kept == [(2.5, 0)]
