@@ -142,7 +142,10 @@ def build(inputs: Inputs) -> Classifier:
 def _values(key: tuple, seed: int) -> tuple[torch.Tensor, ...]:
     rng = np.random.default_rng(seed)
     shapes = [tuple(parameter.shape) for parameter in Classifier(*key).parameters()]
-    return tuple(torch.tensor(rng.normal(size=shape), dtype=torch.float32) for shape in shapes)
+    # matrices keep the size of what they multiply: a model that amplifies rounding would fail right answers
+    sizes = [shape[-1] ** 0.5 if len(shape) > 1 else 1.0 for shape in shapes]
+    values = (rng.normal(size=shape) / size for shape, size in zip(shapes, sizes, strict=True))
+    return tuple(torch.tensor(value, dtype=torch.float32) for value in values)
 
 
 def layer_names(inputs: Inputs) -> list[str]:
