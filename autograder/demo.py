@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 
@@ -73,8 +74,13 @@ def main(args: argparse.Namespace) -> int:
     step("Grading it through nbgrader")
     for stage in graded:
         nbgrader(course, "generate_assignment", stage)
+
+    def grade(stage: str) -> None:
         nbgrader(course, "autograde", stage)
         nbgrader(course, "generate_feedback", stage)
+
+    with ThreadPoolExecutor(2) as pool:  # two stages at a time: their writes to the gradebook are few and short
+        list(pool.map(grade, graded))
     nbgrader(course, "export", "--to", str(out / "grades.csv"))
 
     book = gradebook(course, graded)
@@ -193,7 +199,8 @@ def nbgrader(course: Path, command: str, *arguments: str) -> None:
     started = time.time()
     line = [sys.executable, "-m", "nbgrader", command, *arguments]
     line += [f"--CourseDirectory.root={course}", "--log-level=WARN"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}  # two at a time, and the checks' models are tiny
+    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(line[2:])} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
     print(f"  nbgrader {' '.join([command, *arguments[:1]])}: {time.time() - started:.0f} s", flush=True)
@@ -253,12 +260,12 @@ def show(book: pd.DataFrame, out: Path, stages: list[str], seconds: float) -> No
         print(f"{row.student}, {row.stage}:")
         print("  " + row[-1].replace("\n", "\n  "))
     step(f"Done in {seconds:.0f} s. In {os.path.relpath(out)}:")
-    print("  index.html                        all of this on one page")
-    print("  training_comparison.png           LoRA beside head-only and full fine-tuning, from the run above")
+    print("  index.html                              all of this on one page")
+    print("  training_comparison.png                 LoRA beside head-only and full fine-tuning, from the run above")
     for stage in stages:
-        print(f"  {f'solutions/{stage}.html':<34}the executed worked solution")
-    print("  course/feedback/                  what each student gets back")
-    print("  grades.csv                        nbgrader's export")
+        print(f"  {f'solutions/{stage}.html':<40}the executed worked solution")
+    print("  course/feedback/                        what each student gets back")
+    print("  grades.csv                              nbgrader's export")
 
 
 def overview(book: pd.DataFrame, stages: list[str]) -> str:
