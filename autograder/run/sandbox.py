@@ -67,12 +67,18 @@ def require(kind: str) -> None:
         )
 
 
+def scratch() -> list[str]:
+    """Folders to write to: not /tmp where Python itself lies below it, which a file system mounted there would hide."""
+    prefixes = [Path(sys.prefix), Path(sys.base_prefix)]
+    return [f for f in ("/tmp", "/box", "/dev/shm") if not any(Path(f) in prefix.parents for prefix in prefixes)]
+
+
 def environment() -> dict[str, str]:
     """The whole environment of a submission: nothing of the caller's."""
     return {
         "PATH": os.pathsep.join([sysconfig.get_path("scripts"), "/usr/bin", "/bin"]),
         "HOME": "/box",
-        "TMPDIR": "/tmp",
+        "TMPDIR": "/tmp" if "/tmp" in scratch() else "/box",
         "USER": "student",
         "LOGNAME": "student",
         "LANG": "C.UTF-8",
@@ -119,7 +125,7 @@ def command(uid: int) -> list[str]:
     for name in INSIDE:
         line += ["--ro-bind", str(Path(__file__).with_name(name)), f"/course/{name}"]
     line += ["--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/tmp", "/box", "/dev/shm"):
+    for folder in scratch():
         line += ["--perms", "1777", "--tmpfs", folder]
     line += ["--remount-ro", "/", "--chdir", "/box", "--clearenv"]
     for name, value in environment().items():
