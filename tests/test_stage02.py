@@ -5,11 +5,10 @@ import dataclasses
 import io
 import json
 
-import jupytext
-import nbformat
 import numpy as np
 import pytest
 import torch
+from stage_answers import earned, faults_of_visible, release
 from torch import nn
 
 from autograder import evaluate
@@ -17,7 +16,6 @@ from autograder.answers import load_answer, run_cells
 from autograder.bank import ROOT, alternates, mutants, worked_cells
 from autograder.contract import POINTS, STAGES
 from autograder.judges import stage02 as judges
-from autograder.preprocessors import ClearGaps
 from lora_ref.checks import stage02 as visible
 from lora_ref.checks import visible_checks
 from lora_ref.checks.gaps import after
@@ -34,15 +32,6 @@ def worked():
         answer = run_cells(worked_cells(STAGE))
     assert answer.errors == []
     return answer.namespace
-
-
-def faults_of_visible(exercise, namespace):
-    verdicts = [run_check(check, namespace) for check in visible_checks(exercise)]
-    return [verdict.message for verdict in verdicts if not verdict.passed]
-
-
-def earned(report):
-    return {result.id: result.earned for result in report.results}
 
 
 # --- right answers --------------------------------------------------------------------------------------------------
@@ -77,10 +66,6 @@ def test_the_reference_package_passes_its_own_checks(worked):
     assert report.score == report.max_score, str(report)
 
 
-def test_there_are_enough_alternates():
-    assert len(alternates(STAGE)) >= 4
-
-
 # --- wrong answers --------------------------------------------------------------------------------------------------
 
 
@@ -105,13 +90,6 @@ def test_every_published_mistake_has_a_mutant():
     seeds = {mutant.seed for mutant in mutants(STAGE)}
     assert {"S0", "S1", "S2", "S3", "S4"} <= seeds
     assert {mutant.exercise for mutant in mutants(STAGE)} == set(AUTOMATIC)
-
-
-def release(source):
-    """A solution cell as students get it."""
-    cell = nbformat.v4.new_code_cell(source)
-    ClearGaps()._replace_solution_region(cell, "python")
-    return cell.source
 
 
 def test_untouched_notebook_scores_nothing():
@@ -287,20 +265,6 @@ def test_no_judge_passes_an_observation_that_a_sandbox_made_up(check):
         assert str(fault)
 
 
-def test_hidden_points_add_up_to_the_contract():
-    for exercise in AUTOMATIC:
-        points = [check.points for check in judges.HIDDEN if check.exercise == exercise]
-        assert sum(points) == POINTS[exercise]
-        assert min(points) > 0
-
-
-def test_check_ids_are_unique_and_every_exercise_has_visible_checks():
-    for checks in (judges.HIDDEN, visible.VISIBLE):
-        ids = [check.id for check in checks]
-        assert len(ids) == len(set(ids))
-        assert {check.exercise for check in checks} == set(AUTOMATIC)
-
-
 def test_uninitialised_memory_is_seen_even_where_it_holds_good_values():
     with visible.uninitialised_is_nan():
         assert torch.empty(3).isnan().all()
@@ -316,13 +280,3 @@ def test_demonstrations_wait_for_their_exercise(capsys):
     assert "After exercise 2.2" in capsys.readouterr().out
     with pytest.raises(ZeroDivisionError), after("2.2", "a picture"):
         1 / 0  # noqa: B018
-
-
-def test_every_exercise_has_its_box_and_three_hints():
-    text = MASTER.read_text(encoding="utf-8")
-    for exercise in STAGES[STAGE]:
-        assert f"**Exercise {exercise.id}** · {exercise.points} points" in text
-    assert text.count("<details>") == text.count("</details>") == 3 * len(AUTOMATIC)
-    roles = [cell.metadata for cell in jupytext.read(MASTER).cells]
-    assert [r["check"] for r in roles if "check" in r] == AUTOMATIC
-    assert [r["written"] for r in roles if "written" in r] == ["2.8"]

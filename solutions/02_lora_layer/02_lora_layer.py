@@ -67,7 +67,7 @@ print("torch", torch.__version__)
 
 # %% [markdown]
 # **How to work.** Replace a gap, `raise NotImplementedError("Exercise 2.1")`, with your code, run the cell, run the check
-# below it, as often as you like. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no
+# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no
 # proof.
 #
 # ## 2.1 Two matrices and a scale
@@ -703,9 +703,9 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # %% [markdown]
 # ## Lab: one digit of MNIST
 #
-# No points; about a minute of machine time. A published notebook trains a wide network (784-1000-2000-10) on MNIST for one epoch and
-# then repairs its worst digit: LoRA as a weight parametrization on all three layers, rank 1, trained on images of that digit
-# **alone**. It reports that the errors on the digit nearly vanish. We do the same with 4,000 images and the digit 9.
+# No points; about a minute. A published notebook trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs its
+# worst digit: LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. It reports that the errors
+# nearly vanish. We do the same with 4,000 images and the digit 9.
 #
 # **Predict**: what becomes of the other nine digits?
 

@@ -1,0 +1,82 @@
+"""What holds of each stage alike: its points, its checks' names, its bank's size, how its notebook reads."""
+
+import importlib
+
+import jupytext
+import pytest
+
+from autograder.bank import ROOT, alternates
+from autograder.contract import POINTS, STAGES
+
+
+@pytest.fixture(params=STAGES)
+def stage(request):
+    return request.param
+
+
+@pytest.fixture
+def automatic(stage):
+    return [e.id for e in STAGES[stage] if not e.manual]
+
+
+@pytest.fixture
+def judges(stage):
+    return importlib.import_module(f"autograder.judges.stage{stage[:2]}")
+
+
+@pytest.fixture
+def visible(stage):
+    return importlib.import_module(f"lora_ref.checks.stage{stage[:2]}")
+
+
+@pytest.fixture
+def master(stage):
+    return ROOT / "solutions" / stage / f"{stage}.py"
+
+
+def test_hidden_points_add_up_to_the_contract(automatic, judges):
+    for exercise in automatic:
+        points = [check.points for check in judges.HIDDEN if check.exercise == exercise]
+        assert sum(points) == POINTS[exercise]
+        assert min(points) > 0
+
+
+def test_check_ids_are_unique_and_every_exercise_has_visible_checks(stage, automatic, judges, visible):
+    for checks in (judges.HIDDEN, visible.VISIBLE):
+        ids = [check.id for check in checks]
+        assert len(ids) == len(set(ids))
+        assert {check.exercise for check in checks} == set(automatic)
+    assert set(visible.TITLES) == {e.id for e in STAGES[stage]}
+
+
+def test_no_hidden_judge_is_shipped(visible):
+    assert not hasattr(visible, "HIDDEN")
+
+
+def test_there_are_enough_alternates(stage):
+    assert len(alternates(stage)) >= 4
+
+
+def test_every_exercise_has_its_box_and_three_hints(stage, automatic, master):
+    text = master.read_text(encoding="utf-8")
+    for exercise in STAGES[stage]:
+        assert f"**Exercise {exercise.id}** · {exercise.points} points" in text
+    assert text.count("<details>") == text.count("</details>") == 3 * len(automatic)
+    roles = [cell.metadata for cell in jupytext.read(master, fmt="py:percent").cells]
+    assert [r["check"] for r in roles if "check" in r] == automatic
+    assert [r["written"] for r in roles if "written" in r] == [e.id for e in STAGES[stage] if e.manual]
+
+
+def test_no_long_prose_between_code_cells(master):
+    """About 120 words; a collapsed hint is not read in passing, and a table's marks are no words."""
+    words = 0
+    for cell in jupytext.read(master, fmt="py:percent").cells:
+        if cell.cell_type == "code":
+            words = 0
+            continue
+        if "written" in cell.metadata or cell.source.startswith(("# ", "## Before you go on")):
+            continue
+        shown = cell.source.split("<details>")
+        text = shown[0] + " ".join(part.partition("</details>")[2] for part in shown[1:])
+        words += len(text.replace("|", " ").split())
+        assert words <= 150, cell.source[:200]
