@@ -703,7 +703,7 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # %% [markdown]
 # ## Lab: one digit of MNIST
 #
-# No points; about a minute. A published notebook trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs its
+# No points. A published notebook trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs its
 # worst digit: LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. It reports that the errors
 # nearly vanish. We do the same with 4,000 images and the digit 9.
 #
