@@ -47,15 +47,10 @@ def speed(profile) -> float:
     """Our examples a second over PEFT's."""
     import torch
 
-    from lora_ref import data, models
+    from lora_ref import data, models, training
 
     tokenizer = models.tokenizer(profile)
-    rows = data.reviews(profile)["train"]
-    tokens = data.tokenize({"sentence": list(rows["sentence"])}, tokenizer)
-    examples = [
-        {"input_ids": ids, "attention_mask": mask, "label": label}
-        for ids, mask, label in zip(tokens["input_ids"], tokens["attention_mask"], rows["label"], strict=True)
-    ]
+    examples = training._examples(data.reviews(profile)["train"], tokenizer, profile.max_length)
     both = {name: model.train() for name, model in sides(profile).items()}
     optimizers = {
         name: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-3, fused=True)

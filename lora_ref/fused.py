@@ -2,9 +2,8 @@
 
 ``y = x W^T + b + scaling * (x A^T) B^T`` with ``W`` and ``b`` frozen. Written out, autograd would make a tensor of the
 output's size for each product and for their sum; here each sum is taken by the matrix product that ends in it
-(``addmm``). For the backward pass the
-mathematics needs ``x`` (for the gradient of ``A``) and ``h = x A^T`` (for that of ``B``), so these two are kept, beside
-the weights, which are there anyway.
+(``addmm``). For the backward pass the mathematics needs ``x`` (for the gradient of ``A``) and ``h = x A^T`` (for that
+of ``B``), so these two are kept, beside the weights, which are there anyway.
 
 How a product with one short side of length rank lies in memory decides its time, by up to a factor of three: hence the
 copies of small matrices (measured by ``python -m benchmarks layer``).

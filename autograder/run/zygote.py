@@ -205,8 +205,8 @@ def _own_namespaces() -> None:
 def _own_folders() -> None:
     _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount /")
     for path, size in SCRATCH.items():
-        if any(prefix.startswith(path + "/") for prefix in (sys.prefix, sys.base_prefix)):
-            continue  # it would hide Python itself
+        if not os.path.ismount(path):
+            continue  # the sandbox left it out (`sandbox.scratch`)
         options = f"size={size},nr_inodes=20000,mode=0700".encode()
         _check(libc.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options), f"mount {path}")
     # the outer /proc shows the warm process; a fresh one is not always allowed, and then there is none
