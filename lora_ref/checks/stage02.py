@@ -260,7 +260,13 @@ def mended_wrapper(names: Names, inputs: Inputs, bias: bool = True) -> Any:
         nn.Module.__init__(wrapper)
         with contextlib.suppress(AttributeError):
             wrapper.merged = False
-    wrapper.linear = build_linear(inputs, bias).requires_grad_(False)
+    fresh = build_linear(inputs, bias).requires_grad_(False)
+    kept = getattr(wrapper, "linear", None)
+    if kept is linear and kept.state_dict().keys() == fresh.state_dict().keys():
+        kept.load_state_dict(fresh.state_dict())  # the very object: the wrapper may hold an alias of it elsewhere
+        kept.requires_grad_(False)
+    else:
+        wrapper.linear = fresh
     try:
         put_parts(wrapper.lora, inputs)
     except Exception:
@@ -1173,7 +1179,9 @@ def weight_fault(inputs: Inputs, W: np.ndarray, times: int) -> Fault | None:
     if times == 0:
         likely = "what unmerge takes away is not what merge added"
         if ratio is not None and abs(ratio - 1) < 1e-3:
-            likely = "the update is still there"
+            likely = (
+                "the update is still there: nothing was taken away, or W was kept without a copy and changed with it"
+            )
         elif ratio is not None and abs(ratio + 1) < 1e-3:
             likely = "an update was taken away that is not there: ask .merged first"
         return Fault(

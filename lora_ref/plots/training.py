@@ -17,6 +17,7 @@ from lora_ref.plots.base import (
     VERMILION,
     end_labels,
     first_upper,
+    for_text,
     new_figure,
     set_title,
     smooth,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lora_ref.training import TrainingResult
 
 # Okabe and Ito's colours, and a line style each for prints without colour
-_LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."))
+_LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."))
 
 
 def padding(fixed: int, dynamic: int, text: int, width: int) -> Figure:
@@ -216,7 +217,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
                 textcoords="offset points",
                 ha="center",
                 va="top",
-                color=colour,
+                color=for_text(colour),
                 fontweight="bold",
             )
         ax.margins(x=0.22)

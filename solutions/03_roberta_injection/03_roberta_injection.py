@@ -131,7 +131,7 @@ display(show_audit(base))
 # then has nothing to apply, and no state to keep. `model.eval()` is something else (dropout off), and so is
 # `torch.no_grad()` (no graph at all).
 #
-# > **Exercise 3.1** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper (arXiv 2106.09685), section 4.2
+# > **Exercise 3.1** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.2
 # >
 # > Fill `freeze`.
 #
@@ -323,7 +323,7 @@ pair.add_module("0", nn.Tanh())
 print("deleted, added: ", [f"{name}: {type(module).__name__}" for name, module in pair.named_children()])
 
 # %% [markdown]
-# > **Exercise 3.3** · 2 points · difficulty 1 of 3 · 10 minutes · PyTorch docs, `nn.Module.get_submodule`
+# > **Exercise 3.3** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `nn.Module.get_submodule`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.get_submodule)
 # >
 # > Fill `replace_module`. It must work at any depth, and in lists, dicts and sequences of modules.
 #

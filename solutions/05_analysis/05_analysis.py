@@ -104,7 +104,7 @@ def pick(mine, reference):
 # A sweep trains the same model once for each rank and puts one row each into a table. Training is somebody else's work: a
 # function `run(rank)` that returns what it measured.
 #
-# > **Exercise 5.1** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper (arXiv 2106.09685), section 7.2, table 6
+# > **Exercise 5.1** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 7.2, table 6
 # >
 # > Fill `rank_sweep`. Each call of `run` is a whole training, so call it once a rank.
 #
