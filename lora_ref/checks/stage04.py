@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # torch loads it with the first optimiser, for seconds: not in a student's time
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
