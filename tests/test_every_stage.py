@@ -35,6 +35,10 @@ def master(stage):
     return ROOT / "solutions" / stage / f"{stage}.py"
 
 
+def test_the_course_has_a_hundred_points():
+    assert sum(POINTS.values()) == 100
+
+
 def test_hidden_points_add_up_to_the_contract(automatic, judges):
     for exercise in automatic:
         points = [check.points for check in judges.HIDDEN if check.exercise == exercise]

@@ -15,7 +15,7 @@ from autograder.contract import STAGES
 MISTAKES = [
     ("S0", "alpha is not divided by rank", ["2.1/alpha-not-divided", "3.4/alpha-undivided"]),
     ("S0", "the random head is frozen and only adapted", ["3.4/head-frozen", ("03", "The homework **freezes** its")]),
-    ("S0", "500 steps of warm-up in a run of 626", ["4.3/warmup-500", ("04", "626 steps"), ("04", "warm-up of 500")]),
+    ("S0", "500 steps of warm-up in a run of 626", ["4.3/warmup-500", ("04", "626 steps"), ("04", '"warm-up of 500"')]),
     ("S0", "logging_dir is a TypeError in transformers 5", [("04", 'logging_dir="logs"')]),
     ("S0", "a raise left after the equality check", ["4.6/leftover-raise"]),
     ("S0", "the equality check compares eval_runtime", ["4.6/compares-runtime", ("04", "first == second")]),

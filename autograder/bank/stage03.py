@@ -329,6 +329,13 @@ MUTANTS = [
         "B does not start at zero",
     ),
     Mutant(
+        "3.4/A-zero",
+        "A is cleared along with B, so that nothing ever learns",
+        _WRAP,
+        f"{_WRAP}\n        nn.init.zeros_(model.get_submodule(name).lora.lora_A)",
+        "nothing ever learns",
+    ),
+    Mutant(
         "3.4/dotted",
         "the wrapper hangs at the model under a name with dots, and no forward meets it",
         _WRAP,

@@ -784,6 +784,10 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
         if "y" not in one:
             continue  # not wrapped: another check's
         A, B = one["A"], one["B"]
+        if not A.any():
+            return Fault(
+                f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn", read
+            )
         x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
         base = x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
         update = x @ A.T @ B.T
