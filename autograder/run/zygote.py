@@ -1,8 +1,8 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
-Started as ``python zygote.py FD,FD UID,UID NESTED`` with control sockets; beside this file stand only `wire`,
-`shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one submission
-at a time:
+Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control sockets; beside this file stand only
+`wire`, `shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one
+submission at a time:
 
     start (with a socket of the submission's own) | interrupt | kill
 
@@ -16,12 +16,14 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import logging
 import os
 import resource
 import signal
 import socket
 import sys
 import time
+from operator import is_
 from typing import Any
 
 import shell as shells
@@ -36,40 +38,41 @@ SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def warm() -> shells.Shell:
-    """Import what notebooks import, so that a fork has it, and make the shell."""
-    import datasets  # noqa: F401
-    import matplotlib
-    import matplotlib.pyplot
+def warm(modules: list[str]) -> tuple[shells.Shell, Pristine]:
+    """Import what these notebooks import, so that a fork has it, and make the shell.
+
+    Args:
+        modules: ``"torch"``, or ``"transformers:Trainer"`` for what a package imports at its first use or has as a
+            module. What is not there is left to the notebook that asks for it.
+    """
     import torch
-    import transformers
 
     torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
-    for name in ("", ".checks", ".checks.gaps", ".layers", ".inject", ".training", ".data", ".models", ".plots"):
-        importlib.import_module("lora_ref" + name)
-    for stage in ("02", "03", "04", "05", "01"):
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(f"lora_ref.checks.stage{stage}")
-    with contextlib.suppress(Exception):  # transformers and datasets import on first use
-        _ = transformers.Trainer, transformers.RobertaForSequenceClassification
+    importlib.import_module("lora_ref.checks.probing")
+    for module in modules:
+        name, _, attribute = module.partition(":")
+        with contextlib.suppress(ImportError):
+            if not hasattr(importlib.import_module(name), attribute or "__name__"):
+                importlib.import_module(f"{name}.{attribute}")
     shell = shells.make_shell()
-    matplotlib.pyplot.switch_backend("module://matplotlib_inline.backend_inline")
+    pristine = Pristine()
+    logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
     gc.collect()
     gc.freeze()  # keep the collector from copying the shared pages in every fork
-    return shell
+    return shell, pristine
 
 
-def main(controls: list[socket.socket], uids: list[int], nested: bool) -> None:
+def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: list[str]) -> None:
     """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
-    shell = warm()
+    warmed = warm(modules)
     for control, uid in zip(controls, uids, strict=True):
         if os.fork() == 0:
             for other in controls:
                 if other is not control:
                     other.close()
-            obey(shell, control, uid, nested)
+            obey(warmed, control, uid, nested)
             os._exit(0)
     for control in controls:
         control.close()
@@ -78,7 +81,7 @@ def main(controls: list[socket.socket], uids: list[int], nested: bool) -> None:
             pass
 
 
-def obey(shell: shells.Shell, control: socket.socket, uid: int, nested: bool) -> None:
+def obey(warmed: tuple[shells.Shell, Pristine], control: socket.socket, uid: int, nested: bool) -> None:
     """Obey a control socket until it closes."""
     if uid:
         become(uid)
@@ -95,7 +98,7 @@ def obey(shell: shells.Shell, control: socket.socket, uid: int, nested: bool) ->
         if order == "start":
             if channel is None:
                 continue
-            submission = _start(shell, channel, control, nested)
+            submission = _start(warmed, channel, control, nested)
             wire.send(control, {"started": submission})
         elif order == "interrupt" and submission:
             with contextlib.suppress(ProcessLookupError):
@@ -122,7 +125,7 @@ def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
     return data.decode().strip(), channel
 
 
-def _start(shell: shells.Shell, channel: socket.socket, control: socket.socket, nested: bool) -> int:
+def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, control: socket.socket, nested: bool) -> int:
     """Fork; return the process id of the submission's first process."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -150,7 +153,7 @@ def _start(shell: shells.Shell, channel: socket.socket, control: socket.socket, 
         else:
             os.setsid()
         os.close(writer)
-        serve(shell, channel)
+        serve(*warmed, channel)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             wire.send(channel, {"broken": f"{type(error).__name__}: {error}"[:500]})
@@ -163,15 +166,16 @@ def _kill(submission: int, nested: bool) -> dict[str, Any]:
     if submission:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
-    used = {"cpu": 0.0, "peak_kib": 0}
+    used, patience = {"cpu": 0.0, "peak_kib": 0}, 0 if submission and nested else os.WNOHANG
     while True:
         try:
-            pid, _, usage = os.wait4(-1, os.WNOHANG)
+            pid, _, usage = os.wait4(-1, patience)  # own namespace: its first process is reaped last of all
         except ChildProcessError:
             return used
         if pid:
             used["cpu"] += usage.ru_utime + usage.ru_stime
             used["peak_kib"] = max(used["peak_kib"], usage.ru_maxrss)
+            patience = os.WNOHANG
             continue
         for orphan in _children():  # a subreaper inherits what a submission left running
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -266,11 +270,10 @@ class _Interruptible:
         self.running = False
 
 
-def serve(shell: shells.Shell, channel: socket.socket) -> None:
+def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> None:
     """Answer orders over the submission's socket: limits, cell, probe, inspect."""
     from lora_ref.checks.probing import observe
 
-    pristine = Pristine()
     interruptible = _Interruptible()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -345,19 +348,23 @@ class Pristine:
             if name.startswith("lora_ref"):
                 spaces.append(module)
                 spaces += [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name]
-        self.spaces = [(space, {k: v for k, v in vars(space).items() if callable(v)}) for space in spaces]
+        self.spaces = []
         self.codes = {}
-        for space, names in self.spaces:
+        for space in spaces:
+            names = {key: value for key, value in vars(space).items() if callable(value)}
+            self.spaces.append((space, tuple(names), tuple(names.values())))
             for key, value in names.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
 
-    def restore(self) -> list[str]:
+    def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
         """Put everything back; returns the names of what had been replaced."""
-        replaced = []
-        for space, names in self.spaces:
+        replaced = []  # the functions that tell are arguments' defaults: a submission may have replaced the names
+        for space, names, values in self.spaces:
             now = vars(space)
-            for key, value in names.items():
+            if all(map(is_, map(now.get, names), values)):  # quicker than the loop, and every probe asks
+                continue
+            for key, value in zip(names, values, strict=True):
                 if now.get(key) is not value:
                     replaced.append(f"{getattr(space, '__name__', space)}.{key}")
                     with contextlib.suppress(Exception):
@@ -381,4 +388,5 @@ if __name__ == "__main__":
     # an editable install of the course would put the instructor's checkout on the path
     sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
     sockets = [socket.socket(fileno=int(word)) for word in sys.argv[1].split(",")]
-    main(sockets, [int(word) for word in sys.argv[2].split(",")], sys.argv[3] == "nested")
+    uids = [int(word) for word in sys.argv[2].split(",")]
+    main(sockets, uids, sys.argv[3] == "nested", sys.argv[4].split(","))
