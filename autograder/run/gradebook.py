@@ -51,6 +51,7 @@ CONFIG = """\
 c = get_config()  # noqa: F821
 load_subconfig({settings!r})
 c.CourseDirectory.root = {root!r}
+c.ExportPlugin.to = "nbgrader_grades.csv"  # for `nbgrader export`: its grades.csv would take the place of the command's
 """
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 #: Names, attributes and modules by which code reaches names that its text does not show.
 TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "get_ipython", "__import__", "__builtins__"}
-TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "modules", "user_ns"}
+TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns"}
 TRICKY_MODULES = {"__main__", "builtins", "gc", "inspect"}
 
 
@@ -90,7 +90,7 @@ def uses(source: str) -> Uses:
         elif isinstance(node, ast.Name):
             found.opaque |= node.id in TRICKS
         elif isinstance(node, ast.Attribute):
-            found.opaque |= node.attr in TRICKY_ATTRIBUTES
+            found.opaque |= node.attr in TRICKY_ATTRIBUTES or ast.unparse(node) == "sys.modules"
     changed = {name for node in ast.walk(tree) for name in _changes(node)}
     found.binds |= changed
     found.variables = found.binds - made | changed

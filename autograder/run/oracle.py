@@ -19,7 +19,7 @@ import numpy as np
 from autograder.contract import STAGES, exercise
 from autograder.evaluation import Result, hidden_checks, result_from
 from autograder.run import wire
-from autograder.run.sandbox import LIMITS, Gone, Sandbox
+from autograder.run.sandbox import LIMITS, TOTAL, Gone, Sandbox
 from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge
 
 #: Seconds that a cell has to end after its KeyboardInterrupt.
@@ -40,14 +40,14 @@ class Session:
     Args:
         sandbox: where.
         deadline: ``time.monotonic()`` at which the whole submission must be over.
-        limits: see `autograder.run.sandbox.LIMITS`.
+        limits, total: see `autograder.run.sandbox.LIMITS` and ``TOTAL``.
     """
 
-    def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS):
+    def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL):
         self.sandbox, self.deadline = sandbox, deadline
         self.used: dict[str, Any] = {}
         self.replaced: list[str] = []
-        self._channel = sandbox.start()
+        self._channel = sandbox.start(total)
         self.ask({"do": "limits", "limits": dict(limits)}, 30)
 
     def ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -133,7 +133,9 @@ class Session:
         return found
 
     def close(self) -> None:
-        """End the submission's process and all it started."""
+        """End the submission's process and all it started; again does nothing."""
+        if self._channel.fileno() < 0:
+            return
         self._channel.close()
         for name, value in self.sandbox.kill().items():
             if isinstance(value, (int, float)):
@@ -189,8 +191,10 @@ class _Run:
                 record["origins"] = {n: _texts(origins.get(n)) for n in names} if type(origins) is dict else {}
                 break
             except Gone as gone:
-                self.lost[number] = str(gone)
-                record["stopped"].append({"cell": number, "why": str(gone)})
+                session.close()
+                why = "its processes together took too much memory" if session.used.get("over") else str(gone)
+                self.lost[number] = why
+                record["stopped"].append({"cell": number, "why": why})
                 if time.monotonic() >= self.deadline:
                     break
             finally:

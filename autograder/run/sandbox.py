@@ -30,6 +30,8 @@ UNPROTECTED = """\
   processes  a submission can signal or trace the grader's and everybody's processes of your account
 Limits on time, memory and file size still hold for each process. Use this for your own files, or in a container.
 """
+#: Bytes of memory that all processes of a submission may take together.
+TOTAL = 6_000_000_000
 #: Limits of each process inside (setrlimit): bytes of memory, CPU seconds, bytes of a file, open files, processes.
 LIMITS = {"AS": 6_000_000_000, "CPU": 900, "FSIZE": 100_000_000, "NOFILE": 512, "NPROC": 128, "CORE": 0}
 #: What a warm process imports where nobody says which stages it is for: what all five need.
@@ -258,8 +260,8 @@ class Sandbox:
         self.nested = bool(hello.get("nested"))
         self._fresh = True
 
-    def start(self) -> socket.socket:
-        """Fork for a submission; returns the socket to it.
+    def start(self, total: int = TOTAL) -> socket.socket:
+        """Fork for a submission, which is killed if it takes more than ``total`` bytes; returns the socket to it.
 
         Raises:
             SandboxError: the warm process is gone and does not come back.
@@ -271,7 +273,7 @@ class Sandbox:
         self._fresh = False
         mine, other = socket.socketpair()
         try:
-            socket.send_fds(self._control, [b"start"], [other.fileno()])
+            socket.send_fds(self._control, [b"start %d" % total], [other.fileno()])
             other.close()
             if wire.receive(self._control, 30).get("started", 0) <= 0:
                 raise wire.Closed
@@ -287,7 +289,11 @@ class Sandbox:
             self._control.sendall(b"interrupt")
 
     def kill(self) -> dict[str, Any]:
-        """End the submission with everything it started; returns ``cpu`` seconds and ``peak_kib``, where known."""
+        """End the submission with everything it started.
+
+        Returns:
+            ``cpu`` seconds, ``peak_kib``, and ``over`` (1: it was killed for its memory), where they are known.
+        """
         try:
             self._control.sendall(b"kill")
             return wire.receive(self._control, 20)

@@ -4,7 +4,9 @@ Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control 
 `wire`, `shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one
 submission at a time:
 
-    start (with a socket of the submission's own) | interrupt | kill
+    start BYTES (with a socket of the submission's own) | interrupt | kill
+
+A submission whose processes together take more than BYTES of memory is killed.
 
 Each fork gets namespaces of its own (user, process ids, mounts, ipc), so that what runs in it can neither see nor
 signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
@@ -19,6 +21,7 @@ import importlib
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -35,6 +38,9 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 
 #: Folders that a submission may write to, each a memory file system of its own: (path, bytes).
 SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
 
+#: Seconds between two looks at how much memory a submission takes.
+WATCH = 0.2
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -50,7 +56,8 @@ def warm(modules: list[str]) -> tuple[shells.Shell, Pristine]:
     torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
-    importlib.import_module("lora_ref.checks.probing")
+    for module in ("numpy.random", "lora_ref.checks.probing"):
+        importlib.import_module(module)
     for module in modules:
         name, _, attribute = module.partition(":")
         with contextlib.suppress(ImportError):
@@ -88,16 +95,24 @@ def obey(warmed: tuple[shells.Shell, Pristine], control: socket.socket, uid: int
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     nested = nested and _can_nest()
     wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
-    submission = 0
+    submission, most, over = 0, 0, False
     while True:
         try:
+            ready, _, _ = select.select([control], [], [], WATCH if submission and not over else None)
+            if not ready:
+                over = _memory(most) > most
+                if over:
+                    _kill_group(submission, nested)
+                continue
             order, channel = _receive_order(control)
         except wire.Closed:
             _kill(submission, nested)
             break
+        order, _, argument = order.partition(" ")
         if order == "start":
             if channel is None:
                 continue
+            most, over = int(argument), False
             submission = _start(warmed, channel, control, nested)
             wire.send(control, {"started": submission})
         elif order == "interrupt" and submission:
@@ -106,14 +121,14 @@ def obey(warmed: tuple[shells.Shell, Pristine], control: socket.socket, uid: int
         elif order == "kill":
             used = _kill(submission, nested)
             submission = 0
-            wire.send(control, used)
+            wire.send(control, used | {"over": int(over)})
 
 
 def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
     """One word, and the socket that came with it."""
     control.settimeout(None)
     try:
-        data, ancillary, *_ = control.recvmsg(32, socket.CMSG_SPACE(4))
+        data, ancillary, *_ = control.recvmsg(64, socket.CMSG_SPACE(4))
     except OSError as error:
         raise wire.Closed(str(error)) from None
     if not data:
@@ -164,8 +179,7 @@ def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, contro
 def _kill(submission: int, nested: bool) -> dict[str, Any]:
     """End the submission and everything it started; returns its use of the machine: CPU seconds, peak memory in KiB."""
     if submission:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
+        _kill_group(submission, nested)
     used, patience = {"cpu": 0.0, "peak_kib": 0}, 0 if submission and nested else os.WNOHANG
     while True:
         try:
@@ -181,6 +195,40 @@ def _kill(submission: int, nested: bool) -> dict[str, Any]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(orphan, signal.SIGKILL)
         time.sleep(0.001)
+
+
+def _kill_group(submission: int, nested: bool) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
+
+
+def _memory(enough: int) -> int:
+    """Bytes that this process's descendants take; where a quick look says more than ``enough``, exactly."""
+    found, ages = [os.getpid()], {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+            ages.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(name))
+    for pid in found:
+        found += ages.get(pid, ())
+    for read in (_unshared, _proportional):  # a fork's pages that it shares with this process are counted in the first
+        total = 0
+        for pid in found[1:]:
+            with contextlib.suppress(OSError, ValueError):
+                total += read(pid)
+        if total <= enough:
+            break
+    return total
+
+
+def _unshared(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        _, resident, shared, *_ = file.read().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def _proportional(pid: int) -> int:
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
 
 
 def _children() -> list[int]:

@@ -295,12 +295,12 @@ def factor_gradients(layer: Any, inputs: Inputs) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def uninitialised_is_nan() -> Any:
     """Fill what torch.empty gives with NaN: such memory often happens to hold zeros, or an earlier layer's values."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch's compiler: over a second
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
 
 
 def probe_initial(names: Names, **inputs: Any) -> dict:
@@ -385,6 +385,10 @@ class _Largest(TorchDispatchMode):
     """Remembers the largest tensor that any operation returns."""
 
     elements, operation = 0, ""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch's compiler is imported to be told to leave this class alone: over a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
