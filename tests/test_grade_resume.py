@@ -88,7 +88,13 @@ def test_hints_and_report(tmp_path):
     assert done.returncode == 1
     assert "Unprotected are" in done.stderr
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for part in ("LoRALayer comes from lora_ref", "uses lora_ref.layers.LoRALayer", "the same code as two", "<svg"):
+    for part in (
+        "Where the class struggles",
+        "LoRALayer comes from lora_ref",
+        "uses lora_ref.layers.LoRALayer",
+        "the same code as two",
+        "<svg",
+    ):
         assert part in page
     assert "division by rank is missing" in page
     assert "no notebook" in page
