@@ -80,6 +80,7 @@ def test_hints_and_report(tmp_path):
     cells[
         "wrapper"
     ].source = "import importlib\nLinearWithLoRA = importlib.import_module('lora_ref.layers').LinearWithLoRA"
+    nb.cells.append(nbformat.v4.new_code_cell("import lora_ref.parametrize as ready"))
     grade_course.hand_in(tmp_path, "borrower", nbformat.writes(nb).encode())
     grade_course.hand_in(tmp_path, "one", grade_course.sample("buggy"))
     grade_course.hand_in(tmp_path, "two", grade_course.sample("buggy").replace(b"lora_B", b"lora_B"))
@@ -92,6 +93,7 @@ def test_hints_and_report(tmp_path):
         "Where the class struggles",
         "LoRALayer comes from lora_ref",
         "uses lora_ref.layers.LoRALayer",
+        "own uses lora_ref.parametrize",
         "the same code as two",
         "<svg",
     ):
