@@ -204,6 +204,7 @@ def _isolated(printed: _Bounded) -> Iterator[None]:
     """
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    loud = logging.root.manager.disable < logging.CRITICAL
     disabled = logging.root.manager.disable
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -213,9 +214,13 @@ def _isolated(printed: _Bounded) -> Iterator[None]:
         stack.enter_context(contextlib.redirect_stdout(printed))
         stack.enter_context(contextlib.redirect_stderr(_Bounded()))
         warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
+        if loud:  # each call walks all loggers
+            logging.disable(logging.CRITICAL)
         torch.set_default_dtype(torch.float32)
-        torch.manual_seed(0)
+        if torch.cuda.is_initialized():
+            torch.manual_seed(0)
+        else:  # the same for the CPU; the other writes down, for each kind of device, where it was called
+            torch.default_generator.manual_seed(0)
         random.seed(0)
         np.random.seed(0)  # noqa: NPY002 (a student's code may use it)
         try:
@@ -226,7 +231,8 @@ def _isolated(printed: _Bounded) -> Iterator[None]:
                 torch.set_num_threads(threads)
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
-            logging.disable(disabled)
+            if loud:
+                logging.disable(disabled)
 
 
 @contextlib.contextmanager
