@@ -12,9 +12,9 @@ import io
 from pathlib import Path
 
 from autograder.bank import Mutant, mutants
-from autograder.build import write_whole
 from autograder.contract import STAGES
 from autograder.evaluation import evaluate_exercise
+from autograder.files import write_whole
 from lora_ref.checks import visible_checks
 from lora_ref.checks.verdicts import messages, run_check
 

@@ -20,8 +20,8 @@ from nbconvert.exporters import NotebookExporter
 from nbgrader.api import Gradebook
 from traitlets.config import PyFileConfigLoader
 
-from autograder.build import write_whole
 from autograder.contract import STAGES
+from autograder.files import write_whole
 from autograder.run.assignment import ROOT, Assignment, grade_id, nbgrader, source_of
 
 CONFIG = """\

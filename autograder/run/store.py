@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from autograder.build import write_whole
+from autograder.files import write_whole
 from autograder.run.assignment import digest
 
 
