@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import sys
 import traceback
 
 from autograder.run import oracle, wire
@@ -39,3 +40,7 @@ def main(channel: socket.socket, kind: str, number: int, control: socket.socket 
                 record = {"failed": traceback.format_exc()[-2000:]}
             wire.send(channel, record)
             gc.collect()
+
+
+if __name__ == "__main__":  # a Dask worker's; the pool forks its own
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3]), None))
