@@ -19,7 +19,7 @@ from typing import Any
 
 from autograder.contract import STAGES
 from autograder.files import write_whole
-from autograder.run import feedback, intake, integrity, report
+from autograder.run import cluster, feedback, intake, integrity, report
 from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
 from autograder.run.needed import needed
 from autograder.run.sandbox import UNPROTECTED, SandboxError, Warm, require
@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the course folder to write")
     parser.add_argument("--stage", nargs="+", choices=sorted(STAGES), metavar="STAGE", help="default: all there are")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: the processors, %(default)s")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="grade on the workers of this Dask scheduler (tcp://host:8786); see docs/grading_on_a_cluster.md",
+    )
     parser.add_argument("--seed", type=int, help="draw the inputs from this seed (default: the recorded one, or a new)")
     parser.add_argument("--regrade", action="store_true", help="grade again what is graded already")
     parser.add_argument("--sandbox", choices=["bwrap", "none"], default="bwrap", help="default: %(default)s")
@@ -47,13 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: every submission has a grade; 1: some need attention; 2: nothing could be done; 130: Ctrl-C."""
     try:
-        require(args.sandbox)
+        if not args.scheduler:  # else the sandbox is the workers', and they look for it
+            require(args.sandbox)
         if args.sandbox == "none":
             print(UNPROTECTED, file=sys.stderr)
         out = args.out.resolve()
         with locked(out):
             return grade(args, out)
-    except (SandboxError, FileNotFoundError, BlockingIOError, BrokenPipeError) as error:
+    except (SandboxError, cluster.ClusterError, FileNotFoundError, BlockingIOError, BrokenPipeError) as error:
         print(f"grade: {error}", file=sys.stderr)
         return 2
 
@@ -114,7 +120,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
                 known.append(row)
                 continue
             todo.append(row)
-            if warm is None:  # it gets warm while this process reads on
+            if warm is None and not args.scheduler:  # it gets warm while this process reads on
                 modules = ["matplotlib.pyplot"] if args.cells == "all" else []
                 for stage in {submission.stage: None for submission in submissions}:
                     modules += assignments[stage].modules()
@@ -146,7 +152,10 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         status = 0
         try:
             with stop_between() as check:
-                pool.run(jobs, max(1, args.workers), args.sandbox, on_result, on_tick, warm)
+                if args.scheduler:
+                    cluster.run(jobs, args.scheduler, args.sandbox, on_result, on_tick)
+                else:
+                    pool.run(jobs, max(1, args.workers), args.sandbox, on_result, on_tick, warm)
         except KeyboardInterrupt:
             print("\ngrade: interrupted; run the same command to go on", file=sys.stderr)
             status = 130

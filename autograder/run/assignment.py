@@ -139,13 +139,18 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:20]
 
 
-@functools.cache
 def environment_hash(root: Path = ROOT) -> str:
     """Of the code that grades and the versions of the libraries it runs on."""
-    parts = [platform.python_version()]
+    return digest("\n".join(environment_parts(root)).encode())
+
+
+@functools.cache
+def environment_parts(root: Path = ROOT) -> tuple[str, ...]:
+    """What `environment_hash` is of: Python, libraries, files, each a name and a version or a digest."""
+    parts = [f"Python {platform.python_version()}"]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
     for name in GRADING_CODE:
         path = root / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             parts.append(f"{file.relative_to(root)} {digest(file.read_bytes())}")
-    return digest("\n".join(parts).encode())
+    return tuple(parts)

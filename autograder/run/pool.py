@@ -14,13 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from autograder.run import wire, worker
-from autograder.run.sandbox import MODULES, WARM_SECONDS, SandboxError, Warm
-
-#: How often a job is tried when its worker dies under it.
-TRIES = 2
-#: Seconds beyond a submission's own limit after which its worker is given up.
-SLACK = 60.0
-
+from autograder.run.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm
 
 #: Most bytes of a job that is sent to a worker before it has finished the last one. They wait in a socket that holds
 #: three times as many, so nobody waits to send.

@@ -40,6 +40,10 @@ MODULES += tuple(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models"
 MODULES += tuple(f"lora_ref.checks.stage0{number}" for number in range(1, 6))
 #: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
 WARM_SECONDS = 180
+#: How often a job is tried when its worker dies under it.
+TRIES = 2
+#: Seconds beyond a submission's own limit after which its worker is given up.
+SLACK = 60.0
 #: The user that submissions run as where the grader itself runs as root; worker n adds n.
 FIRST_UID = 61_000
 

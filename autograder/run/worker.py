@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Sequence
 
@@ -47,3 +48,7 @@ def main(
                 record = {"failed": traceback.format_exc()[-2000:]}
             wire.send(channel, record)
             gc.collect()
+
+
+if __name__ == "__main__":  # a Dask worker's; the pool forks its own
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3]), None))
