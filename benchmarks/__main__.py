@@ -13,6 +13,7 @@ BENCHMARKS = {
     "step": "a training step is 1.1 times as fast as PEFT's, at the same accuracy",
     "precision": "bfloat16 products inside float32 training cost no accuracy",
     "grading": "24 submissions in the sandbox, start-up counted, at 20 times nbgrader autograde's rate",
+    "first_minutes": "README leads to the first passed check in 5 minutes and to a trained model in 10",
     "learning": "LoRA reaches 0.82 on held-out reviews and beats the head alone by 10 points",
 }
 
