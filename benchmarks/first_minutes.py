@@ -72,7 +72,7 @@ def walk(folder: Path) -> Iterator[tuple[str, float]]:
             yield command, time.monotonic() - started
             started = time.monotonic()
             said = _do([".venv/bin/python", "-c", FIRST_EXERCISE], clone, environment)
-            if not re.search(r"(\d+) of \1 visible checks passed", said):
+            if ": visible checks passed" not in said:
                 raise RuntimeError(f"the first exercise, solved, does not pass:\n{said}")
             yield "set-up cell, first exercise, its check", time.monotonic() - started
             continue

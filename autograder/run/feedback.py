@@ -41,11 +41,11 @@ def page(assignment: Assignment, row: dict[str, Any]) -> str:
     notes = "".join(f"<p>Note: {escape(note)}</p>" for note in row["notes"])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(assignment.stage)}: feedback</title><style>{STYLE}</style></head><body>
+<title>{escape(assignment.stage)}: feedback</title><style>{STYLE}</style></head><body><main>
 <h1>{escape(assignment.stage)}: {total} automatic points</h1>
 <p>{escape(row["student"])}. Written answers are graded by a person.</p>{notes}
-<table><tr><th></th><th>exercise</th><th>points</th><th>of</th></tr>{"".join(lines)}</table>
-{"".join(body)}</body></html>
+<table><tr><td></td><th>exercise</th><th>points</th><th>of</th></tr>{"".join(lines)}</table>
+{"".join(body)}</main></body></html>
 """
 
 
