@@ -58,7 +58,7 @@ pre{{background:#f5f5f5;padding:.6rem .8rem;overflow-x:auto}}a{{color:#00558b}}<
 <pre tabindex="0">python -m venv .venv
 source .venv/bin/activate          # Windows: .venv\\Scripts\\activate
 python -m pip install {wheel} jupyterlab
-python -m lora_ref doctor          # says what works here, and what to do about the rest
+python -m lora_ref doctor          # what works here, and the rest
 jupyter lab notebooks</pre>
 <p>On Linux without a GPU, install PyTorch's CPU build first: the default brings gigabytes of CUDA libraries
 (&ldquo;Get Started&rdquo; on the PyTorch site has the command). VS Code: open this folder, open a notebook, choose the
