@@ -4,8 +4,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 OLDEST := 4.46.3
+PROFILE ?= tiny
 
-.PHONY: help setup demo build test test-all test-min lint bench release clean
+.PHONY: help setup demo build test test-all test-min lint bench release site clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -46,6 +47,11 @@ bench: setup  ## each claim about speed and memory, both sides in one run
 
 release: setup  ## the students' bundle
 	$(PY) -m autograder release
+
+site: setup  ## the course's site in build/site, executed on the tiny profile (PROFILE=laptop: the published one)
+	$(if $(filter laptop,$(PROFILE)),$(PY) -m lora_ref.assets encoder reviews mnist)
+	LORA_PROFILE=$(PROFILE) $(PY) -m sphinx -q -W --keep-going -b html docs build/site
+	@echo "open build/site/index.html"
 
 test-min:  ## the tests that touch transformers, on the oldest release that is supported (an environment of its own)
 	$(PYTHON) -m venv .venv-min

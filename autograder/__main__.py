@@ -13,6 +13,8 @@ COMMANDS = {
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
     "messages": "write the table of what is said about each mistake in the bank",
     "grade": "grade a class in parallel, in a sandbox",
+    "late": "work out what being late costs",
+    "export": "fill in Canvas's or Moodle's table of grades",
     "release": "make the students' bundle",
 }
 

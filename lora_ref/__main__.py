@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from lora_ref.profiles import Profile
 
+__all__ = ["main"]
+
 #: Largest difference of logits that a merge may make, in float32: the order of two sums changes, and nothing else.
 TOLERANCE = 1e-5
 MERGE_SENTENCES = 256
@@ -35,7 +37,12 @@ MAIN_PROCESS = int(os.environ.get("RANK", "0") or 0) == 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status.
+
+    Example:
+        >>> main(["info", "no_such_file.safetensors"])  # what is wrong goes to stderr
+        2
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:

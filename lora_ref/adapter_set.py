@@ -23,7 +23,13 @@ from lora_ref.layers import LinearWithLoRA, LoRALayer
 
 
 class Adapter(NamedTuple):
-    """Updates by the name of the layer that they belong to, and the head's parameters by name."""
+    """Updates by the name of the layer that they belong to, and the head's parameters by name.
+
+    Example:
+        >>> adapter = Adapter(updates={"0": LoRALayer(4, 2, rank=1, alpha=2)}, head={})
+        >>> adapter.updates["0"].delta_weight().shape
+        torch.Size([2, 4])
+    """
 
     updates: dict[str, LoRALayer]
     head: dict[str, nn.Parameter]
@@ -47,6 +53,20 @@ class AdapterSet:
 
     Raises:
         ValueError: the model is merged, or a layer both has an update and trains itself.
+
+    Example:
+        >>> from lora_ref.models import tiny_roberta
+        >>> adapters = AdapterSet(inject_lora(tiny_roberta(), ["query"], rank=2), name="films")
+        >>> adapters.add("books", ["query", "value"], rank=4)
+        >>> adapters.activate("books")
+        >>> adapters.names, adapters.active, len(lora_layers(adapters.model))
+        (['films', 'books'], 'books', 4)
+        >>> adapters.activate("films")
+        >>> len(lora_layers(adapters.model))
+        2
+        >>> adapters.activate(None)  # the base model
+        >>> len(lora_layers(adapters.model))
+        0
     """
 
     def __init__(self, model: nn.Module, name: str = "default"):

@@ -32,7 +32,17 @@ MAX_CONFIG_BYTES = 1_000_000
 
 
 class SavedAdapter(NamedTuple):
-    """What a file holds: tensors by parameter name, each `LoRALayer`'s scale (if the file says it), and dropout."""
+    """What a file holds: tensors by parameter name, each `LoRALayer`'s scale (if the file says it), and dropout.
+
+    Example:
+        >>> import tempfile
+        >>> from lora_ref import inject_lora
+        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1, alpha=2)
+        >>> path = save_adapter(model, Path(tempfile.mkdtemp()) / "adapter.safetensors")
+        >>> saved = read_adapter(model, path)
+        >>> saved.scaling, saved.dropout
+        ({'0.lora': 2.0}, 0.0)
+    """
 
     tensors: dict[str, Tensor]
     scaling: dict[str, float]
@@ -40,7 +50,17 @@ class SavedAdapter(NamedTuple):
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters an adapter consists of, by name: LoRA's, and all others that train."""
+    """The parameters an adapter consists of, by name: LoRA's, and all others that train.
+
+    Example:
+        >>> from lora_ref import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> names = adapter_parameters(inject_lora(tiny_roberta(), ["query"], rank=2))
+        >>> [name.removeprefix("roberta.encoder.") for name in names][:2]
+        ['layer.0.attention.self.query.lora.lora_A', 'layer.0.attention.self.query.lora.lora_B']
+        >>> len(names)  # two layers of A and B, and the head's four
+        8
+    """
     lora = {id(p) for m in model.modules() if isinstance(m, LoRALayer) for p in m.parameters()}
     return {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in lora}
 
@@ -61,6 +81,16 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
 
     Raises:
         ValueError: the model has no LoRA layers, there is no such format, or PEFT's format cannot hold this adapter.
+
+    Example:
+        >>> import tempfile
+        >>> from lora_ref import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> model, folder = inject_lora(tiny_roberta(), ["query", "value"], rank=4), Path(tempfile.mkdtemp())
+        >>> save_adapter(model, folder / "adapter.safetensors").name
+        'adapter.safetensors'
+        >>> sorted(path.name for path in save_adapter(model, folder / "for_peft", format="peft").iterdir())
+        ['adapter_config.json', 'adapter_model.safetensors']
     """
     if format not in FORMATS:
         raise ValueError(f"no format {format!r}; there are {', '.join(map(repr, FORMATS))}")
@@ -109,6 +139,22 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         ValueError: the file is not safetensors; a tensor is missing, unexpected or has another shape; a layer's scaling
             differs, with which the same tensors would give other outputs; the model is merged; or PEFT's configuration
             asks for what is not supported here (the message names the field). The model is then as it was.
+
+    Example:
+        >>> import tempfile
+        >>> from lora_ref import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> trained = inject_lora(tiny_roberta(seed=0), ["query"], rank=2)
+        >>> path = save_adapter(trained, Path(tempfile.mkdtemp()) / "adapter.safetensors")
+        >>> fresh = load_adapter(inject_lora(tiny_roberta(seed=0), ["query"], rank=2), path)
+        >>> all(torch.equal(p, adapter_parameters(fresh)[name]) for name, p in adapter_parameters(trained).items())
+        True
+        >>> load_adapter(inject_lora(tiny_roberta(), ["query"], rank=3), path)
+        Traceback (most recent call last):
+            ...
+        ValueError: adapter.safetensors does not fit this model:
+          shape of roberta.encoder.layer.0.attention.self.query.lora.lora_A: file (2, 32), model (3, 32)
+          ...
     """
     path = Path(path)
     refuse_merged(model)
@@ -124,6 +170,14 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
     """Read a file of either format, in the names that ``model`` has, or would have once it is injected.
 
     Nothing is changed. Errors as in `load_adapter`, except that whether the tensors fit is not looked at yet.
+
+    Example:
+        >>> import tempfile
+        >>> from lora_ref import inject_lora
+        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1)
+        >>> path = save_adapter(model, Path(tempfile.mkdtemp()) / "adapter.safetensors")
+        >>> {name: tuple(tensor.shape) for name, tensor in read_adapter(model, path).tensors.items()}
+        {'0.lora.lora_A': (1, 4), '0.lora.lora_B': (2, 1)}
     """
     path = Path(path)
     if path.is_dir():
@@ -144,6 +198,17 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
 
     Raises:
         ValueError: as in `load_adapter`; the message starts with ``title``, and the model is as it was.
+
+    Example:
+        >>> import tempfile
+        >>> from lora_ref import inject_lora
+        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1)
+        >>> saved = read_adapter(model, save_adapter(model, Path(tempfile.mkdtemp()) / "adapter.safetensors"))
+        >>> inject_saved(nn.Sequential(nn.Linear(4, 2)), saved, "adapter.safetensors")[0].lora
+        LoRALayer(
+          in_features=4, out_features=2, rank=1, scaling=16
+          (dropout): Dropout(p=0.0, inplace=False)
+        )
     """
     if lora_layers(model):
         raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
@@ -174,7 +239,16 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
 
 
 def refuse_merged(model: nn.Module) -> None:
-    """Raise a ValueError while an update is part of its weight: a new one would come on top of it."""
+    """Raise a ValueError while an update is part of its weight: a new one would come on top of it.
+
+    Example:
+        >>> from lora_ref import inject_lora, merge_lora
+        >>> refuse_merged(inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1))
+        >>> refuse_merged(merge_lora(inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1)))
+        Traceback (most recent call last):
+            ...
+        ValueError: 1 LoRA layers are merged (0 and on): call unmerge_lora(model) first
+    """
     merged = [name for name, layer in lora_layers(model).items() if layer.merged]
     if merged:
         raise ValueError(f"{len(merged)} LoRA layers are merged ({merged[0]} and on): call unmerge_lora(model) first")

@@ -66,6 +66,12 @@ def rank_sweep(run: Callable[[int], Mapping[str, Any]], ranks: Iterable[int]) ->
 
     Raises:
         ValueError: a result lacks one of the three.
+
+    Example:
+        >>> rank_sweep(lambda r: {"trainable": 1_536 * r, "accuracy": 0.8, "seconds": 30.0}, ranks=[1, 8])
+           rank  trainable  accuracy  seconds
+        0     1       1536       0.8     30.0
+        1     8      12288       0.8     30.0
     """
     import pandas as pd
 
@@ -95,6 +101,13 @@ def delta_spectrum(layer: nn.Module) -> Tensor:
 
     Raises:
         TypeError: the layer has no update.
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> layer = LoRALayer(5, 4, rank=2, alpha=2)
+        >>> layer.lora_A.data, layer.lora_B.data = torch.eye(2, 5), torch.tensor([[3.0, 0], [0, 1], [0, 0], [0, 0]])
+        >>> delta_spectrum(layer)
+        tensor([3., 1.], dtype=torch.float64)
     """
     A, B, scaling = _factors(layer)
     R, S = torch.linalg.qr(B).R, torch.linalg.qr(A.T).R
@@ -113,6 +126,15 @@ def compose(layers: Sequence[nn.Module], weights: Sequence[float]) -> Tensor:
     Raises:
         ValueError: there are not as many weights as layers, none at all, or the updates have different shapes.
         TypeError: a layer has no update.
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> layers = [LoRALayer(3, 2, rank=1, alpha=1), LoRALayer(3, 2, rank=2, alpha=2)]
+        >>> for layer in layers:
+        ...     _ = nn.init.ones_(layer.lora_A), nn.init.ones_(layer.lora_B)
+        >>> compose(layers, [0.5, 0.25])
+        tensor([[1., 1., 1.],
+                [1., 1., 1.]])
     """
     layers, weights = list(layers), list(weights)
     if len(layers) != len(weights):
@@ -158,6 +180,17 @@ def spectra(model: nn.Module, energy: float = 0.9) -> pd.DataFrame:
 
     Raises:
         ValueError: there are no LoRA layers.
+
+    Example:
+        >>> from lora_ref import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> model = inject_lora(tiny_roberta(), ["query"], rank=2)
+        >>> for layer in lora_layers(model).values():
+        ...     _ = nn.init.ones_(layer.lora.lora_B)
+        >>> spectra(model)[["rank", "effective_rank"]]  # B has two equal columns
+           rank  effective_rank
+        0     2               1
+        1     2               1
     """
     rows = []
     for name, layer in lora_layers(model).items():
@@ -182,6 +215,15 @@ def update_spectra(model: nn.Module, base: nn.Module, energy: float = 0.9) -> pd
 
     Raises:
         ValueError: their linear layers differ in name or shape, or nothing has changed.
+
+    Example:
+        >>> base = nn.Sequential(nn.Linear(4, 3))
+        >>> after = nn.Sequential(nn.Linear(4, 3))
+        >>> _ = after.load_state_dict(base.state_dict())
+        >>> after[0].weight.data += torch.outer(torch.ones(3), torch.ones(4))
+        >>> update_spectra(after, base)[["module", "effective_rank"]]
+          module  effective_rank
+        0      0               1
     """
     after, before = _linear_weights(model), _linear_weights(base)
     odd = sorted(after.keys() ^ before.keys()) or [n for n, W in after.items() if W.shape != before[n].shape]
@@ -257,6 +299,13 @@ def similarity_grid(
 
     Raises:
         ValueError: the spaces differ, a bound is out of range, or there is no such side.
+
+    Example:
+        >>> A1, A2 = torch.diag(torch.tensor([2.0, 1.0, 0.5])), torch.diag(torch.tensor([2.0, 0.5, 1.0]))
+        >>> similarity_grid(A1, A2)  # they share the first direction, and swap the next two
+        tensor([[1.0000, 1.0000, 1.0000],
+                [1.0000, 0.5000, 1.0000],
+                [1.0000, 1.0000, 1.0000]], dtype=torch.float64)
     """
     if side not in ("input", "output"):
         raise ValueError(f"side is 'input' or 'output', got {side!r}")
@@ -284,6 +333,10 @@ def random_similarity(n: int, i: int, j: int) -> float:
 
     Raises:
         ValueError: ``i`` or ``j`` is not from 1 to ``n``.
+
+    Example:
+        >>> round(random_similarity(768, 8, 8), 4)  # two random subspaces of a layer's inputs share hardly anything
+        0.0104
     """
     if not (1 <= i <= n and 1 <= j <= n):
         raise ValueError(f"i and j must be from 1 to {n}, got {i} and {j}")
@@ -303,6 +356,15 @@ def overlaps(first: nn.Module, second: nn.Module, i: int = 1, j: int = 1) -> pd.
 
     Raises:
         ValueError: the models have no LoRA layers, or not the same ones; ``i`` or ``j`` is out of range.
+
+    Example:
+        >>> from lora_ref import inject_lora
+        >>> first, second = (inject_lora(nn.Sequential(nn.Linear(4, 4)), ["0"], rank=1) for _ in range(2))
+        >>> for model in (first, second):
+        ...     _ = nn.init.ones_(model[0].lora.lora_A), nn.init.ones_(model[0].lora.lora_B)
+        >>> overlaps(first, second).round(3)
+          module  input  output  random_input  random_output
+        0      0    1.0     1.0          0.25           0.25
     """
     ours, theirs = lora_layers(first), lora_layers(second)
     odd = sorted(ours.keys() ^ theirs.keys())

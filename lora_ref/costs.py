@@ -26,7 +26,13 @@ LAYERS = ((768, 768), (768, 3072), (1024, 1024), (1024, 4096), (2048, 2048))
 
 
 def roberta_base_config(num_labels: int = 2) -> Any:
-    """``roberta-base``'s configuration, written out: no hub is asked."""
+    """``roberta-base``'s configuration, written out: no hub is asked.
+
+    Example:
+        >>> config = roberta_base_config()
+        >>> config.hidden_size, config.num_hidden_layers
+        (768, 12)
+    """
     from transformers import RobertaConfig
 
     return RobertaConfig(
@@ -46,7 +52,13 @@ def roberta_base_config(num_labels: int = 2) -> Any:
 
 
 def meta_model(config: Any) -> nn.Module:
-    """A classifier of this transformers configuration with shapes and without weights (torch's ``meta`` device)."""
+    """A classifier of this transformers configuration with shapes and without weights (torch's ``meta`` device).
+
+    Example:
+        >>> model = meta_model(roberta_base_config())
+        >>> f"{sum(p.numel() for p in model.parameters()):,}", model.device.type
+        ('124,647,170', 'meta')
+    """
     from transformers import AutoModelForSequenceClassification
 
     with torch.device("meta"):
@@ -79,6 +91,14 @@ def cost_table(
 
     Raises:
         ValueError: a target matches nothing, a rank is below 1, or the model has LoRA layers already.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(100, 100), nn.Linear(100, 100))
+        >>> cost_table(model, ["0"], ranks=[2])[["method", "rank", "total", "trainable", "memory"]]
+          method  rank  total  trainable  memory
+        0   head  <NA>  20200          0   80800
+        1   lora     2  20600        400   87200
+        2   full  <NA>  20200      20200  323200
     """
     import pandas as pd
 
@@ -127,6 +147,12 @@ def layer_table(
     Returns:
         The columns ``layer``, ``in_features``, ``out_features``, ``rank``, ``full`` and ``lora`` (parameters),
         ``reduction`` (full / lora), ``full_mb`` and ``lora_mb`` (float32, 10^6 bytes).
+
+    Example:
+        >>> layer_table([(768, 768)], ranks=[8, 16])[["layer", "rank", "full", "lora", "reduction"]].round(1)
+             layer  rank    full   lora  reduction
+        0  768x768     8  590592  12288       48.1
+        1  768x768    16  590592  24576       24.0
     """
     import pandas as pd
 
@@ -158,6 +184,11 @@ def network_table(
 
     Returns:
         The columns ``rank``, ``full``, ``lora``, ``reduction`` (full / lora) and ``saved_percent``.
+
+    Example:
+        >>> network_table(ranks=[8]).round(1)
+           rank     full   lora  reduction  saved_percent
+        0     8  5509248  70656       78.0           98.7
     """
     table = (
         layer_table(itertools.pairwise(widths), ranks, bias)
@@ -178,6 +209,14 @@ def training_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     Returns:
         ``weights`` and ``gradients`` (of the parameters, shared ones once) and ``optimizer`` (every tensor it keeps, so
         AdamW's step counters too: 4 bytes a parameter tensor).
+
+    Example:
+        >>> model = nn.Linear(10, 10, bias=False)
+        >>> optimizer = torch.optim.AdamW(model.parameters())
+        >>> model(torch.ones(1, 10)).sum().backward()
+        >>> optimizer.step()
+        >>> training_bytes(model, optimizer)  # 100 numbers, 4 bytes each; AdamW keeps two of each, and a step counter
+        {'weights': 400, 'gradients': 400, 'optimizer': 804}
     """
     parameters = list(model.parameters())
     states = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
@@ -201,6 +240,16 @@ def activation_bytes(model: nn.Module, batch: Mapping[str, Tensor]) -> int:
     Args:
         model: what of it trains decides what autograd has to keep.
         batch: for ``model(**batch)``, on the model's device.
+
+    Example:
+        >>> class Small(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.first, self.second = nn.Linear(10, 20), nn.Linear(20, 2)
+        ...     def forward(self, x):
+        ...         return self.second(self.first(x).relu())
+        >>> activation_bytes(Small(), {"x": torch.ones(8, 10)})  # 8 x 10 and 8 x 20 numbers of 4 bytes
+        960
     """
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     # the storages are kept as well as counted: memory that was freed could come again under the same address
@@ -248,6 +297,14 @@ def merge_latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 
 
     Raises:
         ValueError: there are no LoRA layers, some are merged, or ``repeats`` is below 1.
+
+    Example:
+        >>> from lora_ref.inject import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> model = inject_lora(tiny_roberta(), ["query"], rank=2)
+        >>> frame = merge_latency(model, {"input_ids": torch.tensor([[0, 5, 6, 2]])}, repeats=1, warmup=0)
+        >>> frame["state"].tolist()
+        ['base', 'unmerged', 'merged']
     """
     import pandas as pd
 

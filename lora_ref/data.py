@@ -52,6 +52,14 @@ def reviews(profile: Profile, seed: int = 0) -> DatasetDict:
         AssetError: ``laptop``, and its assets cannot be had.
         RuntimeError: ``t4``, and the hub does not give the data.
         ValueError: there is no such profile, or a split has fewer sentences than the profile asks for.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> splits = reviews(TINY)
+        >>> {name: len(split) for name, split in splits.items()}
+        {'train': 256, 'validation': 128, 'test': 128}
+        >>> sorted(splits["train"][0])
+        ['label', 'sentence']
     """
     if profile.name == "tiny":
         splits = _split_by_hash(tiny_sentences(), {"train": 0.5, "validation": 0.25, "test": 0.25})
@@ -73,13 +81,20 @@ def _size(profile: Profile, split: str) -> int:
 
 
 def rated_sentences(path: Path) -> list[Example]:
-    """Sentences and labels from ``movieReviewSnippets_GroundTruth.txt``: a number, the mean rating, the sentence.
+    r"""Sentences and labels from ``movieReviewSnippets_GroundTruth.txt``: a number, the mean rating, the sentence.
 
     The file is UTF-8. A rating above 0 is positive; below `LEAST_RATING` either way the sentence is left out: 10,072 of
     10,605 stay, 49.6 % of them positive.
 
     Raises:
         ValueError: a line is not of that form.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "ratings.txt"
+        >>> _ = path.write_text("1\t2.3\ta warm , funny film\n2\t0.1\tit is a film\n3\t-1.9\ta mess\n")
+        >>> rated_sentences(path)  # the second is left out: people did not agree
+        [('a warm , funny film', 1), ('a mess', 0)]
     """
     examples = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -94,7 +109,12 @@ def rated_sentences(path: Path) -> list[Example]:
 
 
 def clean(sentence: str) -> str:
-    """The same words without what the file's making left behind: ``&amp;``, doubled apostrophes, runs of spaces."""
+    """The same words without what the file's making left behind: ``&amp;``, doubled apostrophes, runs of spaces.
+
+    Example:
+        >>> clean("a  smart ,  sweet &amp; playful comedy")
+        'a smart , sweet & playful comedy'
+    """
     return " ".join(html.unescape(sentence).replace("''", '"').split())
 
 
@@ -217,7 +237,15 @@ _PATTERNS = (
 
 
 def tiny_sentences() -> list[Example]:
-    """All made-up reviews, each once, half of them positive: the words that judge all agree."""
+    """All made-up reviews, each once, half of them positive: the words that judge all agree.
+
+    Example:
+        >>> sentences = tiny_sentences()
+        >>> len(sentences), sum(label for _, label in sentences)
+        (4608, 2304)
+        >>> sentences[0]
+        ('the film is very dull .', 0)
+    """
     examples = {}
     for label, pattern in itertools.product(range(len(LABELS)), _PATTERNS):
         for subject, adverb, adjective, verb in itertools.product(
@@ -229,7 +257,12 @@ def tiny_sentences() -> list[Example]:
 
 
 def tiny_words() -> list[str]:
-    """Every word and mark in `tiny_sentences`, in alphabetical order."""
+    """Every word and mark in `tiny_sentences`, in alphabetical order.
+
+    Example:
+        >>> len(tiny_words()), "film" in tiny_words()
+        (48, True)
+    """
     return sorted({word for sentence, _ in tiny_sentences() for word in sentence.split()})
 
 
@@ -242,6 +275,14 @@ def tokenize(batch: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase,
     Written for ``dataset.map(tokenize, batched=True, fn_kwargs={"tokenizer": tokenizer})``. `collate` pads later, and
     then only to the longest of one batch: these texts have about 24 tokens, and padding all to 512 costs 50 times the
     time.
+
+    Example:
+        >>> from lora_ref.models import tiny_tokenizer
+        >>> batch = {"sentence": ["a warm film", "a cold , slow film"]}
+        >>> tokenize(batch, tiny_tokenizer())["attention_mask"]
+        [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]
+        >>> tokenize(batch, tiny_tokenizer(), max_length=3)["attention_mask"]
+        [[1, 1, 1], [1, 1, 1]]
     """
     return tokenizer(batch["sentence"], truncation=True, max_length=max_length, padding=False)
 
@@ -259,6 +300,19 @@ def collate(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenize
 
     Raises:
         ValueError: there are no examples.
+
+    Example:
+        >>> from lora_ref.models import tiny_tokenizer
+        >>> examples = [
+        ...     {"input_ids": [0, 7, 2], "attention_mask": [1, 1, 1], "label": 1},
+        ...     {"input_ids": [0, 7, 8, 9, 2], "attention_mask": [1, 1, 1, 1, 1], "label": 0},
+        ... ]
+        >>> batch = collate(examples, tiny_tokenizer())
+        >>> batch["attention_mask"]
+        tensor([[1, 1, 1, 0, 0],
+                [1, 1, 1, 1, 1]])
+        >>> batch["labels"]
+        tensor([1, 0])
     """
     if not examples:
         raise ValueError("no examples to collate")
@@ -282,6 +336,11 @@ class Images(NamedTuple):
     Attributes:
         images: float32 from 0 (black) to 1, of shape (n, 28, 28) for digits and (n, 3, 32, 32) for CIFAR-10.
         labels: int64 of shape (n,), from 0 to 9.
+
+    Example:
+        >>> digits = tiny_digits(each=3)
+        >>> digits.images.shape, digits.of(4, 9).labels.tolist()
+        (torch.Size([30, 28, 28]), [4, 4, 4, 9, 9, 9])
     """
 
     images: Tensor
@@ -317,6 +376,11 @@ def mnist(
         AssetError: laptop, and the images are not cached and cannot be fetched.
         RuntimeError: ``t4``, and the hub does not give the data.
         ValueError: there is no such profile, or more images are asked for than there are.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> {name: tuple(split.images.shape) for name, split in mnist(TINY).items()}
+        {'train': (800, 28, 28), 'test': (200, 28, 28)}
     """
     name = "laptop" if profile is None else profile.name
     if name == "t4":
@@ -344,6 +408,10 @@ def cifar10(seed: int = 0, train_size: int | None = 5_000, test_size: int | None
     Raises:
         RuntimeError: the hub does not give the data.
         ValueError: more images are asked for than there are.
+
+    Example::
+
+        cifar10(train_size=100, test_size=50)["train"].images.shape  # torch.Size([100, 3, 32, 32])
     """
     return _hub_images(*HUB_CIFAR10, seed, {"train": train_size, "test": test_size})
 
@@ -402,7 +470,13 @@ _BLOCKS = (
 
 
 def tiny_digits(each: int = 100, seed: int = 0) -> Images:
-    """Made-up digits for checks, ``each`` of every kind, sorted by kind: blocks, moved by up to 2 pixels, and noise."""
+    """Made-up digits for checks, ``each`` of every kind, sorted by kind: blocks, moved by up to 2 pixels, and noise.
+
+    Example:
+        >>> digits = tiny_digits(each=2)
+        >>> digits.images.shape, digits.labels.tolist()
+        (torch.Size([20, 28, 28]), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9])
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(10).repeat_interleave(each)
     blocks = torch.tensor([[float(bit) for bit in digit] for digit in _BLOCKS]).reshape(10, 5, 3)

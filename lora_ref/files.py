@@ -13,6 +13,17 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to, which becomes ``path`` if the block ends well and is removed if not.
 
     The file is readable as other new files are; some libraries make theirs for the owner alone.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "notes.txt"
+        >>> with whole_file(path) as unfinished:
+        ...     _ = unfinished.write_text("all of it")
+        ...     path.exists()
+        ...
+        False
+        >>> path.read_text()
+        'all of it'
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

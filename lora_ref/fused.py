@@ -21,7 +21,14 @@ from torch.nn import functional
 
 
 def frozen_linear_plus_lora(linear: nn.Linear, lora: nn.Module, x: Tensor) -> Tensor:
-    """``linear(x) + lora(x)`` for a layer and an update that `can_fuse` allows; ``x`` has shape (..., in_features)."""
+    """``linear(x) + lora(x)`` for a layer and an update that `can_fuse` allows; ``x`` has shape (..., in_features).
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> linear, lora, x = nn.Linear(6, 4).requires_grad_(False), LoRALayer(6, 4, rank=2, alpha=4), torch.randn(5, 6)
+        >>> torch.allclose(frozen_linear_plus_lora(linear, lora, x), linear(x) + lora(x), atol=1e-6)
+        True
+    """
     return FrozenLinearPlusLoRA.apply(x, linear.weight, linear.bias, lora.lora_A, lora.lora_B, lora.scaling)
 
 
@@ -30,6 +37,16 @@ def can_fuse(linear: nn.Linear, lora: nn.Module) -> bool:
 
     Not with active dropout, not under autocast (which casts each product by itself), not with a weight that trains or
     is parametrized or a layer that is a subclass, and not where somebody hooked a module to look at its output.
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> lora = LoRALayer(6, 4, rank=2, alpha=4, dropout=0.1)
+        >>> can_fuse(nn.Linear(6, 4).requires_grad_(False), lora)  # in training mode dropout acts
+        False
+        >>> can_fuse(nn.Linear(6, 4).requires_grad_(False), lora.eval())
+        True
+        >>> can_fuse(nn.Linear(6, 4), lora)  # this weight trains
+        False
     """
     if lora.training and lora.dropout.p > 0:
         return False
@@ -43,7 +60,15 @@ def can_fuse(linear: nn.Linear, lora: nn.Module) -> bool:
 
 
 class FrozenLinearPlusLoRA(torch.autograd.Function):
-    """Gradients for ``x``, ``A`` and ``B``; none for the frozen weight and bias."""
+    """Gradients for ``x``, ``A`` and ``B``; none for the frozen weight and bias.
+
+    Example:
+        >>> x, W, b = torch.randn(5, 6), torch.randn(4, 6), torch.randn(4)
+        >>> A, B = torch.randn(2, 6, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+        >>> FrozenLinearPlusLoRA.apply(x, W, b, A, B, 2.0).sum().backward()
+        >>> A.grad.shape, B.grad.shape
+        (torch.Size([2, 6]), torch.Size([4, 2]))
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:

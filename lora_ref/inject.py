@@ -16,7 +16,13 @@ HEAD_NAMES = ("classifier", "score", "head", "fc")
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Stop every parameter of ``model`` from training; returns the model."""
+    """Stop every parameter of ``model`` from training; returns the model.
+
+    Example:
+        >>> model = freeze(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)))
+        >>> any(p.requires_grad for p in model.parameters())
+        False
+    """
     return model.requires_grad_(False)
 
 
@@ -29,6 +35,15 @@ def match_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:
     Raises:
         ValueError: a target matches no linear layer; the message names it and the nearest names there are.
         TypeError: ``targets`` is one string instead of several.
+
+    Example:
+        >>> model = nn.ModuleDict({"query": nn.Linear(4, 4), "my_query": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
+        >>> match_targets(model, ["query"])
+        ['query']
+        >>> match_targets(model, ["qurey"])
+        Traceback (most recent call last):
+            ...
+        ValueError: no linear layer matches 'qurey'; nearest: 'query', 'my_query'
     """
     if isinstance(targets, str):
         raise TypeError(f"targets is a list of names; write [{targets!r}]")
@@ -51,6 +66,15 @@ def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
 
     Raises:
         ValueError: there is no such module.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 2)))
+        >>> replace_module(model, "1.0", nn.GELU())
+        >>> model[1]
+        Sequential(
+          (0): GELU(approximate='none')
+          (1): Linear(in_features=8, out_features=2, bias=True)
+        )
     """
     parent_name, _, child = name.rpartition(".")
     try:
@@ -93,6 +117,14 @@ def inject_lora(
     Raises:
         ValueError: a target matches nothing, a rank is below 1, or the model has LoRA layers already; the model is then
             as it was.
+
+    Example:
+        >>> from lora_ref.models import tiny_roberta
+        >>> model = inject_lora(tiny_roberta(), ["query", "value"], rank=4, alpha=8)
+        >>> len(lora_layers(model))
+        4
+        >>> {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
+        {'classifier'}
     """
     if lora_layers(model):
         raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
@@ -121,26 +153,64 @@ def _first_match(name: str, pattern: Mapping[str, Any] | None, default: Any) -> 
 
 
 def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
-    """The model's LoRA layers by dotted name, in the order of ``model.named_modules()``."""
+    """The model's LoRA layers by dotted name, in the order of ``model.named_modules()``.
+
+    Example:
+        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), ["2"], rank=1)
+        >>> lora_layers(model)["2"].lora
+        LoRALayer(
+          in_features=8, out_features=2, rank=1, scaling=16
+          (dropout): Dropout(p=0.0, inplace=False)
+        )
+    """
     return {name: module for name, module in model.named_modules() if isinstance(module, LinearWithLoRA)}
 
 
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Merge every LoRA layer, so that inference costs what it cost before LoRA; returns the model."""
+    """Merge every LoRA layer, so that inference costs what it cost before LoRA; returns the model.
+
+    Example:
+        >>> import torch
+        >>> model, x = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1), torch.ones(1, 4)
+        >>> _ = nn.init.ones_(model[0].lora.lora_B)
+        >>> before = model(x)
+        >>> torch.allclose(merge_lora(model)(x), before), model[0].merged
+        (True, True)
+    """
     for layer in lora_layers(model).values():
         layer.merge()
     return model
 
 
 def unmerge_lora(model: nn.Module) -> nn.Module:
-    """Take every update out of its weight again, bit for bit; returns the model."""
+    """Take every update out of its weight again, bit for bit; returns the model.
+
+    Example:
+        >>> import torch
+        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1)
+        >>> _ = nn.init.ones_(model[0].lora.lora_B)
+        >>> W = model[0].linear.weight.clone()
+        >>> torch.equal(unmerge_lora(merge_lora(model))[0].linear.weight, W)
+        True
+    """
     for layer in lora_layers(model).values():
         layer.unmerge()
     return model
 
 
 def enable_lora(model: nn.Module, on: bool = True) -> nn.Module:
-    """Switch every update on, or off: off, the encoder computes what it did before LoRA. Returns the model."""
+    """Switch every update on, or off: off, the encoder computes what it did before LoRA. Returns the model.
+
+    Example:
+        >>> import torch
+        >>> linear, x = nn.Linear(4, 2), torch.ones(1, 4)
+        >>> model = inject_lora(nn.Sequential(linear), ["0"], rank=1)
+        >>> _ = nn.init.ones_(model[0].lora.lora_B)
+        >>> torch.equal(model(x), linear(x))
+        False
+        >>> torch.equal(enable_lora(model, False)(x), linear(x))
+        True
+    """
     for layer in lora_layers(model).values():
         layer.enabled = on
     return model
@@ -148,7 +218,19 @@ def enable_lora(model: nn.Module, on: bool = True) -> nn.Module:
 
 @contextlib.contextmanager
 def lora_disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """The model without its updates, inside a ``with`` block; afterwards each layer's switch is as it was."""
+    """The model without its updates, inside a ``with`` block; afterwards each layer's switch is as it was.
+
+    Example:
+        >>> import torch
+        >>> linear, x = nn.Linear(4, 2), torch.ones(1, 4)
+        >>> model = inject_lora(nn.Sequential(linear), ["0"], rank=1)
+        >>> _ = nn.init.ones_(model[0].lora.lora_B)
+        >>> with lora_disabled(model):
+        ...     torch.equal(model(x), linear(x))
+        True
+        >>> torch.equal(model(x), linear(x))
+        False
+    """
     before = {layer: layer.enabled for layer in lora_layers(model).values()}
     enable_lora(model, False)
     try:
@@ -159,7 +241,12 @@ def lora_disabled(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def trainable_report(model: nn.Module) -> dict[str, float]:
-    """How many parameters train: ``{"trainable": int, "total": int, "ratio": float}``; shared ones count once."""
+    """How many parameters train: ``{"trainable": int, "total": int, "ratio": float}``; shared ones count once.
+
+    Example:
+        >>> trainable_report(inject_lora(nn.Sequential(nn.Linear(16, 8, bias=False)), ["0"], rank=1))
+        {'trainable': 24, 'total': 152, 'ratio': 0.15789473684210525}
+    """
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     total = sum(n for n, _ in sizes)
     trainable = sum(n for n, on in sizes if on)

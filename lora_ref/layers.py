@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lora_ref.fused import can_fuse, frozen_linear_plus_lora
 
-#: How ``A`` may start. Both have mean zero: what ``nn.Linear`` and the paper's code use, and a normal distribution.
+#: How ``A`` may start, with mean zero either way: as ``nn.Linear`` and the paper's code do, and normally distributed.
 INITIALISATIONS = {
     "kaiming": lambda A: nn.init.kaiming_uniform_(A, a=math.sqrt(5)),
     "gaussian": lambda A: nn.init.normal_(A, std=1 / len(A)),
@@ -39,6 +39,15 @@ class LoRALayer(nn.Module):
 
     Raises:
         ValueError: ``rank`` is below 1, or there is no such ``init``.
+
+    Example:
+        >>> lora = LoRALayer(in_features=768, out_features=3072, rank=8, alpha=16)
+        >>> lora.lora_A.shape, lora.lora_B.shape, lora.scaling
+        (torch.Size([8, 768]), torch.Size([3072, 8]), 2.0)
+        >>> lora(torch.randn(2, 10, 768)).shape
+        torch.Size([2, 10, 3072])
+        >>> lora.delta_weight().abs().max().item()  # B is zero at the start
+        0.0
     """
 
     def __init__(
@@ -94,6 +103,17 @@ class LinearWithLoRA(nn.Module):
     Raises:
         TypeError: ``linear`` is not an ``nn.Linear``.
         ValueError: as in `LoRALayer`.
+
+    Example:
+        >>> linear, x = nn.Linear(768, 768), torch.randn(4, 768)
+        >>> layer = LinearWithLoRA(linear, rank=8, alpha=16)
+        >>> torch.equal(layer(x), linear(x))  # it starts as the layer that it wraps
+        True
+        >>> sum(p.numel() for p in layer.parameters() if p.requires_grad)
+        12288
+        >>> layer.merge()
+        >>> layer.merged
+        True
     """
 
     def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float = 0.0, **options):

@@ -31,6 +31,12 @@ def base_model(profile: Profile, num_labels: int = 2, seed: int = 0) -> RobertaF
         AssetError: ``laptop``, and its assets cannot be had.
         RuntimeError: ``t4``, and the hub does not give the model.
         ValueError: there is no such profile.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> model = base_model(TINY)
+        >>> type(model).__name__, sum(p.numel() for p in model.parameters())
+        ('RobertaForSequenceClassification', 21010)
     """
     if profile.name == "tiny":
         return tiny_roberta(seed=seed, num_labels=num_labels)
@@ -45,6 +51,11 @@ def tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
     """The tokenizer that belongs to `base_model`; its texts become ``input_ids`` and ``attention_mask``.
 
     Errors as in `base_model`.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> tokenizer(TINY)("a warm film")["attention_mask"]  # three words, and a token at either end
+        [1, 1, 1, 1, 1]
     """
     if profile.name == "tiny":
         return tiny_tokenizer()
@@ -63,6 +74,11 @@ def tiny_roberta(seed: int = 0, num_labels: int = 2) -> RobertaForSequenceClassi
 
     No two sizes that a mistake could confuse are equal, and the weights are far larger than a real initialisation's, so
     that attention mixes tokens and a frozen random encoder still has something to tell its head.
+
+    Example:
+        >>> model = tiny_roberta(seed=0)
+        >>> model(input_ids=torch.tensor([[0, 5, 6, 2]])).logits.shape
+        torch.Size([1, 2])
     """
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
@@ -87,14 +103,25 @@ def tiny_roberta(seed: int = 0, num_labels: int = 2) -> RobertaForSequenceClassi
 
 
 def tiny_vocabulary() -> list[str]:
-    """Special tokens, then the words of the tiny profile's sentences in alphabetical order."""
+    """Special tokens, then the words of the tiny profile's sentences in alphabetical order.
+
+    Example:
+        >>> tiny_vocabulary()[:5]
+        ['<s>', '<pad>', '</s>', '<unk>', ',']
+    """
     from lora_ref.data import tiny_words
 
     return [*TINY_SPECIAL_TOKENS, *tiny_words()]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
-    """A word-level tokenizer over `tiny_vocabulary`, with RoBERTa's special tokens around each text."""
+    """A word-level tokenizer over `tiny_vocabulary`, with RoBERTa's special tokens around each text.
+
+    Example:
+        >>> tokens = tiny_tokenizer()
+        >>> tokens.decode(tokens("a warm flim")["input_ids"])
+        '<s> a warm <unk> </s>'
+    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -131,6 +158,10 @@ def laptop_encoder(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClas
 
     Raises:
         AssetError: the weights are not cached and cannot be fetched.
+
+    Example::
+
+        laptop_encoder().config.hidden_size  # 384
     """
     from safetensors.torch import load_file
     from transformers import RobertaConfig, RobertaForSequenceClassification
@@ -168,6 +199,11 @@ def roberta_keys(bert: dict[str, Tensor]) -> dict[str, Tensor]:
     RoBERTa starts to count positions at ``pad_token_id + 1``, which is 1 here, so one zero row goes before BERT's
     position embeddings, for padding. It has no second segment: the first row of BERT's token types stays. The pooler is
     not used.
+
+    Example:
+        >>> bert = {"embeddings.position_embeddings.weight": torch.ones(512, 4), "pooler.dense.bias": torch.ones(4)}
+        >>> {name: tuple(tensor.shape) for name, tensor in roberta_keys(bert).items()}
+        {'roberta.embeddings.position_embeddings.weight': (513, 4)}
     """
     weights = {}
     for name, tensor in bert.items():
@@ -186,6 +222,10 @@ def laptop_tokenizer() -> PreTrainedTokenizerBase:
 
     Raises:
         AssetError: the vocabulary is not cached and cannot be fetched.
+
+    Example::
+
+        laptop_tokenizer().tokenize("An unforgettable film")  # ['an', 'un', '##for', '##get', '##table', 'film']
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -215,6 +255,10 @@ def roberta_base(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClassi
 
     Raises:
         RuntimeError: the hub does not give it, or gives weights that do not fit.
+
+    Example::
+
+        sum(p.numel() for p in roberta_base().parameters())  # 124647170
     """
     from transformers import RobertaForSequenceClassification
 
@@ -235,6 +279,10 @@ def roberta_tokenizer() -> PreTrainedTokenizerBase:
 
     Raises:
         RuntimeError: the hub does not give it.
+
+    Example::
+
+        roberta_tokenizer().vocab_size  # 50265
     """
     from transformers import AutoTokenizer
 

@@ -1,11 +1,5 @@
 """LoRA as a weight parametrization: ``W`` becomes ``W + scaling B A`` wherever the layer reads it, and can be off.
 
-    from torch.nn.utils.parametrize import register_parametrization
-
-    linear.weight.requires_grad_(False)
-    lora = LoRAParametrization(*linear.weight.shape, rank=4, alpha=8)
-    register_parametrization(linear, "weight", lora)
-
 Unlike `lora_ref.layers.LinearWithLoRA` this leaves the model's modules in place: ``linear`` is an ``nn.Linear`` as
 before, and its ``weight`` is computed from the frozen original (``linear.parametrizations.weight.original``) on each
 access. That builds ``B A``, which the wrapper's forward never does: the price of working for any weight matrix,
@@ -33,6 +27,19 @@ class LoRAParametrization(nn.Module):
 
     Raises:
         ValueError: ``rank`` is below 1.
+
+    Example:
+        >>> from torch.nn.utils.parametrize import register_parametrization
+        >>> linear, x = nn.Linear(3, 2).requires_grad_(False), torch.ones(1, 3)
+        >>> before = linear(x)
+        >>> lora = LoRAParametrization(*linear.weight.shape, rank=1, alpha=2)
+        >>> _ = register_parametrization(linear, "weight", lora)
+        >>> _ = nn.init.ones_(lora.lora_B)
+        >>> torch.equal(linear(x), before)
+        False
+        >>> lora.enabled = False
+        >>> torch.equal(linear(x), before)
+        True
     """
 
     def __init__(self, out_features: int, in_features: int, rank: int = 1, alpha: float = 1):

@@ -71,6 +71,15 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ValueError: PEFT cannot hold this adapter: a module both trains and holds a LoRA layer, a single parameter
             trains without the rest of its module, or a trained module has buffers.
+
+    Example:
+        >>> from lora_ref import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> config, tensors = to_peft(inject_lora(tiny_roberta(), ["query", "value"], rank=4, alpha=8))
+        >>> config["r"], config["lora_alpha"], config["modules_to_save"]
+        (4, 8, ['classifier'])
+        >>> next(iter(tensors))
+        'base_model.model.classifier.dense.weight'
     """
     layers = lora_layers(model)
     known = {id(layer.lora) for layer in layers.values()}
@@ -200,6 +209,14 @@ def from_peft(
     Raises:
         ValueError: the configuration is malformed or asks for what is not supported here; or it and the tensors do not
             agree on the layers, the ranks or the trained modules. The message names the field.
+
+    Example:
+        >>> from lora_ref import inject_lora
+        >>> from lora_ref.models import tiny_roberta
+        >>> config, tensors = to_peft(inject_lora(tiny_roberta(), ["query"], rank=4, alpha=8))
+        >>> ours, scaling, dropout = from_peft(tiny_roberta(), config, tensors)
+        >>> {name.removeprefix("roberta.encoder."): value for name, value in scaling.items()}
+        {'layer.0.attention.self.query.lora': 2.0, 'layer.1.attention.self.query.lora': 2.0}
     """
     settings = _Settings(config)
     updates, head = _by_our_names(tensors)

@@ -37,6 +37,13 @@ class Profile:
         max_length: tokens a sentence is truncated to.
         fp16: train in half precision where there is CUDA. A T4 has no bf16, so fp16 with loss scaling it is.
         minutes: expected for head, LoRA and full training together, on the machine the profile is for.
+
+    Example:
+        >>> import dataclasses
+        >>> TINY.name, TINY.train_size, TINY.learning_rates["lora"]
+        ('tiny', 256, 0.01)
+        >>> dataclasses.replace(TINY, epochs=1).epochs
+        1
     """
 
     name: str
@@ -120,7 +127,14 @@ NOTEBOOK_MINUTES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 
 
 class ProfileError(RuntimeError):
-    """The profile that was asked for cannot be had here; the message says what is missing and what to do."""
+    """The profile that was asked for cannot be had here; the message says what is missing and what to do.
+
+    Example:
+        >>> raise ProfileError("t4 needs a GPU; there is none here")
+        Traceback (most recent call last):
+            ...
+        lora_ref.profiles.ProfileError: t4 needs a GPU; there is none here
+    """
 
 
 def get(name: str) -> Profile:
@@ -128,6 +142,14 @@ def get(name: str) -> Profile:
 
     Raises:
         ValueError: there is no such profile; the message names the nearest.
+
+    Example:
+        >>> get("laptop").base_model
+        "all-MiniLM-L6-v2, a pretrained encoder of 22.7 M parameters, in RoBERTa's classes"
+        >>> get("labtop")
+        Traceback (most recent call last):
+            ...
+        ValueError: no profile 'labtop'; nearest: 'laptop'; there are: 'tiny', 'laptop', 't4'
     """
     if name not in PROFILES:
         near = difflib.get_close_matches(str(name).lower(), PROFILES, n=1, cutoff=0.4)
@@ -151,6 +173,10 @@ def choose(name: str | None = None, *, strict: bool = False) -> Profile:
     Raises:
         ProfileError: ``strict``, and the profile cannot be had.
         ValueError: there is no such profile; the message names the nearest.
+
+    Example:
+        >>> choose("tiny").purpose
+        'checks, grading and unit tests: seconds, and no claim about language'
     """
     wanted = name or os.environ.get("LORA_PROFILE") or None
     if wanted is None:
@@ -205,7 +231,13 @@ def _problem(name: str) -> str | None:
 
 
 def gpu_problem() -> str | None:
-    """None where torch sees a CUDA GPU, else a sentence that says so."""
+    """None where torch sees a CUDA GPU, else a sentence that says so.
+
+    Example:
+        >>> import torch
+        >>> (gpu_problem() is None) == torch.cuda.is_available()
+        True
+    """
     import torch
 
     if torch.cuda.is_available():
@@ -217,6 +249,12 @@ def hub_problem(timeout: float = HUB_TIMEOUT) -> str | None:
     """None where the Hugging Face hub answers for the base model within ``timeout`` seconds, else the reason.
 
     ``HF_ENDPOINT`` names another hub, and ``HF_HUB_OFFLINE`` counts as no hub, as everywhere in Hugging Face's tools.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
+        ...     hub_problem()
+        'HF_HUB_OFFLINE is set, so the hub is not asked; unset it to use the hub.'
     """
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
         if os.environ.get(variable, "").upper() in {"1", "ON", "YES", "TRUE"}:
@@ -245,7 +283,12 @@ def _endpoint() -> str:
 
 
 def laptop_problem() -> str | None:
-    """None where the laptop profile's assets are in the cache or could be fetched just now, else the reason."""
+    """None where the laptop profile's assets are in the cache or could be fetched just now, else the reason.
+
+    Example::
+
+        laptop_problem()  # None: it fetches what is missing.
+    """
     from lora_ref import assets
 
     try:

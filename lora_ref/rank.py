@@ -20,6 +20,12 @@ def matrix_rank(M: Tensor, rtol: float | None = None) -> int:
 
     Returns:
         The numerical rank; 0 for a zero matrix.
+
+    Example:
+        >>> matrix_rank(torch.tensor([[1.0, 2.0], [2.0, 4.0]]))  # the second row is twice the first
+        1
+        >>> matrix_rank(torch.diag(torch.tensor([1.0, 1e-3])), rtol=0.01)
+        1
     """
     singular_values = torch.linalg.svdvals(M)
     if rtol is None:
@@ -39,6 +45,15 @@ def best_rank_k(M: Tensor, k: int) -> Tensor:
 
     Raises:
         ValueError: ``k`` is negative.
+
+    Example:
+        >>> M = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+        >>> best_rank_k(M, 2)
+        tensor([[3., 0., 0.],
+                [0., 2., 0.],
+                [0., 0., 0.]])
+        >>> (M - best_rank_k(M, 1)).norm().square().item()  # 2^2 + 1^2
+        5.0
     """
     if k < 0:
         raise ValueError(f"k must not be negative, got {k}")
@@ -56,6 +71,14 @@ def rank_factors(M: Tensor, r: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: ``r`` is below 1.
+
+    Example:
+        >>> M = torch.outer(torch.arange(1.0, 4.0), torch.ones(5))  # (3, 5), of rank 1
+        >>> B, A = rank_factors(M, 1)
+        >>> B.shape, A.shape
+        (torch.Size([3, 1]), torch.Size([1, 5]))
+        >>> torch.allclose(B @ A, M)
+        True
     """
     if r < 1:
         raise ValueError(f"r must be at least 1, got {r}")
@@ -72,6 +95,11 @@ def effective_rank(M: Tensor, energy: float = 0.9) -> int:
 
     Raises:
         ValueError: ``energy`` is not in (0, 1].
+
+    Example:
+        >>> M = torch.diag(torch.tensor([3.0, 1.0, 0.1]))  # squares 9, 1 and 0.01
+        >>> effective_rank(M, energy=0.8), effective_rank(M, energy=0.9), effective_rank(M, energy=1.0)
+        (1, 2, 3)
     """
     if not 0 < energy <= 1:
         raise ValueError(f"energy is a share in (0, 1], got {energy}")
@@ -93,6 +121,14 @@ def subspace_similarity(A1: Tensor, A2: Tensor, i: int, j: int) -> float:
 
     Raises:
         ValueError: the widths differ, or ``i`` or ``j`` is out of range.
+
+    Example:
+        >>> x, y, z = torch.eye(3)
+        >>> A1, A2 = torch.stack([2 * x, y]), torch.stack([3 * x, z])
+        >>> round(subspace_similarity(A1, A2, i=1, j=1), 6)  # both begin with x
+        1.0
+        >>> round(subspace_similarity(A1, A2, i=2, j=2), 6)  # one of two is shared
+        0.5
     """
     if A1.shape[-1] != A2.shape[-1]:
         raise ValueError(f"A1 and A2 live in different spaces: widths {A1.shape[-1]} and {A2.shape[-1]}")
@@ -105,12 +141,24 @@ def subspace_similarity(A1: Tensor, A2: Tensor, i: int, j: int) -> float:
 
 
 def lora_param_count(out_features: int, in_features: int, r: int) -> int:
-    """Parameters of a rank-``r`` update of an (out_features, in_features) matrix: ``r (out + in)``."""
+    """Parameters of a rank-``r`` update of an (out_features, in_features) matrix: ``r (out + in)``.
+
+    Example:
+        >>> lora_param_count(768, 768, r=8)  # of 589,824 in the full matrix
+        12288
+    """
     return r * (out_features + in_features)
 
 
 def break_even_rank(out_features: int, in_features: int) -> int:
-    """The largest rank whose update has strictly fewer parameters than the full matrix; 0 if none has."""
+    """The largest rank whose update has strictly fewer parameters than the full matrix; 0 if none has.
+
+    Example:
+        >>> break_even_rank(768, 768)
+        383
+        >>> break_even_rank(4, 4)  # rank 2 would have 16 numbers, as many as the matrix
+        1
+    """
     return (out_features * in_features - 1) // (out_features + in_features)
 
 
@@ -121,6 +169,12 @@ def training_memory(n_params: int, n_trainable: int, bytes_per_param: int = 4, o
 
     Raises:
         ValueError: more parameters train than there are.
+
+    Example:
+        >>> training_memory(125_000_000, 125_000_000) / 1e9  # GB, everything trained: 16 bytes a parameter
+        2.0
+        >>> training_memory(125_000_000, 300_000) / 1e9  # the same model, frozen but for LoRA
+        0.5036
     """
     if n_trainable > n_params:
         raise ValueError(f"{n_trainable:,} trainable of {n_params:,} parameters")

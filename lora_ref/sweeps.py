@@ -69,6 +69,12 @@ def run_grid(
     Raises:
         ValueError: the file was measured with other settings or columns, is damaged in the middle, or is of another
             kind; the grid is empty or has a point twice; a value is not plain.
+
+    Example:
+        >>> run_grid(lambda rank, seed: {"trainable": 100 * rank}, {"rank": [1, 2], "seed": [0]}, progress=False)
+           rank  seed  trainable
+        0     1     0        100
+        1     2     0        200
     """
     import pandas as pd
 
@@ -294,6 +300,11 @@ def target_groups(model: nn.Module) -> dict[str, list[str]]:
 
     Raises:
         ValueError: the model has no such layers.
+
+    Example:
+        >>> from lora_ref.models import tiny_roberta
+        >>> {name: len(targets) for name, targets in target_groups(tiny_roberta()).items()}
+        {'query+value': 4, 'attention': 8, 'feed-forward': 4, 'all': 12}
     """
     attention = match_targets(model, ["query", "key", "value", "attention.output.dense"])
     encoder = match_targets(model, ENCODER_LINEARS)
@@ -335,6 +346,13 @@ def sweep_ranks(
 
     Raises:
         ValueError: as in `run_grid` and `fine_tune`.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> frame = sweep_ranks(TINY, ranks=[4], max_steps=1, progress=False)
+        >>> frame[["rank", "alpha", "trainable"]]
+           rank  alpha  trainable
+        0     4      8       4322
     """
     groups = {_group_name(targets): list(targets)}
     grid = [
@@ -371,6 +389,13 @@ def ablate_targets(
 
     Raises:
         ValueError: there is no such group, a budget is too small for one, and as in `run_grid` and `fine_tune`.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> frame = ablate_targets(TINY, ["query+value"], budget=600, max_steps=1, progress=False)
+        >>> frame[["targets", "rank", "trainable"]]  # rank 2 is the largest that 600 numbers allow; the head trains too
+               targets  rank  trainable
+        0  query+value     2       1634
     """
     from lora_ref import models
 
@@ -399,7 +424,14 @@ def ablate_alpha(
     progress: bool = True,
     **options: Any,
 ) -> pd.DataFrame:
-    """LoRA of one rank with several alphas; arguments, columns and errors as in `sweep_ranks`."""
+    """LoRA of one rank with several alphas; arguments, columns and errors as in `sweep_ranks`.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> ablate_alpha(TINY, alphas=[16], rank=2, max_steps=1, progress=False)[["rank", "alpha", "seed"]]
+           rank  alpha  seed
+        0     2     16     0
+    """
     groups = {_group_name(targets): list(targets)}
     grid = [
         {"rank": rank, "alpha": alpha, "targets": group, "seed": seed}

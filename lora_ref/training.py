@@ -48,6 +48,11 @@ def compute_metrics(eval_pred: Any) -> dict[str, float]:
 
     Args:
         eval_pred: logits of shape (n, classes) and labels of shape (n,), as a pair or an ``EvalPrediction``.
+
+    Example:
+        >>> logits, labels = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0, 1, 1, 1])
+        >>> compute_metrics((logits, labels))
+        {'accuracy': 0.75}
     """
     logits, labels = eval_pred
     return {"accuracy": float((np.argmax(logits, axis=-1) == np.asarray(labels)).mean())}
@@ -57,6 +62,10 @@ def linear_schedule(step: int, total_steps: int, warmup_steps: int) -> float:
     """What the learning rate is multiplied by at ``step``: up from 0 to 1 over the warm-up, then down to 0 at the end.
 
     Without warm-up it starts at 1; past the end it stays at 0. A warm-up longer than the training never gets to 1.
+
+    Example:
+        >>> [round(linear_schedule(step, total_steps=8, warmup_steps=2), 2) for step in range(9)]
+        [0.0, 0.5, 1.0, 0.83, 0.67, 0.5, 0.33, 0.17, 0.0]
     """
     if step < warmup_steps:
         return step / warmup_steps
@@ -67,6 +76,12 @@ def metrics_match(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """True if two evaluations found the same; how long they took (``runtime``, ``per_second``...) does not count.
 
     Numbers may differ by a relative 1e-6; a key that only one side has is a difference.
+
+    Example:
+        >>> metrics_match({"eval_loss": 0.31, "eval_runtime": 2.0}, {"eval_loss": 0.31, "eval_runtime": 9.0})
+        True
+        >>> metrics_match({"eval_loss": 0.31}, {"eval_loss": 0.31, "eval_accuracy": 0.9})
+        False
     """
     a, b = ({k: v for k, v in side.items() if not k.endswith(_TIMING_KEYS)} for side in (a, b))
     return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
@@ -103,6 +118,12 @@ class TrainingResult:
         checkpoint: folder of the best epoch's checkpoint, where ``output_dir`` was given.
         model: trained, in evaluation mode, on the device it trained on; the best epoch's where ``output_dir`` was
             given, else the last epoch's.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> result = fine_tune("lora", TINY, max_steps=2, progress=False)
+        >>> result.steps, f"{result.trainable:,} of {result.total:,}"
+        ((1, 2), '7,522 of 27,410')
     """
 
     method: str
@@ -189,6 +210,14 @@ def fine_tune(
     Raises:
         AssetError, RuntimeError: the profile's model or data cannot be had.
         ValueError: an argument is out of range, a target matches nothing, a split is missing or empty.
+
+    Example:
+        >>> from lora_ref.profiles import TINY
+        >>> result = fine_tune("lora", TINY, rank=4, max_steps=20, progress=False)
+        >>> result.losses[-1] < result.losses[0]
+        True
+        >>> result.rank, result.test["n"]
+        (4, 128)
     """
     _check(method, epochs, max_steps, learning_rate, seed, data)
     from transformers import set_seed
@@ -476,6 +505,12 @@ def evaluate(
 
     Raises:
         ValueError: there are no sentences.
+
+    Example:
+        >>> from lora_ref import models
+        >>> sentences = [{"sentence": "a warm film", "label": 1}, {"sentence": "a cold film", "label": 0}]
+        >>> evaluate(models.tiny_roberta(), sentences, models.tiny_tokenizer())["accuracy"] in (0.0, 0.5, 1.0)
+        True
     """
     examples = sorted(_examples(dataset, tokenizer, max_length), key=_length_first)
     labels = torch.tensor([int(example["label"]) for example in examples])
@@ -493,7 +528,14 @@ def predict_logits(
     batch_size: int = 64,
     max_length: int = 128,
 ) -> Tensor:
-    """Logits of shape (n, classes) in the order of the sentences, float32 on the CPU. Arguments as in `evaluate`."""
+    """Logits of shape (n, classes) in the order of the sentences, float32 on the CPU. Arguments as in `evaluate`.
+
+    Example:
+        >>> from lora_ref import models
+        >>> sentences = [{"sentence": "a warm film", "label": 1}, {"sentence": "a cold film", "label": 0}]
+        >>> predict_logits(models.tiny_roberta(), sentences, models.tiny_tokenizer()).shape
+        torch.Size([2, 2])
+    """
     examples = _examples(dataset, tokenizer, max_length)
     order = sorted(range(len(examples)), key=lambda i: _length_first(examples[i]))
     in_order = _logits(model, [examples[i] for i in order], tokenizer, batch_size)

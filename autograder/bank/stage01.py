@@ -456,5 +456,12 @@ MUTANTS = [
         _MEMORY.replace("1 + optimizer_states", "1 + (optimizer_states or 2)"),
         "optimizer_states",
     ),
+    Mutant(
+        "1.5/int32",
+        "computed with 32-bit integers",
+        _MEMORY,
+        _memory("int(torch.tensor(n_params + n_trainable * (1 + optimizer_states)).int() * bytes_per_param)"),
+        "32 bits",
+    ),
     Mutant("1.5/float", "a float", _MEMORY, f"{_MEMORY} * 1.0", "expected an int"),
 ]

@@ -31,6 +31,10 @@ def title(exercise: str) -> str:
 
     Raises:
         KeyError: there is no such exercise; the message lists those there are.
+
+    Example:
+        >>> title("2.5")
+        'merge and unmerge'
     """
     module = _STAGES.get(exercise.partition(".")[0])
     titles = importlib.import_module(module).TITLES if module else {}
@@ -41,7 +45,12 @@ def title(exercise: str) -> str:
 
 
 def visible_checks(exercise: str) -> list[Check]:
-    """The visible checks of an exercise such as ``"2.1"`` (KeyError as `title`); none if it is graded by hand."""
+    """The visible checks of an exercise such as ``"2.1"`` (KeyError as `title`); none if it is graded by hand.
+
+    Example:
+        >>> [c.contract for c in visible_checks("2.4")][:1]
+        ['the output is linear(x) + lora(x), and A, B and x get its gradients']
+    """
     title(exercise)
     module = importlib.import_module(_STAGES[exercise.partition(".")[0]])
     return [c for c in module.VISIBLE if c.exercise == exercise]
@@ -52,6 +61,15 @@ def check(exercise: str, namespace: Namespace) -> NotYet | None:
 
     Returns:
         None if all visible checks passed. They do not see everything: hidden checks use other inputs.
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> _ = check("2.1", {"LoRALayer": LoRALayer})
+        2.1 LoRALayer: two matrices and a scale: visible checks passed.
+          ok    lora_A is a parameter of shape (rank, in_features), lora_B one of shape (out_features, rank)
+          ok    A starts random with mean zero, B at zero
+          ok    scaling is alpha / rank
+          ok    a rank below 1 is a ValueError
     """
     verdicts = [run_check(c, namespace) for c in visible_checks(exercise)]
     print(summary(verdicts, f"{exercise} {title(exercise)}"))

@@ -796,7 +796,7 @@ def draw_memory(share: str) -> Callable[[np.random.Generator], Inputs]:
     def draw(rng: np.random.Generator) -> Inputs:
         cases = []
         for _ in range(3):
-            n = int(rng.integers(10_000, 20_000_000))
+            n = int(rng.integers(1_000_000_000, 200_000_000_000))  # as large language models are
             t = n if share == "all" else int(rng.integers(100, n // 3))
             if share != "options":
                 cases.append({"arguments": [n, t], "options": {}})
@@ -844,6 +844,7 @@ def memory_call(one: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
         (b * (n + t * (2 + s)), "the weights of the trainable parameters are counted twice: n_params has them already"),
         (n + t * (1 + s), "that is a number of parameters, not of bytes: times bytes_per_param"),
         (8 * right, "that is bits: bytes_per_param is in bytes"),
+        ((right + 2**31) % 2**32 - 2**31, "that is what 32 bits can hold of it: compute with Python's own int"),
         (right / 1e6, "that is megabytes: the contract asks for bytes"),
         (right / 2**20, "that is mebibytes: the contract asks for bytes"),
         (right / 1e9, "that is gigabytes: the contract asks for bytes"),

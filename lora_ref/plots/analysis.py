@@ -40,6 +40,13 @@ def rank_sweep(frame: pd.DataFrame, n: int | None = None) -> Figure:
     Args:
         frame: as `sweeps.sweep_ranks` returns it.
         n: test sentences; with them, each mean has the 95 % interval that so many sentences leave.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"rank": [1, 8], "seed": 0, "trainable": [1_000, 8_000], "accuracy": [0.80, 0.84]})
+        >>> print(rank_sweep(frame, n=1_000).get_suptitle())
+        Rank 8 reaches 0.840, 4.0 points above rank 1; with one seed each, that may be chance; rank
+        8 trains 8.0 times what rank 1 trains
     """
     figure, (left, right) = new_figure(2, (9.6, 4.2))
     finding, told = _sweep_axes(left, frame, "rank", "rank r", n)
@@ -61,7 +68,15 @@ def rank_sweep(frame: pd.DataFrame, n: int | None = None) -> Figure:
 
 
 def alpha_ablation(frame: pd.DataFrame) -> Figure:
-    """Accuracy against alpha at one rank; ``frame`` as `sweeps.ablate_alpha` returns it."""
+    """Accuracy against alpha at one rank; ``frame`` as `sweeps.ablate_alpha` returns it.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"rank": 8, "alpha": [1, 16], "seed": 0, "trainable": 8_000, "accuracy": [0.70, 0.84]})
+        >>> print(alpha_ablation(frame).get_suptitle())
+        Alpha 16 reaches 0.840, 14.0 points above alpha 1; with one seed
+        each, that may be chance
+    """
     figure, (ax,) = new_figure(1, (7.2, 4.0))
     rank = int(frame["rank"].iloc[0])
     finding, told = _sweep_axes(ax, frame, "alpha", f"alpha (rank {rank}: the update is scaled by alpha / {rank})")
@@ -71,7 +86,16 @@ def alpha_ablation(frame: pd.DataFrame) -> Figure:
 
 
 def target_ablation(frame: pd.DataFrame, n: int | None = None) -> Figure:
-    """Accuracy by group of adapted layers; ``frame`` is `sweeps.ablate_targets`'s, ``n`` as in `rank_sweep`."""
+    """Accuracy by group of adapted layers; ``frame`` is `sweeps.ablate_targets`'s, ``n`` as in `rank_sweep`.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"targets": ["query+value", "all"], "rank": 8, "seed": 0, "accuracy": [0.8, 0.9]})
+        >>> frame["trainable"] = [2_000, 8_000]
+        >>> print(target_ablation(frame).get_suptitle())
+        All reaches 0.900, 10.0 points above query+value; with one seed each, that
+        may be chance
+    """
     groups = list(dict.fromkeys(frame["targets"]))
     figure, (ax,) = new_figure(1, (8.0, 1.5 + 0.62 * len(groups)))
     means = frame.groupby("targets")["accuracy"].mean()
@@ -193,6 +217,14 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     `analysis.update_spectra`.
 
     Left, the median over layers, with a band that leaves out a tenth at either end; right, a point a layer.
+
+    Example:
+        >>> from torch import nn
+        >>> from lora_ref import analysis, inject_lora
+        >>> model = inject_lora(nn.Sequential(nn.Linear(6, 6)), ["0"], rank=2)
+        >>> _ = nn.init.ones_(model[0].lora.lora_B)
+        >>> print(spectra({"LoRA": analysis.spectra(model)}).get_suptitle())
+        In the median layer, 90% of the update's squared norm lies in 1 direction for LoRA
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -249,6 +281,14 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
     Args:
         grids: by name, what `analysis.similarity_grid` returns.
         n: width of the space, for the comparison with random subspaces; one number, or one a grid.
+
+    Example:
+        >>> import torch
+        >>> from lora_ref.analysis import similarity_grid
+        >>> A = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+        >>> print(similarity({"twice the same": similarity_grid(A, A).numpy()}, n=3).get_suptitle())
+        The two leading directions overlap by 1.00
+        (twice the same; random 0.333)
     """
     figure, axes = new_figure(len(grids), (1.6 + 3.4 * len(grids), 4.0))
     widths = dict(n) if isinstance(n, Mapping) else dict.fromkeys(grids, n)
@@ -284,7 +324,19 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
 
 
 def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
-    """Shared leading directions of two trainings, layer by layer: `analysis.overlaps` by name of the pair."""
+    """Shared leading directions of two trainings, layer by layer: `analysis.overlaps` by name of the pair.
+
+    Example:
+        >>> from torch import nn
+        >>> from lora_ref import analysis, inject_lora
+        >>> first, second = (inject_lora(nn.Sequential(nn.Linear(8, 8)), ["0"], rank=1) for _ in range(2))
+        >>> for model in (first, second):
+        ...     _ = nn.init.ones_(model[0].lora.lora_A), nn.init.ones_(model[0].lora.lora_B)
+        >>> print(layer_overlaps({"two seeds": analysis.overlaps(first, second)}).get_suptitle())
+        Leading directions overlap by 1 on the input side (random 0.12; 1 of 1
+        layers above 0.5) and 1 on the output side (random 0.12; 1 of 1 layers
+        above 0.5)
+    """
     figure, (ax,) = new_figure(1, (7.6, 4.0))
     labels, told = [], []
     for pair, frame in frames.items():
@@ -328,6 +380,14 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
     Args:
         frame: the columns ``weight``, ``task`` and ``accuracy``; the first task is the one of weight 0.
         counts: test examples by task, for the 95 % intervals.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [(0, "films", 0.9), (1, "films", 0.5), (0, "books", 0.5), (1, "books", 0.8)]
+        >>> frame = pd.DataFrame(rows, columns=["weight", "task", "accuracy"])
+        >>> print(mixing(frame, {"films": 500, "books": 500}).get_suptitle())
+        With weights 1 and 0, films keeps 0.900 of 0.900 and books 0.500 of
+        0.800
     """
     figure, (ax,) = new_figure(1, (7.6, 4.2))
     first, second = dict.fromkeys(frame["task"])
@@ -372,6 +432,13 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
     Args:
         frame: `costs.cost_table`.
         activations: measured bytes, by method (``"lora"``) or by bar (``"LoRA r=8"``).
+
+    Example:
+        >>> from lora_ref.costs import cost_table, meta_model, roberta_base_config
+        >>> table = cost_table(meta_model(roberta_base_config()), ["query", "value"], ranks=[8])
+        >>> print(costs(table).get_suptitle())
+        For gradients and optimiser states LoRA r=8 needs 141 times less memory than
+        full fine-tuning; in all, 3.9 times less
     """
     names = [f"LoRA r={row.rank}" if row.method == "lora" else row.method for row in frame.itertuples()]
     figure, (ax,) = new_figure(1, (8.4, 1.7 + 0.5 * len(names)))
@@ -430,6 +497,12 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
     """What LoRA saves in single layers, as in S2's four plots: `costs.layer_table`.
 
     Reduction by rank, memory by rank, reduction at one rank, and counts in one layer.
+
+    Example:
+        >>> from lora_ref.costs import layer_table
+        >>> print(layer_costs(layer_table()).get_suptitle())
+        At rank 16 LoRA trains 24 (768x768) to 64 (2048x2048) times fewer parameters; twice the rank
+        halves that
     """
     import matplotlib.pyplot as plt
 
@@ -477,7 +550,16 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
 
 
 def latency(frame: pd.DataFrame) -> Figure:
-    """Forward time of base, unmerged and merged model: `costs.merge_latency`."""
+    """Forward time of base, unmerged and merged model: `costs.merge_latency`.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"state": ["base", "unmerged", "merged"], "milliseconds": [10.0, 12.0, 10.1]})
+        >>> frame = frame.assign(fastest=frame.milliseconds, slowest=frame.milliseconds, ratio=[1.0, 1.2, 1.01])
+        >>> print(latency(frame).get_suptitle())
+        Unmerged, a forward pass takes 1.20 times the base model's; merged,
+        1.01
+    """
     figure, (ax,) = new_figure(1, (7.2, 2.7))
     colours = {"base": GREY, "unmerged": BLUE, "merged": GREEN}
     for place, row in enumerate(frame.itertuples()):

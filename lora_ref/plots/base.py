@@ -29,6 +29,11 @@ def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float
 
     Raises:
         ValueError: ``accuracy`` is not in [0, 1], or ``n`` is below 1.
+
+    Example:
+        >>> low, high = wilson_interval(0.85, n=1_000)
+        >>> f"{low:.3f} to {high:.3f}"
+        '0.827 to 0.871'
     """
     if not 0 <= accuracy <= 1 or n < 1:
         raise ValueError(f"accuracy must be in [0, 1] and n at least 1, got {accuracy} and {n}")
@@ -38,7 +43,13 @@ def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float
 
 
 def describe(figure: Figure) -> str:
-    """The figure in words, for an ``alt`` attribute or a screen reader."""
+    """The figure in words, for an ``alt`` attribute or a screen reader.
+
+    Example:
+        >>> from lora_ref.plots import rounding
+        >>> describe(rounding([3.0, 2.0, 1e-7], threshold=1e-6))[:64]
+        'Dots on a logarithmic scale: 2 singular values from 3 to 2 above'
+    """
     return getattr(figure, "lora_alt", "")
 
 

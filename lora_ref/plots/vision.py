@@ -17,7 +17,19 @@ _ON, _OFF = "#D55E00", "#0072B2"
 
 
 def one_digit_figure(result: OneDigitResult) -> Figure:
-    """Errors on each digit: before, with LoRA on, and with LoRA off again; the one digit stands out."""
+    """Errors on each digit: before, with LoRA on, and with LoRA off again; the one digit stands out.
+
+    Example:
+        >>> from lora_ref import vision
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> import dataclasses
+        >>> data = mnist(TINY, train_size=100, test_size=40)
+        >>> recipe = dataclasses.replace(vision.PUBLISHED, batches=3)
+        >>> result = vision.one_digit(recipe, data=data, progress=False)
+        >>> one_digit_figure(result).axes[0].get_xlabel()
+        'digit'
+    """
     figure, (ax,) = new_figure(1, (9.2, 4.4))
     digits, digit = range(10), result.digit
     before, on, off = result.before, result.on, result.off
@@ -102,6 +114,16 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
 
     Raises:
         ValueError: there are no results.
+
+    Example:
+        >>> from lora_ref import vision
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> data = mnist(TINY, train_size=40, test_size=20)
+        >>> options = {"epochs": 1, "adapt_epochs": 1, "adapt_images": 20, "progress": False}
+        >>> results = vision.rotated_digits(vision.SMALL_METHODS[:1], data=data, **options)
+        >>> len(vit_figure(results).axes)
+        2
     """
     if not results:
         raise ValueError("no results to draw")

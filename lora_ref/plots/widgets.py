@@ -28,6 +28,14 @@ def with_controls(draw: Callable[..., Figure], **controls: Any) -> VBox:
 
     Raises:
         ValueError: a control has no description.
+
+    Example:
+        >>> import ipywidgets
+        >>> from lora_ref.plots import images_at_rank, picture
+        >>> slider = ipywidgets.IntSlider(8, 1, 80, description="rank k")
+        >>> box = with_controls(lambda k: images_at_rank(picture(), [k]), k=slider)
+        >>> len(box.children)  # the slider, and the figure that follows it
+        2
     """
     import ipywidgets
 
@@ -45,7 +53,13 @@ def with_controls(draw: Callable[..., Figure], **controls: Any) -> VBox:
 
 
 def as_html(figure: Figure) -> str:
-    """The figure as an image with its text as ``alt``, and the text below it."""
+    """The figure as an image with its text as ``alt``, and the text below it.
+
+    Example:
+        >>> from lora_ref.plots import rounding
+        >>> as_html(rounding([3.0, 2.0, 1e-7], threshold=1e-6))[:9]
+        '<img alt='
+    """
     file = io.BytesIO()
     figure.savefig(file, format="png")
     text = html.escape(describe(figure), quote=True)

@@ -92,7 +92,16 @@ __all__ = [
 
 
 def table(results: Iterable[VitResult | OneDigitResult]) -> DataFrame:
-    """The results' rows, in their order."""
+    """The results' rows, in their order.
+
+    Example:
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> data = mnist(TINY, train_size=40, test_size=20)
+        >>> options = {"epochs": 1, "adapt_epochs": 1, "adapt_images": 20, "progress": False}
+        >>> table(rotated_digits(SMALL_METHODS[:2], data=data, **options))["method"].tolist()
+        ['head only', 'LoRA query-value r=4']
+    """
     from pandas import DataFrame
 
     return DataFrame([result.row() for result in results])

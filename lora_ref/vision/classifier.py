@@ -56,6 +56,13 @@ def train_classifier(
 
     Raises:
         ValueError: there are no images, nothing trains, or a number is out of range.
+
+    Example:
+        >>> from lora_ref.data import tiny_digits
+        >>> from lora_ref.vision import WideMLP
+        >>> losses = train_classifier(WideMLP(), tiny_digits(each=10), progress=False)
+        >>> len(losses), losses[-1] < losses[0]
+        (10, True)
     """
     if len(images.images) != len(images.labels) or len(images.labels) == 0:
         raise ValueError(f"needs as many labels as images, got {len(images.labels)} and {len(images.images)}")
@@ -139,6 +146,12 @@ def predict(
 
     Raises:
         ValueError: there are no images.
+
+    Example:
+        >>> from lora_ref.data import tiny_digits
+        >>> from lora_ref.vision import WideMLP
+        >>> predict(WideMLP(), tiny_digits(each=1).images).shape
+        torch.Size([10, 10])
     """
     if len(images) == 0:
         raise ValueError("no images to predict")
@@ -150,7 +163,14 @@ def predict(
 
 
 def accuracy(model: nn.Module, images: Images, **options: Any) -> float:
-    """Share of the images that the model names right; options as in `predict`."""
+    """Share of the images that the model names right; options as in `predict`.
+
+    Example:
+        >>> from lora_ref.data import tiny_digits
+        >>> from lora_ref.vision import WideMLP
+        >>> 0 <= accuracy(WideMLP(), tiny_digits(each=5)) <= 1
+        True
+    """
     return float((predict(model, images.images, **options).argmax(-1) == images.labels).double().mean())
 
 

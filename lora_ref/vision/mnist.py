@@ -31,6 +31,11 @@ class WideMLP(nn.Module):
 
     Args:
         seed: draws the weights.
+
+    Example:
+        >>> model = WideMLP(seed=0)
+        >>> f"{sum(p.numel() for p in model.parameters()):,}", model(torch.zeros(3, 28, 28)).shape
+        ('2,807,010', torch.Size([3, 10]))
     """
 
     def __init__(self, seed: int = 0):
@@ -64,6 +69,11 @@ def parametrize_lora(
 
     Raises:
         ValueError: there is no linear layer, one is parametrized already, or ``rank`` is below 1.
+
+    Example:
+        >>> model = parametrize_lora(WideMLP(), rank=1)
+        >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
+        6794
     """
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linears:
@@ -82,12 +92,23 @@ def parametrize_lora(
 
 
 def parametrized_lora(model: nn.Module) -> dict[str, LoRAParametrization]:
-    """The model's LoRA parametrizations by dotted name: ``linear1.parametrizations.weight.0`` and so on."""
+    """The model's LoRA parametrizations by dotted name: ``linear1.parametrizations.weight.0`` and so on.
+
+    Example:
+        >>> list(parametrized_lora(parametrize_lora(WideMLP())))
+        ['linear1.parametrizations.weight.0', 'linear2.parametrizations.weight.0', 'linear3.parametrizations.weight.0']
+    """
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRAParametrization)}
 
 
 def switch_lora(model: nn.Module, on: bool) -> nn.Module:
-    """Switch all LoRA parametrizations of the model on or off; returns the model."""
+    """Switch all LoRA parametrizations of the model on or off; returns the model.
+
+    Example:
+        >>> model = switch_lora(parametrize_lora(WideMLP()), False)
+        >>> [lora.enabled for lora in parametrized_lora(model).values()]
+        [False, False, False]
+    """
     for update in parametrized_lora(model).values():
         update.enabled = on
     return model
@@ -98,6 +119,14 @@ def lora_off(model: nn.Module) -> Iterator[nn.Module]:
     """The original model, bit for bit, inside a ``with`` block; afterwards each switch is as it was.
 
     For models of `parametrize_lora`. `lora_ref.inject.lora_disabled` is the same for injected layers.
+
+    Example:
+        >>> model = parametrize_lora(WideMLP())
+        >>> with lora_off(model):
+        ...     [lora.enabled for lora in parametrized_lora(model).values()]
+        [False, False, False]
+        >>> [lora.enabled for lora in parametrized_lora(model).values()]
+        [True, True, True]
     """
     before = {update: update.enabled for update in parametrized_lora(model).values()}
     switch_lora(model, False)
@@ -121,6 +150,12 @@ class Recipe:
         std: standard deviation of A at the start.
         learning_rate: Adam's, constant.
         batches, batch_size: steps, and images in each.
+
+    Example:
+        >>> PUBLISHED.name, PUBLISHED.rank, PUBLISHED.new_share
+        ('the digit alone', 1, 1.0)
+        >>> BETTER.rank, BETTER.new_share  # half of each batch is replayed
+        (4, 0.5)
     """
 
     name: str
@@ -150,6 +185,10 @@ class Score:
         accuracy: share named right, from 0 to 1.
         errors: images of each digit from 0 to 9 that are named wrong.
         false_positives: images of other digits that are named as the one digit.
+
+    Example:
+        >>> Score(accuracy=0.95, errors=(0, 1, 0, 0, 0, 0, 0, 0, 0, 9), false_positives=2).errors[9]
+        9
     """
 
     accuracy: float
@@ -158,7 +197,13 @@ class Score:
 
 
 def score(logits: Tensor, labels: Tensor, digit: int) -> Score:
-    """Errors by digit, and how often others are taken for ``digit``; ``logits`` of shape (n, 10), ``labels`` (n,)."""
+    """Errors by digit, and how often others are taken for ``digit``; ``logits`` of shape (n, 10), ``labels`` (n,).
+
+    Example:
+        >>> result = score(torch.eye(10)[[9, 9, 4]], torch.tensor([9, 4, 4]), digit=9)  # a 4 is taken for a 9
+        >>> round(result.accuracy, 2), result.errors[4], result.false_positives
+        (0.67, 1, 1)
+    """
     named = logits.argmax(-1)
     wrong = named != labels
     return Score(
@@ -181,6 +226,15 @@ class OneDigitResult:
         losses: at each step of LoRA's training, in nats.
         seconds: LoRA's training alone.
         base, model: the base model, and its copy with the parametrization; both in evaluation mode.
+
+    Example:
+        >>> import dataclasses
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> recipe = dataclasses.replace(PUBLISHED, batches=3)
+        >>> result = one_digit(recipe, data=mnist(TINY, train_size=100, test_size=40), progress=False)
+        >>> result.added, result.off_is_identical
+        (6794, True)
     """
 
     recipe: Recipe
@@ -232,6 +286,13 @@ def base_classifier(
 
     Raises:
         ValueError: there are fewer images of the digit, or no such digit.
+
+    Example:
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> base = base_classifier(mnist(TINY, train_size=100, test_size=40), digit=9, seen=0, progress=False)
+        >>> base.training, base.linear3.out_features
+        (False, 10)
     """
     model = WideMLP(seed)
     images, _ = _seen_and_new(data["train"], digit, seen, seed)
@@ -266,6 +327,15 @@ def one_digit(
     Raises:
         AssetError: without ``data``, and MNIST cannot be had.
         ValueError: a field of the recipe, the digit or the data is out of range.
+
+    Example:
+        >>> import dataclasses
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> recipe = dataclasses.replace(PUBLISHED, batches=3)
+        >>> result = one_digit(recipe, data=mnist(TINY, train_size=100, test_size=40), digit=9, progress=False)
+        >>> f"{result.added:,} parameters beside {result.total:,}"
+        '6,794 parameters beside 2,807,010'
     """
     positive(batches=recipe.batches, batch_size=recipe.batch_size, rank=recipe.rank)
     if not 0 <= recipe.new_share <= 1:

@@ -23,6 +23,11 @@ class PublishedLoRALinear(nn.Module):
     """An injected layer as a published notebook writes it: its own weight, never filled, and no bias.
 
     ``torch.empty`` hands out memory as it is. What an earlier tensor left there becomes the "pretrained" weight.
+
+    Example:
+        >>> layer = PublishedLoRALinear(8, 4, rank=2)
+        >>> [name for name, _ in layer.named_parameters()]
+        ['weight', 'lora_A', 'lora_B']
     """
 
     def __init__(self, in_features: int, out_features: int, rank: int):
@@ -61,6 +66,13 @@ def published_injection(
 
     Raises:
         ValueError: a target matches nothing.
+
+    Example:
+        >>> from lora_ref.vision import small_vit, vit_targets
+        >>> model = small_vit()
+        >>> broken = published_injection(model, vit_targets(model))
+        >>> broken(torch.zeros(1, 1, 28, 28)).logits.isnan().any().item()
+        True
     """
     model = copy.deepcopy(model)
     with _seeded(seed), _unfilled_memory_is_nan(), torch.no_grad():

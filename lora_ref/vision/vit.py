@@ -30,6 +30,10 @@ def small_vit(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
     """A vision transformer for 28 by 28 pixels in one channel: 4 layers, width 96, 16 patches of 7 by 7 pixels.
 
     306,826 parameters, drawn from ``seed``; images go in as (batch, 1, 28, 28).
+
+    Example:
+        >>> small_vit()(torch.zeros(2, 1, 28, 28)).logits.shape
+        torch.Size([2, 10])
     """
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -77,6 +81,10 @@ def vit_targets(model: nn.Module, which: str = "query-value") -> list[str]:
 
     Raises:
         ValueError: there is no such group, or the model lacks one of its layers.
+
+    Example:
+        >>> len(vit_targets(small_vit(), "query-value")), len(vit_targets(small_vit(), "all"))
+        (2, 6)
     """
     if which not in _GROUPS:
         raise ValueError(f"no group of layers {which!r}; there are: {', '.join(map(repr, _GROUPS))}")
@@ -108,6 +116,10 @@ class VitMethod:
         layers: LoRA's, as `vit_targets` takes them.
         rank, alpha: LoRA's.
         train_head: for LoRA; the head is trained by the other two in any case.
+
+    Example:
+        >>> [method.name for method in SMALL_METHODS][:2]
+        ['head only', 'LoRA query-value r=4']
     """
 
     name: str
@@ -151,6 +163,15 @@ class VitResult:
         losses: at each step, in nats.
         seconds: of training.
         model: adapted, in evaluation mode, on the CPU.
+
+    Example:
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> data = mnist(TINY, train_size=40, test_size=20)
+        >>> options = {"epochs": 1, "adapt_epochs": 1, "adapt_images": 20, "progress": False}
+        >>> result = rotated_digits(SMALL_METHODS[:1], data=data, **options)[0]
+        >>> result.n, f"{result.trainable:,} of {result.total:,}"
+        (20, '970 of 306,826')
     """
 
     method: VitMethod
@@ -179,19 +200,40 @@ class VitResult:
 
 
 def quarter_turn(images: Images) -> Images:
-    """The same pictures, turned by 90 degrees, counter-clockwise."""
+    """The same pictures, turned by 90 degrees, counter-clockwise.
+
+    Example:
+        >>> from lora_ref.data import Images
+        >>> picture = Images(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([7]))
+        >>> quarter_turn(picture).images
+        tensor([[[2., 4.],
+                 [1., 3.]]])
+    """
     return Images(torch.rot90(images.images, dims=(-2, -1)), images.labels)
 
 
 def one_channel(images: Tensor) -> Tensor:
-    """(batch, 28, 28) as (batch, 1, 28, 28), with the mean and standard deviation of MNIST's pixels taken out."""
+    """(batch, 28, 28) as (batch, 1, 28, 28), with the mean and standard deviation of MNIST's pixels taken out.
+
+    Example:
+        >>> one_channel(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 1, 28, 28])
+    """
     return (images.unsqueeze(1) - 0.1307) / 0.3081
 
 
 def base_vit(
     data: Mapping[str, Images], *, epochs: int = 40, seed: int = 0, progress: bool = True
 ) -> ViTForImageClassification:
-    """`small_vit`, trained on all training digits, upright; 40 epochs of 4,000 take one to two minutes on two cores."""
+    """`small_vit`, trained on all training digits, upright; 40 epochs of 4,000 take one to two minutes on two cores.
+
+    Example:
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> model = base_vit(mnist(TINY, train_size=40, test_size=20), epochs=1, progress=False)
+        >>> f"{sum(p.numel() for p in model.parameters()):,}"
+        '306,826'
+    """
     model = small_vit(seed=seed)
     train_classifier(
         model,
@@ -240,6 +282,15 @@ def rotated_digits(
     Raises:
         AssetError: without ``data``, and MNIST cannot be had.
         ValueError: an argument is out of range.
+
+    Example:
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> data = mnist(TINY, train_size=40, test_size=20)
+        >>> options = {"epochs": 1, "adapt_epochs": 1, "adapt_images": 20, "progress": False}
+        >>> results = rotated_digits(SMALL_METHODS[:2], data=data, **options)
+        >>> [result.method.kind for result in results]
+        ['head', 'lora']
     """
     positive(epochs=epochs, adapt_epochs=adapt_epochs, adapt_images=adapt_images)
     data = data_module.mnist() if data is None else data
@@ -275,6 +326,14 @@ def adapt(
 
     Raises:
         ValueError: the method's kind is unknown, or its layers are not there.
+
+    Example:
+        >>> from lora_ref.data import mnist
+        >>> from lora_ref.profiles import TINY
+        >>> data = mnist(TINY, train_size=40, test_size=20)
+        >>> fields = adapt(small_vit(), SMALL_METHODS[0], data, prepare=one_channel, epochs=1, progress=False)
+        >>> sorted(fields)[:3]
+        ['adapted', 'losses', 'method']
     """
     if method.kind == "full":
         model.requires_grad_(True)
@@ -329,6 +388,10 @@ def vit_base(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
 
     Raises:
         RuntimeError: the hub does not give it, or gives weights that do not fit.
+
+    Example::
+
+        sum(p.numel() for p in vit_base().parameters())  # 85806346
     """
     from transformers import ViTForImageClassification
 
@@ -356,6 +419,10 @@ def vit_pixels(images: Tensor, size: int = 224) -> Tensor:
 
     Returns:
         (batch, 3, size, size).
+
+    Example:
+        >>> vit_pixels(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 3, 224, 224])
     """
     resized = F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
     return (resized - 0.5) / 0.5
@@ -387,6 +454,10 @@ def photographs(
     Raises:
         RuntimeError: the hub does not give the model or the data.
         ValueError: an argument is out of range.
+
+    Example::
+
+        len(photographs()) == len(FULL_METHODS)  # True
     """
     positive(epochs=epochs, batch_size=batch_size)
     data = data_module.cifar10(seed=seed) if data is None else data

@@ -89,16 +89,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-if (ROOT / "docs" / "conf.py").is_file():
+@pytest.mark.parametrize("name", ["index", "stages/02_lora_layer", "instructor_guide", "search"])
+def test_a_page_of_the_site(site, page, shot, grave, name):
+    look(page, shot, grave, f"{site.url}{name}.html", f"site-{name.replace('/', '-')}")
 
-    @pytest.mark.parametrize("name", ["index", "stages/02_lora_layer", "instructor_guide", "search"])
-    def test_a_page_of_the_site(site, page, shot, grave, name):
-        look(page, shot, grave, f"{site.url}{name}.html", f"site-{name.replace('/', '-')}")
 
-    @pytest.mark.slow
-    def test_every_page_of_the_site(site, page, shot, grave):
-        pages = [file.relative_to(site.folder).as_posix() for file in sorted(site.folder.rglob("*.html"))]
-        pages = [name for name in pages if "_static/" not in name]
-        assert len(pages) > 10
-        for name in pages:
-            look(page, shot, grave, f"{site.url}{name}", "site-" + name.removesuffix(".html").replace("/", "-"))
+@pytest.mark.slow
+def test_every_page_of_the_site(site, page, shot, grave):
+    pages = [file.relative_to(site.folder).as_posix() for file in sorted(site.folder.rglob("*.html"))]
+    pages = [name for name in pages if "_static/" not in name]
+    assert len(pages) > 10
+    for name in pages:
+        look(page, shot, grave, f"{site.url}{name}", "site-" + name.removesuffix(".html").replace("/", "-"))
