@@ -6,6 +6,7 @@ minutes of training between.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,18 +70,27 @@ def _wanted(notebook: Any) -> list[str]:
 
 
 def run_cells(cells: list[str]) -> Answer:
-    """Execute sources in one fresh namespace, each on its own, so that one cell's error leaves the others standing."""
+    """Execute sources in one fresh namespace, each on its own, so that one cell's error leaves the others standing.
+
+    A set-up cell chooses a profile: here it is ``tiny``, as in all grading, unless ``LORA_PROFILE`` names another.
+    """
     answer = Answer({"__name__": "__answer__"})
-    for number, source in enumerate(cells, start=1):
-        # lines of IPython's own (%matplotlib, !pip) mean nothing to plain Python
-        source = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source)
-        try:
-            exec(compile(source, f"<cell {number}>", "exec"), answer.namespace)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            told = describe_error(error)
-            answer.errors.append(f"cell {number}: {told['type']}: {told['text']} {told['line']}".rstrip())
+    chosen = os.environ.get("LORA_PROFILE")
+    os.environ["LORA_PROFILE"] = chosen or "tiny"
+    try:
+        for number, source in enumerate(cells, start=1):
+            # lines of IPython's own (%matplotlib, !pip) mean nothing to plain Python
+            source = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source)
+            try:
+                exec(compile(source, f"<cell {number}>", "exec"), answer.namespace)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                told = describe_error(error)
+                answer.errors.append(f"cell {number}: {told['type']}: {told['text']} {told['line']}".rstrip())
+    finally:
+        if chosen is None:
+            os.environ.pop("LORA_PROFILE", None)
     return answer
 
 

@@ -7,7 +7,8 @@
 A cell of a master says in its header what it is, and the build writes nbgrader's metadata:
 
     # %%                              an ordinary cell
-    # %% locked="setup"               a cell that students cannot change
+    # %% locked="setup"               a cell that students cannot change; the build puts the set-up of all stages
+                                      (`autograder.opening`) before the stage's own imports
     # %% solution="layers"            a cell with gaps: ### BEGIN SOLUTION 2.1 ... ### END SOLUTION
     # %% check="2.1"                  the visible check of an exercise; the build appends the hidden one
     # %% [markdown] written="2.8"     a model answer, and its mark scheme between
@@ -36,6 +37,7 @@ from nbgrader.preprocessors import SaveCells
 from traitlets.config import PyFileConfigLoader
 
 from autograder.files import write_whole
+from autograder.opening import Repository, badge, repository, setup
 from autograder.preprocessors import GAP
 
 ROLES = {
@@ -87,7 +89,9 @@ def _nbgrader(cell: NotebookNode, grade_id: str, *, grade=False, solution=False,
     }
 
 
-def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping) -> list[NotebookNode]:
+def _expand(
+    cell: NotebookNode, role: str | None, name: str, exercises: Mapping, public: Repository | None
+) -> list[NotebookNode]:
     """Turns one cell of a master into the cells of the instructor's notebook."""
     allowed = {"solution": MARKERS[:2], "written": MARKERS[3:]}.get(role, ())
     for marker in MARKERS:
@@ -96,6 +100,8 @@ def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping)
     if role is None:
         return [cell]
     if role == "locked":
+        if name == "setup":
+            cell.source = f"{setup(public)}\n{cell.source}"
         _nbgrader(cell, name, locked=True)
         return [cell]
     if role == "solution":
@@ -144,12 +150,13 @@ def _expand(cell: NotebookNode, role: str | None, name: str, exercises: Mapping)
     return [scheme, cell]
 
 
-def expand_master(master: Path, exercises: Iterable) -> NotebookNode:
+def expand_master(master: Path, exercises: Iterable, public: Repository | None = None) -> NotebookNode:
     """Reads a master and makes the instructor's notebook of it.
 
     Args:
         master: the jupytext percent file.
         exercises: the stage's rows of the contract (`id`, `points`, `manual`).
+        public: where the course is public, if it is: a badge below the title, and a set-up that installs from there.
 
     Raises:
         BuildError: unknown options, a name used twice, an exercise missing on either side, a broken gap.
@@ -181,9 +188,11 @@ def expand_master(master: Path, exercises: Iterable) -> NotebookNode:
             used[role, name] = shown
             cell.source = cell.source.strip("\n")
             cell.metadata = NotebookNode({key: value for key, value in options.items() if key in PASSED_ON})
-            nb.cells += _expand(cell, role, name, exercises)
+            nb.cells += _expand(cell, role, name, exercises, public)
         except BuildError as error:
             raise BuildError(f"{name_of}, cell {number} ({shown}): {error}") from None
+    if link := badge(public, master.stem):
+        nb.cells[0].source += f"\n\n{link}"
     absent = [key for key, row in exercises.items() if ("written" if row.manual else "check", key) not in used]
     if absent:
         raise BuildError(f"{name_of}: no cell for exercise {', '.join(absent)}, which the contract has")
@@ -251,12 +260,16 @@ def build(
     if contract is None:
         from autograder.contract import STAGES as contract
     root = Path(root)
+    try:
+        public = repository(root)
+    except ValueError as error:
+        raise BuildError(str(error)) from None
     made: dict[Path, bytes] = {}
     for master in find_masters(root, stages):
         stage = master.stem
         if stage not in contract:
             raise BuildError(f"{master.name}: the contract has no stage {stage!r}; it has {', '.join(contract)}")
-        nb = expand_master(master, contract[stage])
+        nb = expand_master(master, contract[stage], public)
         made[root / "solutions" / stage / f"{stage}.ipynb"] = _dump(nb)
         made[root / "notebooks" / stage / f"{stage}.ipynb"] = release_of(nb)
     changed = [path for path, data in made.items() if not path.is_file() or path.read_bytes() != data]

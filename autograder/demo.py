@@ -282,12 +282,13 @@ def overview(book: pd.DataFrame, stages: list[str]) -> str:
 <title>LoRA from scratch: a sample class</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}
 table{{border-collapse:collapse}}td,th{{border-bottom:1px solid #bbb;padding:.4rem .8rem;text-align:left;
-vertical-align:top}}pre{{white-space:pre-wrap;margin:0}}</style></head><body>
+vertical-align:top}}pre{{white-space:pre-wrap;margin:0}}
+@media(max-width:45rem){{table{{font-size:.75rem}}td,th{{padding:.2rem}}td:last-child{{overflow-wrap:anywhere}}}}</style></head><body><main>
 <h1>LoRA from scratch: a sample class</h1>
 <p>Made by <code>make demo</code>. Each name leads to the feedback that student gets.</p>
 <img src="training_comparison.png" alt="Accuracy of LoRA, head-only and full fine-tuning on held-out reviews">
 <h2>Gradebook</h2>
 <table><tr><th>student</th><th>stage</th><th>automatic points</th><th>points to grade by hand</th>
 <th>first failing message</th></tr>{rows}</table>
-<h2>Worked solutions</h2><ul>{links}</ul></body></html>
+<h2>Worked solutions</h2><ul>{links}</ul></main></body></html>
 """

@@ -1,6 +1,6 @@
 """Packs what students get into one zip: `python -m autograder release [--out dist/]`.
 
-    lora-from-scratch/START.md                    one page: set up, work, hand in
+    lora-from-scratch/START.html                  one page: set up, work, hand in
     lora-from-scratch/lora_ref-<version>.whl      the reference package
     lora-from-scratch/notebooks/NN_stage/NN_stage.ipynb
 
@@ -27,6 +27,7 @@ import jupytext
 
 from autograder.build import MARKERS, BuildError, build, find_masters
 from autograder.files import write_whole
+from autograder.opening import Repository, badge, repository
 from autograder.preprocessors import GAP, GIVEN, clear_gaps
 
 TOP = "lora-from-scratch"
@@ -43,35 +44,45 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can carry
 SHORTEST = 8  # characters; a shorter line of a solution ("pass", "else:") tells nothing
 
 START = """\
-# LoRA from scratch: start here
-
-This folder holds the notebooks ({stages}) and the package they use, `{wheel}`.
-
-## On your own computer
-Python 3.10 or newer. In this folder:
-
-    python -m venv .venv
-    source .venv/bin/activate          # Windows: .venv\\Scripts\\activate
-    python -m pip install {wheel} jupyterlab
-    jupyter lab notebooks
-
-VS Code: open this folder, open a notebook, choose the `.venv` kernel.
-
-## On Colab
-Upload one notebook and `{wheel}` to the same session, choose a T4 GPU under
-*Runtime > Change runtime type*, and run the set-up cell: it installs the wheel and leaves Colab's own torch
-alone.
-
-## Work
-Each exercise says what to write. A gap is a line `raise NotImplementedError("Exercise ...")`: replace it, run
-the cell, then the check below it. A check says what it saw and where to look; run it as often as you like.
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>LoRA from scratch: start here</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}}
+pre{{background:#f5f5f5;padding:.6rem .8rem;overflow-x:auto}}a{{color:#00558b}}</style></head><body><main>
+<h1>LoRA from scratch: start here</h1>
+<p>This folder holds the notebooks and the package that they use, <code>{wheel}</code>:</p>
+<ul>
+{notebooks}
+</ul>
+<h2>On your own computer</h2>
+<p>Python 3.10 or newer. In this folder:</p>
+<pre tabindex="0">python -m venv .venv
+source .venv/bin/activate          # Windows: .venv\\Scripts\\activate
+python -m pip install {wheel} jupyterlab
+python -m lora_ref doctor          # what works here, and the rest
+jupyter lab notebooks</pre>
+<p>On Linux without a GPU, install PyTorch's CPU build first: the default brings gigabytes of CUDA libraries
+(&ldquo;Get Started&rdquo; on the PyTorch site has the command). VS Code: open this folder, open a notebook, choose the
+<code>.venv</code> kernel.</p>
+<h2>On Colab</h2>
+{colab}
+<p>For a GPU choose <em>Runtime, Change runtime type, T4</em> before you begin. Then <em>Runtime, Run all</em>. The
+first cell installs the package, leaves Colab&rsquo;s own torch, numpy and transformers alone, and says which model and
+data will be used and how long it takes.</p>
+<h2>Work</h2>
+<p>Each exercise says what to write. A gap is a line <code>raise NotImplementedError("Exercise ...")</code>: replace it,
+run the cell, then the check below it. A check says what it saw and where to look; run it as often as you like.
 Visible checks are not all that is graded. Cells that cannot be edited are put back before grading, so
-changing them gains nothing; written answers are read by a person.
-
-## Hand in
-Restart the kernel, run all cells, save, and hand in the notebook under its own file name, for example
-`{first}.ipynb`. Do not delete or copy cells: points are found by their cell.
+changing them gains nothing; written answers are read by a person.</p>
+<h2>Hand in</h2>
+<p>Restart the kernel, run all cells, save, and hand in the notebook under its own file name, for example
+<code>{first}.ipynb</code>. Do not delete or copy cells: points are found by their cell.</p>
+</main></body></html>
 """
+UPLOAD = """\
+<p>Open a notebook with <em>File, Upload notebook</em>. Then upload <code>{wheel}</code> beside it, with the folder icon
+on the left; or keep this folder in Google Drive, and mount Drive there.</p>"""
+LINKS = "<p>Follow a notebook&rsquo;s &ldquo;Open in Colab&rdquo; badge: it needs no upload.</p>"
 
 
 class LeakError(RuntimeError):
@@ -188,6 +199,13 @@ def assert_clean(data: bytes, secrets: set[str]) -> None:
             raise LeakError(f"not released: {name} {what}")
 
 
+def start_page(wheel: str, stages: list[str], public: Repository | None) -> str:
+    """`START.html`, which also says how to work on Colab: with an upload, or by a link where the course is public."""
+    links = [f'<li><a href="notebooks/{stage}/{stage}.ipynb">{stage}</a></li>' for stage in stages]
+    colab = LINKS if badge(public, stages[0]) else UPLOAD.format(wheel=wheel)
+    return START.format(wheel=wheel, notebooks="\n".join(links), colab=colab, first=stages[0])
+
+
 def release(root: str | Path, out: str | Path = "dist") -> Path:
     """Writes `lora-from-scratch-<version>.zip` for students.
 
@@ -212,8 +230,7 @@ def release(root: str | Path, out: str | Path = "dist") -> Path:
     stages = [master.stem for master in find_masters(root)]
     for stage in stages:
         files[f"notebooks/{stage}/{stage}.ipynb"] = (root / "notebooks" / stage / f"{stage}.ipynb").read_bytes()
-    start = START.format(wheel=wheel.name, stages=", ".join(stages), first=stages[0])
-    files["START.md"] = start.encode()
+    files["START.html"] = start_page(wheel.name, stages, repository(root)).encode()
     data = _pack({f"{TOP}/{name}": content for name, content in files.items()})
     assert_clean(data, secret_lines(root))
     path = out / f"{TOP}-{wheel.name.split('-')[1]}.zip"

@@ -100,6 +100,7 @@ html_theme_options = {
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
+html_js_files = [("course.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = False  # the sources of pages are the repository's business
 html_show_sphinx = False

@@ -1,33 +1,32 @@
 """LoRA from scratch: the reference package behind the notebooks.
 
-Importing it costs torch and nothing else; what needs transformers, datasets or matplotlib is imported at first use.
+Importing it costs nothing: a name's module, and with it torch, transformers or matplotlib, is imported at first use. So
+``python -m lora_ref doctor`` also runs where one of them is missing or broken.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from lora_ref.inject import (
-    enable_lora,
-    freeze,
-    inject_lora,
-    lora_disabled,
-    lora_layers,
-    match_targets,
-    merge_lora,
-    replace_module,
-    trainable_report,
-    unmerge_lora,
-)
-from lora_ref.layers import LinearWithLoRA, LoRALayer
+if TYPE_CHECKING:  # for editors; at run time `__getattr__` does it
+    from lora_ref.adapter_set import AdapterSet
+    from lora_ref.adapters import load_adapter, save_adapter
+    from lora_ref.inject import (
+        enable_lora,
+        freeze,
+        inject_lora,
+        lora_disabled,
+        lora_layers,
+        match_targets,
+        merge_lora,
+        replace_module,
+        trainable_report,
+        unmerge_lora,
+    )
+    from lora_ref.layers import LinearWithLoRA, LoRALayer
 
 __version__ = "0.1.0"
-
-_LAZY = {
-    "AdapterSet": "lora_ref.adapter_set",
-    "load_adapter": "lora_ref.adapters",
-    "save_adapter": "lora_ref.adapters",
-}
 
 __all__ = [
     "AdapterSet",
@@ -47,8 +46,20 @@ __all__ = [
     "unmerge_lora",
 ]
 
+_MODULES = {
+    "AdapterSet": "adapter_set",
+    "LinearWithLoRA": "layers",
+    "LoRALayer": "layers",
+    "load_adapter": "adapters",
+    "save_adapter": "adapters",
+}  # the others are inject's
+
 
 def __getattr__(name: str):
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in __all__:
+        return getattr(importlib.import_module(f"lora_ref.{_MODULES.get(name, 'inject')}"), name)
     raise AttributeError(f"module 'lora_ref' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

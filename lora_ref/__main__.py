@@ -1,10 +1,10 @@
-"""The command line: ``python -m lora_ref train | sweep | compare | merge | info``.
+"""The command line: ``python -m lora_ref train | sweep | compare | merge | info | doctor``.
 
 Training rests on Hugging Face's Trainer, so ``accelerate launch -m lora_ref train ...`` uses several GPUs: all
 processes train, and the main one alone prints and writes.
 
-Exit status: 0 done; 1 a merged model does not agree; 2 what was asked for cannot be done, and the message says why;
-130 Ctrl-C.
+Exit status: 0 done; 1 a merged model does not agree, or the doctor found that something needed is missing; 2 what was
+asked for cannot be done, and the message says why; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -136,6 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "adapter", type=Path, nargs="?", help="safetensors file, or PEFT's folder, to look into: nothing in it is run"
     )
+
+    words = "say what works on this machine, and what to do about the rest"
+    sub = commands.add_parser("doctor", help=words, description=words[:1].upper() + words[1:] + ".")
+    sub.set_defaults(command=_doctor)
+    sub.add_argument("--json", action="store_true", help="for programs")
     return parser
 
 
@@ -325,6 +330,12 @@ def _info(options: argparse.Namespace) -> int:
         state = "here" if assets.cached(name) else f"not here ({asset.size / 1e6:.1f} MB to fetch)"
         print(f"  {name}: {state}; {asset.requirement}")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from lora_ref import doctor
+
+    return doctor.main(options.json)
 
 
 # --- parts ------------------------------------------------------------------------------------------------

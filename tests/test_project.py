@@ -29,10 +29,10 @@ def declared() -> dict[str, Requirement]:
 
 
 def conda() -> dict[str, Requirement]:
-    """What environment.yml asks for, under pip's names; Python and pip itself left out."""
-    lines = [
-        line for line in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(line, str)
-    ]
+    """What environment.yml asks for, of conda or of pip, under pip's names; Python and pip itself left out."""
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    lines = [line for line in entries if isinstance(line, str)]
+    lines += [line for entry in entries if isinstance(entry, dict) for line in entry["pip"] if line != "-e ."]
     found = {}
     for line in lines:
         requirement = Requirement(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import io
 import json
 import zipfile
@@ -12,9 +13,12 @@ import toy_course
 from toy_course import CONTRACT, MASTER, ROOT, STAGE
 
 from autograder import release as release_module
+from autograder.bank import mutants
 from autograder.build import BuildError, build
 from autograder.contract import STAGES
+from autograder.evaluation import hidden_checks
 from autograder.release import TOP, LeakError, _pack, assert_clean, release, secret_lines
+from lora_ref.checks import visible_checks
 
 PROJECT = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n' + (
     '[project]\nname = "lora_ref"\nversion = "0.1.0"\n[tool.setuptools.packages.find]\ninclude = ["lora_ref*"]\n'
@@ -75,14 +79,15 @@ def test_the_zip_holds_what_a_student_needs(toy):
     assert path == root / "dist" / f"{TOP}-0.1.0.zip"
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == [
-            f"{TOP}/START.md",
+            f"{TOP}/START.html",
             f"{TOP}/lora_ref-0.1.0-py3-none-any.whl",
             f"{TOP}/notebooks/{STAGE}/{STAGE}.ipynb",
         ]
-        start = archive.read(f"{TOP}/START.md").decode()
+        start = archive.read(f"{TOP}/START.html").decode()
         wheel = zipfile.ZipFile(io.BytesIO(archive.read(archive.namelist()[1])))
     assert "pip install lora_ref-0.1.0-py3-none-any.whl" in start
     assert len(start.splitlines()) < 60
+    assert "keep this folder in Google Drive" in start
     assert [name for name in wheel.namelist() if name.endswith(".py")] == ["lora_ref/__init__.py", "lora_ref/checks.py"]
     assert [entry.name for entry in root.iterdir() if entry.name.endswith("egg-info")] == []
 
@@ -148,15 +153,59 @@ def test_stale_notebooks_are_not_released(toy, tmp_path, capsys):
     assert "run `make build` first" in capsys.readouterr().err
 
 
-def test_the_real_course(tmp_path):
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """The real course's zip."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(STAGES, STAGE)
-        path = release(ROOT, tmp_path)
-    names = [name for name, _ in names_and_texts(path.read_bytes())]
+        yield release(ROOT, tmp_path_factory.mktemp("real")).read_bytes()
+
+
+def test_the_real_course(real):
+    names = [name for name, _ in names_and_texts(real)]
     assert sorted(name for name in names if name.endswith(".ipynb")) == [
         f"{TOP}/notebooks/{stage}/{stage}.ipynb" for stage in MASTERS
     ]
-    assert any(name.endswith("lora_ref/layers.py") for name in names)
     secrets = secret_lines(ROOT)
     assert len(secrets) > 20  # an empty search would find nothing
-    assert_nothing_private(path.read_bytes(), secrets)
+    assert_nothing_private(real, secrets)
+
+
+def test_the_wheel_is_the_package_and_nothing_else(real):
+    inside = {name.partition(".whl/")[2]: text for name, text in names_and_texts(real) if ".whl/" in name}
+    package = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in ROOT.glob("lora_ref/**/*.py")}
+    assert {name: text for name, text in inside.items() if ".dist-info/" not in name} == package
+
+
+def functions(source: str) -> dict[str, str]:
+    """What each function and class of a module does, less its docstring and layout; a one-liner says nothing."""
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            code = [
+                part for part in node.body if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+            ]
+            text = "\n".join(ast.unparse(part) for part in code)
+            if len(text) > 60:
+                found[text] = node.name
+    return found
+
+
+def test_no_judge_mutant_or_hidden_test_is_in_it(real):
+    texts = dict(names_and_texts(real))
+    shown = {text for name, source in texts.items() if name.endswith(".py") for text in functions(source)}
+    graders = [path for path in ROOT.glob("autograder/**/*.py") if "alternates" not in path.parts]
+    private = {text: f"{path}: {name}" for path in graders for text, name in functions(path.read_text()).items()}
+    assert len(private) > 200
+    assert [private[text] for text in private.keys() & shown] == []
+
+    stages = [stage for stage in STAGES if stage != STAGE]
+    seen = {check.id for stage in stages for exercise in STAGES[stage] for check in visible_checks(exercise.id)}
+    judged = [
+        check.id for stage in stages for row in STAGES[stage] if not row.manual for check in hidden_checks(row.id)
+    ]
+    secret = {f'"{name}"' for name in judged if name not in seen}
+    secret |= {mutant.id for stage in stages for mutant in mutants(stage)}
+    assert len(secret) > 350
+    for name, text in texts.items():
+        assert [word for word in secret if word in text] == [], name

@@ -12,7 +12,8 @@ from autograder.run.assignment import Assignment, grade_id, nbgrader
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 pre{background:#f5f5f5;padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}
 table{border-collapse:collapse}td,th{border-bottom:1px solid #bbb;padding:.3rem .8rem;text-align:left}
-img{max-width:100%}.full{color:#00603c}.part{color:#8a4b00}.out{background:#fff;border-left:3px solid #bbb}"""
+img{max-width:100%}.full{color:#00603c}.part{color:#8a4b00}.out{background:#fff;border-left:3px solid #bbb}
+@media(max-width:45rem){td,th{padding:.3rem}}"""
 
 
 def page(assignment: Assignment, row: dict[str, Any]) -> str:
@@ -41,11 +42,11 @@ def page(assignment: Assignment, row: dict[str, Any]) -> str:
     notes = "".join(f"<p>Note: {escape(note)}</p>" for note in row["notes"])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(assignment.stage)}: feedback</title><style>{STYLE}</style></head><body>
+<title>{escape(assignment.stage)}: feedback</title><style>{STYLE}</style></head><body><main>
 <h1>{escape(assignment.stage)}: {total} automatic points</h1>
 <p>{escape(row["student"])}. Written answers are graded by a person.</p>{notes}
-<table><tr><th></th><th>exercise</th><th>points</th><th>of</th></tr>{"".join(lines)}</table>
-{"".join(body)}</body></html>
+<table><tr><td></td><th>exercise</th><th>points</th><th>of</th></tr>{"".join(lines)}</table>
+{"".join(body)}</main></body></html>
 """
 
 

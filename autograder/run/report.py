@@ -23,7 +23,8 @@ table{{border-collapse:collapse;margin:.5rem 0}}
 td,th{{border-bottom:1px solid #ccc;padding:.25rem .7rem;text-align:left;vertical-align:top}}
 pre{{white-space:pre-wrap;margin:0;font-size:.85rem}}.bar{{background:#eee;width:16rem;height:1rem}}
 .bar div{{background:{GOOD};height:1rem}}.low div{{background:{BAD}}}.number{{text-align:right}}
-.tiles{{display:flex;gap:2rem;flex-wrap:wrap}}.tiles b{{font-size:2rem;display:block}}"""
+.tiles{{display:flex;gap:2rem;flex-wrap:wrap}}.tiles b{{font-size:2rem;display:block}}
+@media(max-width:45rem){{td,th{{padding:.25rem;overflow-wrap:anywhere}}.bar{{width:4rem}}}}"""
 #: A check that fewer than this share of the class pass is drawn as a problem.
 LOW = 0.6
 #: How many exercises stand in "Where the class struggles".
@@ -50,14 +51,14 @@ def page(rows: Sequence[dict[str, Any]], seconds: float) -> str:
     body = "".join(f"<div><b>{escape(str(value))}</b>{escape(name)}</div>" for name, value in tiles.items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Class report</title><style>{STYLE}</style></head><body>
+<title>Class report</title><style>{STYLE}</style></head><body><main>
 <h1>Class report</h1><div class="tiles">{body}</div>
 {_struggles(graded)}
 {"".join(_stage(stage, [r for r in graded if r["stage"] == stage]) for stage in stages)}
 <h2>Needs attention</h2>{_listed(attention, lambda row: [*filter(None, [row["problem"]]), *row["notes"]])}
 <h2>Integrity hints</h2><p>No hint changes a grade. Look at the notebook before you draw a conclusion.</p>
 {_listed(flagged, lambda row: row["flags"])}
-<h2>Time</h2>{_slowest(graded)}</body></html>
+<h2>Time</h2>{_slowest(graded)}</main></body></html>
 """
 
 
@@ -119,7 +120,7 @@ def _stage(stage: str, rows: Sequence[dict[str, Any]]) -> str:
     )
     return f"""<h2>{title}</h2>{histogram(scores, most)}
 <h3>Share of the class that passes each check</h3>
-<table><tr><th>check</th><th></th><th></th><th>what must hold</th></tr>{bars}</table>
+<table><tr><th>check</th><td></td><th>share</th><th>what must hold</th></tr>{bars}</table>
 <h3>Commonest messages</h3>
 <table><tr><th>students</th><th>exercise</th><th>message</th><th>for example</th></tr>{said}</table>"""
 
@@ -175,7 +176,7 @@ def _listed(rows: Sequence[dict[str, Any]], lines: Any) -> str:
         f"<td>{'<br>'.join(escape(line[:400]) for line in lines(row))}</td></tr>"
         for row in rows
     )
-    return f"<table><tr><th>student</th><th>stage</th><th>status</th><th></th></tr>{body}</table>"
+    return f"<table><tr><th>student</th><th>stage</th><th>status</th><th>what</th></tr>{body}</table>"
 
 
 def _slowest(rows: Iterable[dict[str, Any]]) -> str:

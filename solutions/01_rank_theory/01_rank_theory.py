@@ -25,28 +25,6 @@
 # - **predict** the bytes that fine-tuning keeps, and check the prediction against a real run.
 
 # %% locked="setup"
-# Set-up. It installs nothing but the course's own package, and that only where it is missing.
-import importlib
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-folders = [Path.cwd(), *Path.cwd().parents]
-checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
-if checkout and checkout not in sys.path:
-    sys.path.insert(0, checkout)
-elif importlib.util.find_spec("lora_ref") is None:
-    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
-    if wheel is None:
-        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    importlib.invalidate_caches()
-
 import ipywidgets
 import pandas as pd
 import torch
@@ -61,7 +39,7 @@ from lora_ref.plots import describe
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # most matrices here are tiny: more threads would wait for one another
-print("torch", torch.__version__)
+profile = profiles.announce(1)
 
 # %% [markdown]
 # **How to work.** Replace a gap, `raise NotImplementedError("Exercise 1.1")`, with your code, run the cell, run the check
@@ -543,9 +521,7 @@ with after("1.5", "the formula's figures for GPT-3"):
 # weight, gradient and state tensor afterwards. **Predict**: what keeps memory that the formula leaves out, and is it smaller with LoRA?
 
 # %%
-profile = profiles.choose()
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-print(f"profile {profile.name}: {profile.base_model}")
 tokenizer = models.tokenizer(profile)
 rows = data.reviews(profile, seed=0)["train"].select(range(16))
 encoded = data.tokenize(rows[:], tokenizer, profile.max_length)

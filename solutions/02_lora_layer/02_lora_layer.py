@@ -25,28 +25,6 @@
 # - **find** the mistakes in three snippets that look right.
 
 # %% locked="setup"
-# Set-up. It installs nothing but the course's own package, and that only where it is missing.
-import importlib
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-folders = [Path.cwd(), *Path.cwd().parents]
-checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
-if checkout and checkout not in sys.path:
-    sys.path.insert(0, checkout)
-elif importlib.util.find_spec("lora_ref") is None:
-    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
-    if wheel is None:
-        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    importlib.invalidate_caches()
-
 import functools
 import math
 
@@ -63,7 +41,7 @@ from lora_ref.plots import describe
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # the matrices here are tiny: more threads would mostly wait for one another
-print("torch", torch.__version__)
+profile = profiles.announce(2)
 
 # %% [markdown]
 # **How to work.** Replace a gap, `raise NotImplementedError("Exercise 2.1")`, with your code, run the cell, run the check
@@ -724,7 +702,6 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # **Predict**: what becomes of the other nine digits?
 
 # %%
-profile = profiles.choose()
 digits = None if profile.name == "tiny" else data.mnist(seed=0)
 if digits is None:
     print("The lab trains for a minute on real images: it runs on the laptop profile, and is left out on tiny.")

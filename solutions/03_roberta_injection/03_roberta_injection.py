@@ -25,28 +25,6 @@
 # - **find** the mistakes of published helpers, and see what they cost on a vision transformer.
 
 # %% locked="setup"
-# Set-up. It installs nothing but the course's own package, and that only where it is missing.
-import importlib
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-folders = [Path.cwd(), *Path.cwd().parents]
-checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
-if checkout and checkout not in sys.path:
-    sys.path.insert(0, checkout)
-elif importlib.util.find_spec("lora_ref") is None:
-    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
-    if wheel is None:
-        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    importlib.invalidate_caches()
-
 import copy
 from collections import Counter
 
@@ -62,7 +40,7 @@ from lora_ref.layers import LinearWithLoRA
 from lora_ref.plots import describe
 
 torch.manual_seed(0)
-print("torch", torch.__version__)
+profile = profiles.announce(3)
 
 # %% [markdown]
 # **How to work.** Replace a gap, `raise NotImplementedError("Exercise 3.1")`, with your code, run the cell, run the check
@@ -74,9 +52,6 @@ print("torch", torch.__version__)
 # %%
 USE_MY_CODE = False
 # your LoRALayer and LinearWithLoRA of stage 2, if you like
-
-profile = profiles.choose()
-print(f"profile {profile.name}: {profile.base_model}")
 
 
 def pick(mine, reference):

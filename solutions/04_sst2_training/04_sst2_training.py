@@ -25,30 +25,12 @@
 # - **judge** whether two evaluations agree.
 
 # %% locked="setup"
-# Set-up. It installs nothing but the course's own package, and that only where it is missing.
-import importlib
-import importlib.util
+import math
 import os
 import subprocess
 import sys
-from pathlib import Path
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-folders = [Path.cwd(), *Path.cwd().parents]
-checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
-if checkout and checkout not in sys.path:
-    sys.path.insert(0, checkout)
-elif importlib.util.find_spec("lora_ref") is None:
-    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
-    if wheel is None:
-        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    importlib.invalidate_caches()
-
-import math
 import tempfile
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -70,7 +52,7 @@ from lora_ref.plots import describe
 
 datasets.disable_progress_bars()
 torch.manual_seed(0)
-print("torch", torch.__version__)
+profile = profiles.announce(4)
 
 # %% [markdown]
 # **How to work.** Replace a gap, `raise NotImplementedError("Exercise 4.1")`, with your code, run the cell, run the check
@@ -82,10 +64,8 @@ print("torch", torch.__version__)
 # %%
 USE_MY_CODE = False
 
-profile = profiles.choose()
-print(f"profile {profile.name}: {profile.base_model}")
 print(
-    f"{profile.train_size:,} {profile.data}; {profile.epochs} epochs; about {profile.minutes:g} min of training in all"
+    f"{profile.train_size:,} sentences to train on; {profile.epochs} epochs; about {profile.minutes:g} min of training in all"
 )
 
 

@@ -25,28 +25,6 @@
 # - **report** on four questions, with your own figures.
 
 # %% locked="setup"
-# Set-up. It installs nothing but the course's own package, and that only where it is missing.
-import importlib
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-folders = [Path.cwd(), *Path.cwd().parents]
-checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
-if checkout and checkout not in sys.path:
-    sys.path.insert(0, checkout)
-elif importlib.util.find_spec("lora_ref") is None:
-    wheel = next((file for folder in folders for file in sorted(folder.glob("lora_ref-*.whl"))), None)
-    if wheel is None:
-        raise ModuleNotFoundError("put lora_ref-*.whl, which came with this notebook, into the notebook's folder")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
-    importlib.invalidate_caches()
-
 import copy
 import dataclasses
 import re
@@ -69,7 +47,7 @@ from lora_ref.rank import lora_param_count
 
 datasets.disable_progress_bars()
 torch.manual_seed(0)
-print("torch", torch.__version__)
+profile = profiles.announce(5)
 
 # %% [markdown]
 # **How to work.** Replace a gap, `raise NotImplementedError("Exercise 5.1")`, with your code, run the cell, run the check
@@ -81,14 +59,12 @@ print("torch", torch.__version__)
 # %%
 USE_MY_CODE = False
 
-profile = profiles.choose()
 short = dataclasses.replace(
     profile, train_size=profile.train_size // 2, validation_size=64, test_size=min(500, profile.test_size), epochs=1
 )
 # higher than in stage 4: after so few steps at 1e-3 chance would decide
 rates = {"lora": 3e-3, "full": 2e-4} if profile.name == "laptop" else profile.learning_rates
 steps = -(-short.train_size // short.train_batch_size)
-print(f"profile {profile.name}: {profile.base_model}")
 print(f"{short.train_size:,} sentences, 1 epoch of {steps} steps")
 print(f"learning rate: {rates['lora']:g} for LoRA, {rates['full']:g} for full fine-tuning")
 

@@ -1,0 +1,103 @@
+"""Every page of ours loads without an error, fits a telephone, and hides nothing from a screen reader."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from toy_course import ROOT
+
+from autograder.contract import STAGES
+from autograder.demo import overview
+from autograder.release import start_page
+
+
+def look(page, shot, grave, url: str, name: str) -> None:
+    """Open a page as wide as a screen and as a telephone; it must have no error and nothing grave."""
+    page.goto(url)
+    page.wait_for_load_state("load")
+    shot(page, name)
+    assert grave(page) == [], name
+    page.set_viewport_size({"width": 390, "height": 800})
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    shot(page, f"{name}-narrow")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert wide <= 390, f"{name} is {wide} wide on a telephone of 390"
+    assert page.errors == [], name
+
+
+def test_the_start_page_of_the_students_zip(page, shot, grave, tmp_path):
+    (tmp_path / "START.html").write_text(start_page("lora_ref-0.1.0-py3-none-any.whl", list(STAGES), None))
+    look(page, shot, grave, (tmp_path / "START.html").as_uri(), "start")
+
+
+def test_the_demos_overview(page, shot, grave, tmp_path):
+    said = "2.1 LoRALayer: 1 of 4 points\n  FAIL  scaling is alpha / rank\n        seen: 16.0, expected 2.0."
+    book = pd.DataFrame(
+        [
+            ("complete", "02_lora_layer", 22.0, 22.0, 3.0, ""),
+            ("buggy", "02_lora_layer", 15.25, 22.0, 3.0, said),
+        ],
+        columns=["student", "stage", "earned", "of", "to grade by hand", "first failing message"],
+    )
+    (tmp_path / "index.html").write_text(overview(book, list(STAGES)))
+    # the smallest picture there is: the page's own errors are wanted, not those of a missing file
+    dot = "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000002000154a24f5f"
+    (tmp_path / "training_comparison.png").write_bytes(bytes.fromhex(dot + "0000000049454e44ae426082"))
+    look(page, shot, grave, (tmp_path / "index.html").as_uri(), "demo")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site: the folder that LORA_SITE names, or else one built here without running the notebooks."""
+    folder = Path(os.environ.get("LORA_SITE") or tmp_path_factory.mktemp("site"))
+    if not (folder / "index.html").is_file():
+        command = [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-b",
+            "html",
+            "-D",
+            "nb_execution_mode=off",
+            "docs",
+            str(folder),
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)  # pages from files may not load each other
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield SimpleNamespace(folder=folder, url=f"http://127.0.0.1:{server.server_port}/")
+    server.shutdown()
+    server.server_close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files and keeps the log to itself."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("name", ["index", "stages/02_lora_layer", "instructor_guide", "search"])
+def test_a_page_of_the_site(site, page, shot, grave, name):
+    look(page, shot, grave, f"{site.url}{name}.html", f"site-{name.replace('/', '-')}")
+
+
+@pytest.mark.slow
+def test_every_page_of_the_site(site, page, shot, grave):
+    pages = [file.relative_to(site.folder).as_posix() for file in sorted(site.folder.rglob("*.html"))]
+    pages = [name for name in pages if "_static/" not in name]
+    assert len(pages) > 10
+    for name in pages:
+        look(page, shot, grave, f"{site.url}{name}", "site-" + name.removesuffix(".html").replace("/", "-"))
