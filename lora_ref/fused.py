@@ -1,12 +1,13 @@
 """The layer of `lora_ref.layers` as one autograd function: the same result, in less time.
 
 ``y = x W^T + b + scaling * (x A^T) B^T`` with ``W`` and ``b`` frozen. Written out, autograd would make a tensor of the
-output's size for each product and for their sum; here each sum is taken by the matrix product that ends in it
-(``addmm``). For the backward pass the mathematics needs ``x`` (for the gradient of ``A``) and ``h = x A^T`` (for that
-of ``B``), so these two are kept, beside the weights, which are there anyway.
+output's size for each product and for their sum. Here there are two ways around that. With many rows in ``x``, one
+product with ``W + scaling * B A`` is cheapest, made for the moment and dropped again; with few, the thin product is
+added into the output in place (``addmm_``). For the backward pass the mathematics needs ``x``, so ``x`` is kept, beside
+the weights, which are there anyway; all else is computed again from it.
 
-How a product with one short side of length rank lies in memory decides its time, by up to a factor of three: hence the
-copies of small matrices (measured by ``python -m benchmarks layer``).
+A product with one short side, of length rank, is fastest with that side first, (rank, rows), by up to a factor of four
+(measured by ``python -m benchmarks layer``): hence the transposes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 def frozen_linear_plus_lora(linear: nn.Linear, lora: nn.Module, x: Tensor) -> Tensor:
@@ -71,30 +73,41 @@ class FrozenLinearPlusLoRA(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
         """``x`` (..., in), ``W`` (out, in), ``b`` (out) or None, ``A`` (rank, in), ``B`` (out, rank) -> (..., out)."""
-        flat = x.reshape(-1, x.shape[-1])
-        h = flat @ A.T
-        y = torch.nn.functional.linear(flat, W, b)
-        y.addmm_(h, B.T.contiguous(), alpha=scaling)
-        ctx.save_for_backward(x, h, W, A, B)
+        ctx.save_for_backward(x, W, A, B)
         ctx.scaling = scaling
-        return y.view(*x.shape[:-1], W.shape[0])
+        rows = x.reshape(-1, x.shape[-1])
+        if adds_to_weight(rows, W):
+            y = functional.linear(rows, torch.addmm(W, B, A, alpha=scaling), b)
+        else:
+            y = functional.linear(rows, W, b).addmm_((A @ rows.T).T, B.T, alpha=scaling)
+        return y.view(*x.shape[:-1], len(W))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """With ``G = scaling * dy B``: ``dA = G^T x``, ``dB = scaling * dy^T h``, ``dx = dy W + G A``.
-
-        Thin matrices, (tokens, rank), are laid out as the products that read them go fastest; copying one is cheap.
-        """
-        x, h, W, A, B = ctx.saved_tensors
-        flat, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+        """With ``G = scaling * dy B``: ``dA = G^T x``, ``dB = scaling * dy^T (x A^T)``, ``dx = dy W + G A``."""
+        x, W, A, B = ctx.saved_tensors
+        rows, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, len(W))
         dx = dA = dB = None
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
-            G = (B.T.contiguous() @ dy.T).mul_(ctx.scaling).T.contiguous()
-        if ctx.needs_input_grad[0]:
-            dx = (dy @ W).addmm_(G, A).view(x.shape)
-        if ctx.needs_input_grad[3]:
-            dA = G.T @ flat
-        if ctx.needs_input_grad[4]:
-            dB = (h.T.contiguous() @ dy).mul_(ctx.scaling).T
+        needs_x, needs_A, needs_B = (ctx.needs_input_grad[i] for i in (0, 3, 4))
+        merges = adds_to_weight(rows, W)
+        if needs_A or (needs_x and not merges):
+            G_T = (B.T @ dy.T).mul_(ctx.scaling)
+        if needs_x and merges:
+            dx = (dy @ torch.addmm(W, B, A, alpha=ctx.scaling)).view(x.shape)
+        elif needs_x:
+            dx = (dy @ W).addmm_(G_T.T, A).view(x.shape)
+        if needs_A:
+            dA = G_T @ rows
+        if needs_B:
+            dB = ((A @ rows.T) @ dy).mul_(ctx.scaling).T
         return dx, None, None, dA, dB, None
+
+
+def adds_to_weight(rows: Tensor, W: Tensor) -> bool:
+    """True where one product with ``W + scaling * B A`` touches less memory than a thin product added to the output.
+
+    Never in half precision, where a small update would be lost in the weight's rounding.
+    """
+    n_out, n_in = W.shape
+    return W.element_size() >= 4 and len(rows) * (n_in + n_out) >= 2 * n_in * n_out

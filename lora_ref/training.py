@@ -241,7 +241,7 @@ def fine_tune(
             trainer.train()
             seconds = time.perf_counter() - start
         history, best = trainer.state.log_history, trainer.state.best_model_checkpoint
-        if output_dir:
+        if output_dir and trainer.is_world_process_zero():
             # not Trainer's own save_total_limit: it keeps the last checkpoint too, and doubts the clock of quick runs
             for step in {entry["step"] for entry in history if "eval_accuracy" in entry}:
                 checkpoint = os.path.join(folder, f"checkpoint-{step}")

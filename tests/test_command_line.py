@@ -293,20 +293,36 @@ def test_ctrl_c_in_a_real_sweep(tmp_path):
     assert 1 <= len(done) < 29
 
 
-def launch(tmp_path: Path, processes: int) -> subprocess.CompletedProcess:
+def launch(tmp_path: Path, processes: int, *program: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--cpu"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", *program]
     return subprocess.run(
-        [*command, "-m", "lora_ref", "train", "--profile", "tiny", "--max-steps", "4", "--out", "a"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_accelerate_launch(tmp_path, processes):
-    done = launch(tmp_path, processes)
+    done = launch(tmp_path, processes, "-m", "lora_ref", "train", "--profile", "tiny", "--max-steps", "4", "--out", "a")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1, "only the main process prints"
     assert done.stdout.count("wrote ") == 1
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["adapter.safetensors", "loss.png", "metrics.csv"]
+
+
+KEEPS_CHECKPOINTS = """
+from lora_ref import profiles
+from lora_ref.training import fine_tune
+
+result = fine_tune("lora", profiles.TINY, output_dir="run", progress=False)
+assert result.checkpoint.endswith(tuple("0123456789")), result.checkpoint
+"""
+
+
+@pytest.mark.slow
+def test_several_processes_keep_one_checkpoint(tmp_path):
+    (tmp_path / "keeps.py").write_text(KEEPS_CHECKPOINTS)
+    done = launch(tmp_path, 2, "keeps.py")
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "run").glob("checkpoint-*"))) == 1
