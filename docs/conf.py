@@ -35,7 +35,6 @@ extensions = [
     "figure_text",
     "mathml",
 ]
-exclude_patterns = ["_parts"]
 
 
 def code_of(path: Path) -> str:
