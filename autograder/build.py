@@ -24,10 +24,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -38,6 +36,7 @@ from nbformat.notebooknode import NotebookNode
 from nbgrader.preprocessors import SaveCells
 from traitlets.config import PyFileConfigLoader
 
+from autograder.files import write_whole
 from autograder.opening import Repository, badge, repository, setup
 from autograder.preprocessors import GAP
 
@@ -233,20 +232,6 @@ def release_of(nb: NotebookNode) -> bytes:
             exporter.register_preprocessor(step)
     text, _ = exporter.from_notebook_node(nb)
     return (text.rstrip("\n") + "\n").encode()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file as a whole or, when interrupted, not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)  # mkstemp's own 0600 would hide the notebook from a grading group
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def build(

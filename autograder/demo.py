@@ -29,8 +29,9 @@ from nbformat.notebooknode import NotebookNode
 from nbgrader.utils import determine_grade, is_grade
 
 from autograder.bank import mutants
-from autograder.build import build, find_masters, write_whole
+from autograder.build import build, find_masters
 from autograder.contract import STAGES, exercise
+from autograder.files import write_whole
 from autograder.preprocessors import clear_gaps
 
 ROOT = Path(__file__).resolve().parents[1]

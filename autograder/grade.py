@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from autograder.build import write_whole
 from autograder.contract import STAGES
-from autograder.run import feedback, intake, integrity, pool, report
-from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id
+from autograder.files import write_whole
+from autograder.run import cluster, feedback, intake, integrity, report
+from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
+from autograder.run.needed import needed
 from autograder.run.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.run.store import Store, key_of, seed_of
 
@@ -30,14 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the course folder to write")
     parser.add_argument("--stage", nargs="+", choices=sorted(STAGES), metavar="STAGE", help="default: all there are")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: the processors, %(default)s")
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="grade on the workers of this Dask scheduler (tcp://host:8786); see docs/grading_on_a_cluster.md",
+    )
     parser.add_argument("--seed", type=int, help="draw the inputs from this seed (default: the recorded one, or a new)")
     parser.add_argument("--regrade", action="store_true", help="grade again what is graded already")
     parser.add_argument("--sandbox", choices=["bwrap", "none"], default="bwrap", help="default: %(default)s")
     parser.add_argument(
         "--cells",
-        choices=["all", "graded"],
-        default="all",
-        help="graded: leave out the demonstrations between set-up, solutions and checks (default: %(default)s)",
+        choices=["needed", "all"],
+        default="needed",
+        help="needed: of the demonstrations, those that an answer uses; the grades are the same (default: %(default)s)",
     )
     parser.add_argument("--cell-seconds", type=float, default=120, help="time limit of a cell (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=600, help="time limit of a submission (default: %(default)s)")
@@ -46,13 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: every submission has a grade; 1: some need attention; 2: nothing could be done; 130: Ctrl-C."""
     try:
-        require(args.sandbox)
+        if not args.scheduler:  # else the sandbox is the workers', and they look for it
+            require(args.sandbox)
         if args.sandbox == "none":
             print(UNPROTECTED, file=sys.stderr)
         out = args.out.resolve()
         with locked(out):
             return grade(args, out)
-    except (SandboxError, FileNotFoundError, BlockingIOError, BrokenPipeError) as error:
+    except (SandboxError, cluster.ClusterError, FileNotFoundError, BlockingIOError, BrokenPipeError) as error:
         print(f"grade: {error}", file=sys.stderr)
         return 2
 
@@ -103,44 +110,56 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
     store = Store(out / ".grading")
     seed = store.seed(args.seed)
-    rows = [plan(submission, assignments[submission.stage], seed, args.cells) for submission in submissions]
-    limits = {"cell_seconds": args.cell_seconds, "seconds": args.seconds}
-    jobs, known = [], {}
-    for row in rows:
-        done = {} if row["problem"] else None if args.regrade else store.get(row["key"])
-        if done is None:
-            jobs.append({**job_of(row, assignments[row["stage"]], args.cells), **limits})
-        else:
-            known[row["key"]] = done
-    count = min(max(1, args.workers), len(jobs))
-    warm = Warm(args.sandbox, 0, count) if jobs else None  # it gets warm while this process reads what it needs
-    from autograder.run import gradebook
-
+    rows, known, todo = [], [], []
     with contextlib.ExitStack() as stack:
-        if warm:
-            stack.callback(warm.close)
-        book = stack.enter_context(gradebook.Book(out))
-        for stage in {row["stage"]: None for row in rows}:
-            book.add_assignment(assignments[stage])
-        for row in rows:
-            if row["key"] in known:
-                finish(row, known[row["key"]], assignments[row["stage"]], book, out)
-        line = Progress(len(jobs), len(rows) - len(jobs))
-        waiting = {row["key"]: row for row in rows}
+        warm = None
+        for submission in submissions:
+            row = plan(submission, assignments[submission.stage], seed, args.cells)
+            rows.append(row)
+            if row["problem"] or (row["key"] in store and not args.regrade):
+                known.append(row)
+                continue
+            todo.append(row)
+            if warm is None and not args.scheduler:  # it gets warm while this process reads on
+                modules = ["matplotlib.pyplot"] if args.cells == "all" else []
+                for stage in {submission.stage: None for submission in submissions}:
+                    modules += assignments[stage].modules()
+                count = min(max(1, args.workers), len(submissions))
+                warm = Warm(args.sandbox, 0, count, list(dict.fromkeys(modules)))
+                stack.callback(warm.close)
+        from autograder.evaluation import hidden_checks  # with torch: not before the warm process is on its way
+        from autograder.run import pool
+
+        for stage in {row["stage"]: None for row in todo}:
+            hidden_checks(STAGES[stage][0].id)  # imports the judges, once, and not in each worker
+        writer = stack.enter_context(Writer(out, store, assignments))
+        writer.waiting += known
+        line = Progress(len(todo), len(known))
+        waiting = {row["key"]: row for row in todo}
 
         def on_result(job: dict[str, Any], record: dict[str, Any]) -> None:
-            row = waiting[job["key"]]
             store.put(job["key"], record)
-            finish(row, record, assignments[row["stage"]], book, out)
+            writer.waiting.append(waiting.pop(job["key"]))
             line.one(failed="failed" in record or bool(record.get("stopped")))
 
+        def on_tick() -> None:
+            check()
+            writer.some()
+            line.show()
+
+        limits = {"cell_seconds": args.cell_seconds, "seconds": args.seconds}
+        jobs = ({**job_of(row, assignments[row["stage"]], args.cells), **limits} for row in todo)
         status = 0
         try:
             with stop_between() as check:
-                pool.run(jobs, count, args.sandbox, on_result, lambda: (check(), line.show()), warm)
+                if args.scheduler:
+                    cluster.run(jobs, args.scheduler, args.sandbox, on_result, on_tick)
+                else:
+                    pool.run(jobs, max(1, args.workers), args.sandbox, on_result, on_tick, warm)
         except KeyboardInterrupt:
             print("\ngrade: interrupted; run the same command to go on", file=sys.stderr)
             status = 130
+        writer.all()
         line.end()
     rows = [row for row in rows if "status" in row]
     same = integrity.identical(rows, assignments)
@@ -148,7 +167,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         others = same.get((row["stage"], row["student"]))
         row["flags"] += [f"the same code as {', '.join(others[:10])}"] if others else []
     write_whole(out / "report.html", report.page(rows, time.monotonic() - started).encode())
-    write_whole(out / "grades.csv", gradebook.table(rows).encode())
+    write_whole(out / "grades.csv", report.table(rows).encode())
     attention = [row for row in rows if row["status"] != "graded"]
     for row in attention:
         print(f"needs attention: {row['student']}, {row['stage']}: {row['problem'][:300]}")
@@ -176,6 +195,7 @@ def plan(submission: intake.Submission, assignment: Assignment, seed: int, cells
         "problem": submission.problem,
         "notes": list(submission.notes),
         "answers": answers,
+        "own": submission.own,
         "flags": [],
         "seed": own_seed,
         "key": key_of(*parts),
@@ -183,37 +203,106 @@ def plan(submission: intake.Submission, assignment: Assignment, seed: int, cells
 
 
 def job_of(row: dict[str, Any], assignment: Assignment, which: str) -> dict[str, Any]:
-    """What a worker needs to grade a row; a cell that is no code, or not to be run, has an empty source."""
+    """What a worker needs to grade a row.
+
+    A cell that is no code has an empty source; one whose source no answer needs is ``spare``, unless ``which`` is
+    ``"all"``. A check's own source is: the judge asks more than it does.
+    """
+    rebuilt = assignment.rebuilt(row["answers"], row["own"])
+    sources = [cell["source"] if cell["cell_type"] == "code" else "" for cell in rebuilt]
+    exercises = [assignment.exercise_of.get(grade_id(cell)) for cell in rebuilt]
+    if which == "all":
+        run = [True] * len(rebuilt)
+    else:
+        names = {name for exercise in STAGES[row["stage"]] for name in exercise.names}
+        run = needed(list(zip(sources, map(kind_of, rebuilt), strict=True)), names)
     cells = [
-        {
-            "source": cell["source"] if cell["cell_type"] == "code" and (which == "all" or grade_id(cell)) else "",
-            "exercise": assignment.exercise_of.get(grade_id(cell)),
-        }
-        for cell in assignment.rebuilt(row["answers"])
+        {"source": source, "exercise": exercise, "spare": not runs}
+        for source, exercise, runs in zip(sources, exercises, run, strict=True)
     ]
     return {"key": row["key"], "stage": row["stage"], "seed": row["seed"], "cells": cells}
 
 
-def finish(row: dict[str, Any], record: dict[str, Any], assignment: Assignment, book: Any, out: Path) -> None:
-    """Put a result into its row and write everything that follows from it, unless it is written already."""
-    row |= {key: value for key, value in record.items() if key != "outputs"}
-    row["flags"] = integrity.flags(row, record, assignment)
-    row["problem"] = row["problem"] or record.get("failed", "")
-    row["status"] = "needs attention" if row["problem"] else "graded"
-    if record.get("stopped"):
-        row["notes"].append("; ".join(f"cell {s['cell'] + 1}: {s['why']}" for s in record["stopped"]))
-    stamp = out / ".grading" / "written" / row["stage"] / f"{row['student']}.json"
-    written = json.dumps([row["key"], row["problem"], record.get("graded_at")])
-    if stamp.exists() and stamp.read_text() == written:
-        return
-    whole = row | {"outputs": record.get("outputs", {})}  # the row itself stays small: there may be thousands
-    book.write(assignment, whole)
-    target = out / "feedback" / row["student"] / row["stage"] / f"{row['stage']}.html"
-    if row["status"] == "graded":
-        write_whole(target, feedback.page(assignment, whole).encode())
-    else:
-        target.unlink(missing_ok=True)
-    write_whole(stamp, written.encode())
+def kind_of(cell: dict[str, Any]) -> str:
+    """What `autograder.run.needed.needed` calls a cell."""
+    known = nbgrader(cell)
+    if known.get("solution"):
+        return "answer"
+    return "always" if known.get("locked") and not known.get("grade") else "maybe"
+
+
+#: Rows that are written in one transaction.
+BATCH = 10
+
+
+class Writer:
+    """Writes what follows from results: gradebook, executed notebooks, feedback. Use as a context manager.
+
+    Attributes:
+        waiting: rows (see `plan`) whose results are in the store and not written out yet; or that have a problem.
+    """
+
+    def __init__(self, out: Path, store: Store, assignments: dict[str, Assignment]):
+        self.out, self.store, self.assignments = out, store, assignments
+        self.waiting: list[dict[str, Any]] = []
+        self._book: Any = None
+        self._stages: set[str] = set()
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._book is not None:
+            self._book.__exit__()
+
+    def some(self) -> None:
+        """Write what waits, if it is worth a transaction. The first call opens the gradebook, which takes a while."""
+        self._open()
+        if len(self.waiting) >= BATCH or (self.waiting and time.monotonic() - self._last > 1):
+            self.all()
+
+    def all(self) -> None:
+        """Write what waits: a stamp for each row says that the rest is there."""
+        self._open()
+        rows, self.waiting = self.waiting, []
+        for start in range(0, len(rows), BATCH):
+            stamps = [self._row(row) for row in rows[start : start + BATCH]]
+            self._book.commit()
+            for path, text in filter(None, stamps):
+                write_whole(path, text.encode())
+        self._last = time.monotonic()
+
+    def _open(self) -> None:
+        if self._book is None:
+            from autograder.run import gradebook  # with nbgrader and much else
+
+            self._book = gradebook.Book(self.out).__enter__()
+
+    def _row(self, row: dict[str, Any]) -> tuple[Path, str] | None:
+        record = {} if row["problem"] else self.store.get(row["key"])
+        assignment = self.assignments[row["stage"]]
+        row |= {key: value for key, value in record.items() if key != "outputs"}
+        row["flags"] = integrity.flags(row, record, assignment)
+        row["problem"] = row["problem"] or record.get("failed", "")
+        row["status"] = "needs attention" if row["problem"] else "graded"
+        if record.get("stopped"):
+            row["notes"].append("; ".join(f"cell {s['cell'] + 1}: {s['why']}" for s in record["stopped"]))
+        stamp = self.out / ".grading" / "written" / row["stage"] / f"{row['student']}.json"
+        written = json.dumps([row["key"], row["problem"], self.store.number(row["key"])])
+        if stamp.exists() and stamp.read_text() == written:
+            return None
+        if row["stage"] not in self._stages:
+            self._book.add_assignment(assignment)
+            self._stages.add(row["stage"])
+        whole = row | {"outputs": record.get("outputs", {})}  # the row itself stays small: there may be thousands
+        self._book.write(assignment, whole)
+        target = self.out / "feedback" / row["student"] / row["stage"] / f"{row['stage']}.html"
+        if row["status"] == "graded":
+            write_whole(target, feedback.page(assignment, whole).encode())
+        else:
+            target.unlink(missing_ok=True)
+        return stamp, written
 
 
 class Progress:

@@ -12,9 +12,8 @@ import io
 from pathlib import Path
 
 from autograder.bank import Mutant, mutants
-from autograder.build import write_whole
 from autograder.contract import STAGES
-from autograder.evaluation import evaluate_exercise
+from autograder.files import write_whole
 from lora_ref.checks import visible_checks
 from lora_ref.checks.verdicts import messages, run_check
 
@@ -41,32 +40,25 @@ def table() -> str:
     """The table of all stages, in Markdown."""
     parts = [
         "# What is said about each mistake",
-        "Made by `python -m autograder messages`. *Hidden* marks mistakes that the visible checks let pass: the "
-        "message is then the hidden check's, which a student reads in the feedback.",
+        "Made by `python -m autograder messages`: the messages of the visible checks, which alone must let a reader "
+        "find and mend each mistake.",
     ]
     for stage in STAGES:
-        rows = [row(mutant, *told(stage, mutant)) for mutant in mutants(stage)]
+        rows = [row(mutant, told(stage, mutant)) for mutant in mutants(stage)]
         parts.append("\n".join([f"## {stage}", "", "| mistake | what a reader sees |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
-def row(mutant: Mutant, seen: str, hidden: str) -> str:
+def row(mutant: Mutant, seen: str) -> str:
     """One mistake: its name and what it is, and what `told` says about it."""
-    text = seen or f"*Hidden.* {hidden}"
-    cell = text.replace("|", "\\|").replace("\n", "<br>")
+    cell = seen.replace("|", "\\|").replace("\n", "<br>")
     return f"| `{mutant.id}`<br>{mutant.what} | {cell} |"
 
 
-def told(stage: str, mutant: Mutant) -> tuple[str, str]:
-    """Messages of the exercise's visible checks about a mistake ("" if they all pass), and of its hidden ones."""
+def told(stage: str, mutant: Mutant) -> str:
+    """Messages of the exercise's visible checks about a mistake; "" if they all pass."""
     with contextlib.redirect_stdout(io.StringIO()):  # a set-up cell greets
         answer = mutant.answer(stage)
         verdicts = [run_check(check, answer.namespace) for check in visible_checks(mutant.exercise)]
-        hidden = evaluate_exercise(mutant.exercise, answer.namespace, seed=0)
     failed = [verdict for verdict in verdicts if not verdict.passed]
-    return lines(messages(failed)), lines(hidden.message.splitlines()[1:])
-
-
-def lines(parts: list[str]) -> str:
-    """Messages without their indentation, one below the other."""
-    return "\n".join(line.strip() for part in parts for line in part.splitlines())
+    return "\n".join(line.strip() for message in messages(failed) for line in message.splitlines())

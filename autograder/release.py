@@ -25,7 +25,8 @@ from pathlib import Path
 
 import jupytext
 
-from autograder.build import MARKERS, BuildError, build, find_masters, write_whole
+from autograder.build import MARKERS, BuildError, build, find_masters
+from autograder.files import write_whole
 from autograder.opening import Repository, badge, repository
 from autograder.preprocessors import GAP, GIVEN, clear_gaps
 

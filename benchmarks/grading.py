@@ -1,7 +1,7 @@
 """Submissions per minute: ``nbgrader autograde`` beside ``python -m autograder grade`` in its sandbox.
 
-The same honest submissions of stage 02 for both; nbgrader grades the first of them, one after the other, and its rate
-is taken from those. The second rate of a line leaves out the start-up, which a class of hundreds does not notice.
+The same honest submissions of stage 02 for both. Start-up is counted unless a figure says otherwise. Then larger
+classes, for what a submission more costs and whether memory grows.
 """
 
 from __future__ import annotations
@@ -13,80 +13,130 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import psutil
 
 from autograder.demo import ROOT, fill, sample_answers
 
 STAGE = "02_lora_layer"
-SUBMISSIONS, WITH_NBGRADER, WORKERS = 24, 4, 2
-LIMIT = 20.0
+SUBMISSIONS, WORKERS = 24, 2
+LARGER = (300, 1000)
+LIMIT, MORE_COST, MORE_MEMORY = 20.0, 1.2, 1.2
+
+
+@dataclass
+class Run:
+    """One run of the command.
+
+    Attributes:
+        count: of submissions.
+        seconds: from its start to its end.
+        warm: seconds from the first result to the last, for each result but the first.
+        peak: largest sum of the resident memory of all its processes, in MiB; what they share is counted in each.
+    """
+
+    count: int
+    seconds: float
+    warm: float
+    peak: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} in {self.seconds:.1f} s, {60 * self.count / self.seconds:.0f} a minute; a submission "
+            f"{self.seconds / self.count:.3f} s with start-up, {self.warm:.3f} s without; memory {self.peak:.0f} MiB"
+        )
 
 
 def run() -> bool:
-    """Print both rates and their ratio; True if the claim holds."""
+    """Print the rates, their ratio, cost and memory of larger classes; True if the claims hold."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         root = Path(folder)
-        students = write(root, SUBMISSIONS)
-        plain = nbgrader(root, students[:WITH_NBGRADER])
-        print(f"   nbgrader autograde: {60 * WITH_NBGRADER / plain:.1f} a minute ({WITH_NBGRADER} in {plain:.0f} s)")
-        ratios = {}
-        for cells in ("all", "graded"):
-            seconds, steady = grade(root, root / cells, cells)
-            whole = SUBMISSIONS / seconds / (WITH_NBGRADER / plain)
-            ratios[cells] = whole
-            warm = float(steady) / 60 / (WITH_NBGRADER / plain)
-            rate = 60 * SUBMISSIONS / seconds
+        write(root, SUBMISSIONS)
+        plain = nbgrader(root)
+        print(f"   nbgrader autograde: {SUBMISSIONS} in {plain:.0f} s, {60 * SUBMISSIONS / plain:.1f} a minute")
+        first = grade(root, SUBMISSIONS)
+        ratio, warm = plain / first.seconds, plain / SUBMISSIONS / first.warm
+        print(f"   grade, {WORKERS} workers, sandbox: {first}")
+        print(f"   ratio {ratio:.1f} with start-up, {warm:.1f} without (at least {LIMIT:g} with)")
+        every = grade(root, SUBMISSIONS, "--cells", "all")
+        print(f"   grade --cells all: {every}; ratio {plain / every.seconds:.1f}")
+        holds = ratio >= LIMIT
+        for count in LARGER:
+            larger = Path(folder) / str(count)
+            write(larger, count)
+            there = grade(larger, count)
+            print(f"   grade: {there}")
+            cost, memory = there.warm / first.warm, there.peak / first.peak
             print(
-                f"   grade --cells {cells}, {WORKERS} workers: {SUBMISSIONS} in {seconds:.0f} s, {rate:.0f} a minute "
-                f"with start-up, ratio {whole:.1f}; once warm {steady} a minute, ratio {warm:.1f}"
+                f"   a submission more costs {cost:.2f} times what it does among {SUBMISSIONS} (at most {MORE_COST:g})"
             )
-    return ratios["all"] >= LIMIT
+            print(f"   and all take {memory:.2f} times the memory (at most {MORE_MEMORY:g})")
+            holds = holds and cost <= MORE_COST and memory <= MORE_MEMORY
+    return holds
 
 
-def write(root: Path, count: int) -> list[str]:
-    """A class of ``count`` honest submissions under ``root/submitted``; returns the students."""
+def write(root: Path, count: int) -> None:
+    """A class of honest submissions under ``root/submitted``: complete, half done, with mistakes, untouched."""
     worked, release = (
         nbformat.read(ROOT / folder / STAGE / f"{STAGE}.ipynb", as_version=4) for folder in ("solutions", "notebooks")
     )
-    answers = list(sample_answers(STAGE).items())
-    students = []
+    files = [nbformat.writes(fill(release, worked, answer)) for answer in sample_answers(STAGE).values()]
     for number in range(count):
-        name, answer = answers[number % len(answers)]
-        students.append(f"{number:03}-{name}")
-        path = root / "submitted" / students[-1] / STAGE / f"{STAGE}.ipynb"
+        path = root / "submitted" / f"s{number:04}" / STAGE / f"{STAGE}.ipynb"
         path.parent.mkdir(parents=True)
-        nbformat.write(fill(release, worked, answer), path)
+        path.write_text(files[number % len(files)], encoding="utf-8")
     target = root / "solutions" / STAGE
     target.mkdir(parents=True)
     shutil.copy(ROOT / "solutions" / STAGE / f"{STAGE}.ipynb", target)
-    return students
 
 
-def nbgrader(root: Path, students: list[str]) -> float:
-    """Seconds of ``nbgrader autograde`` on some students."""
+def nbgrader(root: Path) -> float:
+    """Seconds of ``nbgrader autograde`` with the course's settings."""
     line = [sys.executable, "-m", "nbgrader"]
     common = [f"--CourseDirectory.root={root}", "--log-level=ERROR"]
     subprocess.run([*line, "generate_assignment", STAGE, *common], cwd=ROOT, check=True, capture_output=True)
-    others = sorted({path.name for path in (root / "submitted").iterdir()} - set(students))
-    aside = root / "aside"
-    aside.mkdir()
-    for student in others:
-        (root / "submitted" / student).rename(aside / student)
     started = time.perf_counter()
     subprocess.run([*line, "autograde", STAGE, *common], cwd=ROOT, check=True, capture_output=True)
-    seconds = time.perf_counter() - started
-    for student in others:
-        (aside / student).rename(root / "submitted" / student)
-    return seconds
+    return time.perf_counter() - started
 
 
-def grade(root: Path, out: Path, cells: str) -> tuple[float, str]:
-    """Seconds of the whole command, and the rate that its progress line ends with."""
-    line = [sys.executable, "-m", "autograder", "grade", "--submissions", str(root), "--out", str(out)]
-    line += ["--workers", str(WORKERS), "--stage", STAGE, "--cells", cells]
-    started = time.perf_counter()
+def grade(root: Path, count: int, *options: str) -> Run:
+    """Run the command on a new output folder."""
+    line = [sys.executable, "-m", "autograder", "grade", "--submissions", str(root / "submitted"), "--stage", STAGE]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(line, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
-    return time.perf_counter() - started, re.findall(r"(\d+) a minute", done.stderr)[-1]
+    with tempfile.TemporaryDirectory(prefix="bench-out-") as out, tempfile.TemporaryFile("w+") as told:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [*line, "--out", out, "--workers", str(WORKERS), *options],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+        )
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, resident(psutil.Process(process.pid)))
+            time.sleep(0.4)  # looking through the machine's processes costs time too
+        seconds = time.perf_counter() - started
+        told.seek(0)
+        text = told.read()
+        if process.returncode or len((Path(out) / "grades.csv").read_text().splitlines()) != count + 1:
+            raise RuntimeError(f"grade ended with {process.returncode}: {text[-2000:]}")
+    return Run(count, seconds, 60 / float(re.findall(r"(\d+) a minute", text)[-1]), peak / 2**20)
+
+
+def resident(process: psutil.Process) -> int:
+    """Resident bytes of a process and all that come from it."""
+    total = 0
+    try:
+        for one in [process, *process.children(recursive=True)]:
+            try:
+                total += one.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+    except psutil.NoSuchProcess:
+        pass
+    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -11,9 +12,15 @@ from pathlib import Path
 
 import nbformat
 
+from autograder.bank import alternates, mutants
 from autograder.bank.attacks import attacks
+from autograder.contract import POINTS, STAGES
 from autograder.demo import ROOT, fill, sample_answers
+from autograder.preprocessors import clear_gaps
+from autograder.run.assignment import grade_id, nbgrader, source_of
 
+#: What `clear_gaps` keeps of a solution: all of it.
+ALL = {*POINTS, "Lab"}
 STAGE = "02_lora_layer"
 
 
@@ -45,6 +52,48 @@ def write_class(folder: Path, stage: str = STAGE) -> None:
         hand_in(folder, answer, sample(answer, stage), stage)
 
 
+def bank_class(stage: str = STAGE) -> dict[str, bytes]:
+    """Student -> file, for everything in the bank that an honest student could hand in.
+
+    Mistakes of different exercises are made together: submission n has the n-th mistake of each exercise.
+    """
+    release, worked = notebooks(stage)
+    made = {answer: sample(answer, stage) for answer in sample_answers(stage)}
+
+    def submission(write) -> bytes:
+        """The release with its solution cells as ``write(name, worked source)`` has them."""
+        notebook = copy.deepcopy(release)
+        right = {name: cell for cell in worked["cells"] if (name := grade_id(cell))}
+        for cell in notebook["cells"]:
+            if nbgrader(cell).get("solution") and cell["cell_type"] == "code":
+                cell["source"] = clear_gaps(write(grade_id(cell), source_of(right[grade_id(cell)])), keep=ALL)
+        return json.dumps(notebook).encode()
+
+    first = next(grade_id(cell) for cell in release["cells"] if nbgrader(cell).get("solution"))
+    for path in alternates(stage):
+        text = path.read_text(encoding="utf-8")
+        made[f"alternate-{path.stem}"] = submission(
+            lambda name, _, t=text: t if name == first else "# in the first cell"
+        )
+    waiting = [[m for m in mutants(stage) if m.exercise == e.id] for e in STAGES[stage]]
+    while any(waiting):
+        together = [of_one.pop(0) for of_one in waiting if of_one]
+
+        def wrong(name, source, together=together):
+            for mutant in together:
+                source = source.replace(mutant.old, mutant.new)
+            return source
+
+        made[f"mistakes-{len(made)}"] = submission(wrong)
+    aside = json.loads(made["complete"])
+    for cell in [c for c in aside["cells"] if nbgrader(c).get("solution") and c["cell_type"] == "code"]:
+        own = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": cell["source"]}
+        aside["cells"].insert(aside["cells"].index(cell), {**own, "id": f"aside-{grade_id(cell)}"})
+        cell["source"] = "# see the cell above"
+    made["in-own-cells"] = json.dumps(aside).encode()
+    return made
+
+
 def write_attacks(folder: Path) -> None:
     """Every attack of the bank as a student's submission."""
     for attack in attacks():
@@ -54,7 +103,7 @@ def write_attacks(folder: Path) -> None:
 def command(submissions: Path, out: Path, *options: str) -> list[str]:
     return [
         *(sys.executable, "-m", "autograder", "grade", "--submissions", str(submissions), "--out", str(out)),
-        *("--stage", STAGE, "--cells", "graded", "--seed", "7", *options),
+        *("--stage", STAGE, "--cells", "needed", "--seed", "7", *options),
     ]
 
 

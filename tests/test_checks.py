@@ -94,6 +94,41 @@ def test_a_hang_ends_in_another_thread_too():
     assert seen["error"]["type"] == "TimeLimit"
 
 
+def test_an_import_is_not_cut_in_half(tmp_path, monkeypatch):
+    """What torch and others load on first use may take longer than an answer; half loaded, it stays broken."""
+    (tmp_path / "slow_to_load.py").write_text("import time\ntime.sleep(1)\nvalue = 7\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def answer():
+        import slow_to_load
+
+        return slow_to_load.value
+
+    assert seen_from(answer) == {"value": 7}
+    in_thread = []
+
+    def elsewhere():
+        sys.modules.pop("slow_to_load")
+        in_thread.append(seen_from(answer))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert in_thread == [{"value": 7}]
+
+
+def test_imports_buy_no_endless_time(tmp_path, monkeypatch):
+    (tmp_path / "loads_for_a_moment.py").write_text("import time\ntime.sleep(0.2)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def answer():
+        while True:
+            sys.modules.pop("loads_for_a_moment", None)
+            import loads_for_a_moment  # noqa: F401
+
+    assert seen_from(answer)["error"]["type"] == "TimeLimit"
+
+
 def test_no_time_limit_is_left_behind():
     seen_from(loop_forever)
     time.sleep(0.5)  # a forgotten timer would raise here

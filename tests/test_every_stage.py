@@ -1,6 +1,7 @@
 """What holds of each stage alike: its points, its checks' names, its bank's size, how its notebook reads."""
 
 import importlib
+import re
 
 import jupytext
 import pytest
@@ -34,6 +35,10 @@ def master(stage):
     return ROOT / "solutions" / stage / f"{stage}.py"
 
 
+def test_the_course_has_a_hundred_points():
+    assert sum(POINTS.values()) == 100
+
+
 def test_hidden_points_add_up_to_the_contract(automatic, judges):
     for exercise in automatic:
         points = [check.points for check in judges.HIDDEN if check.exercise == exercise]
@@ -65,6 +70,21 @@ def test_every_exercise_has_its_box_and_three_hints(stage, automatic, master):
     roles = [cell.metadata for cell in jupytext.read(master, fmt="py:percent").cells]
     assert [r["check"] for r in roles if "check" in r] == automatic
     assert [r["written"] for r in roles if "written" in r] == [e.id for e in STAGES[stage] if e.manual]
+
+
+def test_sources_are_named_and_linked(master):
+    """Each exercise says where to read on; a paper named by its number is a link, and so is the LoRA paper once."""
+    cells = jupytext.read(master, fmt="py:percent").cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    boxes = re.findall(r"\*\*Exercise [\d.]+\*\* · .* · (.+)", prose)
+    assert boxes
+    for source in boxes:
+        assert re.search(r"LoRA paper|\]\(https://", source), source
+    for number in re.findall(r"(?<!\[arXiv:)(?<!/abs/)\b\d{4}\.\d{5}\b", prose):
+        raise AssertionError(f"{number} is no link")
+    first = prose.find("LoRA paper")
+    assert first < 0 or prose[first:].startswith("LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685))")
+    assert not re.search(r"\]\((?!https://)", prose), "a link that is not https"
 
 
 def test_no_long_prose_between_code_cells(master):

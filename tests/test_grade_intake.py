@@ -11,7 +11,7 @@ import pytest
 from grade_course import STAGE
 
 from autograder.run import intake
-from autograder.run.assignment import Assignment
+from autograder.run.assignment import STUDENT, Assignment
 from autograder.run.exports import gradescope_names, who
 
 
@@ -97,16 +97,49 @@ def test_what_is_taken(tmp_path, assignments):
     cells = {c["metadata"]["nbgrader"]["grade_id"]: c for c in release["cells"] if "nbgrader" in c["metadata"]}
     cells["layer"]["source"] = ["class LoRALayer:\n", "    x = helper()"]
     cells["setup"]["source"] = "raise SystemExit"
-    release["cells"].insert(0, {"cell_type": "code", "source": "def helper(): pass", "metadata": {}})
+    demonstration = next(c for c in release["cells"] if c["cell_type"] == "code" and "nbgrader" not in c["metadata"])
+    demonstration["source"] = "edited = 1"
+    place = release["cells"].index(cells["layer"])
+    release["cells"].insert(place, {"cell_type": "code", "source": "def helper(): pass", "metadata": {}})
+    release["cells"].insert(0, {"cell_type": "code", "source": ["import math\n", "%time"], "metadata": {"nbgrader": 3}})
+    forged = {"grade_id": "check_2_1", "grade": True, "locked": True, "points": 99}
+    release["cells"].append({"cell_type": "code", "source": "99", "metadata": {"nbgrader": forged}})
+    release["cells"].append({"cell_type": "markdown", "source": "my notes", "metadata": {}})
     grade_course.hand_in(tmp_path, "jane", json.dumps(release).encode())
     (submission,) = intake.discover(tmp_path, assignments)
     answers = intake.answers(submission, assignments[STAGE])
     assert set(answers) == {"layer", "wrapper", "parametrization", "bugs", "written_2_8"}
-    assert any("helper" in note for note in submission.notes)
-    sources = [cell["source"] for cell in assignments[STAGE].rebuilt(answers)]
-    assert "class LoRALayer:\n    x = helper()" in sources
-    assert "raise SystemExit" not in sources
-    assert "def helper(): pass" not in sources
+    rebuilt = assignments[STAGE].rebuilt(answers, submission.own)
+    sources = [cell["source"] for cell in rebuilt]
+    layer = sources.index("class LoRALayer:\n    x = helper()")
+    assert sources[0] == "import math\n%time"
+    assert "edited = 1" in sources
+    assert layer - 3 < sources.index("def helper(): pass") < layer  # only prose may stand between
+    assert len(rebuilt) == len(assignments[STAGE].release["cells"]) + 2
+    for foreign in ("raise SystemExit", "99", "my notes"):
+        assert foreign not in sources
+    tagged = [cell["source"] for cell in rebuilt if STUDENT in cell["metadata"].get("tags", ())]
+    assert tagged == ["import math\n%time", "edited = 1", "def helper(): pass"]
+
+
+def test_an_editor_that_gives_new_ids_makes_no_cell_the_students_own(tmp_path, assignments):
+    release, _ = grade_course.notebooks()
+    for number, cell in enumerate(release["cells"]):
+        cell["id"] = f"new-{number}"
+    grade_course.hand_in(tmp_path, "jane", json.dumps(release).encode())
+    (submission,) = intake.discover(tmp_path, assignments)
+    intake.answers(submission, assignments[STAGE])
+    assert submission.own == []
+
+
+def test_own_cells_are_bounded(assignments):
+    release, _ = grade_course.notebooks()
+    release["cells"] += [{"cell_type": "code", "source": f"x{n} = 1", "metadata": {}} for n in range(1000)]
+    release["cells"].append({"cell_type": "code", "source": "x" * 300_000, "metadata": {}})
+    submission = intake.Submission("s", STAGE, "", lambda: json.dumps(release).encode())
+    intake.answers(submission, assignments[STAGE])
+    assert len(submission.own) == intake.MAX_OWN_CELLS
+    assert any("too many" in note for note in submission.notes)
 
 
 def test_damaged_notebooks_never_raise(assignments, complete):

@@ -80,6 +80,7 @@ def test_hints_and_report(tmp_path):
     cells[
         "wrapper"
     ].source = "import importlib\nLinearWithLoRA = importlib.import_module('lora_ref.layers').LinearWithLoRA"
+    nb.cells.append(nbformat.v4.new_code_cell("import lora_ref.parametrize as ready"))
     grade_course.hand_in(tmp_path, "borrower", nbformat.writes(nb).encode())
     grade_course.hand_in(tmp_path, "one", grade_course.sample("buggy"))
     grade_course.hand_in(tmp_path, "two", grade_course.sample("buggy").replace(b"lora_B", b"lora_B"))
@@ -88,7 +89,14 @@ def test_hints_and_report(tmp_path):
     assert done.returncode == 1
     assert "Unprotected are" in done.stderr
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    for part in ("LoRALayer comes from lora_ref", "uses lora_ref.layers.LoRALayer", "the same code as two", "<svg"):
+    for part in (
+        "Where the class struggles",
+        "LoRALayer comes from lora_ref",
+        "uses lora_ref.layers.LoRALayer",
+        "own uses lora_ref.parametrize",
+        "the same code as two",
+        "<svg",
+    ):
         assert part in page
     assert "division by rank is missing" in page
     assert "no notebook" in page

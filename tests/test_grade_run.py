@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import grade_course
@@ -110,6 +112,19 @@ def test_the_executed_notebook_scores_the_same_in_nbgraders_eyes(graded):
         graded_cells = [c for c in nb.cells if is_grade(c) and c.cell_type == "code"]
         assert sum(determine_grade(c)[0] for c in graded_cells) == float(graded.rows[student]["score"])
         assert all("grade_cell(" in c.source for c in graded_cells)
+
+
+def test_nbgraders_export_takes_nothing_away(graded, tmp_path):
+    shutil.copytree(graded.out, tmp_path / "out")
+    settings = tmp_path / "out" / "nbgrader_config.py"
+    settings.write_text(settings.read_text().replace(str(graded.out), str(tmp_path / "out")))
+    line = [sys.executable, "-m", "nbgrader", "export", "--log-level=ERROR"]
+    subprocess.run(line, cwd=tmp_path / "out", check=True, capture_output=True)
+    assert (tmp_path / "out" / "grades.csv").read_text() == (graded.out / "grades.csv").read_text()
+    exported = (tmp_path / "out" / "nbgrader_grades.csv").read_text()
+    assert "complete" in exported
+    subprocess.run([*line, "--to", "mine.csv"], cwd=tmp_path / "out", check=True, capture_output=True)
+    assert (tmp_path / "out" / "mine.csv").read_text() == exported
 
 
 def test_run_again_grades_nothing_again_and_keeps_manual_scores(graded, tmp_path):

@@ -123,5 +123,8 @@ def test_variations_are_said_to_learn_only_below_guessing():
     falling, flat = [0.7, 0.5, 0.3, 0.2, 0.2, 0.2, 0.2], [0.7] * 7
     both = plots.variations({"LoRA": falling, "DoRA": falling})
     assert _title(both) == "All 2 learn: losses from 0.22 to 0.22 after 7 steps"
-    assert _title(plots.variations({"LoRA": falling, "LoRA+": flat})) == "Clearly below guessing after 7 steps: LoRA"
+    assert (
+        _title(plots.variations({"LoRA": falling, "LoRA+": flat}))
+        == "Clearly below guessing after 7 steps: LoRA (0.22)"
+    )
     assert "LoRA+ 0.70" in plots.describe(plots.variations({"LoRA": falling, "LoRA+": flat}))

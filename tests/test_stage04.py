@@ -286,11 +286,11 @@ def test_any_adamw_passes_and_nothing_else(optimizer, right):
 @pytest.mark.parametrize("seed", range(3))
 def test_numpy_agrees_with_autograd(seed):
     inputs = visible.draw_training(np.random.default_rng(seed))
-    model = visible.PooledClassifier(*(inputs[key] for key in ("words", "weight", "A", "B")))
+    model = visible.PooledClassifier(*(inputs[key] for key in ("words", "weight", "A", "B", "head")))
     batch = inputs["passes"][0][0]
     loss = model(**{key: torch.tensor(values) for key, values in batch.items()}).loss
     loss.backward()
-    ours = visible.forward_numpy(inputs, batch, inputs["A"], inputs["B"])
+    ours = visible.forward_numpy(inputs, batch, inputs)
     assert ours[0] == pytest.approx(loss.item(), rel=1e-12)
     np.testing.assert_allclose(ours[1], model.lora_A.grad.numpy(), atol=1e-12)
     np.testing.assert_allclose(ours[2], model.lora_B.grad.numpy(), atol=1e-12)

@@ -21,6 +21,31 @@ _CLONE = "self.original = self.linear.weight.clone()  # (W + D) - D is not W in 
 _ADD = "self.linear.weight += self.lora.scaling * (self.lora.lora_B @ self.lora.lora_A)"
 _RESTORE = "self.linear.weight.copy_(self.original)\n        del self.original"
 _UNMERGE_ONCE = "if not self.merged:\n            return\n"
+_INIT_TO_MERGE = f"""{_KEEP}
+        {_LORA}
+        ### END SOLUTION
+
+    def forward(self, x):
+        \"\"\"The adapted layer's output for x of shape (..., in_features).\"\"\"
+        ### BEGIN SOLUTION 2.4
+        {_IF_MERGED}{_SUM}
+        ### END SOLUTION
+
+    def merge(self):
+        \"\"\"W <- W + scaling B A, once: merging a merged layer changes nothing.\"\"\"
+        ### BEGIN SOLUTION 2.5
+        {_MERGE_ONCE}with torch.no_grad():
+            {_CLONE}
+            {_ADD}
+        self.merged = True
+        ### END SOLUTION
+
+    def unmerge(self):
+        \"\"\"Back to W. A and B stay as they are, so training can go on.\"\"\"
+        ### BEGIN SOLUTION 2.5
+        {_UNMERGE_ONCE}        with torch.no_grad():
+            {_RESTORE}
+"""
 _P_A = "self.A = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))"
 _P_B = "self.B = nn.Parameter(torch.zeros(out_features, rank))"
 _P_OFF = "if not self.enabled:\n            return W\n"
@@ -318,6 +343,18 @@ MUTANTS = [
         _RESTORE,
         "self.linear.weight -= self.lora.lora_B @ self.lora.lora_A",
         "not what merge added",
+    ),
+    Mutant(
+        "2.5/alias",
+        "the weight is remembered at construction, by a name and not by a copy",
+        _INIT_TO_MERGE,
+        _INIT_TO_MERGE.replace(_KEEP, f"{_KEEP}\n        self.pretrained = linear.weight")
+        .replace(f"{_CLONE}\n            ", "")
+        .replace(
+            "self.linear.weight.copy_(self.original)\n        del self.original",
+            "self.linear.weight.copy_(self.pretrained)",
+        ),
+        "kept without a copy",
     ),
     Mutant(
         "2.5/unmerge-flag",

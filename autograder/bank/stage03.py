@@ -127,7 +127,11 @@ MUTANTS = [
         "re.escape",
     ),
     Mutant(
-        "3.2/case", "upper and lower case alike", _FITS, '("." + name).lower().endswith("." + target.lower())', "case"
+        "3.2/case",
+        "upper and lower case alike",
+        _FITS,
+        '("." + name).lower().endswith("." + target.lower())',
+        "upper and lower case are different names",
     ),
     Mutant(
         "3.2/any-module",
@@ -325,11 +329,18 @@ MUTANTS = [
         "B does not start at zero",
     ),
     Mutant(
+        "3.4/A-zero",
+        "A is cleared along with B, so that nothing ever learns",
+        _WRAP,
+        f"{_WRAP}\n        nn.init.zeros_(model.get_submodule(name).lora.lora_A)",
+        "nothing ever learns",
+    ),
+    Mutant(
         "3.4/dotted",
         "the wrapper hangs at the model under a name with dots, and no forward meets it",
         _WRAP,
         "setattr(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha, dropout))",
-        "targets are not wrapped",
+        "a child with a dot in its name was added",
     ),
     Mutant(
         "3.4/no-return", "the model is not returned", f"{_HEAD}\n    return model", _HEAD, "return model is missing"
@@ -466,7 +477,7 @@ MUTANTS = [
         "only the model's own children",
         "in list(model.modules()):  # all of them, before the tree grows",
         "in [model]:",
-        "the layer is missed",
+        "model.modules() meets every depth",
     ),
     Mutant(
         "3.6/uninitialised",

@@ -157,6 +157,13 @@ MUTANTS = [
         "S1",
     ),
     Mutant(
+        "4.4/lora-alone",
+        "the optimiser goes by names, and the head never trains",
+        "[parameter for parameter in model.parameters() if parameter.requires_grad]",
+        '[parameter for name, parameter in model.named_parameters() if "lora_" in name]',
+        "the head trains as well as LoRA",
+    ),
+    Mutant(
         "4.4/thaws-all",
         "requires_grad is switched on everywhere",
         "model.train()\n",

@@ -97,7 +97,13 @@ _REGISTERED = "registered on a frozen layer, A and B train and the original neve
 
 
 def _ranks(rng: np.random.Generator) -> Inputs:
-    return {"ranks": [0, -int(rng.integers(1, 5))]}
+    """Wrong and right ones in a drawn order: an error for whatever is asked is no answer."""
+    return {"ranks": rng.permutation([0, -rng.integers(1, 5), *rng.integers(1, 5, size=2)]).tolist()}
+
+
+def _kinds(rng: np.random.Generator) -> Inputs:
+    """As `_ranks`, for what is wrapped."""
+    return {"kinds": rng.permutation([*visible.NOT_LINEAR_KINDS, visible.LINEAR_KIND, visible.LINEAR_KIND]).tolist()}
 
 
 _HIDDEN = [
@@ -128,7 +134,7 @@ _HIDDEN = [
     Check("2.3/kept", visible.WRAP, visible.probe_wrap, visible.judge_wrap, draw_wrapped, 1, CARRY),
     Check("2.3/frozen", visible.FROZEN, visible.probe_wrap, visible.judge_frozen, draw_wrapped, 1, CARRY),
     Check("2.3/update", visible.UPDATE, visible.probe_update, visible.judge_update, draw_wrapped, 0.5, CARRY),
-    Check("2.3/type", visible.NOT_LINEAR, visible.probe_not_linear, visible.judge_not_linear, points=0.5, carry=CARRY),
+    Check("2.3/type", visible.NOT_LINEAR, visible.probe_not_linear, visible.judge_not_linear, _kinds, 0.5, CARRY),
     Check("2.4/sum", visible.SUM, visible.probe_sum, either(visible.judge_sum), draw_sum(True), 1, CARRY),
     Check("2.4/no-bias", _NO_BIAS, visible.probe_sum, either(judge_sum_no_bias), draw_sum(False), 0.25, CARRY),
     Check("2.4/fresh", visible.FRESH, visible.probe_fresh, either(visible.judge_fresh), draw_wrapped, 0.25, CARRY),

@@ -16,15 +16,8 @@ from lora_ref.checks import stage03 as visible
 from lora_ref.checks.stage03 import CARRY, draw_freeze, draw_inject, draw_match, draw_replace, draw_report
 from lora_ref.checks.verdicts import Check, Inputs
 
-_ALL = "every parameter, LoRA's in a wrapped model as well"
-_KEPT = "no value changes"
 _ENDS = "a target of several parts, or of a part that other names end in"
-_NEARLY = "what only looks like a match is a ValueError: parts of a name, other modules, other case"
-_DEFAULTS = "rank 8 and alpha 16 by default"
-_DROPOUT = "dropout is passed on"
-_NO_HEAD = "train_head=False leaves LoRA alone to train, even where the head is wrapped"
 _MORE = "a second call with more targets keeps what the first has made"
-_SHARED = "a parameter that two layers share counts once, buffers not at all"
 _ALL_FROZEN = "a model that is all frozen"
 
 
@@ -43,9 +36,11 @@ _inject = partial(Check, carry=CARRY)
 
 HIDDEN = [
     Check("3.1/frozen", visible.FROZEN, visible.probe_freeze, visible.judge_frozen, draw_freeze, 0.75),
-    Check("3.1/all", _ALL, visible.probe_freeze, visible.judge_frozen, drawn(draw_freeze, wrapped=True), 0.5),
+    Check("3.1/all", visible.ALL, visible.probe_freeze, visible.judge_frozen, drawn(draw_freeze, wrapped=True), 0.5),
     Check("3.1/returned", visible.RETURNED, visible.probe_freeze, visible.judge_returned, draw_freeze, 0.5),
-    Check("3.1/kept", _KEPT, visible.probe_freeze, visible.judge_unchanged, drawn(draw_freeze, wrapped=True), 0.25),
+    Check(
+        "3.1/kept", visible.KEPT, visible.probe_freeze, visible.judge_unchanged, drawn(draw_freeze, wrapped=True), 0.25
+    ),
     Check(
         "3.2/parts", visible.MATCHED, visible.probe_match, visible.judge_match, drawn(draw_match, kind="parts"), 0.75
     ),
@@ -63,7 +58,9 @@ HIDDEN = [
         drawn(draw_match, kind="missing"),
         0.5,
     ),
-    Check("3.2/nearly", _NEARLY, visible.probe_match, visible.judge_match, drawn(draw_match, kind="nearly"), 0.25),
+    Check(
+        "3.2/nearly", visible.NEARLY, visible.probe_match, visible.judge_match, drawn(draw_match, kind="nearly"), 0.25
+    ),
     Check(
         "3.3/deep", visible.DEEP, visible.probe_replace, visible.judge_replaced, drawn(draw_replace, where="deep"), 1
     ),
@@ -79,11 +76,16 @@ HIDDEN = [
     _inject("3.4/wrapped", visible.WRAPPED, visible.probe_inject, visible.judge_wrapped, draw_inject, 1),
     _inject("3.4/sizes", visible.SIZES, visible.probe_inject, visible.judge_sizes, draw_inject, 0.5),
     _inject(
-        "3.4/defaults", _DEFAULTS, visible.probe_updates, visible.judge_update, drawn(draw_inject, defaults=True), 0.25
+        "3.4/default-alpha",
+        visible.DEFAULT_ALPHA,
+        visible.probe_updates,
+        visible.judge_update,
+        drawn(draw_inject, defaults=True),
+        0.25,
     ),
     _inject(
         "3.4/default-rank",
-        _DEFAULTS,
+        visible.DEFAULT_RANK,
         visible.probe_inject,
         visible.judge_sizes,
         drawn(draw_inject, defaults=True),
@@ -91,7 +93,12 @@ HIDDEN = [
     ),
     _inject("3.4/update", visible.UPDATE, visible.probe_updates, visible.judge_update, draw_inject, 0.5),
     _inject(
-        "3.4/dropout", _DROPOUT, visible.probe_updates, visible.judge_update, drawn(draw_inject, dropout=True), 0.25
+        "3.4/dropout",
+        visible.DROPPED,
+        visible.probe_updates,
+        visible.judge_update,
+        drawn(draw_inject, dropout=True),
+        0.25,
     ),
     _inject("3.4/untouched", visible.UNTOUCHED, visible.probe_inject, visible.judge_untouched, draw_inject, 0.75),
     _inject("3.4/start", visible.START, visible.probe_inject, visible.judge_start, draw_inject, 0.25),
@@ -109,7 +116,7 @@ HIDDEN = [
     ),
     _inject(
         "3.4/no-head",
-        _NO_HEAD,
+        visible.NO_HEAD,
         visible.probe_inject,
         visible.judge_no_head,
         drawn(draw_inject, head=False, head_targets=True),
@@ -120,7 +127,9 @@ HIDDEN = [
     _inject("3.4/more", _MORE, visible.probe_again, visible.judge_again, drawn(draw_again, more=True), 0.25),
     _inject("3.4/typo", visible.TYPO, visible.probe_typo, visible.judge_typo, visible.draw_typo, 0.25),
     Check("3.5/counts", visible.COUNTS, visible.probe_report, visible.judge_counts, draw_report, 0.75),
-    Check("3.5/shared", _SHARED, visible.probe_report, visible.judge_counts, drawn(draw_report, shared=True), 0.25),
+    Check(
+        "3.5/shared", visible.SHARED, visible.probe_report, visible.judge_counts, drawn(draw_report, shared=True), 0.25
+    ),
     Check(
         "3.5/frozen", _ALL_FROZEN, visible.probe_report, visible.judge_counts, drawn(draw_report, state="none"), 0.25
     ),

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import copy
+import ast
 import functools
 import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autograder.contract import STAGES
 
+#: One of a student's own code cells: the number of the release's cell that it follows (-1: none) or replaces, its
+#: source, and whether it replaces that cell.
+Own = tuple[int, str, bool]
+#: The tag of such a cell in an executed notebook.
+STUDENT = "written-by-student"
 ROOT = Path(__file__).resolve().parents[2]
 #: Code whose change may change a grade.
 GRADING_CODE = ("autograder/contract.py", "autograder/evaluation.py", "autograder/judges", "autograder/run", "lora_ref")
 LIBRARIES = ("torch", "transformers", "datasets", "numpy", "ipython", "matplotlib")
+#: What the probes of a stage, or what they probe, import late; what its set-up cell imports is read there.
+IMPORTED_LATE = {
+    "03_roberta_injection": ("transformers:RobertaForSequenceClassification",),
+    "04_sst2_training": ("transformers:RobertaForSequenceClassification",),
+    "05_analysis": ("transformers:RobertaForSequenceClassification",),
+}
 #: Largest source of one cell, in characters, and of one written answer.
 MAX_SOURCE = 200_000
 
@@ -58,13 +70,39 @@ class Assignment:
         """grade_id -> the release's cell, for what a student writes: gaps and written answers."""
         return {grade_id(c): c for c in self.release["cells"] if nbgrader(c).get("solution")}
 
-    def rebuilt(self, answers: dict[str, str]) -> list[dict[str, Any]]:
-        """The release's cells with the answers' sources in theirs; all else as released."""
-        cells = copy.deepcopy(self.release["cells"])
-        for cell in cells:
+    def modules(self) -> list[str]:
+        """What a warm process imports for this stage (see `autograder.run.zygote.warm`)."""
+        found = [f"lora_ref.checks.stage{self.stage[:2]}", *IMPORTED_LATE.get(self.stage, ())]
+        for cell in self.release["cells"]:
+            if cell["cell_type"] == "code" and nbgrader(cell).get("locked") and not nbgrader(cell).get("grade"):
+                for node in ast.walk(ast.parse(source_of(cell))):
+                    if isinstance(node, ast.Import):
+                        found += [alias.name for alias in node.names]
+                    elif isinstance(node, ast.ImportFrom):
+                        found += [f"{node.module}:{alias.name}" for alias in node.names]
+        return list(dict.fromkeys(found))
+
+    def rebuilt(self, answers: Mapping[str, str], own: Iterable[Own] = ()) -> list[dict[str, Any]]:
+        """The release's cells with the answers' sources in theirs and the student's own cells; all else as released.
+
+        The student's cells have the tag `STUDENT`.
+        """
+        cells = []
+        for cell in self.release["cells"]:
             name = grade_id(cell)
-            cell["source"] = answers[name] if name in answers else source_of(cell)
-        return cells
+            source = answers[name] if name in answers else source_of(cell)
+            cells.append({**cell, "metadata": dict(cell["metadata"]), "source": source})
+        after: dict[int, list[dict[str, Any]]] = {}
+        for number, (place, source, replaces) in enumerate(own):
+            if replaces:
+                cells[place]["source"] = source
+                cells[place]["metadata"]["tags"] = [STUDENT]
+            else:
+                new = {"cell_type": "code", "id": f"own-{number}", "metadata": {"tags": [STUDENT]}, "source": source}
+                after.setdefault(place, []).append({**new, "execution_count": None, "outputs": []})
+        return [
+            one for place in range(-1, len(cells)) for one in [*cells[max(place, 0) : place + 1], *after.get(place, ())]
+        ]
 
 
 def nbgrader(cell: Any) -> dict[str, Any]:
@@ -101,13 +139,18 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:20]
 
 
-@functools.cache
 def environment_hash(root: Path = ROOT) -> str:
     """Of the code that grades and the versions of the libraries it runs on."""
-    parts = [platform.python_version()]
+    return digest("\n".join(environment_parts(root)).encode())
+
+
+@functools.cache
+def environment_parts(root: Path = ROOT) -> tuple[str, ...]:
+    """What `environment_hash` is of: Python, libraries, files, each a name and a version or a digest."""
+    parts = [f"Python {platform.python_version()}"]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
     for name in GRADING_CODE:
         path = root / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             parts.append(f"{file.relative_to(root)} {digest(file.read_bytes())}")
-    return digest("\n".join(parts).encode())
+    return tuple(parts)

@@ -28,7 +28,7 @@ def page(assignment: Assignment, row: dict[str, Any]) -> str:
         lines.append(f'<tr>{title}<td class="{kind}">{earned}</td><td>{exercise.points:g}</td></tr>')
     total = f"{sum(r['earned'] for r in row['results']):g} of {sum(r['points'] for r in row['results']):g}"
     body = []
-    for number, cell in enumerate(assignment.rebuilt(row["answers"])):
+    for number, cell in enumerate(assignment.rebuilt(row["answers"], row["own"])):
         outputs = row["outputs"].get(str(number), [])
         exercise_id = assignment.exercise_of.get(grade_id(cell))
         if exercise_id:

@@ -6,29 +6,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import csv
-import io
 import json
+import re
 import shutil
-from collections.abc import Iterable
+import sqlite3
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import nbformat
-from nbconvert.exporters import NotebookExporter
-from nbgrader.api import Gradebook
-from traitlets.config import PyFileConfigLoader
+from autograder.files import write_whole
+from autograder.run.assignment import ROOT, Assignment, grade_id, source_of
+from autograder.run.assignment import nbgrader as metadata_of
 
-from autograder.build import write_whole
-from autograder.contract import STAGES
-from autograder.run.assignment import ROOT, Assignment, grade_id, nbgrader, source_of
+
+@contextlib.contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """As if a module were not installed."""
+    before = sys.modules.get(module)
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+        if before is not None:
+            sys.modules[module] = before
+
+
+# jsonschema, on its own import, has this package build the grammar of a format that no notebook's schema names: 1.1 s
+with _absent("rfc3987_syntax"):
+    import nbformat
+    import nbgrader
+    import nbgrader.api as models
+    from nbconvert.exporters import NotebookExporter
+    from nbgrader.preprocessors import SaveCells
+    from sqlalchemy import bindparam, case, insert, select, update
+    from traitlets.config import PyFileConfigLoader
 
 CONFIG = """\
 # Made by `python -m autograder grade`: this folder is an nbgrader course with the course's own settings.
 c = get_config()  # noqa: F821
 load_subconfig({settings!r})
 c.CourseDirectory.root = {root!r}
+c.ExportPlugin.to = "nbgrader_grades.csv"  # for `nbgrader export`: its grades.csv would take the place of the command's
 """
 
 
@@ -38,16 +61,24 @@ class Book:
     def __init__(self, out: Path):
         self.out = out
         self.url = f"sqlite:///{out / 'gradebook.db'}"
-        self._gradebook: Gradebook | None = None
+        self._gradebook: models.Gradebook | None = None
         # loading it also puts nbgrader's helper commands on the path
         self._config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT / "autograder")).load_config()
+        self._stages: dict[str, _Stage] = {}
+        self._students: set[str] = set()
 
     def __enter__(self) -> Book:
-        self._gradebook = Gradebook(self.url, "lora")
+        _stamp_version(self.out / "gradebook.db")
+        self._gradebook = models.Gradebook(self.url, "lora")
+        self._students = set(self._gradebook.db.scalars(select(models.Student.id)))
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._gradebook.close()
+
+    def commit(self) -> None:
+        """Make what `write` brought in last."""
+        self._gradebook.db.commit()
 
     def add_assignment(self, assignment: Assignment) -> None:
         """Make the stage known: its cells, points, hidden tests; and put the files where nbgrader looks for them."""
@@ -63,14 +94,16 @@ class Book:
         config = copy.deepcopy(self._config)
         config.Exporter.default_preprocessors = []
         exporter = NotebookExporter(config=config)
-        for step in config.GenerateAssignment.preprocessors:  # SaveCells among them writes the gradebook
+        steps = config.GenerateAssignment.preprocessors
+        for step in steps[: steps.index(SaveCells) + 1]:  # it writes the gradebook
             exporter.register_preprocessor(step)
         where = {"db_url": self.url, "assignment": stage, "notebook": stage, "student": "."}
         notebook = nbformat.reads(json.dumps(assignment.solution), as_version=4)
         exporter.from_notebook_node(notebook, {"nbgrader": where})
+        self._stages[stage] = _Stage(self._gradebook, stage)
 
     def write(self, assignment: Assignment, row: dict[str, Any]) -> None:
-        """Bring one submission's scores in, and write its executed notebook.
+        """Bring one submission's scores in (`commit` makes them last), and write its executed notebook.
 
         A manual score stays, and its cell is marked for another look. A submission that could not be graded has no
         automatic score and waits for a person.
@@ -81,35 +114,101 @@ class Book:
             name: row.get("answers", {}).get(name, "").strip() == source_of(cell).strip()
             for name, cell in assignment.answer_cells().items()
         }
-        book = self._gradebook
-        book.update_or_create_student(student)
-        with book.db.no_autoflush:
-            book.update_or_create_submission(stage, student)
-        notebook = book.find_submission_notebook(stage, stage, student)
-        for grade in notebook.grades:
-            score = earned.get(grade.name)
-            if score is None and row["status"] == "graded" and untouched.get(grade.name):
+        known, db = self._stages[stage], self._gradebook.db
+        number = known.submitted.get(student) or self._submission(known, student)
+        grades, comments = [], []
+        for name, cell in known.graded.items():
+            score = earned.get(name)
+            if score is None and row["status"] == "graded" and untouched.get(name):
                 score = 0.0  # a written answer that is not there
-            grade.auto_score = score
-            grade.needs_manual_grade = score is None or grade.manual_score is not None
-        for comment in notebook.comments:
-            comment.auto_comment = "No response." if untouched.get(comment.name) else None
-        book.db.commit()
+            grades.append({"of": number, "cell": cell, "score": score, "by_hand": score is None})
+        for name, cell in known.commented.items():
+            comments.append({"of": number, "cell": cell, "text": "No response." if untouched.get(name) else None})
+        db.execute(SET_GRADE, grades)
+        db.execute(SET_COMMENT, comments)
         if row["status"] == "graded":
-            text = nbformat.writes(executed(assignment, row))
+            text = json.dumps(executed(assignment, row), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
             write_whole(self.out / "autograded" / student / stage / f"{stage}.ipynb", text.encode())
         else:
             shutil.rmtree(self.out / "autograded" / student / stage, ignore_errors=True)
 
+    def _submission(self, known: _Stage, student: str) -> str:
+        """A student's new submission, as nbgrader's `add_submission` makes it, but in our transaction."""
+        db = self._gradebook.db
+        if student not in self._students:
+            db.execute(insert(models.Student), [{"id": student}])
+            self._students.add(student)
+        submission, notebook = uuid4().hex, uuid4().hex
+        whole = {"id": submission, "assignment_id": known.assignment, "student_id": student}
+        db.execute(insert(models.SubmittedAssignment), [whole])
+        part = {"id": notebook, "notebook_id": known.notebook, "assignment_id": submission}
+        db.execute(insert(models.SubmittedNotebook), [part])
+        for kind, cells in ((models.Grade, known.graded), (models.Comment, known.commented)):
+            db.execute(insert(kind), [{"cell_id": cell, "notebook_id": notebook} for cell in cells.values()])
+        known.submitted[student] = notebook
+        return notebook
 
-def executed(assignment: Assignment, row: dict[str, Any]) -> nbformat.NotebookNode:
+
+class _Stage:
+    """What the gradebook calls a stage, its cells and the submissions there are.
+
+    Attributes:
+        assignment, notebook: ids.
+        graded, commented: name -> id of its cells.
+        submitted: student -> id of the submitted notebook.
+    """
+
+    def __init__(self, book: models.Gradebook, stage: str):
+        notebook = book.find_notebook(stage, stage)
+        self.assignment, self.notebook = notebook.assignment.id, notebook.id
+        self.graded = {cell.name: cell.id for cell in [*notebook.grade_cells, *notebook.task_cells]}
+        self.commented = {cell.name: cell.id for cell in [*notebook.solution_cells, *notebook.task_cells]}
+        submitted = models.SubmittedNotebook
+        found = select(models.SubmittedAssignment.student_id, submitted.id).join(submitted.assignment)
+        self.submitted = dict(book.db.execute(found.where(submitted.notebook_id == self.notebook)).all())
+
+
+_GRADE, _COMMENT = models.Grade.__table__, models.Comment.__table__
+SET_GRADE = (
+    update(_GRADE)
+    .where(_GRADE.c.notebook_id == bindparam("of"), _GRADE.c.cell_id == bindparam("cell"))
+    .values(
+        auto_score=bindparam("score"),
+        needs_manual_grade=case((_GRADE.c.manual_score.is_not(None), True), else_=bindparam("by_hand")),
+    )
+)
+SET_COMMENT = (
+    update(_COMMENT)
+    .where(_COMMENT.c.notebook_id == bindparam("of"), _COMMENT.c.cell_id == bindparam("cell"))
+    .values(auto_comment=bindparam("text"))
+)
+
+
+def _stamp_version(path: Path) -> None:
+    """Write the version of its tables into a new gradebook: nbgrader would start a program to be told it (0.7 s)."""
+    if path.exists():
+        return
+    folder = Path(nbgrader.__file__).parent / "alembic" / "versions"
+    texts = [file.read_text() for file in folder.glob("*.py")]
+    pattern = "^{} *= *['\"](\\w+)['\"]"
+    made, built_on = (
+        {name for text in texts for name in re.findall(pattern.format(word), text, re.MULTILINE)}
+        for word in ("revision", "down_revision")
+    )
+    (newest,) = made - built_on
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        db.execute("INSERT INTO alembic_version VALUES (?)", (newest,))
+
+
+def executed(assignment: Assignment, row: dict[str, Any]) -> dict[str, Any]:
     """The notebook that ran, with outputs; its graded cells show the hidden tests (for graders) and the points."""
     full = {grade_id(cell): cell for cell in assignment.solution["cells"] if grade_id(cell)}
     results = {r["id"]: r for r in row["results"]}
-    cells = assignment.rebuilt(row["answers"])
+    cells = assignment.rebuilt(row["answers"], row["own"])
     for number, cell in enumerate(cells):
         name = grade_id(cell)
-        if nbgrader(cell).get("locked") and name in full:
+        if metadata_of(cell).get("locked") and name in full:
             cell["source"] = source_of(full[name])
         if cell["cell_type"] != "code":
             continue
@@ -123,29 +222,7 @@ def executed(assignment: Assignment, row: dict[str, Any]) -> nbformat.NotebookNo
             data = {"text/plain": repr(float(result["earned"]))}
             last = {"output_type": "execute_result", "execution_count": number + 1, "data": data, "metadata": {}}
             outputs.append(last)
-        cell["outputs"], cell["execution_count"] = outputs, number + 1
+        ran = exercise or str(number) in row["outputs"]
+        cell["outputs"], cell["execution_count"] = outputs, number + 1 if ran else None
     metadata = {key: assignment.release["metadata"][key] for key in ("kernelspec", "language_info")}
-    return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
-
-
-def table(rows: Iterable[dict[str, Any]]) -> str:
-    """``grades.csv``: a row for each submission; automatic points, and what waits for a person."""
-    rows = list(rows)
-    ids = [e.id for s, es in STAGES.items() for e in es if not e.manual and any(r["stage"] == s for r in rows)]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["student", "stage", "status", "score", "max_score", "by_hand", "attention", *ids])
-    for row in rows:
-        exercises = STAGES[row["stage"]]
-        earned = {r["id"]: r["earned"] for r in row.get("results", ())}
-        score = f"{sum(earned.values()):g}" if earned else ""
-        most, by_hand = sum(e.points for e in exercises if not e.manual), sum(e.points for e in exercises if e.manual)
-        attention = "; ".join([*filter(None, [row["problem"]]), *row["notes"]])
-        cells = [row["student"], row["stage"], row["status"], score, most, by_hand, attention]
-        writer.writerow([_safe(c) for c in cells] + [f"{earned[i]:g}" if i in earned else "" for i in ids])
-    return out.getvalue()
-
-
-def _safe(cell: Any) -> Any:
-    """Text that a spreadsheet will not take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
+    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}

@@ -1,13 +1,14 @@
 """Find submissions and read them as what they are: untrusted files.
 
 A submission gives the sources of its solution cells and its written answers, by ``grade_id``; of two copies the last
-one counts, as in `autograder.preprocessors.RestoreCells`. Everything else comes from the release, so tags, schema
-versions, retyped, reordered, deleted or edited cells do not matter.
+one counts, as in `autograder.preprocessors.RestoreCells`. It also gives the student's own code cells, and ordinary
+cells that the student edited: an honest answer may rest on a helper or an import there. They run, and are never
+graded. Everything else comes from the release, so tags, schema versions, retyped, reordered, deleted or edited cells
+do not matter.
 """
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import re
@@ -17,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autograder.run.assignment import Assignment, digest, grade_id, source_of
+from autograder.run.assignment import MAX_SOURCE, Assignment, Own, digest, grade_id, nbgrader, source_of
 
 #: Larger files are not read, in bytes: a notebook with outputs has a few megabytes.
 MAX_NOTEBOOK = 20_000_000
+#: Most of a student's own cells that run, and characters of all of them.
+MAX_OWN_CELLS, MAX_OWN = 200, MAX_SOURCE
 
 
 class Unreadable(Exception):
@@ -38,6 +41,7 @@ class Submission:
         problem: why it cannot be graded, or "".
         notes: what a person should know though it can be graded.
         hash: of the bytes, once `answers` has read them.
+        own: the student's own code cells, in the order they have in the file, once `answers` has read them.
     """
 
     student: str
@@ -47,6 +51,7 @@ class Submission:
     problem: str = ""
     notes: list[str] = field(default_factory=list)
     hash: str = ""
+    own: list[Own] = field(default_factory=list)
 
 
 def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submission]:
@@ -116,7 +121,8 @@ def read_file(path: Path) -> bytes:
 def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
     """grade_id -> source, of the solution cells and written answers in a submission.
 
-    What is odd goes into ``submission.notes``, what makes grading impossible into ``submission.problem``.
+    The student's own cells go into ``submission.own``, what is odd into ``submission.notes``, what makes grading
+    impossible into ``submission.problem``.
     """
     if submission.problem:
         return {}
@@ -132,7 +138,6 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
         return {}
     wanted = assignment.answer_cells()
     given: dict[str, str] = {}
-    own = []
     named = any(grade_id(cell) in wanted for cell in cells)
     for cell in reversed(cells):
         name = grade_id(cell)
@@ -140,8 +145,8 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
             name = cell.get("id") if isinstance(cell.get("id"), str) else None
         try:
             if name not in wanted:
-                own.append(source_of(cell) if cell.get("cell_type") == "code" and name is None else "")
-            elif name in given:
+                continue
+            if name in given:
                 submission.notes.append(f"cell {name!r} is there more than once; the last copy counts")
             else:
                 given[name] = source_of(cell)
@@ -152,10 +157,7 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
         submission.problem = f"none of the cells of {submission.stage} is in it (another notebook?)"
     elif missing:
         submission.notes.append(f"missing cells: {', '.join(missing)}")
-    helpers = _names_defined(own) - _names_defined([source_of(c) for c in assignment.release["cells"]])
-    used = sorted(name for name in helpers if any(name in source for source in given.values()))
-    if used:
-        submission.notes.append(f"uses names from the student's own cells, which do not run: {', '.join(used)[:300]}")
+    submission.own = [] if submission.problem else own_cells(cells, assignment, submission.notes)
     return given
 
 
@@ -174,19 +176,41 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
     return [cell for cell in cells if isinstance(cell, dict)]
 
 
-def _names_defined(sources: Iterable[str]) -> set[str]:
-    """Names that top-level statements bind; a source that does not parse binds none."""
-    names: set[str] = set()
-    for source in sources:
+def own_cells(cells: Iterable[dict[str, Any]], assignment: Assignment, notes: list[str]) -> list[Own]:
+    """A student's own code cells and edits of ordinary ones, each with its place among the release's cells.
+
+    An ordinary cell is one that nbgrader knows nothing of, neither solution, check nor set-up. It is known by its id,
+    or, where an editor gives new ids, by its source.
+    """
+    released = assignment.release["cells"]
+    by_id = {cell["id"]: number for number, cell in enumerate(released) if "id" in cell}
+    by_name = {grade_id(cell): number for number, cell in enumerate(released) if grade_id(cell)}
+    by_source = {source_of(cell).strip(): number for number, cell in enumerate(released) if cell["cell_type"] == "code"}
+    own: list[Own] = []
+    place, size, edited = -1, 0, set()
+    for cell in cells:
+        name = grade_id(cell)
+        known = by_name.get(name) if name else by_id.get(cell["id"]) if isinstance(cell.get("id"), str) else None
+        if name and known is None:
+            continue  # metadata of another notebook, or forged
         try:
-            tree = ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            source = source_of(cell)
+        except ValueError as error:
+            notes.append(f"a cell of the student's own: {error}")
             continue
-        for node in tree.body:
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
-                names.add(node.name)
-            elif isinstance(node, ast.Assign):
-                names |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
-            elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-    return {name for name in names if len(name) > 1}
+        if known is None and cell.get("cell_type") == "code":
+            known = by_source.get(source.strip())
+        place = place if known is None else known
+        if cell.get("cell_type") != "code" or not source.strip():
+            continue
+        if known is not None:
+            ordinary = released[known]["cell_type"] == "code" and not nbgrader(released[known])
+            if not ordinary or source.strip() == source_of(released[known]).strip():
+                continue
+        size += len(source)
+        if len(own) >= MAX_OWN_CELLS or size > MAX_OWN:
+            notes.append("too many cells of the student's own; the rest do not run")
+            break
+        own.append((place, source, known is not None and known not in edited))
+        edited.add(known)
+    return own

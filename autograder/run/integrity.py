@@ -26,6 +26,11 @@ def flags(row: dict[str, Any], record: dict[str, Any], assignment: Assignment) -
         if cell["cell_type"] == "code":
             given = imports(source_of(cell))
             found += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
+    if row["own"]:
+        released = [source_of(cell) for cell in assignment.release["cells"] if cell["cell_type"] == "code"]
+        given = set().union(*map(imports, released))
+        for used in sorted(set().union(*(imports(source) for _, source, _ in row["own"])) - given):
+            found.append(f"a cell of the student's own uses {used}")
     for name, packages in record.get("origins", {}).items():
         found += [f"{name} comes from {package}" for package in packages]
     found += [f"replaces {name}" for name in record.get("replaced", ())]

@@ -7,8 +7,11 @@ from the submission's seed. What a cell prints, returns or raises is kept for a 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,15 @@ import numpy as np
 from autograder.contract import STAGES, exercise
 from autograder.evaluation import Result, hidden_checks, result_from
 from autograder.run import wire
-from autograder.run.sandbox import LIMITS, Gone, Sandbox
-from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, run_check
+from autograder.run.sandbox import LIMITS, TOTAL, Gone, Sandbox
+from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge
 
 #: Seconds that a cell has to end after its KeyboardInterrupt.
 GRACE = 3.0
 #: How often a submission is run again without the cell that ended its process.
 RUNS = 4
+#: Bytes of orders that may wait in the submission's socket, which holds about 200 kB before a sender has to wait.
+AHEAD = 60_000
 #: Bytes of JSON that one cell's outputs may have.
 MAX_OUTPUTS = 5_000_000
 #: Bytes of JSON that all outputs of a submission may have.
@@ -35,13 +40,14 @@ class Session:
     Args:
         sandbox: where.
         deadline: ``time.monotonic()`` at which the whole submission must be over.
-        limits: see `autograder.run.sandbox.LIMITS`.
+        limits, total: see `autograder.run.sandbox.LIMITS` and ``TOTAL``.
     """
 
-    def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS):
+    def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL):
         self.sandbox, self.deadline = sandbox, deadline
         self.used: dict[str, Any] = {}
-        self._channel = sandbox.start()
+        self.replaced: list[str] = []
+        self._channel = sandbox.start(total)
         self.ask({"do": "limits", "limits": dict(limits)}, 30)
 
     def ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -50,12 +56,33 @@ class Session:
         Raises:
             Gone: the process ended, did not answer even when interrupted, or answered something that is no answer.
         """
+        self._send(wire.encode(order))
+        return self._answer(seconds)
+
+    def ask_all(self, orders: Iterable[dict[str, Any]], seconds: float) -> Iterator[dict[str, Any]]:
+        """`ask` for each order, but small ones are sent before the answer to the last: no side waits for the other."""
+        waiting, ahead = deque(map(wire.encode, orders)), deque[int]()
+        while waiting or ahead:
+            while waiting and (not ahead or sum(ahead) + len(waiting[0]) <= AHEAD):
+                ahead.append(len(waiting[0]))
+                self._send(waiting.popleft())
+            yield self._answer(seconds)
+            ahead.popleft()
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            wire.send_frame(self._channel, frame, 30)
+        except TimeoutError:
+            raise Gone("it takes no orders any more") from None
+        except wire.Closed:
+            raise Gone("the process ended") from None
+
+    def _answer(self, seconds: float) -> dict[str, Any]:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise Gone("the submission's time is up")
         late = False
         try:
-            wire.send(self._channel, order, 30)
             try:
                 answer = wire.receive(self._channel, min(seconds, left), MAX_OUTPUTS)
             except TimeoutError:
@@ -74,27 +101,41 @@ class Session:
             answer["late"] = True
         return answer
 
-    def observe(
-        self,
-        probe: Callable[..., dict],
-        namespace: Any,
-        inputs: Mapping[str, Any],
-        *,
-        substitutes: Mapping[str, Any] | None = None,
-        seconds: float,
-    ) -> Observation:
-        """`lora_ref.checks.probing.observe`, in the sandbox; ``namespace`` is the notebook's, whatever is given."""
-        carry = {name: [value.__module__, value.__qualname__] for name, value in (substitutes or {}).items()}
-        order = {"do": "probe", "probe": [probe.__module__, probe.__qualname__], "inputs": dict(inputs)}
-        answer = self.ask({**order, "carry": carry, "seconds": seconds}, seconds + 2 * GRACE)
-        self.replaced = sorted({*getattr(self, "replaced", ()), *_texts(answer.get("replaced"))})
-        seen = answer.get("seen")
-        if type(seen) is not dict:
-            return {"error": {"type": "TimeLimit", "text": f"still running after {seconds:g} s", "line": ""}}
-        return seen
+    def observe_all(self, checks: Sequence[Check], seed: int, carry: bool = False) -> list[Observation]:
+        """What `lora_ref.checks.probing.observe` sees for each check's inputs, in the sandbox.
+
+        Args:
+            checks: of one time limit.
+            seed: the submission's.
+            carry: with each check's stand-ins for what earlier exercises define.
+        """
+        orders = []
+        for check in checks:
+            stand_ins = check.carry if carry else {}
+            orders.append(
+                {
+                    "do": "probe",
+                    "probe": [check.probe.__module__, check.probe.__qualname__],
+                    "inputs": draw(check, seed),
+                    "carry": {name: [value.__module__, value.__qualname__] for name, value in stand_ins.items()},
+                    "seconds": check.seconds,
+                }
+            )
+        found: list[Observation] = []
+        longest = max((check.seconds for check in checks), default=0.0)
+        for check, answer in zip(checks, self.ask_all(orders, longest + 2 * GRACE), strict=True):
+            self.replaced = sorted({*self.replaced, *_texts(answer.get("replaced"))})
+            seen = answer.get("seen")
+            if type(seen) is not dict:
+                text = f"still running after {check.seconds:g} s"
+                seen = {"error": {"type": "TimeLimit", "text": text, "line": ""}}
+            found.append(seen)
+        return found
 
     def close(self) -> None:
-        """End the submission's process and all it started."""
+        """End the submission's process and all it started; again does nothing."""
+        if self._channel.fileno() < 0:
+            return
         self._channel.close()
         for name, value in self.sandbox.kill().items():
             if isinstance(value, (int, float)):
@@ -105,7 +146,8 @@ def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
     """Grade one submission.
 
     Args:
-        job: ``stage``, ``seed``, ``cells`` (each: ``source``, ``exercise`` or None), ``cell_seconds``, ``seconds``.
+        job: ``stage``, ``seed``, ``cells`` (each: ``source``, ``exercise`` or None, and ``spare`` if its source need
+            not run), ``cell_seconds``, ``seconds``.
         sandbox: where it runs.
 
     Returns:
@@ -114,72 +156,112 @@ def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
         its process, if something did).
     """
     started = time.monotonic()
-    deadline = started + job["seconds"]
-    record: dict[str, Any] = {"outputs": {}, "replaced": [], "origins": {}, "used": {}, "stopped": []}
-    results: dict[str, Result] = {}
-    lost: dict[int, str] = {}
-    for _ in range(RUNS):
-        session, number = Session(sandbox, deadline), -1
-        try:
-            for number, cell in enumerate(job["cells"]):
-                _run(cell, number, session, job, lost, results, record)
-            names = sorted({name for row in STAGES[job["stage"]] for name in row.names})
-            origins = session.ask({"do": "inspect", "names": names}, 10).get("origins")
-            record["origins"] = {n: _texts(origins.get(n)) for n in names} if type(origins) is dict else {}
-            break
-        except Gone as gone:
-            lost[number] = str(gone)
-            record["stopped"].append({"cell": number, "why": str(gone)})
-            if time.monotonic() >= deadline:
+    run = _Run(job, started + job["seconds"])
+    run.all_cells(sandbox)
+    if run.missed_a_spare_name():
+        used = run.record["used"]
+        run = _Run({**job, "cells": [{**cell, "spare": False} for cell in job["cells"]]}, run.deadline)
+        run.record["used"] = used
+        run.all_cells(sandbox)
+    return {**run.record, "results": run.results_of_all(), "seconds": round(time.monotonic() - started, 3)}
+
+
+class _Run:
+    """One submission from its first cell to its last, again from the first where a cell ended its process."""
+
+    def __init__(self, job: dict[str, Any], deadline: float):
+        self.job, self.deadline = job, deadline
+        self.cells: list[dict[str, Any]] = job["cells"]
+        self.record: dict[str, Any] = {"outputs": {}, "replaced": [], "origins": {}, "used": {}, "stopped": []}
+        self.results: dict[str, Result] = {}
+        self.lost: dict[int, str] = {}
+        self.shown = 0
+        self.unknown: set[str] = set()  # names of NameErrors
+
+    def all_cells(self, sandbox: Sandbox) -> None:
+        record = self.record
+        for _ in range(RUNS):
+            session, number = Session(sandbox, self.deadline), -1
+            try:
+                for number, cell in enumerate(self.cells):
+                    if number not in self.lost:
+                        self.cell(number, cell, session)
+                names = sorted({name for row in STAGES[self.job["stage"]] for name in row.names})
+                origins = session.ask({"do": "inspect", "names": names}, 10).get("origins")
+                record["origins"] = {n: _texts(origins.get(n)) for n in names} if type(origins) is dict else {}
                 break
-        finally:
-            session.close()
-            record["replaced"] = sorted({*record["replaced"], *getattr(session, "replaced", ())})
-            record["used"] = {k: record["used"].get(k, 0) + v for k, v in session.used.items()}
-    for number, cell in enumerate(job["cells"]):
-        if number in lost:
-            record["outputs"][str(number)] = [_error("Stopped", lost[number])]
-            if cell["exercise"]:
-                results[cell["exercise"]] = failed(cell["exercise"], lost[number])
-    ended = "; ".join(lost.values()) or "the notebook was not run to its end"
-    rows = [row for row in STAGES[job["stage"]] if not row.manual]
-    record["results"] = [(results.get(row.id) or failed(row.id, ended)).to_dict() for row in rows]
-    return {**record, "seconds": round(time.monotonic() - started, 3)}
+            except Gone as gone:
+                session.close()
+                why = "its processes together took too much memory" if session.used.get("over") else str(gone)
+                self.lost[number] = why
+                record["stopped"].append({"cell": number, "why": why})
+                if time.monotonic() >= self.deadline:
+                    break
+            finally:
+                session.close()
+                record["replaced"] = sorted({*record["replaced"], *session.replaced})
+                record["used"] = {k: record["used"].get(k, 0) + v for k, v in session.used.items()}
+        for number, cell in enumerate(self.cells):
+            if number in self.lost:
+                record["outputs"][str(number)] = [_error("Stopped", self.lost[number])]
+                if cell["exercise"]:
+                    self.results[cell["exercise"]] = failed(cell["exercise"], self.lost[number])
+
+    def cell(self, number: int, cell: dict[str, Any], session: Session) -> None:
+        """One cell: what it shows, and if it is graded, its exercise's checks."""
+        if cell["source"] and not cell.get("spare"):
+            limit = self.job["cell_seconds"]
+            answer = session.ask({"do": "cell", "source": cell["source"]}, limit)
+            outputs = clean_outputs(answer.get("outputs"), number + 1)
+            if answer.get("late"):
+                outputs.append(_error("CellTimeoutError", f"stopped after {limit:g} s"))
+            self.unknown |= {o["evalue"] for o in outputs if o.get("ename") == "NameError"}
+            self.shown += len(json.dumps(outputs))
+            if self.shown > MAX_SHOWN:
+                outputs = [_error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
+            self.record["outputs"][str(number)] = outputs
+        if cell["exercise"]:
+            self.results[cell["exercise"]] = self.judge(cell["exercise"], session)
+
+    def judge(self, exercise_id: str, session: Session) -> Result:
+        """An exercise's verdicts: each check with the student's own, then those that fail with stand-ins."""
+        checks, seed = hidden_checks(exercise_id), self.job["seed"]
+        seen = session.observe_all(checks, seed)
+        self.unknown |= set(_name_errors(seen))
+        verdicts = {check.id: _verdict(check, seed, one) for check, one in zip(checks, seen, strict=True)}
+        again = [check for check in checks if check.carry and not verdicts[check.id].passed]
+        for check, one in zip(again, session.observe_all(again, seed, carry=True), strict=True):
+            if _verdict(check, seed, one).passed:
+                verdicts[check.id] = replace(verdicts[check.id], fault=None)
+        return result_from(exercise(exercise_id), tuple(verdicts.values()))
+
+    def missed_a_spare_name(self) -> bool:
+        """Whether a NameError names something that a cell which did not run has in it."""
+        names = {name for text in self.unknown for name in re.findall(r"name '(\w+)' is not defined", text)}
+        spare = "\n".join(cell["source"] for cell in self.cells if cell.get("spare"))
+        return any(re.search(rf"\b{name}\b", spare) for name in names)
+
+    def results_of_all(self) -> list[dict[str, Any]]:
+        ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"
+        rows = [row for row in STAGES[self.job["stage"]] if not row.manual]
+        return [(self.results.get(row.id) or failed(row.id, ended)).to_dict() for row in rows]
 
 
-def _run(
-    cell: dict[str, Any],
-    number: int,
-    session: Session,
-    job: dict[str, Any],
-    lost: dict[int, str],
-    results: dict[str, Result],
-    record: dict[str, Any],
-) -> None:
-    """One cell: what it shows, and if it is graded, its exercise's checks."""
-    if number in lost or not (cell["source"] or cell["exercise"]):
-        return
-    answer = session.ask({"do": "cell", "source": cell["source"]}, job["cell_seconds"])
-    outputs = clean_outputs(answer.get("outputs"), number + 1)
-    if answer.get("late"):
-        outputs.append(_error("CellTimeoutError", f"stopped after {job['cell_seconds']:g} s"))
-    record["shown"] = record.get("shown", 0) + len(json.dumps(outputs))
-    if record["shown"] > MAX_SHOWN:
-        outputs = [_error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
-    record["outputs"][str(number)] = outputs
-    if cell["exercise"]:
-        verdicts = tuple(_verdict(check, session, job["seed"]) for check in hidden_checks(cell["exercise"]))
-        results[cell["exercise"]] = result_from(exercise(cell["exercise"]), verdicts)
-
-
-def _verdict(check: Check, session: Session, seed: int) -> Verdict:
+def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     try:
         with np.errstate(all="ignore"):
-            return run_check(check, {}, seed, session.observe)
-    except (Gone, KeyboardInterrupt):
-        raise
+            return Verdict(check, judge(check, draw(check, seed), seen), seen.get("printed", ""))
     except Exception as error:  # an observation that no probe makes: the judge's complaint is no pass
         return Verdict(check, Fault(f"an answer of an unexpected form ({type(error).__name__})"))
+
+
+def _name_errors(seen: Any) -> Iterator[str]:
+    """The texts of NameErrors anywhere in observations."""
+    if type(seen) is dict and seen.get("type") == "NameError" and type(seen.get("text")) is str:
+        yield seen["text"]
+    for item in seen.values() if type(seen) is dict else seen if type(seen) is list else ():
+        if type(item) in (dict, list):
+            yield from _name_errors(item)
 
 
 def failed(exercise_id: str, why: str) -> Result:

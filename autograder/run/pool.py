@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import selectors
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from autograder.run import wire, worker
-from autograder.run.sandbox import WARM_SECONDS, SandboxError, Warm
+from autograder.run.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm
 
-#: How often a job is tried when its worker dies under it.
-TRIES = 2
-#: Seconds beyond a submission's own limit after which its worker is given up.
-SLACK = 60.0
+#: Most bytes of a job that is sent to a worker before it has finished the last one. They wait in a socket that holds
+#: three times as many, so nobody waits to send.
+AHEAD = 60_000
+#: Seconds below which a job is short.
+SHORT = 2.0
 
 
 class Worker:
-    """A fork of this process that runs `autograder.run.worker`, and what it is doing."""
+    """A fork of this process that runs `autograder.run.worker`, and its jobs, of which the first is running."""
 
-    def __init__(self, kind: str, number: int, control: socket.socket | None = None):
+    def __init__(self, kind: str, number: int, control: socket.socket | None = None, modules: Sequence[str] = MODULES):
         self.kind, self.number = kind, number
         self.channel, other = socket.socketpair()
         self.pid = os.fork()
@@ -35,31 +37,44 @@ class Worker:
                 for descriptor in set(map(int, os.listdir("/proc/self/fd"))) - keep - {0, 1, 2}:
                     with contextlib.suppress(OSError):
                         os.close(descriptor)  # above all other workers' sockets, whose closing must be heard
-                status = worker.main(other, kind, number, control)
+                status = worker.main(other, kind, number, control, modules)
             finally:
                 os._exit(status)
         other.close()
         if control:
             control.close()
-        self.job: dict[str, Any] | None = None
+        self.jobs: deque[Waiting] = deque()
         self.until = time.monotonic() + WARM_SECONDS + SLACK
         self.ready = False
 
-    def give(self, job: dict[str, Any]) -> None:
-        self.job, self.until = job, time.monotonic() + job["seconds"] + SLACK
-        wire.send(self.channel, job, 30)
+    def give(self, waiting: Waiting, frame: bytes) -> None:
+        """Send a job (Closed, TimeoutError: it is not sent)."""
+        wire.send_frame(self.channel, frame, 30)
+        self.jobs.append(waiting)
+        self.time_the_first()
+
+    def time_the_first(self) -> None:
+        if self.ready and self.jobs:
+            self.until = time.monotonic() + self.jobs[0].job["seconds"] + SLACK
 
     def end(self) -> None:
         """Close its socket, at which it ends by itself; a busy or stuck one is killed, and its sandbox with it."""
         self.channel.close()
         until = time.monotonic() + 5
-        while self.job is None and self.ready and time.monotonic() < until:
+        while not self.jobs and self.ready and time.monotonic() < until:
             if os.waitpid(self.pid, os.WNOHANG)[0]:
                 return
-            time.sleep(0.01)
+            time.sleep(0.005)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
+
+
+class Waiting:
+    """A job that has no result yet, and how often a worker died under it."""
+
+    def __init__(self, job: dict[str, Any]):
+        self.job, self.deaths = job, 0
 
 
 def run(
@@ -72,22 +87,31 @@ def run(
 ) -> None:
     """Run jobs (see `autograder.run.oracle.grade`), and call ``on_result(job, record)`` for each in this process.
 
-    A job whose worker dies twice gets ``{"failed": reason}``. ``on_tick`` is called about four times a second.
+    Jobs are taken from the iterable when a worker is free for them, and a small one before that. A job whose worker
+    dies twice gets ``{"failed": reason}``. ``on_tick`` is called about four times a second, first when all workers have
+    something to do.
 
     ``warm`` may have been started before; it is closed here.
 
     Raises:
         SandboxError: a worker cannot have its sandbox.
     """
-    waiting = deque((job, 1) for job in jobs)
-    tries: dict[int, int] = {}
+    coming = iter(jobs)
+    waiting: deque[Waiting] = deque()
     pool = selectors.DefaultSelector()
     alive: dict[socket.socket, Worker] = {}
+    at_once = 1
+
+    def more() -> bool:
+        if not waiting:
+            waiting.extend(Waiting(job) for job in itertools.islice(coming, 1))
+        return bool(waiting)
 
     def hire(number: int, control: socket.socket | None = None) -> None:
-        hired = Worker(kind, number, control)
+        hired = Worker(kind, number, control, warm.modules if warm else MODULES)
         alive[hired.channel] = hired
         pool.register(hired.channel, selectors.EVENT_READ)
+        feed(hired)
 
     def dismiss(worker: Worker) -> None:
         pool.unregister(worker.channel)
@@ -95,38 +119,40 @@ def run(
         worker.end()
 
     def lost(worker: Worker, why: str) -> None:
-        job = worker.job
         dismiss(worker)
-        if job is not None:
-            if tries[id(job)] < TRIES:
-                waiting.appendleft((job, tries[id(job)] + 1))
-            else:
-                on_result(job, {"failed": why})
-        if waiting:
+        if worker.jobs:
+            worker.jobs[0].deaths += 1
+            if worker.jobs[0].deaths >= TRIES:
+                on_result(worker.jobs.popleft().job, {"failed": why})
+        waiting.extendleft(reversed(worker.jobs))
+        if more():
             hire(worker.number)
 
     def feed(worker: Worker) -> None:
-        worker.job = None
-        if not waiting:
-            return
-        job, tried = waiting.popleft()
-        tries[id(job)] = tried
-        try:
-            worker.give(job)
-        except (wire.Closed, TimeoutError):
-            lost(worker, "the worker died")
-        except wire.WireError as error:
-            worker.job = None
-            on_result(job, {"failed": f"the notebook is too large: {error}"})
-            feed(worker)
+        """Give it a job, and a small one for afterwards if jobs are short."""
+        while len(worker.jobs) < at_once and more():
+            try:
+                frame = wire.encode(waiting[0].job)
+                if (worker.jobs or not worker.ready) and len(frame) > AHEAD:
+                    return
+                worker.give(waiting[0], frame)
+                waiting.popleft()
+            except (wire.Closed, TimeoutError):
+                lost(worker, "the worker died")
+                return
+            except wire.WireError as error:
+                on_result(waiting.popleft().job, {"failed": f"the notebook is too large: {error}"})
 
-    count = min(workers, len(waiting))
-    warm = warm or (Warm(kind, 0, count) if count else None)
     try:
-        if warm is not None:
-            for number, control in enumerate(list(warm.controls)):
-                hire(number, control)
-        while waiting or any(worker.job for worker in alive.values()):
+        if more():
+            warm = warm or Warm(kind, 0, workers)
+        for number, control in enumerate(list(warm.controls) if warm else ()):
+            hire(number, control)
+        at_once = 2
+        for worker in list(alive.values()):
+            feed(worker)
+        while more() or any(worker.jobs for worker in alive.values()):
+            on_tick()
             for key, _ in pool.select(0.25):
                 worker = alive.get(key.fileobj)
                 if worker is None:
@@ -145,15 +171,19 @@ def run(
                     lost(worker, told["unable"])
                 elif not worker.ready:
                     worker.ready = True
+                    worker.time_the_first()
                     feed(worker)
                 else:
-                    job = worker.job
+                    job = worker.jobs.popleft().job
+                    worker.time_the_first()
+                    # a long job that waits for one worker while another is idle would cost more than it saves
+                    at_once = 2 if told.get("seconds", 0) < SHORT else 1
                     feed(worker)  # first, so that it works while this process writes
                     on_result(job, told)
             for worker in list(alive.values()):
-                if worker.job is not None and time.monotonic() > worker.until:
+                if worker.jobs and time.monotonic() > worker.until:
                     lost(worker, "no result in time; the grading process was stopped")
-            on_tick()
+        on_tick()
     finally:
         for worker in list(alive.values()):
             dismiss(worker)

@@ -1,7 +1,13 @@
-"""``report.html``: the class on one page, without network. What an instructor should see in ten seconds comes first."""
+"""``report.html``, the class on one page, without network, and ``grades.csv``.
+
+What an instructor should see in ten seconds comes first.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -21,6 +27,10 @@ pre{{white-space:pre-wrap;margin:0;font-size:.85rem}}.bar{{background:#eee;width
 @media(max-width:45rem){{td,th{{padding:.25rem;overflow-wrap:anywhere}}.bar{{width:4rem}}}}"""
 #: A check that fewer than this share of the class pass is drawn as a problem.
 LOW = 0.6
+#: How many exercises stand in "Where the class struggles".
+HARDEST = 6
+#: How a message begins that names no cause.
+ELSEWHERE = "see the other checks"
 
 
 def page(rows: Sequence[dict[str, Any]], seconds: float) -> str:
@@ -43,12 +53,46 @@ def page(rows: Sequence[dict[str, Any]], seconds: float) -> str:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Class report</title><style>{STYLE}</style></head><body><main>
 <h1>Class report</h1><div class="tiles">{body}</div>
+{_struggles(graded)}
 {"".join(_stage(stage, [r for r in graded if r["stage"] == stage]) for stage in stages)}
 <h2>Needs attention</h2>{_listed(attention, lambda row: [*filter(None, [row["problem"]]), *row["notes"]])}
 <h2>Integrity hints</h2><p>No hint changes a grade. Look at the notebook before you draw a conclusion.</p>
 {_listed(flagged, lambda row: row["flags"])}
 <h2>Time</h2>{_slowest(graded)}</main></body></html>
 """
+
+
+def _struggles(rows: Sequence[dict[str, Any]]) -> str:
+    """The exercises in which the class earns the smallest share of the points, each with what most often went wrong."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for result in (r for row in rows for r in row["results"]):
+        shares[result["id"]].append(result["earned"] / result["points"])
+    means = {name: sum(of) / len(of) for name, of in shares.items()}
+    hardest = sorted((name for name in means if means[name] < 1), key=lambda name: means[name])[:HARDEST]
+    if not hardest:
+        return "<h2>Where the class struggles</h2><p>Nowhere: every exercise has all its points.</p>" if rows else ""
+    causes: dict[str, tuple[int, str]] = {}
+    for (name, cause), who in _reasons(rows).items():
+        causes[name] = max(causes.get(name, (0, "")), (len(who), cause))
+    titles = {r["id"]: r["title"] for row in rows for r in row["results"]}
+    lines = ""
+    for name in hardest:
+        count, cause = causes.get(name, (0, ""))
+        often = f"{count} of {len(shares[name])}: {cause}" if count else ""
+        lines += _bar(f"{name} {titles[name]}", often, means[name])
+    return f"""<h2>Where the class struggles</h2>
+<table><tr><th>exercise</th><th>points earned</th><th></th><th>commonest cause, by students</th></tr>{lines}</table>"""
+
+
+def _reasons(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
+    """(exercise, likely cause) -> students."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        for check in (c for result in row["results"] for c in result["checks"]):
+            _, _, fault = check["message"].partition("\n")
+            if fault and (cause := _kind(fault)):
+                found[check["id"].partition("/")[0], cause].add(row["student"])
+    return found
 
 
 def _stage(stage: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -58,24 +102,21 @@ def _stage(stage: str, rows: Sequence[dict[str, Any]]) -> str:
     scores = [sum(r["earned"] for r in row["results"]) for row in rows]
     passed: dict[str, int] = Counter()
     contracts: dict[str, str] = {}
-    reasons: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         for check in (c for result in row["results"] for c in result["checks"]):
-            head, _, fault = check["message"].partition("\n")
+            head, _, _ = check["message"].partition("\n")
             contracts[check["id"]] = head[6:]
             passed[check["id"]] += head.startswith("ok")
-            if fault:
-                reasons[f"{check['id'].partition('/')[0]}\t{_kind(fault)}"].append(row["student"])
     worst = min(contracts, key=lambda name: passed[name])
     title = f"{escape(stage)}: median {median(scores):g} of {most:g} automatic points"
     if passed[worst] < len(rows):
         title += f"; hardest: {escape(worst)}, passed by {passed[worst] / len(rows):.0%}"
     bars = "".join(_bar(name, contracts[name], passed[name] / len(rows)) for name in contracts)
-    common = sorted(reasons.items(), key=lambda item: (-len(set(item[1])), item[0]))[:15]
+    common = sorted(_reasons(rows).items(), key=lambda item: (-len(item[1]), item[0]))[:15]
     said = "".join(
-        f'<tr><td class="number">{len(set(who))}</td><td>{escape(key.partition(chr(9))[0])}</td>'
-        f"<td><pre>{escape(key.partition(chr(9))[2])}</pre></td><td>{escape(', '.join(sorted(set(who))[:3]))}</td></tr>"
-        for key, who in common
+        f'<tr><td class="number">{len(who)}</td><td>{escape(name)}</td>'
+        f"<td><pre>{escape(cause)}</pre></td><td>{escape(', '.join(sorted(who)[:3]))}</td></tr>"
+        for (name, cause), who in common
     )
     return f"""<h2>{title}</h2>{histogram(scores, most)}
 <h3>Share of the class that passes each check</h3>
@@ -85,9 +126,13 @@ def _stage(stage: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _kind(fault: str) -> str:
-    """A message without its numbers' accidents: the likely cause if it names one, or else what was seen."""
+    """A message without its numbers' accidents: the likely cause if it names one, or else what was seen.
+
+    Empty where it only points to the exercise's other checks.
+    """
     seen, _, likely = fault.strip().removeprefix("seen: ").partition("Likely: ")
-    return (likely.partition("Read: ")[0] or seen).strip()[:300]
+    cause = (likely.partition("Read: ")[0] or seen.partition("Read: ")[0]).strip()[:300]
+    return "not done yet" if seen.startswith("not done yet") else "" if cause.startswith(ELSEWHERE) else cause
 
 
 def _bar(name: str, contract: str, share: float) -> str:
@@ -98,11 +143,13 @@ def _bar(name: str, contract: str, share: float) -> str:
     )
 
 
-def histogram(scores: Sequence[float], most: float, bins: int = 12) -> str:
-    """An SVG histogram of points from 0 to ``most``."""
+def histogram(scores: Sequence[float], most: float) -> str:
+    """An SVG histogram of points from 0 to ``most``, in whole points; the last bar begins at ``most`` or just below."""
+    step = math.ceil(most / 12)
+    bins = int(most // step) + 1
     counts = [0] * bins
     for score in scores:
-        counts[min(int(score / most * bins), bins - 1)] += 1
+        counts[min(int(score // step), bins - 1)] += 1
     high, width, height = max(counts), 48, 120
     parts = []
     for number, count in enumerate(counts):
@@ -111,7 +158,7 @@ def histogram(scores: Sequence[float], most: float, bins: int = 12) -> str:
         parts.append(f'<rect x="{x + 2}" y="{height + 18 - tall:.1f}" width="{width - 4}" height="{tall:.1f}"/>')
         if count:
             parts.append(f'<text x="{x + width / 2}" y="{height + 13 - tall:.1f}">{count}</text>')
-        parts.append(f'<text x="{x + width / 2}" y="{height + 34}">{most * number / bins:.3g}</text>')
+        parts.append(f'<text x="{x + width / 2}" y="{height + 34}">{step * number}</text>')
     label = f"How many of {len(scores)} submissions have how many of {most:g} points"
     return (
         f'<svg role="img" aria-label="{label}" viewBox="0 0 {bins * width} {height + 60}" width="{bins * width}" '
@@ -141,3 +188,26 @@ def _slowest(rows: Iterable[dict[str, Any]]) -> str:
         for row in rows[:5]
     )
     return f"<table><tr><th>slowest</th><th>stage</th><th>seconds</th><th>peak MiB</th></tr>{body}</table>"
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """``grades.csv``: a row for each submission; automatic points, and what waits for a person."""
+    rows = list(rows)
+    ids = [e.id for s, es in STAGES.items() for e in es if not e.manual and any(r["stage"] == s for r in rows)]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["student", "stage", "status", "score", "max_score", "by_hand", "attention", *ids])
+    for row in rows:
+        exercises = STAGES[row["stage"]]
+        earned = {r["id"]: r["earned"] for r in row.get("results", ())}
+        score = f"{sum(earned.values()):g}" if earned else ""
+        most, by_hand = sum(e.points for e in exercises if not e.manual), sum(e.points for e in exercises if e.manual)
+        attention = "; ".join([*filter(None, [row["problem"]]), *row["notes"]])
+        cells = [row["student"], row["stage"], row["status"], score, most, by_hand, attention]
+        writer.writerow([_safe(c) for c in cells] + [f"{earned[i]:g}" if i in earned else "" for i in ids])
+    return out.getvalue()
+
+
+def _safe(cell: Any) -> Any:
+    """Text that a spreadsheet will not take for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,20 @@ UNPROTECTED = """\
   processes  a submission can signal or trace the grader's and everybody's processes of your account
 Limits on time, memory and file size still hold for each process. Use this for your own files, or in a container.
 """
+#: Bytes of memory that all processes of a submission may take together.
+TOTAL = 6_000_000_000
 #: Limits of each process inside (setrlimit): bytes of memory, CPU seconds, bytes of a file, open files, processes.
 LIMITS = {"AS": 6_000_000_000, "CPU": 900, "FSIZE": 100_000_000, "NOFILE": 512, "NPROC": 128, "CORE": 0}
+#: What a warm process imports where nobody says which stages it is for: what all five need.
+MODULES = ("matplotlib.pyplot", "pandas", "transformers:Trainer", "transformers:RobertaForSequenceClassification")
+MODULES += tuple(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models", "plots", "training", "vision"))
+MODULES += tuple(f"lora_ref.checks.stage0{number}" for number in range(1, 6))
 #: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
 WARM_SECONDS = 180
+#: How often a job is tried when its worker dies under it.
+TRIES = 2
+#: Seconds beyond a submission's own limit after which its worker is given up.
+SLACK = 60.0
 #: The user that submissions run as where the grader itself runs as root; worker n adds n.
 FIRST_UID = 61_000
 
@@ -88,7 +99,7 @@ def environment() -> dict[str, str]:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_OFFLINE": "1",
-        "MPLBACKEND": "agg",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONDONTWRITEBYTECODE": "1",
         **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")},
     }
@@ -136,11 +147,15 @@ def command(uid: int) -> list[str]:
 class Warm:
     """A sandbox with one warm process and a copy of it for each of ``count`` control sockets.
 
+    ``modules`` are what it imports: see `autograder.run.zygote.warm`.
+
     Attributes:
         controls: the sockets; the copy says hello on its own when it is ready.
+        modules: as given.
     """
 
-    def __init__(self, kind: str, first: int = 0, count: int = 1):
+    def __init__(self, kind: str, first: int = 0, count: int = 1, modules: Sequence[str] = MODULES):
+        self.modules = modules
         uids = [FIRST_UID + n if kind == "bwrap" and os.geteuid() == 0 else 0 for n in range(first, first + count)]
         self._folder = tempfile.TemporaryDirectory(prefix="grade-")
         self.log = Path(self._folder.name) / "zygote.log"
@@ -148,12 +163,12 @@ class Warm:
         self.controls = [mine for mine, _ in pairs]
         descriptors = [other.fileno() for _, other in pairs]
         program = [sys.executable, "-B"]
-        arguments = [",".join(map(str, descriptors)), ",".join(map(str, uids))]
+        fields = ",".join(map(str, descriptors)), ",".join(map(str, uids))
         if kind == "bwrap":
-            line = [*command(uids[0]), *program, "/course/zygote.py", *arguments, "nested"]
+            line = [*command(uids[0]), *program, "/course/zygote.py", *fields, "nested", ",".join(modules)]
             variables, folder = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")}, "/"
         else:
-            line = [*program, str(self._plain_course() / "zygote.py"), *arguments, "plain"]
+            line = [*program, str(self._plain_course() / "zygote.py"), *fields, "plain", ",".join(modules)]
             folder = str(Path(self._folder.name) / "home")
             os.mkdir(folder)
             variables = {**environment(), "HOME": folder, "TMPDIR": folder}
@@ -202,13 +217,20 @@ class Sandbox:
         kind: ``"bwrap"`` or ``"none"``.
         number: of the worker; as root, each has a user id of its own.
         control: the control socket of a copy in a sandbox that several share; None makes a sandbox for this one alone.
+        modules: what a sandbox made here imports before the first submission.
 
     Raises:
         SandboxError: the warm process does not come up; the message has the end of what it wrote.
     """
 
-    def __init__(self, kind: str = "bwrap", number: int = 0, control: socket.socket | None = None):
-        self.kind, self.number = kind, number
+    def __init__(
+        self,
+        kind: str = "bwrap",
+        number: int = 0,
+        control: socket.socket | None = None,
+        modules: Sequence[str] = MODULES,
+    ):
+        self.kind, self.number, self.modules = kind, number, modules
         self._warm: Warm | None = None
         self._control = control
         self._fresh = False
@@ -227,7 +249,7 @@ class Sandbox:
         self.close()
 
     def _boot(self) -> None:
-        self._warm = Warm(self.kind, self.number)
+        self._warm = Warm(self.kind, self.number, modules=self.modules)
         self._control = self._warm.controls[0]
         self._hear(self._warm.log)
 
@@ -242,8 +264,8 @@ class Sandbox:
         self.nested = bool(hello.get("nested"))
         self._fresh = True
 
-    def start(self) -> socket.socket:
-        """Fork for a submission; returns the socket to it.
+    def start(self, total: int = TOTAL) -> socket.socket:
+        """Fork for a submission, which is killed if it takes more than ``total`` bytes; returns the socket to it.
 
         Raises:
             SandboxError: the warm process is gone and does not come back.
@@ -255,7 +277,7 @@ class Sandbox:
         self._fresh = False
         mine, other = socket.socketpair()
         try:
-            socket.send_fds(self._control, [b"start"], [other.fileno()])
+            socket.send_fds(self._control, [b"start %d" % total], [other.fileno()])
             other.close()
             if wire.receive(self._control, 30).get("started", 0) <= 0:
                 raise wire.Closed
@@ -271,7 +293,11 @@ class Sandbox:
             self._control.sendall(b"interrupt")
 
     def kill(self) -> dict[str, Any]:
-        """End the submission with everything it started; returns ``cpu`` seconds and ``peak_kib``, where known."""
+        """End the submission with everything it started.
+
+        Returns:
+            ``cpu`` seconds, ``peak_kib``, and ``over`` (1: it was killed for its memory), where they are known.
+        """
         try:
             self._control.sendall(b"kill")
             return wire.receive(self._control, 20)

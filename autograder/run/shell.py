@@ -12,7 +12,6 @@ from typing import Any
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
-from matplotlib_inline.backend_inline import configure_inline_support
 from traitlets.config import Config
 
 #: Caps for one cell: characters of text, characters of pictures (base64), number of outputs.
@@ -152,7 +151,10 @@ def plain_text(line: Any) -> str:
 
 
 def make_shell() -> Shell:
-    """The shell, made once in the warm process; a fork runs one notebook in it."""
+    """The shell, made once in the warm process; a fork runs one notebook in it.
+
+    Pictures come from matplotlib's inline backend, named by ``MPLBACKEND``, which finds the shell when it is imported.
+    """
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor" if "nocolor" in _color_names() else "NoColor"
@@ -162,7 +164,6 @@ def make_shell() -> Shell:
     shell = Shell.instance(config=config, display_pub_class=_Publisher, displayhook_class=_Hook)
     outputs = Outputs()
     shell.outputs = shell.display_pub.outputs = shell.displayhook.outputs = outputs
-    configure_inline_support(shell, "module://matplotlib_inline.backend_inline")
     for formatter in shell.display_formatter.formatters.values():
         formatter.enabled = formatter.format_type in MIME_TYPES
     return shell

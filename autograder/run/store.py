@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from autograder.build import write_whole
+from autograder.files import write_whole
 from autograder.run.assignment import digest
 
 
@@ -21,6 +21,10 @@ class Store:
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "results").mkdir(parents=True, exist_ok=True)
+        self._newest: dict[str, int] = {}
+        for path in (folder / "results").glob("*.*.json"):
+            key, number, _ = path.name.split(".")
+            self._newest[key] = max(int(number), self._newest.get(key, 0))
 
     def seed(self, wanted: int | None = None) -> int:
         """The run's seed: ``wanted``, or the recorded one, or a new one; it is recorded."""
@@ -31,20 +35,22 @@ class Store:
             write_whole(path, json.dumps({"seed": seed}).encode())
         return seed
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The newest result for a key."""
-        numbers = self._numbers(key)
-        if not numbers:
-            return None
-        return json.loads((self.folder / "results" / f"{key}.{max(numbers)}.json").read_text(encoding="utf-8"))
+    def __contains__(self, key: str) -> bool:
+        return key in self._newest
+
+    def number(self, key: str) -> int:
+        """How many results there have been for a key."""
+        return self._newest.get(key, 0)
+
+    def get(self, key: str) -> dict[str, Any]:
+        """The newest result for a key (KeyError: there is none)."""
+        return json.loads((self.folder / "results" / f"{key}.{self._newest[key]}.json").read_text(encoding="utf-8"))
 
     def put(self, key: str, record: dict[str, Any]) -> None:
         """Add a result."""
-        number = max(self._numbers(key), default=0) + 1
+        number = self._newest.get(key, 0) + 1
         write_whole(self.folder / "results" / f"{key}.{number}.json", json.dumps(record).encode())
-
-    def _numbers(self, key: str) -> list[int]:
-        return [int(path.name.split(".")[1]) for path in (self.folder / "results").glob(f"{key}.*.json")]
+        self._newest[key] = number
 
 
 def key_of(*parts: Any) -> str:

@@ -118,7 +118,15 @@ def send(channel: socket.socket, value: Any, seconds: float | None = None) -> No
     Raises:
         Closed, TimeoutError, WireError: as their names say.
     """
-    frame = encode(value)
+    send_frame(channel, encode(value), seconds)
+
+
+def send_frame(channel: socket.socket, frame: bytes, seconds: float | None = None) -> None:
+    """Send what `encode` made.
+
+    Raises:
+        Closed, TimeoutError: as their names say.
+    """
     try:
         channel.settimeout(seconds)
         channel.sendall(frame)

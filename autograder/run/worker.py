@@ -9,20 +9,29 @@ from __future__ import annotations
 import gc
 import signal
 import socket
+import sys
 import traceback
+from collections.abc import Sequence
 
 from autograder.run import oracle, wire
-from autograder.run.sandbox import Sandbox, SandboxError
+from autograder.run.sandbox import MODULES, Sandbox, SandboxError
 
 
-def main(channel: socket.socket, kind: str, number: int, control: socket.socket | None) -> int:
-    """Serve until the socket closes; ``control`` as for `Sandbox`."""
+def main(
+    channel: socket.socket,
+    kind: str,
+    number: int,
+    control: socket.socket | None,
+    modules: Sequence[str] = MODULES,
+) -> int:
+    """Serve until the socket closes; ``control`` and ``modules`` as for `Sandbox`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's
     try:
-        sandbox = Sandbox(kind, number, control)
+        sandbox = Sandbox(kind, number, control, modules)
     except SandboxError as error:
         wire.send(channel, {"unable": str(error)})
         return 1
+    gc.freeze()  # what the pool imported need not be looked through after each submission
     with sandbox:
         wire.send(channel, {"ready": True, "nested": sandbox.nested})
         while True:
@@ -39,3 +48,7 @@ def main(channel: socket.socket, kind: str, number: int, control: socket.socket 
                 record = {"failed": traceback.format_exc()[-2000:]}
             wire.send(channel, record)
             gc.collect()
+
+
+if __name__ == "__main__":  # a Dask worker's; the pool forks its own
+    sys.exit(main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], int(sys.argv[3]), None))

@@ -1,10 +1,12 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
-Started as ``python zygote.py FD,FD UID,UID NESTED`` with control sockets; beside this file stand only `wire`,
-`shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one submission
-at a time:
+Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control sockets; beside this file stand only
+`wire`, `shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one
+submission at a time:
 
-    start (with a socket of the submission's own) | interrupt | kill
+    start BYTES (with a socket of the submission's own) | interrupt | kill
+
+A submission whose processes together take more than BYTES of memory is killed.
 
 Each fork gets namespaces of its own (user, process ids, mounts, ipc), so that what runs in it can neither see nor
 signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
@@ -16,12 +18,15 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import time
+from operator import is_
 from typing import Any
 
 import shell as shells
@@ -33,43 +38,48 @@ PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 
 #: Folders that a submission may write to, each a memory file system of its own: (path, bytes).
 SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
 
+#: Seconds between two looks at how much memory a submission takes.
+WATCH = 0.2
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def warm() -> shells.Shell:
-    """Import what notebooks import, so that a fork has it, and make the shell."""
-    import datasets  # noqa: F401
-    import matplotlib
-    import matplotlib.pyplot
+def warm(modules: list[str]) -> tuple[shells.Shell, Pristine]:
+    """Import what these notebooks import, so that a fork has it, and make the shell.
+
+    Args:
+        modules: ``"torch"``, or ``"transformers:Trainer"`` for what a package imports at its first use or has as a
+            module. What is not there is left to the notebook that asks for it.
+    """
     import torch
-    import transformers
 
     torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
-    for name in ("", ".checks", ".checks.gaps", ".layers", ".inject", ".training", ".data", ".models", ".plots"):
-        importlib.import_module("lora_ref" + name)
-    for stage in ("02", "03", "04", "05", "01"):
-        with contextlib.suppress(ModuleNotFoundError):
-            importlib.import_module(f"lora_ref.checks.stage{stage}")
-    with contextlib.suppress(Exception):  # transformers and datasets import on first use
-        _ = transformers.Trainer, transformers.RobertaForSequenceClassification
+    for module in ("numpy.random", "lora_ref.checks.probing"):
+        importlib.import_module(module)
+    for module in modules:
+        name, _, attribute = module.partition(":")
+        with contextlib.suppress(ImportError):
+            if not hasattr(importlib.import_module(name), attribute or "__name__"):
+                importlib.import_module(f"{name}.{attribute}")
     shell = shells.make_shell()
-    matplotlib.pyplot.switch_backend("module://matplotlib_inline.backend_inline")
+    pristine = Pristine()
+    logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
     gc.collect()
     gc.freeze()  # keep the collector from copying the shared pages in every fork
-    return shell
+    return shell, pristine
 
 
-def main(controls: list[socket.socket], uids: list[int], nested: bool) -> None:
+def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: list[str]) -> None:
     """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
-    shell = warm()
+    warmed = warm(modules)
     for control, uid in zip(controls, uids, strict=True):
         if os.fork() == 0:
             for other in controls:
                 if other is not control:
                     other.close()
-            obey(shell, control, uid, nested)
+            obey(warmed, control, uid, nested)
             os._exit(0)
     for control in controls:
         control.close()
@@ -78,24 +88,32 @@ def main(controls: list[socket.socket], uids: list[int], nested: bool) -> None:
             pass
 
 
-def obey(shell: shells.Shell, control: socket.socket, uid: int, nested: bool) -> None:
+def obey(warmed: tuple[shells.Shell, Pristine], control: socket.socket, uid: int, nested: bool) -> None:
     """Obey a control socket until it closes."""
     if uid:
         become(uid)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     nested = nested and _can_nest()
     wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
-    submission = 0
+    submission, most, over = 0, 0, False
     while True:
         try:
+            ready, _, _ = select.select([control], [], [], WATCH if submission and not over else None)
+            if not ready:
+                over = _memory(most) > most
+                if over:
+                    _kill_group(submission, nested)
+                continue
             order, channel = _receive_order(control)
         except wire.Closed:
             _kill(submission, nested)
             break
+        order, _, argument = order.partition(" ")
         if order == "start":
             if channel is None:
                 continue
-            submission = _start(shell, channel, control, nested)
+            most, over = int(argument), False
+            submission = _start(warmed, channel, control, nested)
             wire.send(control, {"started": submission})
         elif order == "interrupt" and submission:
             with contextlib.suppress(ProcessLookupError):
@@ -103,14 +121,14 @@ def obey(shell: shells.Shell, control: socket.socket, uid: int, nested: bool) ->
         elif order == "kill":
             used = _kill(submission, nested)
             submission = 0
-            wire.send(control, used)
+            wire.send(control, used | {"over": int(over)})
 
 
 def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
     """One word, and the socket that came with it."""
     control.settimeout(None)
     try:
-        data, ancillary, *_ = control.recvmsg(32, socket.CMSG_SPACE(4))
+        data, ancillary, *_ = control.recvmsg(64, socket.CMSG_SPACE(4))
     except OSError as error:
         raise wire.Closed(str(error)) from None
     if not data:
@@ -122,7 +140,7 @@ def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
     return data.decode().strip(), channel
 
 
-def _start(shell: shells.Shell, channel: socket.socket, control: socket.socket, nested: bool) -> int:
+def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, control: socket.socket, nested: bool) -> int:
     """Fork; return the process id of the submission's first process."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -150,7 +168,7 @@ def _start(shell: shells.Shell, channel: socket.socket, control: socket.socket, 
         else:
             os.setsid()
         os.close(writer)
-        serve(shell, channel)
+        serve(*warmed, channel)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             wire.send(channel, {"broken": f"{type(error).__name__}: {error}"[:500]})
@@ -161,22 +179,56 @@ def _start(shell: shells.Shell, channel: socket.socket, control: socket.socket, 
 def _kill(submission: int, nested: bool) -> dict[str, Any]:
     """End the submission and everything it started; returns its use of the machine: CPU seconds, peak memory in KiB."""
     if submission:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
-    used = {"cpu": 0.0, "peak_kib": 0}
+        _kill_group(submission, nested)
+    used, patience = {"cpu": 0.0, "peak_kib": 0}, 0 if submission and nested else os.WNOHANG
     while True:
         try:
-            pid, _, usage = os.wait4(-1, os.WNOHANG)
+            pid, _, usage = os.wait4(-1, patience)  # own namespace: its first process is reaped last of all
         except ChildProcessError:
             return used
         if pid:
             used["cpu"] += usage.ru_utime + usage.ru_stime
             used["peak_kib"] = max(used["peak_kib"], usage.ru_maxrss)
+            patience = os.WNOHANG
             continue
         for orphan in _children():  # a subreaper inherits what a submission left running
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(orphan, signal.SIGKILL)
         time.sleep(0.001)
+
+
+def _kill_group(submission: int, nested: bool) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
+
+
+def _memory(enough: int) -> int:
+    """Bytes that this process's descendants take; where a quick look says more than ``enough``, exactly."""
+    found, ages = [os.getpid()], {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+            ages.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(name))
+    for pid in found:
+        found += ages.get(pid, ())
+    for read in (_unshared, _proportional):  # a fork's pages that it shares with this process are counted in the first
+        total = 0
+        for pid in found[1:]:
+            with contextlib.suppress(OSError, ValueError):
+                total += read(pid)
+        if total <= enough:
+            break
+    return total
+
+
+def _unshared(pid: int) -> int:
+    with open(f"/proc/{pid}/statm") as file:
+        _, resident, shared, *_ = file.read().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def _proportional(pid: int) -> int:
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
 
 
 def _children() -> list[int]:
@@ -266,11 +318,10 @@ class _Interruptible:
         self.running = False
 
 
-def serve(shell: shells.Shell, channel: socket.socket) -> None:
+def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> None:
     """Answer orders over the submission's socket: limits, cell, probe, inspect."""
     from lora_ref.checks.probing import observe
 
-    pristine = Pristine()
     interruptible = _Interruptible()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -345,19 +396,23 @@ class Pristine:
             if name.startswith("lora_ref"):
                 spaces.append(module)
                 spaces += [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name]
-        self.spaces = [(space, {k: v for k, v in vars(space).items() if callable(v)}) for space in spaces]
+        self.spaces = []
         self.codes = {}
-        for space, names in self.spaces:
+        for space in spaces:
+            names = {key: value for key, value in vars(space).items() if callable(value)}
+            self.spaces.append((space, tuple(names), tuple(names.values())))
             for key, value in names.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
 
-    def restore(self) -> list[str]:
+    def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
         """Put everything back; returns the names of what had been replaced."""
-        replaced = []
-        for space, names in self.spaces:
+        replaced = []  # the functions that tell are arguments' defaults: a submission may have replaced the names
+        for space, names, values in self.spaces:
             now = vars(space)
-            for key, value in names.items():
+            if all(map(is_, map(now.get, names), values)):  # quicker than the loop, and every probe asks
+                continue
+            for key, value in zip(names, values, strict=True):
                 if now.get(key) is not value:
                     replaced.append(f"{getattr(space, '__name__', space)}.{key}")
                     with contextlib.suppress(Exception):
@@ -381,4 +436,5 @@ if __name__ == "__main__":
     # an editable install of the course would put the instructor's checkout on the path
     sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
     sockets = [socket.socket(fileno=int(word)) for word in sys.argv[1].split(",")]
-    main(sockets, [int(word) for word in sys.argv[2].split(",")], sys.argv[3] == "nested")
+    uids = [int(word) for word in sys.argv[2].split(",")]
+    main(sockets, uids, sys.argv[3] == "nested", sys.argv[4].split(","))

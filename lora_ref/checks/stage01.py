@@ -449,7 +449,10 @@ def judge_best(inputs: Inputs, seen: Observation) -> Fault | None:
             found = f"{best_call(one)} lies {got:.4g} from M, the closest one {best:.4g}"
             if got < best:
                 found += " (so it has more than rank k)"
-            return Fault(found, likely or "keep the first k of U's columns, of S and of Vh's rows", "section 1.2")
+            if abs(got - best) < 1e-4 * max(best, float(np.linalg.norm(M))):
+                likely = likely or "right but for rounding: computed in a lower precision than M's dtype"
+            likely = likely or "keep the first k of U's columns, of S and of Vh's rows (a randomised SVD is only close)"
+            return Fault(found, likely, "section 1.2")
         if not result["unchanged"]:
             return Fault(f"{best_call(one)} changes M itself", "work on a copy: M.clone()", "section 1.2")
     return None
@@ -746,7 +749,7 @@ def judge_even(inputs: Inputs, seen: Observation) -> Fault | None:
     for (m, n), one in zip(inputs["cases"], seen["ranks"], strict=True):
         mistakes = [] if m * n % (m + n) else [(m * n // (m + n), _STRICTLY)]
         mistakes += [
-            ((m * n - 1) // (m + n) + 1, "that is the first rank that no longer saves: one too many"),
+            ((m * n - 1) // (m + n) + 1, "that is the first rank that no longer saves: one too many (rounded up?)"),
             (min(m, n) // 2, "half the smaller side is right for square matrices alone"),
             (min(m, n) // 2 - 1, "half the smaller side is right for square matrices alone"),
             (min(m, n), "min(shape) is the largest rank there is, not the last that saves"),

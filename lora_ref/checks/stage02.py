@@ -260,7 +260,13 @@ def mended_wrapper(names: Names, inputs: Inputs, bias: bool = True) -> Any:
         nn.Module.__init__(wrapper)
         with contextlib.suppress(AttributeError):
             wrapper.merged = False
-    wrapper.linear = build_linear(inputs, bias).requires_grad_(False)
+    fresh = build_linear(inputs, bias).requires_grad_(False)
+    kept = getattr(wrapper, "linear", None)
+    if kept is linear and kept.state_dict().keys() == fresh.state_dict().keys():
+        kept.load_state_dict(fresh.state_dict())  # the very object: the wrapper may hold an alias of it elsewhere
+        kept.requires_grad_(False)
+    else:
+        wrapper.linear = fresh
     try:
         put_parts(wrapper.lora, inputs)
     except Exception:
@@ -295,12 +301,12 @@ def factor_gradients(layer: Any, inputs: Inputs) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def uninitialised_is_nan() -> Any:
     """Fill what torch.empty gives with NaN: such memory often happens to hold zeros, or an earlier layer's values."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports torch's compiler: over a second
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
 
 
 def probe_initial(names: Names, **inputs: Any) -> dict:
@@ -386,6 +392,10 @@ class _Largest(TorchDispatchMode):
 
     elements, operation = 0, ""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch's compiler is imported to be told to leave this class alone: over a second
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for one in tree_leaves(out):
@@ -448,6 +458,7 @@ def probe_update(names: Names, **inputs: Any) -> dict:
     return seen
 
 
+LINEAR_KIND = "an nn.Linear"
 NOT_LINEAR_KINDS = ("an nn.LayerNorm", "an nn.Embedding", "a module with in_features and weight", "None")
 
 
@@ -464,13 +475,12 @@ class LooksLinear(nn.Module):
 
 
 def probe_not_linear(names: Names, **inputs: Any) -> dict:
-    """What wrapping something else raises, and whether a linear layer can be wrapped."""
+    """What wrapping this and that raises."""
     names.LinearWithLoRA(nn.Linear(6, 5), 2, 8)
-    others = [nn.LayerNorm(6), nn.Embedding(5, 6), LooksLinear(), None]
-    return {
-        name: raised(lambda one=one: names.LinearWithLoRA(one, 2, 8))
-        for name, one in zip(NOT_LINEAR_KINDS, others, strict=True)
-    }
+    made = dict(zip(NOT_LINEAR_KINDS, (nn.LayerNorm(6), nn.Embedding(5, 6), LooksLinear(), None), strict=True))
+    made[LINEAR_KIND] = nn.Linear(6, 5)
+    kinds = inputs.get("kinds", NOT_LINEAR_KINDS)
+    return {"raised": [raised(lambda one=made[kind]: names.LinearWithLoRA(one, 2, 8)) for kind in kinds]}
 
 
 def probe_sum(names: Names, **inputs: Any) -> dict:
@@ -792,9 +802,12 @@ def scaling_fault(alpha: float, rank: int, found: float) -> Fault | None:
 def judge_bad_rank(inputs: Inputs, seen: Observation) -> Fault | None:
     for rank in inputs["ranks"]:
         outcome = seen[str(rank)]
-        if outcome is None:
+        if rank >= 1:
+            if outcome is not None:
+                return Fault(f"rank {rank} raised {outcome['type']}", "the check for rank < 1 refuses too much")
+        elif outcome is None:
             return Fault(f"rank {rank} raised nothing", "the check for rank < 1 is missing", "the docstring")
-        if "ValueError" not in outcome["bases"]:
+        elif "ValueError" not in outcome["bases"]:
             return Fault(
                 f"rank {rank} raised {outcome['type']}",
                 "the check for rank < 1 is missing or comes too late; the contract asks for a ValueError",
@@ -1065,13 +1078,15 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_not_linear(inputs: Inputs, seen: Observation) -> Fault | None:
-    for name in NOT_LINEAR_KINDS:
-        outcome = seen[name]
-        if outcome is None:
+    for name, outcome in zip(inputs.get("kinds", NOT_LINEAR_KINDS), seen["raised"], strict=True):
+        if name == LINEAR_KIND:
+            if outcome is not None:
+                return Fault(f"{name} raised {outcome['type']}", "the check with isinstance refuses too much")
+        elif outcome is None:
             return Fault(
                 f"{name} was wrapped without an error", "the check with isinstance is missing", "the docstring"
             )
-        if "TypeError" not in outcome["bases"]:
+        elif "TypeError" not in outcome["bases"]:
             return Fault(
                 f"{name} raised {outcome['type']}",
                 "the check with isinstance is missing or comes too late; the contract asks for a TypeError",
@@ -1173,7 +1188,9 @@ def weight_fault(inputs: Inputs, W: np.ndarray, times: int) -> Fault | None:
     if times == 0:
         likely = "what unmerge takes away is not what merge added"
         if ratio is not None and abs(ratio - 1) < 1e-3:
-            likely = "the update is still there"
+            likely = (
+                "the update is still there: nothing was taken away, or W was kept without a copy and changed with it"
+            )
         elif ratio is not None and abs(ratio + 1) < 1e-3:
             likely = "an update was taken away that is not there: ask .merged first"
         return Fault(

@@ -359,7 +359,8 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         shown = f"match_targets(model, {targets})"
         error = outcome["raised"]
         if absent:
-            fault = _refusal_fault(shown, absent[0], outcome, every)
+            present = [target for target in targets if target not in absent]
+            fault = _refusal_fault(shown, absent[0], present, outcome)
             if fault:
                 return fault
             continue
@@ -389,7 +390,7 @@ def _of(outcome: Mapping) -> str:
     return "" if outcome["text"] else " of something else than text"
 
 
-def _refusal_fault(shown: str, target: str, outcome: Mapping, every: Sequence[str]) -> Fault | None:
+def _refusal_fault(shown: str, target: str, present: Sequence[str], outcome: Mapping) -> Fault | None:
     error, read = outcome["raised"], "section 3.2"
     if not error:
         found = list(outcome["items"])
@@ -406,17 +407,16 @@ def _refusal_fault(shown: str, target: str, outcome: Mapping, every: Sequence[st
                 likely = f"{target} is no nn.Linear: what counts are linear layers whose name ends so"
             elif target not in " ".join(found):
                 likely = "each target is to be asked for itself: others of the list did match"
-            if target.lower() != target and target.lower() in found[0]:
+            if any(target.lower() in name and target not in name for name in found):
                 likely = "upper and lower case are different names"
         return Fault(f"{shown} gave {some(found, 2) or 'an empty list'} and no error", likely, read)
     if "ValueError" not in error["bases"]:
         return Fault(f"{shown} raised {error['type']}", "the contract is a ValueError", read)
     if target not in error["text"]:
-        return Fault(
-            f"{shown} raised ValueError: {error['text'][:80]}",
-            f"the message does not name {target!r}: a reader must find the typo",
-            read,
-        )
+        likely = f"the message does not name {target!r}: a reader must find the typo"
+        if any(f"'{other}'" in error["text"] for other in present):
+            likely = f"it complains of a target that does match; {target!r} is the one that does not"
+        return Fault(f"{shown} raised ValueError: {error['text'][:80]}", likely, read)
     return None
 
 
@@ -626,6 +626,7 @@ def probe_inject(names: Names, **inputs: Any) -> dict:
         "same": result is model,
         "kind": type(result).__name__,
         "kinds": {name: type(at(model, name)).__name__ for name in matches(inputs, inputs["targets"])},
+        "dotted": any("." in child for module in model.modules() for child in module._modules),
         "wrapped": {name: _layer(layer) for name, layer in layers.items()},
         "parameters": list(parameters),
         "trains": [name for name, p in parameters.items() if p.requires_grad],
@@ -735,7 +736,11 @@ def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
     if missing:
         kinds = sorted({seen["kinds"].get(name, "nothing") for name in missing})
         likely = "replace_module must be called once for each name that match_targets gives"
-        if kinds == ["Linear"] and not found:
+        if seen["dotted"]:
+            likely = (
+                "a child with a dot in its name was added, and no forward meets it: replace_module finds the parent"
+            )
+        elif kinds == ["Linear"] and not found:
             likely = "nothing was put into the model: a wrapper that is only made replaces nothing"
         elif kinds not in (["Linear"], ["Classifier"]):
             likely = "a wrapper keeps the old layer as .linear, and the update as .lora with lora_A and lora_B"
@@ -779,6 +784,10 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
         if "y" not in one:
             continue  # not wrapped: another check's
         A, B = one["A"], one["B"]
+        if not A.any():
+            return Fault(
+                f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn", read
+            )
         x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
         base = x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
         update = x @ A.T @ B.T
@@ -890,7 +899,7 @@ def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the head may be more than one layer: model.classifier.requires_grad_(True) means all of it"
         elif asked is None:
             likely += "; train_head is True by default"
-        return Fault(f"{called}, and {some(left, 2)} does not train", likely, read)
+        return Fault(f"{called}, and {some(left, 2)} must train and do not", likely, read)
     return None
 
 
@@ -901,7 +910,7 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
     trains = [name for name in seen["trains"] if name.startswith("classifier") and not _of_lora(name)]
     if trains:
         likely = "ask train_head before the head is woken up"
-        return Fault(f"train_head=False, and {some(trains, 2)} trains", likely, "section 3.4")
+        return Fault(f"train_head=False, and {some(trains, 2)} train", likely, "section 3.4")
     if not any(name.startswith("classifier") for name in seen["wrapped"]):
         return Fault(f"targets {inputs['targets']}: nothing in the head is wrapped", "", "section 3.4")
     asleep = [name for name in seen["parameters"] if _of_lora(name) and name not in seen["trains"]]
@@ -1128,12 +1137,13 @@ def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
         extra, missing = [n for n in trains if n not in wanted], [n for n in wanted if n not in trains]
         if extra:
             others = sorted({".".join(name.split(".")[:3]) for name in extra})
-            likely = "in looks for text anywhere: layer.1 is the beginning of layer.10, too"
+            likely = "layer.1 is the beginning of layer.10, too: compare with the dot that ends the name"
             if any(inputs["prefix"] not in name for name in extra):
                 likely = "all other parameters must be frozen"
-            return Fault(f"blocks {blocks}: {some(others)} trains as well", likely, "section 3.6")
+            return Fault(f"blocks {blocks}: parameters of {some(others)} train as well", likely, "section 3.6")
         if missing:
-            return Fault(f"blocks {blocks}: {some(missing, 2)} does not train", "", "section 3.6")
+            likely = "a block is named from the model on: all that begins with the name and a dot belongs to it"
+            return Fault(f"blocks {blocks}: {some(missing, 2)} must train and do not", likely, "section 3.6")
     return None
 
 
@@ -1184,7 +1194,9 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(f"{name} is gone", "", read)
         if place["parts"] != ["Dropout", "Linear"]:
             shown = f"{place['kind']}({', '.join(place['parts'])})" if place["parts"] else place["kind"]
-            likely = "the layer is missed" if place["kind"] == "Linear" else "the walk goes on into what it has put in"
+            likely = "the walk goes on into what it has put in"
+            if place["kind"] == "Linear":
+                likely = "the walk does not get there: model.modules() meets every depth"
             return Fault(f"{name} is {shown}, expected Sequential(Dropout, Linear)", likely, read)
         if not place["same"] or place["p"] != [inputs["p"]]:
             return Fault(f"{name}: another layer or another p than given", "keep the layer that was there", read)
@@ -1274,9 +1286,11 @@ def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
     extra, missing = [n for n in seen["trains"] if n not in wanted], [n for n in wanted if n not in seen["trains"]]
     if missing:
         likely = "a freeze by name that knows only one name: the new head is random, and stays so"
-        return Fault(f"{some(missing, 2)} does not train", likely if "classifier" in missing[0] else "", "section 3.6")
+        return Fault(
+            f"{some(missing, 2)} must train and do not", likely if "classifier" in missing[0] else "", "section 3.6"
+        )
     if extra:
-        return Fault(f"{some(extra, 2)} trains", "the encoder is pretrained and must stay frozen", "section 3.6")
+        return Fault(f"{some(extra, 2)} train", "the encoder is pretrained and must stay frozen", "section 3.6")
     if not seen["same"]:
         return Fault("train_prompt does not return the model", "", "section 3.6")
     return None
@@ -1286,25 +1300,32 @@ def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
 
 # The contracts' sentences; the hidden checks show the same.
 FROZEN = "no parameter trains any more, at whatever depth"
+ALL = "every parameter, LoRA's in a wrapped model as well"
+KEPT = "no value changes"
 RETURNED = "it returns the model it was given"
 MATCHED = "linear layers whose name is a target, or ends in a dot and the target"
 LINEAR = "modules that are not nn.Linear do not match"
 ORDER = "names come in the order of named_modules"
 ONCE = "a layer that two targets mean comes once"
 MISSING = "a target that matches nothing is a ValueError that names it, even beside others that match"
+NEARLY = "what only looks like a match is a ValueError: parts of a name, other modules, other case"
 DEEP = "the new module stands at the dotted name, and all others stay"
 TOP = "children of the model itself, too"
 CONTAINERS = "inside lists, dicts and sequences as well, in the same order"
 WRAPPED = "exactly the matches are wrapped, once each"
-SIZES = "each update has the rank that was asked for; 8 by default"
+SIZES = "each update has the rank that was asked for"
 UPDATE = "a wrapped layer computes W x + b + alpha / rank * B A x"
+DEFAULT_RANK, DEFAULT_ALPHA = "the rank is 8 by default", "alpha is 16 by default"
+DROPPED = "dropout is passed on"
 UNTOUCHED = "every pretrained weight and bias is the same, bit for bit"
 START = "right after injection the logits are the base model's"
 BASE = "LoRA's matrices train, and nothing pretrained does"
 HEAD = "the head trains if asked for, which is the default"
+NO_HEAD = "train_head=False leaves LoRA alone to train, even where the head is wrapped"
 AGAIN = "a second call is refused, or leaves the wrapped layers as they are"
 TYPO = "a target that matches nothing is a ValueError"
 COUNTS = "trainable and total count numbers, frozen ones in the second alone"
+SHARED = "a parameter that two layers share counts once, buffers not at all"
 RATIO = "ratio is trainable / total"
 BLOCKS = "unfreeze_blocks lets the named blocks train, and no others"
 DROPOUT = "add_dropout puts one dropout before each linear layer"
@@ -1313,12 +1334,15 @@ PROMPT = "train_prompt trains the prompt and the new head"
 
 VISIBLE = [
     Check("3.1/frozen", FROZEN, probe_freeze, judge_frozen, fixed(1, draw_freeze)),
+    Check("3.1/all", ALL, probe_freeze, judge_frozen, fixed(22, draw_freeze, wrapped=True)),
+    Check("3.1/kept", KEPT, probe_freeze, judge_unchanged, fixed(22, draw_freeze, wrapped=True)),
     Check("3.1/returned", RETURNED, probe_freeze, judge_returned, fixed(1, draw_freeze)),
     Check("3.2/parts", MATCHED, probe_match, judge_match, fixed(2, draw_match, kind="parts")),
     Check("3.2/linear", LINEAR, probe_match, judge_match, fixed(17, draw_match, kind="linear")),
     Check("3.2/once", ONCE, probe_match, judge_match, fixed(18, draw_match, kind="once")),
     Check("3.2/order", ORDER, probe_match, judge_match, fixed(3, draw_match, kind="order")),
     Check("3.2/missing", MISSING, probe_match, judge_match, fixed(4, draw_match, kind="missing")),
+    Check("3.2/nearly", NEARLY, probe_match, judge_match, fixed(23, draw_match, kind="nearly")),
     Check("3.3/deep", DEEP, probe_replace, judge_replaced, fixed(5, draw_replace, where="deep")),
     Check("3.3/top", TOP, probe_replace, judge_replaced, fixed(19, draw_replace, where="top")),
     Check("3.3/containers", CONTAINERS, probe_replace, judge_replaced, fixed(6, draw_replace, where="containers")),
@@ -1326,12 +1350,34 @@ VISIBLE = [
     Check("3.4/untouched", UNTOUCHED, probe_inject, judge_untouched, fixed(7, draw_inject), carry=CARRY),
     Check("3.4/sizes", SIZES, probe_inject, judge_sizes, fixed(8, draw_inject), carry=CARRY),
     Check("3.4/update", UPDATE, probe_updates, judge_update, fixed(9, draw_inject), carry=CARRY),
+    Check(
+        "3.4/default-rank", DEFAULT_RANK, probe_inject, judge_sizes, fixed(24, draw_inject, defaults=True), carry=CARRY
+    ),
+    Check(
+        "3.4/default-alpha",
+        DEFAULT_ALPHA,
+        probe_updates,
+        judge_update,
+        fixed(24, draw_inject, defaults=True),
+        carry=CARRY,
+    ),
+    Check("3.4/dropout", DROPPED, probe_updates, judge_update, fixed(25, draw_inject, dropout=True), carry=CARRY),
+    Check("3.4/start", START, probe_inject, judge_start, fixed(7, draw_inject), carry=CARRY),
     Check("3.4/frozen", BASE, probe_inject, judge_frozen_base, fixed(10, draw_inject), carry=CARRY),
     Check("3.4/head", HEAD, probe_inject, judge_head, fixed(11, draw_inject, plain_head=False), carry=CARRY),
+    Check(
+        "3.4/no-head",
+        NO_HEAD,
+        probe_inject,
+        judge_no_head,
+        fixed(26, draw_inject, head=False, head_targets=True),
+        carry=CARRY,
+    ),
     Check("3.4/returned", RETURNED, probe_inject, judge_inject_returned, fixed(11, draw_inject), carry=CARRY),
     Check("3.4/again", AGAIN, probe_again, judge_again, fixed(20, draw_inject), carry=CARRY),
     Check("3.4/typo", TYPO, probe_typo, judge_typo, fixed(21, draw_typo), carry=CARRY),
     Check("3.5/counts", COUNTS, probe_report, judge_counts, fixed(12, draw_report)),
+    Check("3.5/shared", SHARED, probe_report, judge_counts, fixed(27, draw_report, shared=True)),
     Check("3.5/ratio", RATIO, probe_report, judge_ratio, fixed(12, draw_report)),
     Check("3.6/unfreeze_blocks", BLOCKS, probe_blocks, judge_blocks, fixed(13, draw_blocks)),
     Check("3.6/add_dropout", DROPOUT, probe_dropout, judge_dropout, fixed(14, draw_dropout)),

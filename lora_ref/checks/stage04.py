@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # torch loads it with the first optimiser, for seconds: not in a student's time
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -491,18 +492,24 @@ def judge_short_runs(inputs: Inputs, seen: Observation) -> Fault | None:
 # --- 4.4 train ------------------------------------------------------------------------------------------------------
 
 
-class PooledClassifier(nn.Module):
-    """Mean of frozen word vectors, a frozen linear layer, and a low-rank update that trains; called as RoBERTa is.
+#: How much the head counts: little, so that the gradients' norm stays below 1, where clipping changes nothing.
+HEAD = 0.2
 
-    It writes down each forward pass, so that a judge can redo the sums. In float64: then NumPy agrees to 1e-10.
+
+class PooledClassifier(nn.Module):
+    """Mean of frozen word vectors, a frozen linear layer, and what trains: a low-rank update and a bias as the head.
+
+    It is called as RoBERTa is, and writes down each forward pass, so that a judge can redo the sums. In float64: then
+    NumPy agrees to 1e-10.
     """
 
-    def __init__(self, words: np.ndarray, weight: np.ndarray, A: np.ndarray, B: np.ndarray):
+    def __init__(self, words: np.ndarray, weight: np.ndarray, A: np.ndarray, B: np.ndarray, head: np.ndarray):
         super().__init__()
         self.words = nn.Parameter(torch.tensor(words), requires_grad=False)
         self.weight = nn.Parameter(torch.tensor(weight), requires_grad=False)
         self.lora_A = nn.Parameter(torch.tensor(A))
         self.lora_B = nn.Parameter(torch.tensor(B))
+        self.classifier = nn.Parameter(torch.tensor(head))
         self.forwards: list[dict] = []
 
     @property
@@ -517,11 +524,12 @@ class PooledClassifier(nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if len(self.forwards) < 200:
-            given = {"input_ids": input_ids, "attention_mask": attention_mask, "A": self.lora_A, "B": self.lora_B}
+            given = {"input_ids": input_ids, "attention_mask": attention_mask}
+            given |= {"A": self.lora_A, "B": self.lora_B, "head": self.classifier}
             self.forwards.append({k: array(v) for k, v in given.items()} | {"training": bool(self.training)})
         mask = attention_mask.unsqueeze(-1).to(self.words.dtype)
         pooled = (self.words[input_ids] * mask).sum(1) / mask.sum(1)
-        logits = pooled @ self.weight.T + (pooled @ self.lora_A.T) @ self.lora_B.T
+        logits = pooled @ self.weight.T + (pooled @ self.lora_A.T) @ self.lora_B.T + HEAD * self.classifier
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -558,6 +566,7 @@ def draw_training(
         "A": 0.3 * rng.normal(size=(rank, width)),  # gradients of a norm below 1: clipping there changes nothing
         "B": 0.3 * rng.normal(size=(classes, rank)),
         "passes": [[batch() for _ in range(length)] for _ in range(passes)],
+        "head": rng.normal(size=classes),
         "steps": steps,
         "lr": float(np.round(10 ** rng.uniform(-2.7, -1.7), 5)),
         "stale": stale,
@@ -566,7 +575,7 @@ def draw_training(
 
 def probe_train(names: Names, **inputs: Any) -> dict:
     """Losses, forward passes, optimisers and final weights of a short training run."""
-    model = PooledClassifier(inputs["words"], inputs["weight"], inputs["A"], inputs["B"]).train()
+    model = PooledClassifier(*(inputs[name] for name in ("words", "weight", "A", "B", "head"))).train()
     if inputs["stale"]:  # an optimiser that holds frozen parameters moves those that have a gradient
         for frozen in (model.words, model.weight):
             frozen.grad = torch.ones_like(frozen)
@@ -612,11 +621,12 @@ def _optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
     }
 
 
-def forward_numpy(inputs: Inputs, batch: Mapping, A: np.ndarray, B: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """The loss on a batch and its gradients with respect to A and B."""
+def forward_numpy(inputs: Inputs, batch: Mapping, at: Mapping) -> tuple[float, np.ndarray, np.ndarray]:
+    """The loss on a batch and its gradients with respect to A and B, with the parameters of a recorded pass."""
+    A, B = at["A"], at["B"]
     mask = batch["attention_mask"][..., None]
     pooled = (inputs["words"][batch["input_ids"]] * mask).sum(1) / mask.sum(1)
-    logits = pooled @ (inputs["weight"] + B @ A).T
+    logits = pooled @ (inputs["weight"] + B @ A).T + HEAD * at["head"]
     logits = logits - logits.max(axis=1, keepdims=True)
     share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     rows, labels = np.arange(len(pooled)), batch["labels"]
@@ -724,12 +734,12 @@ def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
     if not inputs["steps"]:
         return None
     order, losses = batch_order(inputs), seen["losses"]
-    params = [(f["A"], f["B"]) for f in _first_forwards(inputs, seen)]
-    wanted = [forward_numpy(inputs, batch, A, B)[0] for batch, (A, B) in zip(order, params, strict=True)]
+    params = _first_forwards(inputs, seen)
+    wanted = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, params, strict=True)]
     if close(losses, wanted, 1e-6):
         return None
-    later = [*params[1:], (seen["after"]["lora_A"], seen["after"]["lora_B"])]
-    after = [forward_numpy(inputs, batch, A, B)[0] for batch, (A, B) in zip(order, later, strict=True)]
+    last = {"A": seen["after"]["lora_A"], "B": seen["after"]["lora_B"], "head": seen["after"]["classifier"]}
+    after = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, [*params[1:], last], strict=True)]
     running = np.cumsum(wanted) / np.arange(1, len(wanted) + 1)
     likely = ""
     if close(losses, after, 1e-6):
@@ -763,7 +773,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         last = [seen["after"][f"lora_{name}"]] if len(seen["forwards"]) == inputs["steps"] else []
         path = [f[name] for f in forwards] + last
         moves = [b - a for a, b in itertools.pairwise(path)]
-        grads = [forward_numpy(inputs, b, f["A"], f["B"])[1 + which] for b, f in zip(order, forwards, strict=True)]
+        grads = [forward_numpy(inputs, b, f)[1 + which] for b, f in zip(order, forwards, strict=True)]
         if not any(np.any(m != 0) for m in moves):
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",
@@ -871,12 +881,13 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         if thawed:
             likely = "train leaves requires_grad as it is: the flags say what trains"
         return Fault(what, likely, read)
-    if any(np.array_equal(seen["after"][f"lora_{name}"], inputs[name]) for name in "AB"):
-        return Fault(
-            "a trainable parameter has not moved",
-            "the optimiser needs every parameter with requires_grad, and a step() after each backward()",
-            read,
-        )
+    trains = {"lora_A": "A", "lora_B": "B", "classifier": "head"}
+    still = [name for name, given in trains.items() if np.array_equal(seen["after"][name], inputs[given])]
+    if still:
+        likely = "the optimiser needs every parameter with requires_grad, and a step() after each backward()"
+        if still == ["classifier"]:
+            likely = "the head trains as well as LoRA: go by requires_grad, not by lora_ in a name"
+        return Fault(f"{', '.join(still)} must train and has not moved", likely, read)
     for optimizer in seen["optimizers"]:
         held = [name for name in optimizer["held"] if name in frozen]
         if held:
@@ -1389,7 +1400,7 @@ LOSSES = "train returns one float a step: the loss of that step's batch before t
 LOSSES_RESTART = f"{LOSSES}; a loader that ends is started again"
 MODE = "the model is in training mode at each step"
 ADAMW = "each step is AdamW's, with the learning rate that was passed"
-ALONE = "frozen parameters stay as they are, and the optimiser never holds them"
+ALONE = "all that has requires_grad trains, the head too; what is frozen stays, and the optimiser never holds it"
 FILE = "the file is safetensors and holds the LoRA tensors and the trainable head, nothing else"
 ROUND_TRIP = "save, load into a fresh model: equal logits, bit for bit"
 MISSING = "a missing tensor is a ValueError, and nothing has changed"

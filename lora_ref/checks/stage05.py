@@ -416,7 +416,9 @@ def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def _shown(values: np.ndarray) -> str:
-    return f"[{', '.join(f'{value:.3g}' for value in values[:6])}{', ...' if len(values) > 6 else ''}]"
+    size = np.abs(values).max(initial=0.0)  # what is left of a zero after rounding is shown as zero
+    shown = [0.0 if abs(value) < 1e-9 * size else value for value in values[:6]]
+    return f"[{', '.join(f'{value:.3g}' for value in shown)}{', ...' if len(values) > 6 else ''}]"
 
 
 # --- 5.3 subspace_similarity ----------------------------------------------------------------------------------------

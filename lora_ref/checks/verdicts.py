@@ -95,15 +95,17 @@ class Verdict:
         return f"FAIL  {self.check.contract}\n      {self.fault}"
 
 
-def run_check(
-    check: Check, namespace: Namespace, seed: int = 0, observe: Callable[..., Observation] = observe
-) -> Verdict:
+def draw(check: Check, seed: int) -> Inputs:
+    """The check's inputs. They depend on the seed and the check's id alone: checks may be added or run in any order."""
+    return check.draw(np.random.default_rng([seed, zlib.crc32(check.id.encode())]))
+
+
+def run_check(check: Check, namespace: Namespace, seed: int = 0) -> Verdict:
     """Draw the check's inputs from ``seed``, probe the student's object, judge what was seen.
 
-    The inputs depend on the seed and the check's id alone, so checks may be added, left out or run in any order.
-    ``observe`` may be another than `lora_ref.checks.probing.observe`: one that asks a process in a sandbox.
+    `autograder.run.oracle` does the same with a process in a sandbox between probe and judge.
     """
-    inputs = check.draw(np.random.default_rng([seed, zlib.crc32(check.id.encode())]))
+    inputs = draw(check, seed)
     seen = observe(check.probe, namespace, inputs, seconds=check.seconds)
     fault = judge(check, inputs, seen)
     if fault and check.carry:

@@ -355,17 +355,14 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     top = max(float(frame[side].max()) for frame in frames.values() for side in ("input", "output"))
     ax.set_ylim(-0.03 * top, min(1.03, 1.1 * top))
     ax.set_ylabel("similarity of leading directions")
-    by_side = []
-    for side in ("input", "output"):
-        medians = [f"{median:.2g}" for name, median, *_ in told if name.startswith(side)]
-        random = max(r for name, _, r, *_ in told if name.startswith(side))
-        above = sum(t[3] for t in told if t[0].startswith(side))
-        of = sum(t[4] for t in told if t[0].startswith(side))
-        by_side.append(
-            f"{' and '.join(medians)} on the {side} side (random {random:.2g}; {above} of {of} layers above 0.5)"
-        )
-    finding = f"Leading directions overlap by {_listed(by_side)}"
-    set_title(figure, finding, "A mark a layer; line: median, as in the title; dotted: two random subspaces.")
+    medians = [median for _, median, *_ in told]
+    random = max(random for _, _, random, *_ in told)
+    above, of = sum(t[3] for t in told), sum(t[4] for t in told)
+    finding = (
+        f"{above or 'None'} of {of} overlaps of leading directions {'exceeds' if above < 2 else 'exceed'} 0.5; the "
+        f"medians are {min(medians):.3f} to {max(medians):.3f}, of random directions {random:.3f}"
+    )
+    set_title(figure, finding, "A mark a layer; line: median; dotted: two random subspaces.")
     each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
     figure.lora_alt = f"Dots by pair and side. {finding}. {each}"
     return figure
@@ -467,7 +464,7 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.14 * total.max() / unit)
-    ax.set_xlabel("GB (10^9 bytes)" if unit == 1e9 else "MB (10^6 bytes)")
+    ax.set_xlabel("GB ($10^9$ bytes)" if unit == 1e9 else "MB ($10^6$ bytes)")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.grid(visible=False, axis="y")
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_ref.plots.base import first_upper, new_figure, set_title
+from lora_ref.plots.base import BLUE, GREEN, VERMILION, first_upper, new_figure, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours; a marker for each as well, for prints without colour
-_A, _B, _THIRD = ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D")
+_A, _B, _THIRD = (BLUE, "o"), (VERMILION, "s"), (GREEN, "D")
 
 
 def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figure:

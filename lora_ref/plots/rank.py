@@ -258,7 +258,7 @@ def memory_check(frame: pd.DataFrame) -> Figure:
     ax.set_xlim(
         0, 1.2 * max(frame["predicted"].max(), frame.drop(columns=["method", "predicted"]).sum(axis=1).max()) / unit
     )
-    ax.set_xlabel("MB (10^6 bytes)" if unit == 1e6 else "kB (10^3 bytes)")
+    ax.set_xlabel("MB ($10^6$ bytes)" if unit == 1e6 else "kB ($10^3$ bytes)")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.grid(visible=False, axis="y")
     ax.legend(frameon=False, fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.16))

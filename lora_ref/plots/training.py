@@ -17,6 +17,7 @@ from lora_ref.plots.base import (
     VERMILION,
     end_labels,
     first_upper,
+    for_text,
     new_figure,
     set_title,
     smooth,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lora_ref.training import TrainingResult
 
 # Okabe and Ito's colours, and a line style each for prints without colour
-_LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."))
+_LINES = ((BLUE, "-"), (VERMILION, "--"), (GREEN, "-."))
 
 
 def padding(fixed: int, dynamic: int, text: int, width: int) -> Figure:
@@ -113,6 +114,7 @@ def own_loop(losses: Sequence[float], batch_size: int) -> Figure:
     ax.set_xlabel(f"step (batches of {batch_size} sentences)")
     ax.set_ylabel("cross-entropy (nats a sentence)")
     ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(_few_ticks())
     ax.legend(frameon=False, loc="lower left")
     start = sum(losses[:5]) / len(losses[:5])
     word = "falls" if trend[-1] < start else "does not fall:"
@@ -144,7 +146,7 @@ def variations(curves: Mapping[str, Sequence[float]]) -> Figure:
     ax.legend(frameon=False, ncols=2)
     steps = max(len(trend) for trend in trends.values())
     ends = ", ".join(f"{name} {trend[-1]:.2f}" for name, trend in trends.items())
-    learned = [name for name, trend in trends.items() if trend[-1] < math.log(2) - 0.05]
+    learned = [f"{name} ({trend[-1]:.2f})" for name, trend in trends.items() if trend[-1] < math.log(2) - 0.05]
     if len(learned) == len(trends):
         last = [trend[-1] for trend in trends.values()]
         finding = f"All {len(trends)} learn: losses from {min(last):.2f} to {max(last):.2f} after {steps} steps"
@@ -191,9 +193,7 @@ def loss_curves(results: Sequence[TrainingResult]) -> Figure:
     ax.set_ylabel("training cross-entropy (nats a sentence)")
     ax.set_ylim(bottom=0)
     finding = _loss_finding([(_name(r, results), loss) for r, loss in ends])
-    set_title(
-        figure, finding, f"{_profile(results[0]).name} profile. Thin: as logged; bold: running mean of the last five."
-    )
+    set_title(figure, finding, f"Profile {results[0].profile}. Thin: as logged; bold: running mean of the last five.")
     changes = "; ".join(f"{_name(r, results)} from {r.losses[0]:.2f} to {loss:.2f}" for r, loss in ends)
     figure.lora_alt = f"Line plot of training loss against step: {changes}. {first_upper(finding)}."
     return figure
@@ -254,7 +254,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
                 textcoords="offset points",
                 ha="center",
                 va="top",
-                color=colour,
+                color=for_text(colour),
                 fontweight="bold",
             )
         ax.margins(x=0.22)
@@ -275,7 +275,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
         figure,
         finding,
         f"Filled: {sentences} held-out sentences, bars the 95 % interval; hollow, beside it: validation. "
-        f"{_profile(results[0]).name} profile.",
+        f"Profile {results[0].profile}.",
     )
     points = "; ".join(
         f"{_name(r, results)} {r.test['accuracy']:.3f} on test and {r.validation['accuracy']:.3f} on validation with "
@@ -361,4 +361,4 @@ def _profile(result: TrainingResult):
 def _few_ticks():
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(4)
+    return MaxNLocator(4, integer=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lora_ref.plots.base import GREY, INK, STYLES, new_figure, set_title, wilson_interval
+from lora_ref.plots.base import BLUE, GREY, INK, STYLES, VERMILION, new_figure, set_title, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lora_ref.vision import OneDigitResult, VitResult
 
 # Okabe and Ito's colours, and a marker each for prints without colour
-_ON, _OFF = "#D55E00", "#0072B2"
+_ON, _OFF = VERMILION, BLUE
 
 
 def one_digit_figure(result: OneDigitResult) -> Figure:

@@ -70,7 +70,7 @@ for name, M in examples.items():
 # Rounding may leave a speck where a zero should be, about 1e-7 of the largest value in float32. So the count is of those **above a
 # tolerance**, which is relative: `rtol` times the largest.
 #
-# > **Exercise 1.1** · 2 points · difficulty 1 of 3 · 10 minutes · PyTorch docs, `torch.linalg.svdvals`
+# > **Exercise 1.1** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `torch.linalg.svdvals`](https://docs.pytorch.org/docs/stable/generated/torch.linalg.svdvals.html)
 # >
 # > Fill `matrix_rank`. The docstring is the contract.
 #
@@ -160,7 +160,7 @@ with after("1.1", "the rank of sums of rank-1 matrices"):
 #
 # Keep the first $k$ terms and drop the rest. Eckart and Young (1936) proved that no matrix of rank $k$ is closer.
 #
-# > **Exercise 1.2** · 3 points · difficulty 2 of 3 · 15 minutes · Eckart and Young, Psychometrika 1 (1936), 211-218
+# > **Exercise 1.2** · 3 points · difficulty 2 of 3 · 15 minutes · [Eckart and Young, Psychometrika 1 (1936), 211-218](https://doi.org/10.1007/BF02288367)
 # >
 # > Fill `best_rank_k`.
 #
@@ -279,7 +279,7 @@ print(f"B A and the sum of its 2 columns times rows differ by at most {(B @ A - 
 print("rank:", reference.matrix_rank(B @ A), "whatever numbers stand in B and A, it is never more than 2")
 
 # %% [markdown]
-# > **Exercise 1.3** · 2 points · difficulty 2 of 3 · 10 minutes · LoRA paper (arXiv 2106.09685), section 4.1
+# > **Exercise 1.3** · 2 points · difficulty 2 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
 # > Fill `rank_factors`. How the singular values are shared between the two is yours to choose.
 #

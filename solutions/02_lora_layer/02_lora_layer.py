@@ -71,7 +71,7 @@ full, low_rank = out_features * in_features, rank * (in_features + out_features)
 print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} times fewer")
 
 # %% [markdown]
-# > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper (arXiv 2106.09685), section 4.1
+# > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
 # > Fill `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is yours to choose, as long as it is
 # > random with mean zero.
@@ -202,7 +202,7 @@ with after("2.2", "the gradients of A and B over the first steps"):
 #
 # A published notebook says that dividing by the rank keeps the update's size the same for every rank. Measure it: one Adam step
 # at each rank, with `alpha` fixed. **Predict**: flat, rising or falling? The second line divides by $\sqrt{r}$ instead
-# (rsLoRA, arXiv 2312.03732).
+# (rsLoRA, [arXiv:2312.03732](https://arxiv.org/abs/2312.03732)).
 
 
 # %%
@@ -350,7 +350,21 @@ with after("2.4", "how far a fresh wrapper is from the layer it wraps"):
 # %% [markdown]
 # ### What can rank r learn?
 #
-# Give the layer a task whose answer is known: imitate a layer that differs from it by a $\Delta W$ of rank 4, with singular
+# A published script freezes a network of random numbers and trains LoRA towards random targets. **Predict** its loss before the first step, where
+# answering 0 to everything would cost 1.
+
+# %%
+torch.manual_seed(0)
+h, targets = torch.randn(64, 512), torch.randn(64, 128)
+for fan_in, fan_out in ((512, 2048), (2048, 2048)):
+    h = torch.relu(h @ torch.randn(fan_in, fan_out))
+loss = F.mse_loss(h @ torch.randn(2048, 128), targets).item()
+print(f"loss of the unscaled random network {loss:.2g}; of answering 0: {targets.square().mean().item():.2f}")
+
+# %% [markdown]
+# A loss that falls from there says nothing of LoRA: nothing was pretrained, and there is nothing to learn.
+#
+# So give the layer a task whose answer is known: imitate a layer that differs from it by a $\Delta W$ of rank 4, with singular
 # values 4, 3, 2, 1, seen through noise. **Predict**: what is the smallest rank that learns it, and what does rank 2 miss?
 
 # %%
@@ -519,7 +533,7 @@ print("W           ", W)
 print("W + 0 * BA  ", W + 0 * update)
 
 # %% [markdown]
-# > **Exercise 2.6** · 3 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1; PyTorch's parametrizations tutorial
+# > **Exercise 2.6** · 3 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1; [PyTorch's parametrizations tutorial](https://docs.pytorch.org/tutorials/intermediate/parametrizations.html)
 # >
 # > Fill both gaps of `LoRAParametrization`. Mind the order of the arguments: it is that of `W.shape`.
 #

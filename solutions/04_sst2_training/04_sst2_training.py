@@ -113,7 +113,7 @@ print("padding token:", tokenizer.pad_token, tokenizer.pad_token_id)
 # A batch is a rectangle, sentences are not. `tokenize` cuts each sentence to at most `max_length` tokens and leaves it at its
 # own length; `collate` gets the examples of one batch and pads them to the longest **of that batch**.
 #
-# > **Exercise 4.1** · 3 points · difficulty 1 of 3 · 20 minutes · Transformers docs, "Padding and truncation"
+# > **Exercise 4.1** · 3 points · difficulty 1 of 3 · 20 minutes · [Transformers docs, "Padding and truncation"](https://huggingface.co/docs/transformers/pad_truncation)
 # >
 # > Fill both functions. The docstrings are the contract. The mask is 1 on the sentence's tokens and 0 on padding.
 #
@@ -226,7 +226,7 @@ print(f"largest change of a logit by 30 more columns of padding: {gap:.1g}")
 # The Trainer calls `compute_metrics` after each evaluation, with all logits and labels as NumPy arrays. A logit is a score; only the
 # comparison within a row means something, so the prediction is the class with the largest.
 #
-# > **Exercise 4.2** · 2 points · difficulty 1 of 3 · 5 minutes · Transformers docs, "Trainer", `compute_metrics`
+# > **Exercise 4.2** · 2 points · difficulty 1 of 3 · 5 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer), `compute_metrics`
 # >
 # > Fill `compute_metrics`. It must work for any number of classes.
 #
@@ -275,7 +275,7 @@ with after("4.2", "the accuracy of a model that ignores the sentence"):
 # Adam's first steps rest on few gradients, so the learning rate starts at 0 and rises (the warm-up); towards the end it falls to 0, so that
 # the weights settle.
 #
-# > **Exercise 4.3** · 2 points · difficulty 1 of 3 · 10 minutes · Transformers docs, `get_linear_schedule_with_warmup`
+# > **Exercise 4.3** · 2 points · difficulty 1 of 3 · 10 minutes · [Transformers docs, `get_linear_schedule_with_warmup`](https://huggingface.co/docs/transformers/main_classes/optimizer_schedules)
 # >
 # > Fill `linear_schedule`: the factor by which the learning rate is multiplied.
 #
@@ -321,16 +321,18 @@ with after("4.3", "two schedules for this run"):
     figure = plots.schedules(curves)
     display(figure)
     print(describe(figure))
+    half = linear_schedule(626 // 2, 626, 500)
+    print(f"the published run has 626 steps: half of them are over at {half:.0%} of its rate, on the way to step 500")
 
 # %% [markdown]
-# A warm-up is a share of a run, not a number to copy from a longer one.
+# Where it was published, the warm-up is most of the run; in a shorter one it never ends. A warm-up is a share of a run, not a number to copy.
 #
 # ## 4.4 The training loop
 #
 # Take a batch, compute the loss, clear the old gradients, compute new ones, update; again. What makes it LoRA is which parameters
 # the optimiser holds. A frozen one that it holds stays still only until somebody leaves a gradient on it.
 #
-# > **Exercise 4.4** · 6 points · difficulty 2 of 3 · 30 minutes · PyTorch docs, `torch.optim`, "Taking an optimization step"
+# > **Exercise 4.4** · 6 points · difficulty 2 of 3 · 30 minutes · [PyTorch docs, `torch.optim`, "Taking an optimization step"](https://docs.pytorch.org/docs/stable/optim.html)
 # >
 # > Fill `train`. When the loader ends, start it again, so that it can shuffle anew. Keep floats: a loss kept as a tensor keeps its
 # > whole graph. `base_model` returns models in evaluation mode.
@@ -352,7 +354,7 @@ def train(model, loader, steps, lr):
         model: `model(**batch)` returns an object with `.loss`. Some parameters are frozen; they stay as they are.
         loader: yields batches (dicts of tensors). When it ends before `steps` are done, it is started again.
         steps: updates to make, 0 or more.
-        lr: AdamW's learning rate; its other settings are torch's defaults.
+        lr: AdamW's learning rate, the same at each step. Its weight decay is yours to choose.
 
     Returns:
         A list of `steps` floats: each step's loss, as it was before the step's update.
@@ -392,7 +394,7 @@ def adapted_model(seed=0):
     return inject_lora(model, training.ENCODER_LINEARS, rank=8, alpha=16).to(device)
 
 
-sample = tokenised["validation"].select(range(min(300, len(tokenised["validation"]))))
+sample = tokenised["validation"].select(range(min(200, len(tokenised["validation"]))))
 with after("4.4", "20 steps of your own training loop on the real model"):
     model = adapted_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -484,7 +486,59 @@ with after("4.4", "your loop beside the Trainer, loss by loss"):
 # Nothing is hidden in it. Besides, the Trainer shuffles; asked to, it puts sentences of like length into one batch, which spares most of the padding
 # that was left; and it clips, schedules and logs.
 #
-# `training.fine_tune` sets it up in the same way three times; what differs is which parameters train, and the learning rate.
+# ### Rates that learn little
+#
+# Four short runs of the tiny model that differ in nothing but the learning rate and its schedule: ours; the copied warm-up of 500
+# steps; 5e-5, a usual rate of full fine-tuning; ten times ours. **Predict** the order of their last losses.
+
+# %%
+from torch.optim.lr_scheduler import LambdaLR
+
+rate, steps, curves = small.learning_rates["lora"], 60, {}
+for name, (peak, rise) in {
+    "ours": (rate, 6),
+    "warm-up of 500": (rate, 500),
+    "rate 5e-5": (5e-5, 6),
+    "ten times the rate": (10 * rate, 6),
+}.items():
+    model, curves[name] = small_lora().train(), []
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=peak)
+    schedule = LambdaLR(optimizer, lambda step, rise=rise: training.linear_schedule(step, steps, rise))
+    for batch in [*loader] * 8:
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        curves[name].append(loss.item())
+figure = plots.variations({name: losses[:steps] for name, losses in curves.items()})
+display(figure)
+print(describe(figure))
+print(f"learning rates of the profile {profile.name}: {dict(profile.learning_rates)}")
+
+# %% [markdown]
+# Nothing raises an error. The copied warm-up gets to an eighth of its rate by the last step, and learns late. LoRA wants a higher rate than full
+# fine-tuning (the last line has those of the trainings below), but not any. When a loss stays at guessing, look at the rate first, both ways.
+#
+# Two more lines of published notebooks. **Predict** what each of them does: `!export` in a cell, and `logging_dir` for the Trainer.
+
+# %%
+from importlib.metadata import version
+
+subprocess.run("export LORA_COURSE=1", shell=True, check=False, capture_output=True)  # what !export does
+print("after !export LORA_COURSE=1 the notebook sees:", os.environ.get("LORA_COURSE"))
+try:
+    TrainingArguments(output_dir=tempfile.gettempdir(), logging_dir="logs", report_to="none")
+    print("logging_dir: accepted by transformers", version("transformers"))
+except TypeError as error:
+    print(f"logging_dir: {error} (transformers {version('transformers')})")
+
+# %% [markdown]
+# `!` starts a shell that ends with its line; `os.environ` or `%env` stay. An argument may leave with a release: read an example's date.
+#
+# ### Three trainings
+#
+# `training.fine_tune` sets the Trainer up in the same way three times; what differs is which parameters train, and the learning rate.
 #
 # **Predict** the order of the three accuracies, and that of the three times.
 
@@ -523,7 +577,7 @@ print(describe(figure))
 #
 # ## 4.5 The adapter: one small file
 #
-# > **Exercise 4.5** · 6 points · difficulty 3 of 3 · 40 minutes · safetensors docs, "Torch API"
+# > **Exercise 4.5** · 6 points · difficulty 3 of 3 · 40 minutes · [safetensors docs, "Torch API"](https://huggingface.co/docs/safetensors/api/torch)
 # >
 # > Fill both functions. `load_adapter` meets files that were made for another rank, another model, or by somebody else's code: it checks
 # > **everything before it changes anything**.
@@ -691,7 +745,7 @@ print("first == second:", first == second)
 # %% [markdown]
 # The model is the same; the clock is not.
 #
-# > **Exercise 4.6** · 2 points · difficulty 1 of 3 · 10 minutes · Python docs, `math.isclose`
+# > **Exercise 4.6** · 2 points · difficulty 1 of 3 · 10 minutes · [Python docs, `math.isclose`](https://docs.python.org/3/library/math.html#math.isclose)
 # >
 # > Fill `metrics_match`. The docstring says which keys do not count.
 #
@@ -729,7 +783,7 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # %% [markdown]
 # ## 4.7 The Trainer, line by line
 #
-# > **Exercise 4.7** · 4 points, graded by hand · difficulty 2 of 3 · 25 minutes · Transformers docs, "Trainer"; Datasets docs, "Process"
+# > **Exercise 4.7** · 4 points, graded by hand · difficulty 2 of 3 · 25 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer); [Datasets docs, "Process"](https://huggingface.co/docs/datasets/process)
 # >
 # > In 150 to 300 words: (a) What does a `Dataset` hold, and what does `map(..., batched=True)` hand to your function and do with its
 # > result? (b) What does the Trainer need to be told, and what happens in one step of `train()`? (c) What does `evaluate()` do otherwise?
@@ -768,7 +822,7 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # %% [markdown]
 # ## Stretch: five variations
 #
-# No points. **DoRA** (arXiv:2402.09353) splits a weight into lengths and directions: LoRA changes the directions, the lengths train
+# No points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits a weight into lengths and directions: LoRA changes the directions, the lengths train
 # themselves. As a weight parametrization:
 
 
@@ -789,7 +843,7 @@ class DoRA(nn.Module):
 
 
 # %% [markdown]
-# **In the manner of QLoRA** (arXiv:2305.14314): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
+# **In the manner of QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
 # float32. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
 
 
@@ -813,8 +867,8 @@ class FourBit(nn.Module):
 
 
 # %% [markdown]
-# Two more need no new module. **rsLoRA** (arXiv:2312.03732) divides by the square root of the rank, of use at high ranks; **LoRA+**
-# (arXiv:2402.12354) gives `B` a higher learning rate than `A`, 16 times here.
+# Two more need no new module. **rsLoRA** ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) divides by the square root of the rank, of use at high ranks; **LoRA+**
+# ([arXiv:2402.12354](https://arxiv.org/abs/2402.12354)) gives `B` a higher learning rate than `A`, 16 times here.
 #
 # The `tiny` model's sentences are made up, so the figure shows that each variation trains, and not which is best. `STRETCH = "laptop"` takes real
 # sentences (a minute).

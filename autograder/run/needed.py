@@ -1,0 +1,116 @@
+"""Which cells of a notebook its answers depend on, told from the sources.
+
+A demonstration between two exercises decides no grade, unless an answer uses a name that it binds. So by default such
+cells run only where they are needed. In doubt a cell is needed: what this cannot follow makes all of them run.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import symtable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+#: Names, attributes and modules by which code reaches names that its text does not show.
+TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "get_ipython", "__import__", "__builtins__"}
+TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns"}
+TRICKY_MODULES = {"__main__", "builtins", "gc", "inspect"}
+
+
+@dataclass
+class Uses:
+    """What a cell does with the notebook's global names.
+
+    Attributes:
+        loads: it reads them, at once or in a function it defines.
+        binds: it assigns, imports or defines them, or sets an attribute or an item of what they name.
+        variables: those it binds other than by importing or defining: what they name may be changed in place.
+        opaque: it may use any name (a magic, ``globals()``, ``exec``).
+    """
+
+    loads: set[str] = field(default_factory=set)
+    binds: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)
+    opaque: bool = False
+
+
+def needed(cells: Sequence[tuple[str, str]], names: Iterable[str]) -> list[bool]:
+    """Whether each cell has to run.
+
+    Args:
+        cells: (source, kind) each; kind is ``"always"`` (it runs), ``"answer"`` (it runs, and what it uses must be
+            there) or ``"maybe"``.
+        names: what the checks look at in the end.
+    """
+    found = [uses(source) for source, _ in cells]
+    run = [kind != "maybe" for _, kind in cells]
+    answers = [number for number, (_, kind) in enumerate(cells) if kind == "answer"]
+    if any(found[number].opaque for number in answers):
+        return [True] * len(cells)
+    variables = {name for one in found for name in one.variables}
+    wanted = set(names).union(*(found[number].loads for number in answers))
+    grew = True
+    while grew:
+        grew = False
+        for number, one in enumerate(found):
+            if not run[number] and (wanted & one.binds or wanted & one.loads & variables):
+                if one.opaque:
+                    return [True] * len(cells)
+                run[number] = grew = True
+                wanted |= one.loads
+    return run
+
+
+@functools.lru_cache(maxsize=1000)  # most cells of most submissions are the release's
+def uses(source: str) -> Uses:
+    """A cell's use of global names."""
+    try:
+        tree = ast.parse(source)
+        table = symtable.symtable(source, "<cell>", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # IPython's own syntax, or a mistake: then nothing of the cell runs
+        return Uses(opaque=bool(re.search(r"^\s*[%!?]|\?\s*$|=\s*[%!]|\bawait\b", source, re.MULTILINE)))
+    found = Uses()
+    for scope in _scopes(table):
+        module = scope.get_type() == "module"
+        for symbol in scope.get_symbols():
+            if module or symbol.is_global():
+                if symbol.is_referenced():
+                    found.loads.add(symbol.get_name())
+                if symbol.is_assigned() or symbol.is_imported():
+                    found.binds.add(symbol.get_name())
+    made = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            made |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            packages = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            found.opaque |= any(name == "*" or name in TRICKY_MODULES | TRICKS for name in packages)
+        elif isinstance(node, ast.Name):
+            found.opaque |= node.id in TRICKS
+        elif isinstance(node, ast.Attribute):
+            found.opaque |= node.attr in TRICKY_ATTRIBUTES or ast.unparse(node) == "sys.modules"
+    changed = {name for node in ast.walk(tree) for name in _changes(node)}
+    found.binds |= changed
+    found.variables = found.binds - made | changed
+    return found
+
+
+def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    yield table
+    for child in table.get_children():
+        yield from _scopes(child)
+
+
+def _changes(node: ast.AST) -> Iterator[str]:
+    """Names of what a node sets an attribute or an item of: ``name.x = ...``, ``name[0] += ...``, ``setattr(name)``."""
+    target = None
+    if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, (ast.Store, ast.Del)):
+        target = node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
+        target = node.args[0] if node.args else None
+    while isinstance(target, (ast.Attribute, ast.Subscript)):
+        target = target.value
+    if isinstance(target, ast.Name):
+        yield target.id
