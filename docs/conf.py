@@ -98,6 +98,7 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"  # a tall matrix and a wide one
 html_css_files = ["course.css"]
 html_js_files = [("course.js", {"defer": "defer"})]
 html_math_renderer = "mathml"

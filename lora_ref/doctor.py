@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+__all__ = ["Line", "examine", "main"]
+
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 OLDEST_PYTHON = (3, 10)
 TIMEOUT = 4.0  # seconds for the hub and the package index
@@ -52,6 +54,10 @@ class Line:
         found: a version, a place, or what is wrong.
         fix: what to do, where it is not ok.
         needed: a student cannot work without it; otherwise it serves instructors, or makes something faster.
+
+    Example:
+        >>> Line("JupyterLab", MISSING, "not installed", "python -m pip install jupyterlab", needed=False).status
+        'missing'
     """
 
     name: str
@@ -62,7 +68,12 @@ class Line:
 
 
 def main(as_json: bool = False) -> int:
-    """Look at everything and print a line for each; exit status 0 if what a student needs is there, else 1."""
+    """Look at everything and print a line for each; exit status 0 if what a student needs is there, else 1.
+
+    Example::
+
+        python -m lora_ref doctor --json
+    """
     found = examine()
     bad = [line for line in found if line.needed and line.status != OK]
     if as_json:
@@ -80,7 +91,12 @@ def main(as_json: bool = False) -> int:
 
 
 def examine() -> list[Line]:
-    """All lines, in the order in which they are read."""
+    """All lines, in the order in which they are read.
+
+    Example::
+
+        [line.fix for line in examine() if line.status != OK]
+    """
     later = [_later(_hub), _later(_index)]  # these wait for a network: begun first
     packages, gpu = _packages()
     hub, index = (wait() for wait in later)

@@ -13,10 +13,12 @@ import lora_ref
 
 #: A package that has `__all__` speaks for the modules in it.
 PACKAGES = ("checks", "plots", "vision")
-#: These have an example to read and none to run: they need the hub, or download the laptop's assets.
+#: These have an example to read and none to run: they need the network, or download the laptop's assets.
 NOT_RUN = {
     "lora_ref.assets.fetch_all",
     "lora_ref.data.cifar10",
+    "lora_ref.doctor.examine",
+    "lora_ref.doctor.main",
     "lora_ref.models.laptop_encoder",
     "lora_ref.models.laptop_tokenizer",
     "lora_ref.models.roberta_base",
