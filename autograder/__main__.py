@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
     "messages": "write the table of what is said about each mistake in the bank",
     "grade": "grade a class in parallel, in a sandbox",
+    "gradescope": "make the autograder zip of a stage for Gradescope",
     "release": "make the students' bundle",
 }
 
