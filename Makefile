@@ -63,5 +63,5 @@ test-min:  ## the tests that touch transformers, on the oldest release that is s
 	.venv-min/bin/python -m pytest --ignore tests/test_project.py
 
 clean:  ## what the other targets made, but for the environment
-	rm -rf build dist autograded feedback submitted gradebook.db *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/stages autograded feedback submitted gradebook.db *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ COMMANDS = {
     "grade": "grade a class in parallel, in a sandbox",
     "late": "work out what being late costs",
     "export": "fill in Canvas's or Moodle's table of grades",
+    "gradescope": "make the autograder zip of a stage for Gradescope",
     "release": "make the students' bundle",
 }
 

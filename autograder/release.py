@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import jupytext
@@ -120,13 +120,13 @@ def build_wheel(root: Path, folder: Path) -> Path:
     return wheels[0]
 
 
-def _pack(files: dict[str, bytes]) -> bytes:
+def pack(files: dict[str, bytes], programs: Collection[str] = ()) -> bytes:
     """A zip of these files, the same bytes for the same contents: sorted, one date, plain permissions."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(files):
             info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system, info.external_attr = 3, 0o644 << 16  # Unix everywhere
+            info.create_system, info.external_attr = 3, (0o755 if name in programs else 0o644) << 16  # Unix everywhere
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, files[name])
     return buffer.getvalue()
@@ -135,7 +135,7 @@ def _pack(files: dict[str, bytes]) -> bytes:
 def _repacked(wheel: Path) -> bytes:
     """The wheel without the builder's file permissions and order."""
     with zipfile.ZipFile(wheel) as archive:
-        return _pack({name: archive.read(name) for name in archive.namelist()})
+        return pack({name: archive.read(name) for name in archive.namelist()})
 
 
 def _strings(value) -> Iterator[str]:
@@ -231,7 +231,7 @@ def release(root: str | Path, out: str | Path = "dist") -> Path:
     for stage in stages:
         files[f"notebooks/{stage}/{stage}.ipynb"] = (root / "notebooks" / stage / f"{stage}.ipynb").read_bytes()
     files["START.html"] = start_page(wheel.name, stages, repository(root)).encode()
-    data = _pack({f"{TOP}/{name}": content for name, content in files.items()})
+    data = pack({f"{TOP}/{name}": content for name, content in files.items()})
     assert_clean(data, secret_lines(root))
     path = out / f"{TOP}-{wheel.name.split('-')[1]}.zip"
     write_whole(path, data)

@@ -35,7 +35,6 @@ extensions = [
     "figure_text",
     "mathml",
 ]
-exclude_patterns = ["_parts"]
 
 
 def code_of(path: Path) -> str:
@@ -64,7 +63,6 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "site-cache" / f"{profile.name}-{digest}")
 nb_execution_timeout = 1800  # seconds a cell: training on a laptop
 nb_execution_raise_on_error = True
-nb_merge_streams = True
 nb_ipywidgets_js = {}  # else each page asks a content network for them
 
 # --- Markdown and docstrings
@@ -82,7 +80,8 @@ autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True
+napoleon_use_param = False  # "rank, alpha: ..." is two names, not a type and a name
+napoleon_custom_sections = [("Attributes", "params_style")]
 python_use_unqualified_type_names = True
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -10,6 +10,13 @@ from docutils import nodes
 def name_figures(app, doctree: nodes.document) -> None:
     """For each picture in a cell's output that a line of text follows."""
     for output in doctree.findall(lambda n: isinstance(n, nodes.container) and "cell_output" in n["classes"]):
+        for text in list(output.children):  # what was printed without a picture between is one block
+            before = output.children[output.index(text) - 1] if output.index(text) else None
+            if isinstance(before, nodes.literal_block) and isinstance(text, nodes.literal_block):
+                before.rawsource = before.astext().rstrip("\n") + "\n" + text.astext()
+                before.children = []
+                before += nodes.Text(before.rawsource)
+                output.remove(text)
         for shown, text in zip(output.children, output.children[1:], strict=False):
             pictures = list(shown.findall(nodes.image))
             if not pictures or not isinstance(text, nodes.literal_block):

@@ -108,6 +108,13 @@ def adds_to_weight(rows: Tensor, W: Tensor) -> bool:
     """True where one product with ``W + scaling * B A`` touches less memory than a thin product added to the output.
 
     Never in half precision, where a small update would be lost in the weight's rounding.
+
+    Example:
+        >>> W = torch.zeros(768, 768)
+        >>> adds_to_weight(torch.zeros(1_024, 768), W), adds_to_weight(torch.zeros(8, 768), W)
+        (True, False)
+        >>> adds_to_weight(torch.zeros(1_024, 768), W.half())
+        False
     """
     n_out, n_in = W.shape
     return W.element_size() >= 4 and len(rows) * (n_in + n_out) >= 2 * n_in * n_out

@@ -20,7 +20,7 @@ from grade_course import STAGE, sample
 from autograder import __main__ as command_line
 from autograder.bank import ROOT
 from autograder.contract import STAGES
-from autograder.run.sandbox import LIMITS
+from autograder.run.sandbox import LIMITS, TOTAL
 
 GUIDE = ROOT / "docs" / "instructor_guide.md"
 CLASS = {"1234567": "complete", "2345678": "half-done"}
@@ -150,9 +150,10 @@ def test_the_worked_example_of_a_change_is_what_the_course_has():
 
 def test_the_sandbox_s_limits_are_those_in_the_guide():
     text = (ROOT / "docs" / "keeping_it_hidden.md").read_text(encoding="utf-8")
-    assert f"at most {LIMITS['AS'] // 10**9} GB of address space" in text
+    assert f"at most {TOTAL // 10**9} GB of memory with all its processes" in text
+    assert f"{LIMITS['AS'] // 10**9} GB of address space" in text
     assert f"{LIMITS['CPU']} CPU seconds" in text
-    assert f"{LIMITS['NPROC']} processes" in text
+    assert f"at most {LIMITS['NPROC']} of them" in text
     assert f"no file above {LIMITS['FSIZE'] // 10**6} MB" in text
     inside = (ROOT / "autograder" / "run" / "zygote.py").read_text(encoding="utf-8")  # importable in the sandbox alone
     assert 'SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}' in inside

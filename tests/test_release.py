@@ -17,7 +17,7 @@ from autograder.bank import mutants
 from autograder.build import BuildError, build
 from autograder.contract import STAGES
 from autograder.evaluation import hidden_checks
-from autograder.release import TOP, LeakError, _pack, assert_clean, release, secret_lines
+from autograder.release import TOP, LeakError, assert_clean, pack, release, secret_lines
 from lora_ref.checks import visible_checks
 
 PROJECT = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n' + (
@@ -120,9 +120,9 @@ def test_the_same_course_gives_the_same_bytes(toy, tmp_path):
 def test_a_leak_is_refused(toy, name, content, message, wrapped):
     if name.endswith(".ipynb"):
         content = json.dumps({"cells": [{"outputs": [{"text": ["first line\n", content]}]}]})
-    data = _pack({name: content.encode()})
+    data = pack({name: content.encode()})
     if wrapped:
-        data = _pack({"lora_ref-0.1.0-py3-none-any.whl": data})
+        data = pack({"lora_ref-0.1.0-py3-none-any.whl": data})
     with pytest.raises(LeakError, match=message):
         assert_clean(data, secret_lines(toy[0]))
 

@@ -19,7 +19,7 @@ from autograder.judges import stage02 as judges
 from lora_ref.checks import stage02 as visible
 from lora_ref.checks import visible_checks
 from lora_ref.checks.gaps import after
-from lora_ref.checks.verdicts import run_check
+from lora_ref.checks.verdicts import draw, judge, run_check
 
 STAGE = "02_lora_layer"
 AUTOMATIC = [e.id for e in STAGES[STAGE] if not e.manual]
@@ -280,3 +280,12 @@ def test_demonstrations_wait_for_their_exercise(capsys):
     assert "After exercise 2.2" in capsys.readouterr().out
     with pytest.raises(ZeroDivisionError), after("2.2", "a picture"):
         1 / 0  # noqa: B018
+
+
+def test_an_update_added_twice_does_not_hide_beside_a_huge_weight():
+    check = next(c for c in judges.HIDDEN if c.id == "2.5/twice")
+    inputs = draw(check, 0)
+    huge = np.full_like(inputs["W"], 1e30)
+    update = inputs["B"] @ inputs["A"]
+    states = [{"W": (huge + n * update).astype(np.float32), "merged": n > 0} for n in range(3)]
+    assert judge(check, inputs, {"own": {"states": states}, "mended": {"states": states}})

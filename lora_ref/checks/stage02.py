@@ -1233,7 +1233,9 @@ def judge_merged_forward(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
     """The second merge changes nothing."""
-    first, second = (state["W"] for state in seen["states"][1:3])
+    before, first, second = (state["W"] for state in seen["states"][:3])
+    if not close(before, inputs["W"], 1e-6):  # beside a weight of 1e30 an update added twice would not show
+        return Fault("the wrapped layer's weight is not the one it was given", "see exercise 2.3", "section 2.3")
     if close(first, inputs["W"]):
         return Fault("the first merge() leaves the weight as it was", "", "section 2.5")
     if close(second, first, 1e-6):
