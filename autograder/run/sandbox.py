@@ -78,7 +78,7 @@ def require(kind: str) -> None:
     if done.returncode:
         raise SandboxError(
             f"bubblewrap is installed but may not make namespaces here: {done.stderr.strip()}\n"
-            f"In a container, allow user namespaces (docker run --security-opt seccomp=unconfined). {instead}"
+            f"In a container, allow namespaces; docs/grading_in_a_container.md says how. {instead}"
         )
 
 
