@@ -333,9 +333,8 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
         >>> for model in (first, second):
         ...     _ = nn.init.ones_(model[0].lora.lora_A), nn.init.ones_(model[0].lora.lora_B)
         >>> print(layer_overlaps({"two seeds": analysis.overlaps(first, second)}).get_suptitle())
-        Leading directions overlap by 1 on the input side (random 0.12; 1 of 1
-        layers above 0.5) and 1 on the output side (random 0.12; 1 of 1 layers
-        above 0.5)
+        2 of 2 overlaps of leading directions exceed 0.5; the medians are 1.000
+        to 1.000, of random directions 0.125
     """
     figure, (ax,) = new_figure(1, (7.6, 4.0))
     labels, told = [], []

@@ -130,7 +130,7 @@ def variations(curves: Mapping[str, Sequence[float]]) -> Figure:
     Example:
         >>> falling, flat = [0.7, 0.5, 0.3, 0.2, 0.2, 0.2, 0.2], [0.7] * 7
         >>> print(variations({"LoRA": falling, "LoRA+": flat}).get_suptitle())
-        Clearly below guessing after 7 steps: LoRA
+        Clearly below guessing after 7 steps: LoRA (0.22)
     """
     figure, (ax,) = new_figure(1, (7.2, 4.0))
     markers = ("o", "s", "^", "D", "v")
