@@ -24,8 +24,8 @@ from autograder.run.assignment import ROOT
 MODULES = (
     *("__init__", "contract", "evaluation", "files", "grade", "judges/__init__"),
     *(f"run/{name}" for name in ("__init__", "assignment", "cluster", "exports", "feedback", "gradescope", "intake")),
-    *(f"run/{name}" for name in ("integrity", "oracle", "pool", "report", "sandbox", "shell", "store", "wire")),
-    *(f"run/{name}" for name in ("worker", "zygote")),
+    *(f"run/{name}" for name in ("integrity", "needed", "oracle", "report", "sandbox", "shell", "store", "wire")),
+    "run/zygote",
 )
 #: When students see hidden checks; "hidden" is not among them, for Gradescope would hide the total with it.
 SHOW = ("visible", "after_due_date", "after_published")
@@ -131,7 +131,7 @@ def bundle(
         "stage": stage,
         "seed": secrets.randbelow(2**31) if seed is None else seed,
         "show": show,
-        "cells": "graded",
+        "cells": "needed",
         "cell_seconds": cell_seconds,
         "seconds": seconds,
     }

@@ -160,7 +160,7 @@ def test_an_interrupted_write_keeps_the_old_file(course, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build_module.os, "replace", interrupt)
+    monkeypatch.setattr("os.replace", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build(course.root, contract=CONTRACT)
     assert release.read_text(encoding="utf-8") == "old"

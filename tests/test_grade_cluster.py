@@ -10,6 +10,7 @@ import threading
 import time
 
 import grade_course
+import nbformat
 import pytest
 from distributed import Client, LocalCluster
 
@@ -17,7 +18,6 @@ from autograder import grade
 from autograder.run import cluster
 from autograder.run.assignment import ROOT, Assignment, environment_parts
 from autograder.run.intake import discover
-from autograder.run.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +35,21 @@ def client(dask):
         yield made
 
 
-def hand_in(root, count, answer="half-done"):
+def hand_in(root, count, seconds=0.0):
+    """Submissions that earn 11 points and take some time."""
+    nb = nbformat.reads(grade_course.sample("half-done").decode(), as_version=4)
+    cell = next(c for c in nb.cells if c.metadata.get("nbgrader", {}).get("grade_id") == "layer")
+    cell.source += f"\n\nimport time\ntime.sleep({seconds})\n"
     for number in range(count):
-        grade_course.hand_in(root, f"s{number}", grade_course.sample(answer))
+        grade_course.hand_in(root, f"s{number}", nbformat.writes(nb).encode())
 
 
 def jobs(root):
     """What `autograder.grade` would give out for the class in ``root``."""
     assignment = Assignment.load(grade_course.STAGE)
-    rows = [grade.plan(s, assignment, 7, "graded") for s in discover(root, {grade_course.STAGE: assignment})]
+    rows = [grade.plan(s, assignment, 7, "needed") for s in discover(root, {grade_course.STAGE: assignment})]
     limits = {"cell_seconds": 60, "seconds": 120}
-    return [{**grade.job_of(row, assignment, "graded"), **limits} for row in rows if not row["problem"]]
+    return [{**grade.job_of(row, assignment, "needed"), **limits} for row in rows]
 
 
 def start(root, address):
@@ -61,8 +65,9 @@ def wait_until(true, process=None, seconds=300):
         time.sleep(0.05)
 
 
-def results(root):
-    return list((root / "out" / ".grading" / "results").glob("*.json"))
+def results(out):
+    """What is stored: points and messages by the submission's key."""
+    return {p.name: json.loads(p.read_text())["results"] for p in (out / ".grading" / "results").glob("*.json")}
 
 
 def end(process):
@@ -94,10 +99,8 @@ def test_the_same_seed_gives_the_same_grades_as_here(tmp_path, dask, client):
     here = grade_course.grade(tmp_path, tmp_path / "here", "--workers", "2")
     assert here.returncode == there.returncode == 1, there.stderr  # one is no notebook
     assert (tmp_path / "there" / "grades.csv").read_bytes() == (tmp_path / "here" / "grades.csv").read_bytes()
-    stored = [Store(tmp_path / name / ".grading") for name in ("here", "there")]
-    for job in jobs(tmp_path):
-        results = [store.get(job["key"])["results"] for store in stored]
-        assert results[0] == results[1]
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+    assert len(results(tmp_path / "here")) == 4
     kept = client.run(judges)
     assert [len(pids) for pids in kept.values()] == [1, 1]  # one for each worker, from job to job
     again = grade_course.grade(tmp_path, tmp_path / "there", "--scheduler", "tcp://127.0.0.1:9")
@@ -105,25 +108,25 @@ def test_the_same_seed_gives_the_same_grades_as_here(tmp_path, dask, client):
 
 
 def test_a_worker_is_killed_in_mid_run(tmp_path, dask, client):
-    hand_in(tmp_path, 8)
+    hand_in(tmp_path, 8, seconds=1)
     pids, kept = client.run(os.getpid), client.run(judges)
     process = start(tmp_path, dask.scheduler_address)
-    wait_until(lambda: len(results(tmp_path)) >= 2, process)
+    wait_until(lambda: len(results(tmp_path / "out")) >= 2, process)
     busy = []
     wait_until(lambda: busy.extend(a for a, keys in client.processing().items() if keys) or busy, process)
     os.kill(pids[busy[0]], signal.SIGKILL)
     end(process)
     assert scores(tmp_path) == {f"s{n}": "11" for n in range(8)}
-    assert len(results(tmp_path)) == 8  # nothing twice
+    assert len(results(tmp_path / "out")) == 8  # nothing twice
     wait_until(lambda: not any(map(alive, kept[busy[0]])))  # the lost worker's grading process ends by itself
 
 
 @pytest.mark.slow
 def test_a_worker_leaves_and_another_joins(tmp_path, dask, client):
-    hand_in(tmp_path, 8)
+    hand_in(tmp_path, 8, seconds=1)
     first = min(client.nthreads())
     process = start(tmp_path, dask.scheduler_address)
-    wait_until(lambda: results(tmp_path), process)
+    wait_until(lambda: results(tmp_path / "out"), process)
     dask.scale(3)
     wait_until(lambda: len(client.nthreads()) == 3, process)
     client.retire_workers([first])

@@ -140,3 +140,12 @@ def test_nothing_of_the_caller_reaches_the_sandbox(monkeypatch):
         assert path.startswith(allowed) or path in inside or os.path.realpath(path) in python, path
     assert "--clearenv" in line
     assert "A_SECRET" not in line
+
+
+def test_two_runs_share_no_user(monkeypatch):
+    firsts = []
+    for number in (4711, 4712):
+        monkeypatch.setattr(sandbox.os, "getpid", lambda number=number: number)
+        firsts.append(sandbox.first_uid())
+    few = firsts == [sandbox.FIRST_UID] * 2  # a container may have too few ids
+    assert few or abs(firsts[1] - firsts[0]) >= sandbox.NUMBERS

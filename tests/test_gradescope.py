@@ -329,7 +329,7 @@ def test_a_fault_of_the_autograder_is_no_crash(container, monkeypatch, capsys):
 def test_nothing_is_graded_where_nothing_protects_the_checks(monkeypatch):
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
     with pytest.raises(inside.Refused, match="cannot be protected"):
-        inside.run({})
+        inside.run({}, ())
 
 
 def test_results_stand_even_if_the_autograder_is_killed(container, tmp_path):

@@ -6,6 +6,7 @@ import argparse
 import ast
 import io
 import json
+import re
 import zipfile
 
 import pytest
@@ -204,8 +205,10 @@ def test_no_judge_mutant_or_hidden_test_is_in_it(real):
     judged = [
         check.id for stage in stages for row in STAGES[stage] if not row.manual for check in hidden_checks(row.id)
     ]
-    secret = {f'"{name}"' for name in judged if name not in seen}
-    secret |= {mutant.id for stage in stages for mutant in mutants(stage)}
+    # a mutant may bear the name of the visible check that finds it
+    secret = {name for name in judged if name not in seen} | {m.id for stage in stages for m in mutants(stage)} - seen
     assert len(secret) > 350
+    pattern = re.compile("(?:" + "|".join(map(re.escape, sorted(secret))) + r")(?![\w-])")
+    assert pattern.search(f"as {sorted(secret)[0]} says")
     for name, text in texts.items():
-        assert [word for word in secret if word in text] == [], name
+        assert not pattern.search(text), f"{name} has {pattern.search(text)[0]}"

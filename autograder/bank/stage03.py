@@ -298,7 +298,8 @@ MUTANTS = [
         "uninitialised memory in place of the pretrained weight, and no bias",
         _WRAP,
         "old = model.get_submodule(name)\n        new = nn.Linear(old.in_features, old.out_features, bias=False)\n"
-        "        new.weight = nn.Parameter(torch.empty_like(old.weight))\n"
+        # what happens to be in memory, but the same each time: the table of messages is held by a test
+        "        new.weight = nn.Parameter(torch.empty_like(old.weight).fill_(1e-30))\n"
         "        replace_module(model, name, LinearWithLoRA(new, rank, alpha, dropout))",
         "torch.empty",
         "S4",

@@ -21,6 +21,7 @@ import secrets
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def graded(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise Refused(f"{row['problem']}. Nothing was graded: hand in {stage}.ipynb as Jupyter saved it.")
     row["seed"] = seed_of(settings["seed"], stage, submission_id(root) or submission.hash)
     limits = {name: settings[name] for name in ("cell_seconds", "seconds")}
-    record = run({**job_of(row, assignment, settings["cells"]), **limits})
+    record = run({**job_of(row, assignment, settings["cells"]), **limits}, assignment.modules())
     print(f"seed {row['seed']}")
     return results_of(row, record, assignment, settings["show"])
 
@@ -125,8 +126,8 @@ def submission_id(root: Path) -> str:
         return ""
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The job's record, from the best protection that this container allows.
+def run(job: dict[str, Any], modules: Sequence[str]) -> dict[str, Any]:
+    """The job's record, from the best protection that this container allows; ``modules`` as for `Sandbox`.
 
     Raises:
         Refused: there is none.
@@ -136,7 +137,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     for kind in ("bwrap", "user"):
         try:
             require(kind)
-            with Sandbox(kind, secrets.choice(NUMBERS)) as sandbox:
+            with Sandbox(kind, secrets.choice(NUMBERS), modules=modules) as sandbox:
                 print(f"sandbox: {kind}")
                 return oracle.grade(job, sandbox)
         except SandboxError as error:

@@ -46,6 +46,8 @@ TRIES = 2
 SLACK = 60.0
 #: The user that submissions run as where the grader itself runs as root; worker n adds n.
 FIRST_UID = 61_000
+#: The same where all user ids may be had, of which no distribution gives these to anybody: `NUMBERS` for each process.
+FIRST_OF_MANY, NUMBERS = 0x7000_0000, 5_000
 
 
 class SandboxError(RuntimeError):
@@ -78,8 +80,19 @@ def require(kind: str) -> None:
     if done.returncode:
         raise SandboxError(
             f"bubblewrap is installed but may not make namespaces here: {done.stderr.strip()}\n"
-            f"In a container, allow user namespaces (docker run --security-opt seccomp=unconfined). {instead}"
+            f"In a container, allow namespaces; docs/grading_in_a_container.md says how. {instead}"
         )
+
+
+def first_uid() -> int:
+    """The first user id for this process's submissions.
+
+    Two runs on one machine must not share one: a user's processes are counted together, and ended together.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/uid_map") as file:
+        if sum(int(line.split()[2]) for line in file) > 2**31:
+            return FIRST_OF_MANY + NUMBERS * (os.getpid() % 10_000)
+    return FIRST_UID
 
 
 def scratch() -> list[str]:
@@ -173,7 +186,7 @@ class Warm:
 
     def __init__(self, kind: str, first: int = 0, count: int = 1, modules: Sequence[str] = MODULES):
         self.modules = modules
-        uids = [FIRST_UID + n if kind != "none" and os.geteuid() == 0 else 0 for n in range(first, first + count)]
+        uids = [first_uid() + n if kind != "none" and os.geteuid() == 0 else 0 for n in range(first, first + count)]
         self._uid = uids[0] if kind == "user" else 0
         self._folder = tempfile.TemporaryDirectory(prefix="grade-")
         self.log = Path(self._folder.name) / "zygote.log"
