@@ -46,6 +46,14 @@ def sample(answer: str, stage: str = STAGE) -> bytes:
     return nbformat.writes(fill(release, worked, sample_answers(stage)[answer])).encode()
 
 
+def half_done(seconds: float) -> bytes:
+    """A submission that earns 11 points and takes its time, so that a run can be disturbed."""
+    notebook = nbformat.reads(sample("half-done").decode(), as_version=4)
+    cell = next(cell for cell in notebook.cells if grade_id(cell) == "layer")
+    cell.source += f"\n\nimport time\ntime.sleep({seconds})\n"
+    return nbformat.writes(notebook).encode()
+
+
 def write_class(folder: Path, stage: str = STAGE) -> None:
     """The four honest submissions."""
     for answer in sample_answers(stage):
