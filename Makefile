@@ -60,7 +60,7 @@ test-min:  ## the tests that touch transformers, on the oldest release that is s
 	echo "transformers==$(OLDEST)" >> .venv-min/constraints.txt
 	.venv-min/bin/python -m pip install --quiet -c .venv-min/constraints.txt torch setuptools
 	.venv-min/bin/python -m pip install --quiet -c .venv-min/constraints.txt --no-build-isolation -e ".[dev]"
-	.venv-min/bin/python -m pytest --ignore tests/test_project.py
+	.venv-min/bin/python -m pytest -n auto --dist loadfile --ignore tests/test_project.py
 
 clean:  ## what the other targets made, but for the environment
 	rm -rf build dist docs/stages autograded feedback submitted gradebook.db *.egg-info .pytest_cache .ruff_cache .hypothesis

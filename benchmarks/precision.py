@@ -3,6 +3,9 @@
 What ``torch.set_float32_matmul_precision("medium")`` does is the processor's affair: where oneDNN has bfloat16 products
 that pay, operands are rounded to bfloat16; elsewhere nothing is. So accuracy is measured a third time with every
 linear layer's operands rounded to bfloat16, forward and backward, which is the most that ``medium`` can cost anywhere.
+
+The laptop profile leaves the setting alone: on a processor with AVX-512 bfloat16 and no AMX, accuracies were the same
+and a training took 1.46 times as long (its forward products 0.94). Whoever has AMX can see here what it would save.
 """
 
 from __future__ import annotations
@@ -25,14 +28,18 @@ def run() -> bool:
     products()
     profile = choose("laptop", strict=True)
     found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for name, side in {"highest": precision("highest"), "medium": precision("medium"), "rounded": rounded()}.items():
         with side:
             for seed in SEEDS:
                 result = fine_tune("lora", profile, seed=seed, progress=False)
                 found.setdefault(name, []).append(result.test["accuracy"])
+                seconds.setdefault(name, []).append(result.seconds)
                 print(
                     f"   {name:<8} seed {seed}: test accuracy {found[name][-1]:.4f}, {result.seconds:.0f} s", flush=True
                 )
+    ratio = statistics.median(m / h for m, h in zip(seconds["medium"], seconds["highest"], strict=True))
+    print(f"   a training with medium takes {ratio:.2f} of the time with full precision")
     exact = found["highest"]
     held = True
     for name in ("medium", "rounded"):

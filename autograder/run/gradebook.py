@@ -126,6 +126,8 @@ class Book:
             comments.append({"of": number, "cell": cell, "text": "No response." if untouched.get(name) else None})
         db.execute(SET_GRADE, grades)
         db.execute(SET_COMMENT, comments)
+        # formgrader counts these folders; the file is not put there, since its Autograde button knows no sandbox
+        (self.out / "submitted" / student / stage).mkdir(parents=True, exist_ok=True)
         if row["status"] == "graded":
             text = json.dumps(executed(assignment, row), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
             write_whole(self.out / "autograded" / student / stage / f"{stage}.ipynb", text.encode())

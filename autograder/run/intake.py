@@ -83,7 +83,7 @@ def from_nbgrader(folder: Path, stages: list[str]) -> list[Submission]:
     found = []
     for place in sorted(folder.glob("*/*")):
         student, stage = place.parent.name, place.name
-        if stage not in stages or student.startswith(".") or not place.is_dir():
+        if stage not in stages or student.startswith(".") or not place.is_dir() or not any(place.iterdir()):
             continue
         path = place / f"{stage}.ipynb"
         found.append(Submission(safe_name(student), stage, str(path), functools.partial(read_file, path)))
