@@ -96,7 +96,7 @@ LAPTOP = Profile(
     warmup_fraction=0.1,
     max_length=128,
     fp16=False,
-    minutes=3.5,
+    minutes=2.5,
 )
 
 T4 = Profile(
@@ -122,7 +122,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType({p.name: p for p in (TINY, LA
 #: Minutes for running all cells of each stage's notebook, without what a person needs to read and to write. Measured on
 #: two CPU cores; for the ``t4`` profile estimated.
 NOTEBOOK_MINUTES: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"tiny": (0.2, 0.2, 0.4, 0.5, 0.4), "laptop": (0.3, 0.6, 3, 5, 4), "t4": (1, 1, 4, 15, 10)}
+    {"tiny": (0.2, 0.1, 0.2, 0.3, 0.3), "laptop": (0.2, 0.4, 1.5, 3.5, 2.5), "t4": (1, 1, 4, 15, 10)}
 )
 
 

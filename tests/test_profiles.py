@@ -162,7 +162,7 @@ def test_laptop_problem_is_what_the_assets_say(monkeypatch):
     assert profiles.laptop_problem() is None
 
 
-@pytest.mark.parametrize(("name", "minutes"), [("tiny", "half a minute"), ("laptop", "5 minutes on two CPU cores")])
+@pytest.mark.parametrize(("name", "minutes"), [("tiny", "half a minute"), ("laptop", "3.5 minutes on two CPU cores")])
 def test_a_notebook_says_what_it_runs_and_how_long(machine, monkeypatch, capsys, name, minutes):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("LORA_PROFILE", name)

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # LoRA in a whole model
 #
-# **Stage 3 of 5** · 20 points · about 2.5 hours, of which a laptop's CPU trains for about 3 minutes · needs the LoRA layer of stage 2, `nn.Module`,
+# **Stage 3 of 5** · 20 points · about 2.5 hours, of which a laptop's CPU trains for about a minute · needs the LoRA layer of stage 2, `nn.Module`,
 # and a rough idea of a transformer's parts
 #
 # In this notebook you will

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Training LoRA on film reviews
 #
-# **Stage 4 of 5** · 25 points · about 3 hours, of which the machine trains for 4 minutes on a laptop's two CPU cores and
+# **Stage 4 of 5** · 25 points · about 3 hours, of which the machine trains for 3 minutes on a laptop's two CPU cores and
 # 15 on Colab's T4 · needs the LoRA layer of stage 2, the injection of stage 3, and PyTorch's `DataLoader`
 #
 # In this notebook you will
