@@ -63,6 +63,8 @@ nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "site-cache" / f"{profile.name}-{digest}")
 nb_execution_timeout = 1800  # seconds a cell: training on a laptop
 nb_execution_raise_on_error = True
+nb_output_stderr = "remove"  # progress bars, each of their states on a line of its own
+nb_merge_streams = True
 nb_ipywidgets_js = {}  # else each page asks a content network for them
 
 # --- Markdown and docstrings

@@ -137,7 +137,7 @@ SMALL_METHODS = (
     VitMethod("LoRA query-value r=4", "lora", 1e-2, "query-value", 4, 8, train_head=False),
     VitMethod("LoRA query-value r=4 + head", "lora", 1e-2, "query-value", 4, 8),
     VitMethod("LoRA all r=4", "lora", 1e-2, "all", 4, 8, train_head=False),
-    VitMethod("LoRA all r=8 + head", "lora", 1e-2, "all", 8, 16),
+    VitMethod("LoRA all r=8 + head", "lora", 5e-3, "all", 8, 16),
     VitMethod("full fine-tuning", "full", 4e-3),
 )
 #: The full profile's: a new head has to be trained whatever else is.

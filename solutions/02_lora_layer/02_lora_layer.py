@@ -704,7 +704,7 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # %%
 digits = None if profile.name == "tiny" else data.mnist(seed=0)
 if digits is None:
-    print("The lab trains for a minute on real images: it runs on the laptop profile, and is left out on tiny.")
+    print("The lab trains on real images for half a minute: it runs on the laptop profile, and is left out on tiny.")
 else:
     published = vision.one_digit(vision.PUBLISHED, data=digits, seed=0)
     print(f"LoRA adds {published.added:,} parameters to {published.total:,}: {published.added / published.total:.3%}")
