@@ -397,10 +397,9 @@ for (rank, seed), model in trained.items():
 
 # %% [markdown]
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
-# zero: all that it is, it learned. The paper trained GPT-3 to the end. Four times our steps at stage 4's rate come nearer to its 0.5:
-# these lines (two minutes; then run the last two figures' cells again) gave medians of 0.13 for `A` and 0.20 for `B`, in no layer above 0.5,
-# though `A` of rank 8 kept 91 % of its space. At 3e-3 it was 0.01 and 0.02, and rank 64 ended at guessing (0.494): too high a
-# rate for so many steps. A published overlap is one of a recipe, too.
+# zero: all that it is, it learned. The paper trained to the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines
+# (two minutes; then run the last two figures' cells again) gave medians of 0.13 for `A` and 0.20 for `B`, in no layer above 0.5,
+# though `A` kept 91 % of its space. At 3e-3 it was 0.01 and 0.02, and rank 64 ended at guessing (0.494).
 #
 #     rates["lora"] = 1e-3
 #     for rank, seed in ((8, 1), (64, 0)):
