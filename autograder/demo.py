@@ -1,10 +1,10 @@
 """``python -m autograder demo``: the whole course once, on a real model and a sample class.
 
-It makes the notebooks, runs the worked solutions, invents four submissions (complete, half done, with published
-mistakes, untouched), grades them through nbgrader, and writes what an instructor would look at into one folder.
+It makes the notebooks, runs the worked solutions, invents a class of four students (complete, half done, with
+published mistakes, untouched), grades it as an instructor would, and writes what they would look at into one folder.
 
-To end in minutes, only the stages of `SHOWN` run on the real model and are graded; the others run on the ``tiny``
-profile. ``--all`` runs and grades all of them on the real model.
+To end in minutes, only the stages of `SHOWN` run on the real model; the others run on the ``tiny`` profile. ``--all``
+runs all of them on the real model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 
@@ -33,9 +32,10 @@ from autograder.build import build, find_masters
 from autograder.contract import STAGES, exercise
 from autograder.files import write_whole
 from autograder.preprocessors import clear_gaps
+from autograder.run.sandbox import SandboxError, require
 
 ROOT = Path(__file__).resolve().parents[1]
-#: The stages that the short demo runs on the real model and grades: one writes the layer, one trains it.
+#: The stages that the short demo runs on the real model: one writes the layer, one trains it.
 SHOWN = ("02_lora_layer", "04_sst2_training")
 #: Only the comparison's cell calls this, so its picture is found by what it shows and not by its place.
 COMPARISON = "compare_methods("
@@ -43,7 +43,7 @@ COMPARISON = "compare_methods("
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder to write (default: %(default)s)")
-    parser.add_argument("--all", action="store_true", help="all stages on the real model, all graded (20 minutes)")
+    parser.add_argument("--all", action="store_true", help="all stages on the real model (ten minutes)")
     parser.add_argument("--profile", default=None, help="tiny, laptop or t4 (default: what this machine can do)")
 
 
@@ -69,22 +69,12 @@ def main(args: argparse.Namespace) -> int:
     write_whole(plot, comparison_png(executed.values()))
 
     step("Writing the sample class")
-    course = out / "course"
-    graded = stages if args.all else [stage for stage in stages if stage in SHOWN]
-    write_class(course, graded)
-    step("Grading it through nbgrader")
-    for stage in graded:
-        nbgrader(course, "generate_assignment", stage)
+    submitted, course = out / "submitted", out / "course"
+    write_class(submitted, stages)
+    step("Grading it: python -m autograder grade")
+    grade(submitted, course)
 
-    def grade(stage: str) -> None:
-        nbgrader(course, "autograde", stage)
-        nbgrader(course, "generate_feedback", stage)
-
-    with ThreadPoolExecutor(2) as pool:  # two stages at a time: their writes to the gradebook are few and short
-        list(pool.map(grade, graded))
-    nbgrader(course, "export", "--to", str(out / "grades.csv"))
-
-    book = gradebook(course, graded)
+    book = gradebook(course, stages)
     write_whole(out / "index.html", overview(book, stages).encode())
     show(book, out, stages, time.time() - started)
     return verdict(book)
@@ -141,17 +131,14 @@ def comparison_png(notebooks: Iterable[NotebookNode]) -> bytes:
 # --- the sample class -----------------------------------------------------------------------------------------------
 
 
-def write_class(course: Path, stages: list[str]) -> None:
-    """Put sources and four students' submissions into a course folder of nbgrader's layout."""
+def write_class(submitted: Path, stages: list[str]) -> None:
+    """Four students' submissions, in nbgrader's layout."""
     for stage in stages:
-        source = ROOT / "solutions" / stage / f"{stage}.ipynb"
-        worked = nbformat.read(source, as_version=4)
-        release = nbformat.read(ROOT / "notebooks" / stage / f"{stage}.ipynb", as_version=4)
-        target = course / "solutions" / stage / source.name
-        target.parent.mkdir(parents=True)
-        shutil.copy(source, target)
+        worked, release = (
+            nbformat.read(ROOT / side / stage / f"{stage}.ipynb", as_version=4) for side in ("solutions", "notebooks")
+        )
         for student, answer in sample_answers(stage).items():
-            path = course / "submitted" / student / stage / source.name
+            path = submitted / student / stage / f"{stage}.ipynb"
             path.parent.mkdir(parents=True)
             nbformat.write(fill(release, worked, answer), path)
 
@@ -191,24 +178,26 @@ def fill(release: NotebookNode, worked: NotebookNode, answer: Callable[[str], st
 # --- grading --------------------------------------------------------------------------------------------------------
 
 
-def nbgrader(course: Path, command: str, *arguments: str) -> None:
-    """One nbgrader command, from the project's root with its shipped settings, on the course folder.
+def grade(submitted: Path, course: Path) -> None:
+    """Run the command that grades a class, in the sandbox where there is one.
 
     Raises:
-        SystemExit: it failed; what it printed is shown.
+        SystemExit: it failed; what it said is on the screen.
     """
-    started = time.time()
-    line = [sys.executable, "-m", "nbgrader", command, *arguments]
-    line += [f"--CourseDirectory.root={course}", "--log-level=WARN"]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}  # two at a time, and the checks' models are tiny
-    done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    sandbox = "bwrap"
+    try:
+        require(sandbox)
+    except SandboxError as error:
+        print(f"  Without the sandbox, since the sample class is this program's own: {error}", flush=True)
+        sandbox = "none"
+    line = [sys.executable, "-m", "autograder", "grade", "--submissions", str(submitted), "--out", str(course)]
+    done = subprocess.run([*line, "--sandbox", sandbox], cwd=ROOT, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(line[2:])} failed with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    print(f"  nbgrader {' '.join([command, *arguments[:1]])}: {time.time() - started:.0f} s", flush=True)
+        raise SystemExit(f"{' '.join(line[1:])} ended with status {done.returncode}")
 
 
 def gradebook(course: Path, stages: list[str]) -> pd.DataFrame:
-    """One row a submission, read from the notebooks that nbgrader graded: points, and the first failing message."""
+    """One row a submission, read from the graded notebooks: points, and the first failing message."""
     rows = []
     for stage in stages:
         for student in sample_answers(stage):
@@ -265,8 +254,12 @@ def show(book: pd.DataFrame, out: Path, stages: list[str], seconds: float) -> No
     print("  training_comparison.png                 LoRA beside head-only and full fine-tuning, from the run above")
     for stage in stages:
         print(f"  {f'solutions/{stage}.html':<40}the executed worked solution")
+    print("  course/report.html                      the class: where it struggles, and with what")
+    print("  course/grades.csv                       points, a column for each exercise")
     print("  course/feedback/                        what each student gets back")
-    print("  grades.csv                              nbgrader's export")
+    print(
+        "  course/                                 an nbgrader course: start jupyter lab there for Formgrader"
+    )
 
 
 def overview(book: pd.DataFrame, stages: list[str]) -> str:
@@ -285,7 +278,8 @@ table{{border-collapse:collapse}}td,th{{border-bottom:1px solid #bbb;padding:.4r
 vertical-align:top}}pre{{white-space:pre-wrap;margin:0}}
 @media(max-width:45rem){{table{{font-size:.75rem}}td,th{{padding:.2rem}}td:last-child{{overflow-wrap:anywhere}}}}</style></head><body><main>
 <h1>LoRA from scratch: a sample class</h1>
-<p>Made by <code>make demo</code>. Each name leads to the feedback that student gets.</p>
+<p>Made by <code>make demo</code>. Each name leads to the feedback that student gets; the
+<a href="course/report.html">class report</a> shows where the class struggles.</p>
 <img src="training_comparison.png" alt="Accuracy of LoRA, head-only and full fine-tuning on held-out reviews">
 <h2>Gradebook</h2>
 <table><tr><th>student</th><th>stage</th><th>automatic points</th><th>points to grade by hand</th>

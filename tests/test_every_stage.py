@@ -50,6 +50,8 @@ def test_check_ids_are_unique_and_every_exercise_has_visible_checks(stage, autom
     for checks in (judges.HIDDEN, visible.VISIBLE):
         ids = [check.id for check in checks]
         assert len(ids) == len(set(ids))
+        sentences = [(check.exercise, check.contract) for check in checks]
+        assert len(sentences) == len(set(sentences))  # or a report names one check twice
         assert {check.exercise for check in checks} == set(automatic)
     assert set(visible.TITLES) == {e.id for e in STAGES[stage]}
 

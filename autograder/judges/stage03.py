@@ -18,6 +18,7 @@ from lora_ref.checks.verdicts import Check, Inputs
 
 _ENDS = "a target of several parts, or of a part that other names end in"
 _MORE = "a second call with more targets keeps what the first has made"
+_PLAIN_HEAD = "train_head=True trains a head that is a single layer, too"
 _ALL_FROZEN = "a model that is all frozen"
 
 
@@ -108,7 +109,7 @@ HIDDEN = [
     ),
     _inject(
         "3.4/head-asked",
-        visible.HEAD,
+        _PLAIN_HEAD,
         visible.probe_inject,
         visible.judge_head,
         drawn(draw_inject, head=True, plain_head=True),
