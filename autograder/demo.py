@@ -257,9 +257,7 @@ def show(book: pd.DataFrame, out: Path, stages: list[str], seconds: float) -> No
     print("  course/report.html                      the class: where it struggles, and with what")
     print("  course/grades.csv                       points, a column for each exercise")
     print("  course/feedback/                        what each student gets back")
-    print(
-        "  course/                                 an nbgrader course: start jupyter lab there for Formgrader"
-    )
+    print("  course/                                 an nbgrader course: start jupyter lab there for Formgrader")
 
 
 def overview(book: pd.DataFrame, stages: list[str]) -> str:
