@@ -289,10 +289,10 @@ def test_a_reason_is_given_once():
         return [part.split("\n") for part in messages(list(map(Verdict, checks, faults)))]
 
     same, other = Fault("seen", "likely", "section 9.3"), Fault("seen", "another")
-    first, second, third, passed = said(same, same, other, None)
-    assert first == ["  FAIL  contract 0", "        seen: seen.  Likely: likely.  Read: section 9.3."]
-    assert second == ["  FAIL  contract 1", "        the same as above"]
-    assert third == ["  FAIL  contract 2", "        seen: seen.  Likely: another."]
+    first, second, passed = said(same, other, same, None, same)
+    reason = "        seen: seen.  Likely: likely.  Read: section 9.3."
+    assert first == ["  FAIL  contract 0", reason, "        for the same reason: contract 2; contract 4"]
+    assert second == ["  FAIL  contract 1", "        seen: seen.  Likely: another."]
     assert passed == ["  ok    contract 3"]
     assert len(said(Fault("not done yet"), Fault("not done yet"))) == 1
 

@@ -156,19 +156,18 @@ def close(actual: Any, expected: Any, tolerance: float = 1e-5) -> bool:
 def messages(verdicts: Sequence[Verdict]) -> list[str]:
     """The verdicts' messages without repetition.
 
-    Five checks that all find a gap unfilled say so once. Where one mistake breaks several contracts, each is named, and
-    the reason is given with the first.
+    Five checks that all find a gap unfilled say so once. Where one mistake breaks several contracts, the reason stands
+    with the first, and the others are named below it.
     """
-    seen: set[tuple[str, str]] = set()
+    by_reason: dict[Any, list[Verdict]] = {}
+    for number, verdict in enumerate(verdicts):
+        fault = verdict.fault
+        by_reason.setdefault((fault.seen, fault.likely) if fault else number, []).append(verdict)
     kept = []
-    for verdict in verdicts:
-        message, fault = verdict.message, verdict.fault
-        if fault:
-            if (fault.seen, fault.likely) in seen:
-                if fault.seen.endswith(("not done yet", "is not defined")):
-                    continue
-                message = f"FAIL  {verdict.check.contract}\n      the same as above"
-            seen.add((fault.seen, fault.likely))
+    for first, *others in by_reason.values():
+        message = first.message
+        if others and not first.fault.seen.endswith(("not done yet", "is not defined")):
+            message += "\n      for the same reason: " + "; ".join(other.check.contract for other in others)
         kept.append("  " + message.replace("\n", "\n  "))
     return kept
 
