@@ -64,7 +64,6 @@ nb_execution_cache_path = str(ROOT / "build" / "site-cache" / f"{profile.name}-{
 nb_execution_timeout = 1800  # seconds a cell: training on a laptop
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"  # progress bars, each of their states on a line of its own
-nb_merge_streams = True
 nb_ipywidgets_js = {}  # else each page asks a content network for them
 
 # --- Markdown and docstrings
@@ -106,6 +105,7 @@ html_js_files = [("course.js", {"defer": "defer"})]
 html_math_renderer = "mathml"
 html_copy_source = False  # the sources of pages are the repository's business
 html_show_sphinx = False
+html_use_index = False  # search and the package's page find more, and it does not fit a telephone
 
 
 def setup(app) -> None:

@@ -236,7 +236,7 @@ def fine_tune(
         trainer = _trainer(model, profile, examples, tokenizer, seed, epochs, max_steps, rate, folder, output_dir, show)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        with _no_writing_bars(), _PeakMemory() as memory:
+        with _only_our_progress(), _PeakMemory() as memory:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
@@ -430,16 +430,25 @@ def _is_live() -> bool:
 
 
 @contextlib.contextmanager
-def _no_writing_bars() -> Iterator[None]:
-    """transformers 5 draws a bar each time that it writes a checkpoint, through whatever is being shown."""
+def _only_our_progress() -> Iterator[None]:
+    """Two things of transformers' own would be written through what is being shown.
+
+    5 draws a bar each time that it writes a checkpoint; 4.46 groups by length with a property that it deprecates, and
+    says so.
+    """
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    def not_to_itself(record: Any) -> bool:
+        return not record.getMessage().startswith("Trainer.tokenizer is now deprecated")
+
+    shown, trainers = logging.is_progress_bar_enabled(), logging.get_logger("transformers.trainer")
     if shown:
         logging.disable_progress_bar()
+    trainers.addFilter(not_to_itself)
     try:
         yield
     finally:
+        trainers.removeFilter(not_to_itself)
         if shown:
             logging.enable_progress_bar()
 

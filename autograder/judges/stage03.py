@@ -29,8 +29,7 @@ def drawn(draw: Callable[..., Inputs], **choices: Any) -> Callable[[np.random.Ge
 def draw_again(rng: np.random.Generator, more: bool = False) -> Inputs:
     """Two calls; the second with one target more, or with the same."""
     inputs = draw_inject(rng)
-    free = [t for t in ("query", "value", "attention.output.dense", "gate") if t not in inputs["targets"]]
-    return {**inputs, "more": free[:1]} if more else inputs
+    return {**inputs, "more": ["gate"]} if more else inputs
 
 
 _inject = partial(Check, carry=CARRY)
@@ -120,7 +119,7 @@ HIDDEN = [
         visible.NO_HEAD,
         visible.probe_inject,
         visible.judge_no_head,
-        drawn(draw_inject, head=False, head_targets=True),
+        drawn(draw_inject, head=False, head_targets=True, plain_head=False),
         0.25,
     ),
     _inject("3.4/returned", visible.RETURNED, visible.probe_inject, visible.judge_inject_returned, draw_inject, 0.25),

@@ -285,7 +285,8 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
     """A model and lists of targets; ``kind`` says which behaviour they are about."""
     inputs = draw_model(rng, layers=int(rng.integers(12, 14)))
     layer = int(rng.integers(2, 9))
-    one, other = (str(n) for n in rng.choice(["query", "key", "value", "intermediate.dense"], size=2, replace=False))
+    # alike in what misleads, so that a mistake costs the same whichever is drawn
+    one, other = (str(n) for n in rng.permutation(["query", "key"]))
     cases = {
         "parts": [
             ["query"],
@@ -584,8 +585,9 @@ def draw_inject(
     """A model, targets, and arguments: none of them (``defaults``), or all but ``train_head`` if ``head`` is None."""
     inputs = draw_model(rng, **model)
     if targets is None:
-        ends = ["query", "value", "key", "intermediate.dense", "output.dense", "mixer.2", "my_query"]
-        targets = [str(t) for t in rng.choice(ends, size=3, replace=False)]
+        # one of each kind, so that a mistake costs the same whatever is drawn; my_query is no target, and ends so
+        kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
+        targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
         if head_targets:
             targets += ["classifier"] if inputs["plain_head"] else ["classifier.dense", "out_proj"]
     options: dict[str, Any] = {}
