@@ -92,6 +92,19 @@ def test_nbgraders_layout(tmp_path, assignments, complete):
     assert "homework.ipynb" in found["jo"].problem
 
 
+def test_an_empty_folder_is_a_submission_unless_grading_made_it_for_formgrader(tmp_path, assignments, complete):
+    (tmp_path / "submitted" / "ada" / STAGE).mkdir(parents=True)
+    (submission,) = intake.discover(tmp_path, assignments)
+    intake.answers(submission, assignments[STAGE])
+    assert "is missing" in submission.problem
+
+    (tmp_path / ".grading").mkdir()  # notebooks were graded into their own folder
+    (tmp_path / "ada.ipynb").write_bytes(complete)
+    (submission,) = intake.discover(tmp_path, assignments)
+    intake.answers(submission, assignments[STAGE])
+    assert (submission.student, submission.problem) == ("ada", "")
+
+
 def test_what_is_taken(tmp_path, assignments):
     release, _ = grade_course.notebooks()
     cells = {c["metadata"]["nbgrader"]["grade_id"]: c for c in release["cells"] if "nbgrader" in c["metadata"]}

@@ -81,9 +81,12 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
 def from_nbgrader(folder: Path, stages: list[str]) -> list[Submission]:
     """STUDENT/STAGE/STAGE.ipynb; a folder with another file name in it is a submission that needs attention."""
     found = []
+    written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader
     for place in sorted(folder.glob("*/*")):
         student, stage = place.parent.name, place.name
-        if stage not in stages or student.startswith(".") or not place.is_dir() or not any(place.iterdir()):
+        if stage not in stages or student.startswith(".") or not place.is_dir():
+            continue
+        if written and not any(place.glob("*")):
             continue
         path = place / f"{stage}.ipynb"
         found.append(Submission(safe_name(student), stage, str(path), functools.partial(read_file, path)))
