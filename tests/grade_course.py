@@ -54,12 +54,6 @@ def half_done(seconds: float) -> bytes:
     return nbformat.writes(notebook).encode()
 
 
-def write_class(folder: Path, stage: str = STAGE) -> None:
-    """The four honest submissions."""
-    for answer in sample_answers(stage):
-        hand_in(folder, answer, sample(answer, stage), stage)
-
-
 def bank_class(stage: str = STAGE) -> dict[str, bytes]:
     """Student -> file, for everything in the bank that an honest student could hand in.
 

@@ -13,7 +13,7 @@ import grade_course
 import pytest
 from distributed import Client, LocalCluster
 
-from autograder import grade
+from autograder import demo, grade
 from autograder.run import cluster
 from autograder.run.assignment import ROOT, Assignment, environment_parts
 from autograder.run.intake import discover
@@ -89,7 +89,7 @@ def alive(pid):
 
 
 def test_the_same_seed_gives_the_same_grades_as_here(tmp_path, dask, client):
-    grade_course.write_class(tmp_path)
+    demo.write_class(tmp_path / "submitted", [grade_course.STAGE])
     grade_course.hand_in(tmp_path, "nonsense", b"{")
     there = grade_course.grade(tmp_path, tmp_path / "there", "--scheduler", dask.scheduler_address)
     here = grade_course.grade(tmp_path, tmp_path / "here", "--workers", "2")

@@ -18,6 +18,7 @@ import pytest
 from grade_course import STAGE
 from nbgrader.api import Gradebook
 
+from autograder import demo
 from autograder.answers import load_answer
 from autograder.bank.attacks import attacks
 from autograder.evaluation import evaluate
@@ -30,7 +31,7 @@ HONEST = ("complete", "half-done", "buggy", "untouched")
 def graded(tmp_path_factory, bubblewrap):
     """The honest class and every attack, after one run."""
     root = tmp_path_factory.mktemp("grade")
-    grade_course.write_class(root)
+    demo.write_class(root / "submitted", [STAGE])
     grade_course.write_attacks(root)
     done = grade_course.grade(root, root / "out", "--workers", "1", "--cell-seconds", "4", "--seconds", "60")
     assert done.returncode == 1, done.stderr  # some need attention

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
-import nbformat
+import grade_course
 import pytest
+from grade_course import STAGE
 from nbgrader.api import Gradebook
 from playwright.sync_api import expect
-from toy_course import ROOT
 
-from autograder.demo import fill, sample_answers
-
-STAGE = "02_lora_layer"
 STUDENTS = ("complete", "buggy", "half-done")
 
 
@@ -23,17 +17,9 @@ STUDENTS = ("complete", "buggy", "half-done")
 def graded(tmp_path_factory, bubblewrap):
     """A class of three after `python -m autograder grade`; `.out` is the course folder."""
     root = tmp_path_factory.mktemp("class")
-    release, worked = (
-        nbformat.read(ROOT / side / STAGE / f"{STAGE}.ipynb", as_version=4) for side in ("notebooks", "solutions")
-    )
     for student in STUDENTS:
-        file = root / "submitted" / student / STAGE / f"{STAGE}.ipynb"
-        file.parent.mkdir(parents=True)
-        nbformat.write(fill(release, worked, sample_answers(STAGE)[student]), file)
-    command = [sys.executable, "-m", "autograder", "grade", "--submissions", root / "submitted", "--out", root / "out"]
-    command += ["--seed", "7"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        grade_course.hand_in(root, student, grade_course.sample(student))
+    done = grade_course.grade(root, root / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     return SimpleNamespace(out=root / "out")
 
