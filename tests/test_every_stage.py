@@ -1,13 +1,20 @@
 """What holds of each stage alike: its points, its checks' names, its bank's size, how its notebook reads."""
 
+import contextlib
 import importlib
+import io
 import re
 
 import jupytext
 import pytest
 
-from autograder.bank import ROOT, alternates
-from autograder.contract import POINTS, STAGES
+from autograder.answers import load_answer, run_cells
+from autograder.bank import ROOT, alternates, mutants, worked_cells
+from autograder.contract import POINTS, STAGES, stage_of
+from autograder.evaluation import evaluate, evaluate_exercise
+
+#: Seeds from which inputs are drawn, for what must hold of any: a draw of one kind in 20 is found nearly surely.
+MANY_SEEDS = range(60)
 
 
 @pytest.fixture(params=STAGES)
@@ -62,6 +69,28 @@ def test_no_hidden_judge_is_shipped(visible):
 
 def test_there_are_enough_alternates(stage):
     assert len(alternates(stage)) >= 4
+
+
+@pytest.mark.slow
+def test_right_answers_have_full_marks_whatever_the_seed(stage):
+    with contextlib.redirect_stdout(io.StringIO()):
+        answers = [run_cells(worked_cells(stage)), *(load_answer(path) for path in alternates(stage))]
+    for answer in answers:
+        for seed in MANY_SEEDS:
+            report = evaluate(stage, answer.namespace, seed)
+            assert report.score == report.max_score, str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", [m for stage in STAGES for m in mutants(stage)], ids=lambda mutant: mutant.id)
+def test_a_mistake_costs_the_same_whatever_the_seed(mutant):
+    """Or two students lose different points for one mistake; and each of them reads what it is."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        namespace = mutant.answer(stage_of(mutant.exercise)).namespace
+    results = [evaluate_exercise(mutant.exercise, namespace, seed) for seed in MANY_SEEDS]
+    assert len({result.earned for result in results}) == 1, [result.earned for result in results]
+    assert results[0].earned < results[0].points
+    assert [result.message for result in results if mutant.says not in result.message] == []
 
 
 def test_every_exercise_has_its_box_and_three_hints(stage, automatic, master):

@@ -36,17 +36,23 @@ def fixed(seed: int, draw: Callable[..., Inputs], **choices: Any) -> Callable[[n
 # --- 5.1 rank_sweep -------------------------------------------------------------------------------------------------
 
 
+def out_of_order(rng: np.random.Generator, values: Sequence[float]) -> list[float]:
+    """A permutation that neither rises nor falls throughout: a table sorted by it must show."""
+    while True:
+        permuted = rng.permutation(values).tolist()
+        if permuted not in (sorted(permuted), sorted(permuted)[::-1]):
+            return permuted
+
+
 def draw_sweep(rng: np.random.Generator, extra: bool = True) -> Inputs:
-    """Ranks in no order, and results in which neither accuracy nor time follows the rank."""
-    ranks = [int(r) for r in rng.permutation([1, 2, 3, 4, 6, 8, 16, 32, 64])[:5]]
-    while ranks in (sorted(ranks), sorted(ranks)[::-1]):
-        ranks = [int(r) for r in rng.permutation(ranks)]
+    """Ranks in no order, and results in which neither accuracy nor time follows the order of the ranks."""
+    ranks = out_of_order(rng, rng.permutation([1, 2, 3, 4, 6, 8, 16, 32, 64])[:5])
     slope, head = int(rng.integers(1_000, 50_000)), int(rng.integers(100, 200_000))
     results = []
     for rank, accuracy, seconds in zip(
-        ranks, rng.permutation(np.linspace(0.55, 0.9, 5)), rng.permutation(np.linspace(3.5, 60, 5)), strict=True
+        ranks, out_of_order(rng, np.linspace(0.55, 0.9, 5)), out_of_order(rng, np.linspace(3.5, 60, 5)), strict=True
     ):
-        result = {"accuracy": float(accuracy), "seconds": float(seconds), "trainable": slope * rank + head}
+        result = {"accuracy": accuracy, "seconds": seconds, "trainable": slope * rank + head}
         if extra:
             result |= {"loss": float(rng.uniform(0.2, 0.7)), "seed": 3, "method": "lora"}
         results.append(result)
@@ -438,7 +444,7 @@ def draw_subspaces(rng: np.random.Generator, pairs: int = 5) -> Inputs:
 
 
 def draw_limits(rng: np.random.Generator) -> Inputs:
-    """Pairs whose similarity is known beforehand: the same space, one inside the other, orthogonal ones, halves."""
+    """Pairs whose similarity is known beforehand: the same space, one inside the other, orthogonal ones, parts."""
     r, n = 4, int(rng.integers(11, 15))
     A = separated(rng, r, n)
     _, s, Vh = np.linalg.svd(A, full_matrices=True)
@@ -448,6 +454,7 @@ def draw_limits(rng: np.random.Generator) -> Inputs:
         return turn @ np.diag(s[: len(which)]) @ Vh[list(which)]
 
     other, exchanged, half = with_directions(4, 5, 6), with_directions(1, 0, 4), with_directions(0, 5, 6)
+    aslant = s[:1, None] * (0.5 * Vh[0] + 0.75**0.5 * Vh[4])
     return {
         "cases": [
             {"A1": A, "A2": A, "i": i, "j": j, "is": 1.0, "what": "of one matrix with itself"}
@@ -469,14 +476,18 @@ def draw_limits(rng: np.random.Generator) -> Inputs:
             for i, j in ((1, 1), (2, 2), (2, 1), (1, 2))
         ]
         + [{"A1": A, "A2": half, "i": 2, "j": j, "is": 0.5, "what": "where one of two is shared"} for j in (2, 3)]
+        # without the square this is 0.5 or -0.5, whatever signs the directions come with
+        + [{"A1": A, "A2": aslant, "i": 1, "j": 1, "is": 0.25, "what": "of directions at 60 degrees"}]
     }
 
 
 def draw_same_space(rng: np.random.Generator) -> Inputs:
     """Matrices with the same right-singular directions, but other sizes and other rows."""
-    inputs = draw_subspaces(rng, pairs=2)
-    first = inputs["cases"][0]
-    A1, A2 = first["A1"], first["A2"]
+    while True:
+        first = draw_subspaces(rng, pairs=2)["cases"][0]
+        A1, A2 = first["A1"], first["A2"]
+        if abs(similarity_of(A1, A2, 2, 3) - similarity_of(A1, A2, 3, 2)) > 0.02:  # exchanged must show
+            break
     turn = np.linalg.qr(rng.normal(size=(len(A1), len(A1))))[0]
     return {
         "cases": [
@@ -812,7 +823,7 @@ SPECTRUM_KINDS = "a LoRALayer and a LinearWithLoRA both have a spectrum"
 SPECTRUM_MERGED = "a merged layer has the same spectrum, and stays as it was"
 SIMILARITY = "the similarity of the leading i and j right-singular directions"
 SIMILARITY_FLOAT = "the result is a float"
-SIMILARITY_LIMITS = "1 where one space contains the other, 0 where they are orthogonal, 1/2 where half is shared"
+SIMILARITY_LIMITS = "1 where one space contains the other, 0 where they are orthogonal, and what is known between"
 COMPOSE = "the weighted sum of scaling * B A"
 COMPOSE_KINDS = "LoRALayers compose as well as LinearWithLoRAs"
 COMPOSE_MERGED = "merged layers have the same updates, and stay as they were"
