@@ -270,7 +270,7 @@ def _merge(options: argparse.Namespace) -> int:
     from lora_ref import data, models
     from lora_ref.adapters import inject_saved, read_adapter
     from lora_ref.inject import lora_layers, merge_lora, replace_module
-    from lora_ref.training import _only_our_progress, predict_logits
+    from lora_ref.training import only_our_progress, predict_logits
 
     if not options.adapter.exists():
         raise FileNotFoundError(f"no adapter at {options.adapter}")
@@ -301,7 +301,7 @@ def _merge(options: argparse.Namespace) -> int:
         print(f"lora_ref merge: more than {TOLERANCE:g}; nothing was written", file=sys.stderr)
         return 1
     if MAIN_PROCESS:
-        with _only_our_progress():
+        with only_our_progress():
             plain.save_pretrained(out)
         tokenizer.save_pretrained(out)
         _say_written([out / "model.safetensors", out / "config.json"])

@@ -236,7 +236,7 @@ def fine_tune(
         trainer = _trainer(model, profile, examples, tokenizer, seed, epochs, max_steps, rate, folder, output_dir, show)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        with _only_our_progress(), _PeakMemory() as memory:
+        with only_our_progress(), _PeakMemory() as memory:
             start = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - start
@@ -430,7 +430,7 @@ def _is_live() -> bool:
 
 
 @contextlib.contextmanager
-def _only_our_progress() -> Iterator[None]:
+def only_our_progress() -> Iterator[None]:
     """Two things of transformers' own would be written through what is being shown.
 
     5 draws a bar each time that it writes a checkpoint; 4.46 groups by length with a property that it deprecates, and
