@@ -6,8 +6,11 @@ minutes of training between.
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
+import sys
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,15 +77,19 @@ def run_cells(cells: list[str]) -> Answer:
 
     A set-up cell chooses a profile: here it is ``tiny``, as in all grading, unless ``LORA_PROFILE`` names another.
     """
-    answer = Answer({"__name__": "__answer__"})
+    # a module that can be found by name, and sources by file, as in a notebook: dataclasses look, torch.jit does
+    sys.modules["__answer__"] = module = types.ModuleType("__answer__")
+    answer = Answer(vars(module))
     chosen = os.environ.get("LORA_PROFILE")
     os.environ["LORA_PROFILE"] = chosen or "tiny"
     try:
         for number, source in enumerate(cells, start=1):
             # lines of IPython's own (%matplotlib, !pip) mean nothing to plain Python
-            source = re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", source)
+            source = re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source)
+            name = f"<cell {number}>"
+            linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
             try:
-                exec(compile(source, f"<cell {number}>", "exec"), answer.namespace)
+                exec(compile(source, name, "exec", dont_inherit=True), answer.namespace)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:

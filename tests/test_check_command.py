@@ -127,7 +127,7 @@ def test_only_set_up_and_solution_cells_of_a_notebook_run(tmp_path):
     nbformat.write(notebook, path)
     answer = load_answer(path)
     assert answer.namespace["answer"] > 3
-    assert answer.errors == ["cell 3: ZeroDivisionError: division by zero line 1, in <module>"]
+    assert answer.errors == ["cell 3: ZeroDivisionError: division by zero line 1, in <module>: broken = 1/0"]
     for one in notebook.cells:  # an editor that drops metadata
         one.metadata.clear()
     nbformat.write(notebook, path)

@@ -131,6 +131,21 @@ MUTANTS = [
         "self.lora_A",
         "check for rank < 1 is missing",
     ),
+    Mutant("2.1/refuses-one", "rank 1 is refused too", "if rank < 1:", "if rank <= 1:", "refuses too much"),
+    Mutant(
+        "2.1/mean-not-std",
+        "the spread is given where the mean is taken",
+        _A,
+        "self.lora_A = nn.Parameter(nn.init.normal_(torch.empty(rank, in_features), 0.02))",
+        "not centred",
+    ),
+    Mutant(
+        "2.1/double-precision",
+        "A comes from NumPy, in float64",
+        _A,
+        "self.lora_A = nn.Parameter(torch.from_numpy(__import__('numpy').random.randn(rank, in_features)))",
+        "NumPy's is float64",
+    ),
     # --- 2.2: the update
     Mutant("2.2/scale-twice", "scaled before and after", _UP, "return self.scaling * " + _UP[7:], "applied twice"),
     Mutant("2.2/no-scale", "not scaled at all", _UP, "return down @ self.lora_B.T", "the scale is missing", "S2"),
@@ -207,6 +222,48 @@ MUTANTS = [
         'down = torch.einsum("bti,ri->btr", self.dropout(x), self.lora_A)',
         "counts on a certain number of dimensions",
     ),
+    Mutant(
+        "2.2/view",
+        "x is taken to be contiguous",
+        f"{_DOWN}\n        {_UP}",
+        "down = self.dropout(x).view(-1, x.shape[-1]) @ self.lora_A.T\n"
+        "        return (self.scaling * down @ self.lora_B.T).view(*x.shape[:-1], -1)",
+        "otherwise in memory",
+    ),
+    Mutant(
+        "2.2/one-mask",
+        "one mask of dropout for the whole batch",
+        _DOWN,
+        "p = self.dropout.p\n"
+        "        if self.training and p:\n"
+        "            x = x * (torch.rand(x.shape[1:]) >= p) / (1 - p)\n"
+        "        down = x @ self.lora_A.T",
+        "each entry is dropped on its own",
+    ),
+    Mutant(
+        "2.2/mask-of-channels",
+        "whole channels are dropped",
+        _DOWN,
+        "p = self.dropout.p\n"
+        "        if self.training and p:\n"
+        "            x = x * (torch.rand(*x.shape[:-2], 1, x.shape[-1]) >= p) / (1 - p)\n"
+        "        down = x @ self.lora_A.T",
+        "each entry is dropped on its own",
+    ),
+    Mutant(
+        "2.2/changes-x",
+        "dropout in place",
+        _DOWN,
+        "down = F.dropout(x, self.dropout.p, self.training, inplace=bool(self.dropout.p)) @ self.lora_A.T",
+        "in place",
+    ),
+    Mutant(
+        "2.2/squeezes",
+        "at rank 1 an axis is lost",
+        _DOWN,
+        "down = (self.dropout(x) @ self.lora_A.T).squeeze(-1)",
+        "certain number of dimensions",
+    ),
     # --- 2.3: the wrapper
     Mutant(
         "2.3/new-layer",
@@ -278,6 +335,20 @@ MUTANTS = [
         "if False:",
         "isinstance is missing",
     ),
+    Mutant(
+        "2.3/dropout-fixed",
+        "a number of one's own for the dropout",
+        _LORA,
+        _LORA.replace(", dropout)", ", 0.1)"),
+        "dropout is 0 by default",
+    ),
+    Mutant(
+        "2.3/dropout-complement",
+        "the probability to keep is passed on",
+        _LORA,
+        _LORA.replace(", dropout)", ", 1 - dropout if dropout else 0.0)"),
+        "not passed on as it was given",
+    ),
     # --- 2.4: the sum
     Mutant("2.4/update-only", "the frozen layer is not asked", _SUM, "return self.lora(x)", "only the update"),
     Mutant("2.4/base-only", "the update is not added", _SUM, "return self.linear(x)", "the update is missing"),
@@ -310,6 +381,34 @@ MUTANTS = [
         f"{_IF_MERGED}{_SUM}",
         "x = self.lora.dropout(x)\n        return self.linear(x) + (0 if self.merged else self.lora(x))",
         "dropout reaches the frozen layer's input",
+    ),
+    Mutant(
+        "2.4/own-product",
+        "the update is written out anew, without its dropout",
+        _SUM,
+        "return self.linear(x) + self.lora.scaling * (x @ self.lora.lora_A.T @ self.lora.lora_B.T)",
+        "lora(x) has its dropout already",
+    ),
+    Mutant(
+        "2.4/dropout-twice",
+        "dropout before an update that drops already",
+        _SUM,
+        "return self.linear(x) + self.lora(F.dropout(x, self.lora.dropout.p, self.training))",
+        "lora(x) has its dropout already",
+    ),
+    Mutant(
+        "2.4/dropout-on-sum",
+        "dropout on what the update gives",
+        _SUM,
+        "return self.linear(x) + F.dropout(self.lora(x), self.lora.dropout.p, self.training)",
+        "lora(x) has its dropout already",
+    ),
+    Mutant(
+        "2.4/training-only",
+        "no update in evaluation mode",
+        "if self.merged:  # exercise 2.5",
+        "if self.merged or not self.training:  # exercise 2.5",
+        "does not ask the mode",
     ),
     # --- 2.5: merge and unmerge
     Mutant("2.5/counts-twice", "forward adds the update although merged", _IF_MERGED, "", "counts twice", "S2"),
@@ -385,6 +484,44 @@ MUTANTS = [
         "self.linear.weight = nn.Parameter(self.original)",
         "trainable unless it is told",
     ),
+    Mutant(
+        "2.5/clones-first",
+        "the original is kept before the flag is asked",
+        f"{_MERGE_ONCE}with torch.no_grad():\n            {_CLONE}\n",
+        "self.original = self.linear.weight.detach().clone()\n"
+        "        if self.merged:\n            return\n        with torch.no_grad():\n",
+        "keeps the merged weight as the original",
+    ),
+    Mutant(
+        "2.5/trains-merged",
+        "the merged weight is a new parameter that trains",
+        f"{_CLONE}\n            {_ADD}",
+        "self.original = self.linear.weight\n"
+        "            self.linear.weight = nn.Parameter(\n"
+        "                self.original + self.lora.scaling * (self.lora.lora_B @ self.lora.lora_A)\n            )",
+        "trainable unless it is told",
+    ),
+    Mutant(
+        "2.5/merges-dropout",
+        "the update is asked of the layer, which drops",
+        _ADD,
+        "self.linear.weight += self.lora(torch.eye(self.linear.in_features)).T",
+        "not W + scaling",
+    ),
+    Mutant(
+        "2.5/half-original",
+        "the original is kept in half precision",
+        _CLONE,
+        "self.original = self.linear.weight.half()",
+        "what unmerge takes away",
+    ),
+    Mutant(
+        "2.5/squeezes",
+        "at rank 1 an axis is lost",
+        _ADD,
+        "self.linear.weight += self.lora.scaling * (self.lora.lora_B.squeeze() @ self.lora.lora_A.squeeze())",
+        "shapes do not fit",
+    ),
     # --- 2.6: the parametrization
     Mutant("2.6/no-scale", "not scaled", _P_ON, "return W + self.B @ self.A", "the scale is missing"),
     Mutant(
@@ -394,6 +531,13 @@ MUTANTS = [
         "self.scale = alpha",
         "division by rank is missing",
         "S0",
+    ),
+    Mutant(
+        "2.6/off-in-evaluation",
+        "the mode switches too",
+        _P_OFF,
+        _P_OFF.replace("not self.enabled", "not (self.enabled and self.training)"),
+        "only self.enabled switches",
     ),
     Mutant("2.6/always-on", "the switch is not asked", _P_OFF, "pass\n", "does not ask self.enabled"),
     Mutant(
@@ -477,5 +621,33 @@ MUTANTS = [
         "factors.lora_A = nn.Parameter(torch.randn(rank, linear.in_features)).to(linear.weight)",
         "makes a plain tensor",
         "S1",
+    ),
+    Mutant(
+        "2.7/three-dimensions-only",
+        "an einsum for batches of sequences alone",
+        "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",
+        'return torch.einsum("bsr,or->bso", h, lora_B)',
+        "counts on a certain number of dimensions",
+    ),
+    Mutant(
+        "2.7/no-device",
+        "the factors stay on the processor",
+        'like = {"dtype": linear.weight.dtype, "device": linear.weight.device}',
+        'like = {"dtype": linear.weight.dtype}',
+        "take linear.weight's device",
+    ),
+    Mutant(
+        "2.7/not-random",
+        "A is the same number everywhere",
+        "torch.randn(rank, linear.in_features, **like)",
+        "torch.ones(rank, linear.in_features, **like)",
+        "A is not random",
+    ),
+    Mutant(
+        "2.7/uninitialised",
+        "A is memory as it comes",
+        "torch.randn(rank, linear.in_features, **like)",
+        "torch.empty(rank, linear.in_features, **like)",
+        "uninitialised memory",
     ),
 ]

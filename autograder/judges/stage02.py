@@ -12,7 +12,16 @@ from dataclasses import replace
 import numpy as np
 
 from lora_ref.checks import stage02 as visible
-from lora_ref.checks.stage02 import CARRY, draw_dropout, draw_layer, draw_wrapped, either, steps
+from lora_ref.checks.stage02 import (
+    CARRY,
+    draw_dropout,
+    draw_layer,
+    draw_wrapped,
+    draw_wrapped_dropout,
+    either,
+    rank_one,
+    steps,
+)
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 
 # --- 2.4 ------------------------------------------------------------------------------------------------------------
@@ -98,7 +107,7 @@ _REGISTERED = "registered on a frozen layer, A and B train and the original neve
 
 def _ranks(rng: np.random.Generator) -> Inputs:
     """Wrong and right ones in a drawn order: an error for whatever is asked is no answer."""
-    return {"ranks": rng.permutation([0, -rng.integers(1, 5), *rng.integers(1, 5, size=2)]).tolist()}
+    return {"ranks": rng.permutation([0, -rng.integers(1, 5), 1, rng.integers(2, 6)]).tolist()}
 
 
 def _kinds(rng: np.random.Generator) -> Inputs:
@@ -113,7 +122,9 @@ _HIDDEN = [
     Check("2.1/scaling", visible.SCALING, visible.probe_scaling, visible.judge_scaling, draw_layer, 1),
     Check("2.1/rank", visible.BAD_RANK, visible.probe_bad_rank, visible.judge_bad_rank, _ranks, 0.5),
     Check("2.2/forward", visible.FORWARD, visible.probe_forward, either(visible.judge_forward), draw_layer, 1.5),
-    Check("2.2/leading", visible.LEADING, visible.probe_leading, either(visible.judge_leading), draw_layer, 0.5),
+    Check(
+        "2.2/leading", visible.LEADING, visible.probe_leading, either(visible.judge_leading), rank_one(draw_layer), 0.5
+    ),
     Check(
         "2.2/gradients",
         _GRADIENTS,
@@ -137,7 +148,9 @@ _HIDDEN = [
     Check("2.3/type", visible.NOT_LINEAR, visible.probe_not_linear, visible.judge_not_linear, _kinds, 0.5, CARRY),
     Check("2.4/sum", visible.SUM, visible.probe_sum, either(visible.judge_sum), draw_sum(True), 1, CARRY),
     Check("2.4/no-bias", _NO_BIAS, visible.probe_sum, either(judge_sum_no_bias), draw_sum(False), 0.25, CARRY),
-    Check("2.4/fresh", visible.FRESH, visible.probe_fresh, either(visible.judge_fresh), draw_wrapped, 0.25, CARRY),
+    Check(
+        "2.4/fresh", visible.FRESH, visible.probe_fresh, either(visible.judge_fresh), draw_wrapped_dropout, 0.25, CARRY
+    ),
     Check(
         "2.4/gradients",
         "A, B and x get gradients",
@@ -147,7 +160,15 @@ _HIDDEN = [
         0.5,
         CARRY,
     ),
-    Check("2.5/merge", visible.MERGE, visible.probe_merge, either(visible.judge_merged), steps("merge"), 1, CARRY),
+    Check(
+        "2.5/merge",
+        visible.MERGE,
+        visible.probe_merge,
+        either(visible.judge_merged),
+        steps("merge", dropout=0.5),
+        1,
+        CARRY,
+    ),
     Check(
         "2.5/forward",
         visible.MERGED_FORWARD,
@@ -160,9 +181,9 @@ _HIDDEN = [
     Check(
         "2.5/twice",
         visible.TWICE,
-        visible.probe_merge,
+        visible.probe_twice,
         either(visible.judge_twice),
-        steps("merge", "merge"),
+        steps("merge", "merge", "unmerge"),
         0.5,
         CARRY,
     ),
@@ -180,7 +201,7 @@ _HIDDEN = [
         _IDLE,
         visible.probe_merge,
         either(judge_idle),
-        steps("unmerge", "merge", "unmerge", "unmerge"),
+        rank_one(steps("unmerge", "merge", "unmerge", "unmerge")),
         0.25,
         CARRY,
     ),
@@ -214,7 +235,7 @@ _HIDDEN = [
         visible.draw_project_up,
         0.75,
     ),
-    Check("2.7/fold_in", visible.FOLD_IN, visible.probe_fold_in, visible.judge_fold_in, draw_wrapped, 0.75),
+    Check("2.7/fold_in", visible.FOLD_IN, visible.probe_fold_in, either(visible.judge_fold_in), draw_wrapped, 0.75),
     Check(
         "2.7/make_factors",
         visible.MAKE_FACTORS,

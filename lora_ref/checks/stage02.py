@@ -102,6 +102,13 @@ def draw_dropout(rng: np.random.Generator) -> Inputs:
     }
 
 
+def draw_wrapped_dropout(rng: np.random.Generator) -> Inputs:
+    """As `draw_dropout`, with a frozen layer beside it."""
+    inputs = draw_dropout(rng)
+    shape = (inputs["out_features"], inputs["in_features"])
+    return {**inputs, "W": rng.normal(size=shape), "b": rng.normal(size=shape[0])}
+
+
 def draw_large(rng: np.random.Generator) -> Inputs:
     """A layer on which B A is by far the largest tensor: few tokens, small rank."""
     in_features, out_features = (int(n) for n in rng.choice(np.arange(300, 400), size=2, replace=False))
@@ -121,9 +128,19 @@ def draw_with_gradients(draw: Callable[[np.random.Generator], Inputs]) -> Callab
     return lambda rng: {**draw(rng), "gradients": True}
 
 
-def steps(*names: str) -> Callable[[np.random.Generator], Inputs]:
+def rank_one(draw: Callable[[np.random.Generator], Inputs]) -> Callable[[np.random.Generator], Inputs]:
+    """The same layer at rank 1, where an axis of length 1 is easily lost."""
+
+    def drawn(rng: np.random.Generator) -> Inputs:
+        inputs = draw(rng)
+        return {**inputs, "rank": 1, "A": inputs["A"][:1], "B": inputs["B"][:, :1]}
+
+    return drawn
+
+
+def steps(*names: str, dropout: float = 0.0) -> Callable[[np.random.Generator], Inputs]:
     """Inputs of `probe_merge`: what to do, in order."""
-    return lambda rng: {**draw_wrapped(rng), "steps": list(names)}
+    return lambda rng: {**draw_wrapped(rng), "steps": list(names), "dropout": dropout}
 
 
 def fixed(seed: int, draw: Callable[[np.random.Generator], Inputs] = draw_layer) -> Callable[..., Inputs]:
@@ -154,6 +171,7 @@ _MEANS = {
     "does not require grad and does not have": "the graph is cut: .data, .detach(), torch.no_grad() or NumPy",
     "modified by an inplace": "W is changed in place: write W + update, not W += update",
     "cannot assign 'torch.FloatTensor' as parameter": "change the parameter in place, under torch.no_grad()",
+    "view size is not compatible": "x may lie otherwise in memory, as a transposed tensor does: no view of it",
 }
 
 
@@ -207,7 +225,8 @@ def put_parts(layer: Any, inputs: Inputs) -> None:
     """Give a layer parameters of the contract's shapes with the inputs' values, and the right scale."""
     for name, values in (("lora_A", inputs["A"]), ("lora_B", inputs["B"])):
         parameter = getattr(layer, name, None)
-        if isinstance(parameter, nn.Parameter) and tuple(parameter.shape) == values.shape:
+        fits = isinstance(parameter, nn.Parameter) and tuple(parameter.shape) == values.shape
+        if fits and parameter.dtype == torch.float32:
             parameter.requires_grad_(True)
             continue
         with contextlib.suppress(AttributeError):
@@ -267,10 +286,11 @@ def mended_wrapper(names: Names, inputs: Inputs, bias: bool = True) -> Any:
         kept.requires_grad_(False)
     else:
         wrapper.linear = fresh
+    sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"], inputs.get("dropout", 0.0)
     try:
+        wrapper.lora = names.LoRALayer(*sizes)  # anew: what its constructor was given is exercise 2.3's
         put_parts(wrapper.lora, inputs)
     except Exception:
-        sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
         wrapper.lora = ContractLoRALayer(*sizes)
         put_parts(wrapper.lora, inputs)
     return wrapper
@@ -314,6 +334,7 @@ def probe_initial(names: Names, **inputs: Any) -> dict:
     sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
     with uninitialised_is_nan():
         layers = [names.LoRALayer(*sizes) for _ in range(20)]
+        large = names.LoRALayer(4096, 8, 64, 16)  # enough values to see a mean that is nearly zero
     layer = layers[0]
     parameters = list(layer.parameters())
     factors = {name: getattr(layer, name, None) for name in ("lora_A", "lora_B")}
@@ -326,9 +347,16 @@ def probe_initial(names: Names, **inputs: Any) -> dict:
             for name, p in layer.named_parameters()
             if p.requires_grad and not any(p is q for q in factors.values())
         ],
+        "dtypes": {name: str(getattr(p, "dtype", None)) for name, p in factors.items()},
         "A": np.stack([array(one.lora_A) for one in layers]) if factors["lora_A"] is not None else None,
+        "large": spread(large.lora_A) if factors["lora_A"] is not None else None,
         "B": np.stack([array(one.lora_B) for one in layers]) if factors["lora_B"] is not None else None,
     }
+
+
+def spread(parameter: Any) -> dict[str, float]:
+    values = array(parameter)
+    return {"mean": float(values.mean()), "std": float(values.std()), "size": values.size}
 
 
 def probe_scaling(names: Names, **inputs: Any) -> dict:
@@ -363,9 +391,14 @@ def probe_leading(names: Names, **inputs: Any) -> dict:
     """Outputs for x of one, two, three and four dimensions."""
 
     def run(layer: Any) -> dict:
-        return {str(len(x.shape)): attempt(lambda x=x: {"y": array(layer(tensor(x)))}) for x in leading(inputs["x"])}
+        return {str(x.ndim): attempt(lambda x=x: {"y": array(layer(transposed(x)))}) for x in leading(inputs["x"])}
 
     return both(run, lambda: build_layer(names, inputs), lambda: mended_layer(names, inputs))
+
+
+def transposed(x: np.ndarray) -> torch.Tensor:
+    """The values as a tensor that is not contiguous, where it has three dimensions or more: attention's are such."""
+    return tensor(x) if x.ndim < 3 else tensor(x.swapaxes(0, 1).copy()).transpose(0, 1)
 
 
 def leading(x: np.ndarray) -> list[np.ndarray]:
@@ -379,9 +412,10 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
     def run(layer: Any) -> dict:
         x = tensor(inputs["x"])
         layer.train()
-        seen = {"train": array(layer(x)), "again": array(layer(x))}
+        seen = {"train": array(layer(x)), "kept": bool(torch.equal(x, tensor(inputs["x"])))}
+        seen["again"] = array(layer(tensor(inputs["x"])))
         layer.eval()
-        return {**seen, "eval": array(layer(x))}
+        return {**seen, "eval": array(layer(tensor(inputs["x"])))}
 
     p = inputs["dropout"]
     return both(run, lambda: build_layer(names, inputs, p), lambda: mended_layer(names, inputs, p))
@@ -447,15 +481,26 @@ def probe_wrap(names: Names, **inputs: Any) -> dict:
 def probe_update(names: Names, **inputs: Any) -> dict:
     """Sizes, scale and dropout of the wrapper's update."""
     arguments = inputs["rank"], inputs["alpha"]
-    lora = names.LinearWithLoRA(build_linear(inputs), *arguments).lora
+    wrapper = names.LinearWithLoRA(build_linear(inputs), *arguments)
+    lora = wrapper.lora
     seen = {"A": list(lora.lora_A.shape), "B": list(lora.lora_B.shape), "scaling": float(lora.scaling)}
-    lora = names.LinearWithLoRA(build_linear(inputs), *arguments, 0.5).lora
-    with torch.no_grad():
-        lora.lora_A.fill_(1.0)
-        lora.lora_B.fill_(1.0)
-    x = torch.arange(1.0, 1 + 64 * lora.lora_A.numel() // inputs["rank"]).reshape(64, -1) % 7 + 1
-    seen["dropped"] = not torch.equal(lora.train()(x), lora.train()(x))
-    return seen
+    wrappers = [wrapper, *(names.LinearWithLoRA(build_linear(inputs), *arguments, p) for p in ASKED[1:])]
+    return {**seen, "dropped": [attempt(lambda one=one: share_dropped(one, inputs["in_features"])) for one in wrappers]}
+
+
+#: Probabilities of dropout that `probe_update` asks for: none given, and two that are not each other's complement.
+ASKED = (0.0, 0.2, 0.5)
+ROWS = 6000
+
+
+@torch.no_grad()
+def share_dropped(wrapper: Any, in_features: int) -> dict:
+    """Of rows of x with one entry that is not zero, those of which nothing reaches the update."""
+    lora = wrapper.train().lora
+    lora.lora_A.fill_(1.0)
+    lora.lora_B.fill_(1.0)
+    x = torch.eye(in_features).repeat(ROWS // in_features + 1, 1)[:ROWS]
+    return {"share": float((lora(x)[:, 0] == 0).double().mean())}
 
 
 LINEAR_KIND = "an nn.Linear"
@@ -494,7 +539,7 @@ def probe_sum(names: Names, **inputs: Any) -> dict:
         if inputs.get("gradients"):
             y.sum().backward()
             seen |= {**factor_gradients(wrapper.lora, inputs), "grad_x": oriented(x.grad, inputs["x"].shape)}
-        return seen
+        return {**seen, "eval": array(wrapper.eval()(x))}
 
     return both(run, lambda: build_wrapper(names, inputs, bias), lambda: mended_wrapper(names, inputs, bias))
 
@@ -502,14 +547,17 @@ def probe_sum(names: Names, **inputs: Any) -> dict:
 def probe_fresh(names: Names, **inputs: Any) -> dict:
     """A wrapper nobody has trained, beside the layer it wraps, for x of one and of three dimensions.
 
-    In training mode and with dropout, which must not reach the frozen layer.
+    In training mode and with dropout, which must not reach the frozen layer. Then what B's values add to it.
     """
-    zero = {**inputs, "B": np.zeros_like(inputs["B"]), "dropout": 0.5}
+    zero = {**inputs, "B": np.zeros_like(inputs["B"])}
     xs = [tensor(x) for x in (inputs["x"][0, 0], inputs["x"])]
 
     def run(wrapper: Any) -> dict:
         base = build_linear(inputs, bias=False)
-        return {str(x.dim()): {"y": array(wrapper(x)), "base": array(base(x))} for x in xs}
+        seen = {str(x.dim()): {"y": array(wrapper(x)), "base": array(base(x))} for x in xs}
+        set_factors(wrapper.lora, inputs)
+        added = {key: array(wrapper(xs[1])) - seen["3"]["base"] for key in ("train", "again")}
+        return {**seen, "added": {**added, "eval": array(wrapper.eval()(xs[1])) - seen["3"]["base"], "kept": True}}
 
     return both(run, lambda: build_wrapper(names, zero, False), lambda: mended_wrapper(names, zero, False))
 
@@ -557,6 +605,12 @@ def probe_merge(names: Names, **inputs: Any) -> dict:
     return both(run, lambda: build_wrapper(names, inputs), lambda: mended_wrapper(names, inputs))
 
 
+def probe_twice(names: Names, **inputs: Any) -> dict:
+    """`probe_merge`, beside what one merge and one unmerge give."""
+    once = probe_merge(names, **{**inputs, "steps": ["merge", "unmerge"]})
+    return {which: {**seen, "once": once[which]} for which, seen in probe_merge(names, **inputs).items()}
+
+
 def find_factors(module: Any, inputs: Inputs) -> dict[str, nn.Parameter]:
     """The parameters that have the shape of A or of B, either way round: the contract does not name them."""
     wanted = {"A": inputs["A"].shape, "B": inputs["B"].shape}
@@ -596,6 +650,8 @@ def probe_parametrization(names: Names, **inputs: Any) -> dict:
     given = W.clone()
     seen["on"] = attempt(lambda: {"W": array(module(given))})
     seen["given"] = array(given)
+    seen["on_eval"] = attempt(lambda: {"W": array(module.eval()(W.clone()))})
+    module.train()
     module.enabled = False
     off = module(W)
     seen["off"] = {"same": off is W, "W": array(off)}
@@ -653,11 +709,14 @@ def registered(names: Names, inputs: Inputs) -> dict:
 
 
 def probe_project_up(names: Names, **inputs: Any) -> dict:
-    """project_up where rank and out_features differ, and where they are the same."""
-    return {
-        "h": attempt(lambda: {"y": array(names.project_up(tensor(inputs["h"]), tensor(inputs["B"])))}),
-        "square": attempt(lambda: {"y": array(names.project_up(tensor(inputs["h"]), tensor(inputs["square"])))}),
-    }
+    """project_up where rank and out_features differ, and where they are the same; h of one to four dimensions."""
+
+    def outputs(B: np.ndarray) -> list[dict]:
+        return [
+            attempt(lambda h=h: {"y": array(names.project_up(transposed(h), tensor(B)))}) for h in leading(inputs["h"])
+        ]
+
+    return {"h": outputs(inputs["B"]), "square": outputs(inputs["square"])}
 
 
 def draw_project_up(rng: np.random.Generator) -> Inputs:
@@ -670,31 +729,46 @@ def draw_project_up(rng: np.random.Generator) -> Inputs:
 
 
 def probe_fold_in(names: Names, **inputs: Any) -> dict:
-    """The layer and its adapter after fold_in, and whether the adapter can still train."""
+    """The layer and its adapter after fold_in, and whether the adapter can still train.
+
+    With the student's own LoRALayer, which may have methods that fold_in uses, and with one that has the contract's
+    names alone.
+    """
     sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
-    linear, lora, x = build_linear(inputs).requires_grad_(False), ContractLoRALayer(*sizes), tensor(inputs["x"])
-    set_factors(lora, inputs)
-    names.fold_in(linear, lora)
-    with torch.no_grad():
-        seen = {"W": array(linear.weight), "b": array(linear.bias), "update": array(lora(x))}
-    (lora(x) * torch.linspace(-1, 2, inputs["out_features"])).sum().backward()
-    gradients = [p.grad for p in (lora.lora_A, lora.lora_B) if p.grad is not None]
-    return {**seen, "gradient": max((float(g.abs().max()) for g in gradients), default=0.0)}
+    x = tensor(inputs["x"])
+
+    def run(lora: Any) -> dict:
+        set_factors(lora, inputs)
+        linear = build_linear(inputs).requires_grad_(False)
+        with torch.no_grad():
+            before = array(lora(x))
+        names.fold_in(linear, lora)
+        with torch.no_grad():
+            seen = {"W": array(linear.weight), "b": array(linear.bias), "update": array(lora(x)), "before": before}
+        (lora(x) * torch.linspace(-1, 2, inputs["out_features"])).sum().backward()
+        gradients = [p.grad for p in (lora.lora_A, lora.lora_B) if p.grad is not None]
+        return {**seen, "gradient": max((float(g.abs().max()) for g in gradients), default=0.0)}
+
+    return both(run, lambda: names.LoRALayer(*sizes), lambda: ContractLoRALayer(*sizes))
 
 
 def probe_make_factors(names: Names, **inputs: Any) -> dict:
-    """What make_factors registers beside layers of two dtypes."""
-    seen: dict[str, Any] = {}
+    """What make_factors registers beside layers of two dtypes, twice, and beside one on another device."""
+    sizes, seen = (inputs["in_features"], inputs["out_features"]), {}
     for dtype in (torch.float32, torch.float64):
-        linear = nn.Linear(inputs["in_features"], inputs["out_features"]).to(dtype)
-        factors = names.make_factors(linear, inputs["rank"])
+        linear = nn.Linear(*sizes).to(dtype)
+        with uninitialised_is_nan():
+            factors, others = (names.make_factors(linear, inputs["rank"]) for _ in range(2))
         seen[str(dtype).removeprefix("torch.")] = {
             "registered": {name: list(p.shape) for name, p in factors.named_parameters() if p.requires_grad},
             "dtypes": {name: str(getattr(factors, name).dtype) for name in ("lora_A", "lora_B")},
             "A": array(factors.lora_A),
+            "again": array(others.lora_A),
             "B": array(factors.lora_B),
         }
-    return seen
+    # the one device besides the processor that every machine has; its tensors have shapes and no values
+    elsewhere = names.make_factors(nn.Linear(*sizes, device="meta"), inputs["rank"])
+    return {**seen, "devices": {name: getattr(elsewhere, name).device.type for name in ("lora_A", "lora_B")}}
 
 
 # --- judges ---------------------------------------------------------------------------------------------------------
@@ -727,6 +801,13 @@ def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"{shown}; expected {wanted}", likely, "section 2.1")
     if not all(seen["trainable"].values()):
         return Fault("requires_grad is off", "nothing would train", "section 2.1")
+    other = [name for name, dtype in seen["dtypes"].items() if dtype != "torch.float32"]
+    if other:
+        return Fault(
+            f"{other[0]} is {seen['dtypes'][other[0]]}",
+            "float32 is torch's default, in which x comes; NumPy's is float64",
+            "section 2.1",
+        )
     if seen["others"]:
         return Fault(
             f"{', '.join(seen['others'])} trains too",
@@ -751,12 +832,13 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     if (A[0] == A[1]).all() or np.ptp(A[0]) == 0:
         return Fault("lora_A is the same in each new layer", "A must be random, and unseeded", "section 2.1")
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
-    if abs(A.mean()) > 6 * A.std() / np.sqrt(A.size):
-        return Fault(
-            f"lora_A has mean {A.mean():.3g} and standard deviation {A.std():.3g} over {A.size} values",
-            "the distribution is not centred at zero (torch.rand draws from 0 to 1)",
-            "section 2.1",
-        )
+    for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
+        if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
+            return Fault(
+                f"lora_A has mean {one['mean']:.3g}, standard deviation {one['std']:.3g} over {one['size']:,} values",
+                "the distribution is not centred at zero (torch.rand draws from 0 to 1; normal_ takes the mean first)",
+                "section 2.1",
+            )
     return None
 
 
@@ -863,7 +945,8 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("scaled by alpha / sqrt(rank)", "that is rsLoRA's scale", "section 2.2")
     half = np.isclose(y, 0).mean()
     if half > 0.1:
-        return Fault(f"{half:.0%} of the output is zero", "dropout is on although its probability is 0", "section 2.2")
+        likely = "dropout is on although its probability is 0, or something cuts values off (ReLU)"
+        return Fault(f"{half:.0%} of the output is zero", likely, "section 2.2")
     return Fault(
         f"largest difference {np.abs(y - expected).max():.3g} from scaling * (x A^T) B^T",
         "A or B is used the wrong way round, dropout is on although its probability is 0, or something is added",
@@ -880,8 +963,11 @@ def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
         one, expected = seen[str(x.ndim)], forward_expected(inputs, x)
         shown = f"x of shape {x.shape}"
         if "error" in one:
-            fault = error_fault(one["error"])
-            return fault if "not done yet" in fault.seen else Fault(f"{shown}: {fault.seen}", _LEADING, "section 2.2")
+            fault = explained(one["error"])
+            if "not done yet" in fault.seen or "NoneType" in fault.seen:
+                return fault
+            likely = fault.likely if "in memory" in fault.likely else _LEADING
+            return Fault(f"{shown}: {fault.seen}", likely, "section 2.2")
         if one["y"].shape != expected.shape:
             return Fault(f"{shown} gives {one['y'].shape}, expected {expected.shape}", _LEADING, "section 2.2")
         if factor_of(one["y"], expected) is None:
@@ -944,6 +1030,10 @@ def judge_intermediates(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_dropout_off(inputs: Inputs, seen: Observation) -> Fault | None:
     """In evaluation mode dropout is off; in training mode it is not."""
+    if not seen["kept"]:
+        return Fault(
+            "the layer changes the x that it is given", "in place: dropout(inplace=True), or *=", "section 2.2"
+        )
     if factor_of(seen["eval"], forward_expected(inputs)) is None:
         return Fault(
             "in evaluation mode the output is not a multiple of (x A^T) B^T",
@@ -991,10 +1081,11 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     if abs(share - p) > 6 * (p * (1 - p) / dropped.size) ** 0.5:
         likely = "p is the probability to drop, not to keep" if abs(share - 1 + p) < 0.1 else ""
         return Fault(f"{share:.0%} of the entries are dropped, expected {p:.0%}", likely, "section 2.2")
-    dropped = dropped.reshape(-1, x.shape[-1])
-    if (dropped == dropped[0]).all() or (dropped == dropped[:, :1]).all():
+    if any((dropped == dropped.take([0], axis)).all() for axis in range(x.ndim)):
         return Fault(
-            "whole rows or columns of x are dropped together", "each entry is dropped on its own", "section 2.2"
+            "whole rows or columns of x are dropped together",
+            "each entry is dropped on its own: the mask has x's whole shape",
+            "section 2.2",
         )
     return None
 
@@ -1064,16 +1155,21 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
     """The update has the layer's sizes and the given rank and alpha."""
     found = {"lora_A": seen["A"], "lora_B": seen["B"]}
     shapes = dict.fromkeys(found, True)
-    fault = judge_shapes(inputs, {"shapes": found, "registered": shapes, "trainable": shapes, "others": []})
+    same = {"registered": shapes, "trainable": shapes, "others": [], "dtypes": dict.fromkeys(found, "torch.float32")}
+    fault = judge_shapes(inputs, {"shapes": found, **same})
     fault = fault or scaling_fault(inputs["alpha"], inputs["rank"], seen["scaling"])
     if fault:
         return Fault(
             f"wrapper.lora: {fault.seen}", fault.likely or "an argument is lost or in another's place", "section 2.3"
         )
-    if not seen["dropped"]:
-        return Fault(
-            "wrapper.lora has no dropout although 0.5 was asked for", "dropout is not passed on", "section 2.3"
-        )
+    for p, one in zip(ASKED, seen["dropped"], strict=True):
+        if "error" in one:
+            return explained(one["error"])
+        share = one["share"]
+        if abs(share - p) > 6 * (p * (1 - p) / ROWS) ** 0.5:
+            asked = f"although dropout={p:g} was given" if p else "although no dropout was given"
+            likely = "dropout is not passed on as it was given" if p else "dropout is 0 by default"
+            return Fault(f"wrapper.lora drops {share:.0%} of x {asked}", likely, "section 2.3")
     return None
 
 
@@ -1098,7 +1194,11 @@ def judge_not_linear(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
     expected, y = sum_expected(inputs), seen["y"]
     if close(y, expected):
-        return None
+        if close(seen["eval"], expected):
+            return None
+        return Fault(
+            "in evaluation mode the output is not linear(x) + lora(x)", "forward does not ask the mode", "section 2.4"
+        )
     if y.shape != expected.shape:
         return Fault(f"output of shape {y.shape}, expected {expected.shape}", "", "section 2.4")
     update = forward_expected(inputs)
@@ -1127,10 +1227,17 @@ def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
             if not np.any(one["y"]):
                 likely = "only the update is returned: the frozen layer's output is missing"
             return Fault(
-                "in training mode with dropout 0.5, a wrapper whose B is zero does not give the frozen layer's output",
+                "in training mode with dropout, a wrapper whose B is zero does not give the frozen layer's output",
                 likely,
                 "section 2.4",
             )
+    added = seen["added"]
+    if factor_of(added["eval"], forward_expected(inputs)) is None:
+        return None  # what is added without dropout is another check's
+    fault = judge_dropout(inputs, added)
+    if fault:
+        likely = "lora(x) has its dropout already: forward calls self.lora, on x itself, and nothing else drops"
+        return Fault(f"what is added to linear(x): {fault.seen}", likely, "section 2.4")
     return None
 
 
@@ -1180,7 +1287,7 @@ def weight_fault(inputs: Inputs, W: np.ndarray, times: int) -> Fault | None:
     """Is ``W`` the original plus the update, taken ``times`` times?"""
     update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
     # what (W + D) - D loses in float32 grows with D; taking D away again instead of keeping W is allowed
-    if close(W, inputs["W"] + times * update, 1e-5 if times else 1e-5 * max(1.0, float(np.abs(update).max()))):
+    if close(W, inputs["W"] + times * update, 1e-5 if times else 1e-6 * max(1.0, float(np.abs(update).max()))):
         return None
     if W.shape != inputs["W"].shape:
         return Fault(f"weight of shape {W.shape}, expected {inputs['W'].shape}", "", "section 2.5")
@@ -1232,13 +1339,18 @@ def judge_merged_forward(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
-    """The second merge changes nothing."""
+    """Steps: merge, merge, unmerge. The second merge changes nothing, nor what unmerge restores."""
     before, first, second = (state["W"] for state in seen["states"][:3])
     if not close(before, inputs["W"], 1e-6):  # beside a weight of 1e30 an update added twice would not show
         return Fault("the wrapped layer's weight is not the one it was given", "see exercise 2.3", "section 2.3")
     if close(first, inputs["W"]):
         return Fault("the first merge() leaves the weight as it was", "", "section 2.5")
     if close(second, first, 1e-6):
+        once, after = seen["once"], seen["states"][3]["W"]
+        restores = "error" not in once and weight_fault(inputs, once["states"][-1]["W"], 0) is None
+        if restores and weight_fault(inputs, after, 0):  # what one unmerge() does is another check's
+            likely = "the second merge() keeps the merged weight as the original: ask .merged before anything else"
+            return Fault("after two merge() the weight is not restored by unmerge()", likely, "section 2.5")
         return None
     update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
     likely = (
@@ -1250,7 +1362,7 @@ def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_merged_once(inputs: Inputs, seen: Observation) -> Fault | None:
-    """Steps: merge, merge."""
+    """Steps: merge, merge, unmerge."""
     return judge_merged(inputs, seen) or judge_twice(inputs, seen)
 
 
@@ -1294,12 +1406,13 @@ def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
                 else "it gets no gradient any more",
                 "section 2.5",
             )
-    if before["frozen"] and not unmerged["frozen"]:
-        return Fault(
-            "after merge() and unmerge() linear.weight can train",
-            "a new nn.Parameter is trainable unless it is told requires_grad=False",
-            "section 2.5",
-        )
+    for done, state in (("merge()", merged), ("merge() and unmerge()", unmerged)):
+        if before["frozen"] and not state["frozen"]:
+            return Fault(
+                f"after {done} linear.weight can train",
+                "a new nn.Parameter is trainable unless it is told requires_grad=False",
+                "section 2.5",
+            )
     scaling = inputs["alpha"] / inputs["rank"]
     if not close(remerged["W"], inputs["W"] + scaling * again["B"] @ again["A"], 1e-4):
         likely = "the update of the first merge is used again: take B A as it is now"
@@ -1337,7 +1450,9 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     found, expected = seen["on"]["W"], parametrized_expected(inputs)
     if close(found, expected):
-        return None
+        if "W" in seen["on_eval"] and close(seen["on_eval"]["W"], expected):
+            return None
+        return Fault("in evaluation mode forward(W) is another weight", "only self.enabled switches", "section 2.6")
     if found.shape != expected.shape:
         return Fault(
             f"a weight of shape {found.shape}, expected {expected.shape}",
@@ -1425,25 +1540,33 @@ def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
     for case, matrix in (("h", "B"), ("square", "square")):
         B = inputs[matrix]
-        expected = inputs["h"] @ B.T
-        sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}"
-        one = seen[case]
-        if "error" in one:
-            fault = error_fault(one["error"])
-            if one["error"].get("type") in ("NotDefined", "NotImplementedError"):
-                return fault
-            likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
-            return Fault(f"{sizes}: {fault.seen}", likely, "section 2.7")
-        if close(one["y"], expected):
-            continue
-        likely = ""
-        if one["y"].shape == expected.shape and close(one["y"], inputs["h"] @ B):
-            likely = "B is used transposed; where rank equals out_features nothing complains"
-        return Fault(f"{sizes}: the result is not h B^T", likely, "section 2.7")
+        # three dimensions first: an error there is none of their number
+        cases = sorted(zip(leading(inputs["h"]), seen[case], strict=True), key=lambda pair: pair[0].ndim != 3)
+        for h, one in cases:
+            expected = h @ B.T
+            sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}, h of shape {h.shape}"
+            if "error" in one:
+                fault = explained(one["error"])
+                if one["error"].get("type") in ("NotDefined", "NotImplementedError") or "NoneType" in fault.seen:
+                    return fault
+                likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
+                if h.ndim != 3:
+                    likely = _LEADING
+                elif "in memory" in fault.likely:
+                    likely = fault.likely
+                return Fault(f"{sizes}: {fault.seen}", likely, "section 2.7")
+            if close(one["y"], expected):
+                continue
+            likely = ""
+            if one["y"].shape == expected.shape and close(one["y"], h @ B):
+                likely = "B is used transposed; where rank equals out_features nothing complains"
+            return Fault(f"{sizes}: the result is not h B^T", likely, "section 2.7")
     return None
 
 
 def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
+    if not close(seen["before"], forward_expected(inputs)):
+        return Fault("lora(x) is not the update even before", "see exercise 2.2", "section 2.2")
     if not close(seen["b"], inputs["b"], 1e-6):
         return Fault("the bias changed", "", "section 2.7")
     update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
@@ -1460,7 +1583,8 @@ def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
     if not seen["gradient"] > 0:
         return Fault(
             "afterwards the gradients of A and of B are both zero",
-            "A and B are both zero: the adapter can never train again; one zero factor is enough",
+            "A and B are both zero (or the scale is, or what is left does not train): the adapter can never train "
+            "again; one zero factor is enough",
             "section 2.7",
         )
     return None
@@ -1483,8 +1607,19 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
         wrong = [name for name, kind in one["dtypes"].items() if kind != f"torch.{dtype}"]
         if wrong:
             return Fault(f"beside a {dtype} layer {wrong[0]} is {one['dtypes'][wrong[0]]}", "", "section 2.7")
-        if np.any(one["B"]) or not np.any(one["A"]) or not np.isfinite(one["A"]).all():
-            return Fault("A must start random and B at zero", "", "section 2.1")
+        A = one["A"]
+        if np.any(one["B"]) or not np.any(A) or not np.isfinite(A).all():
+            likely = "torch.empty is uninitialised memory" if np.any(A) else "with A at zero too nothing ever learns"
+            return Fault("A must start random and B at zero", likely, "section 2.1")
+        if np.ptp(A) == 0 or np.array_equal(one["again"], A):
+            return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
+    off = [name for name, device in seen["devices"].items() if device != "meta"]
+    if off:
+        return Fault(
+            f"the layer's device is 'meta', that of {' and '.join(off)} '{seen['devices'][off[0]]}'",
+            "take linear.weight's device as well as its dtype; on a GPU the product would fail",
+            "section 2.7",
+        )
     return None
 
 
@@ -1506,7 +1641,7 @@ UPDATE = ".lora is the update, with the layer's sizes and the given rank, alpha 
 NOT_LINEAR = "what is not an nn.Linear is a TypeError"
 SUM = "the output is linear(x) + lora(x)"
 SUM_BACKWARD = f"{SUM}, and A, B and x get its gradients"
-FRESH = "while B is zero the output is the frozen layer's, whatever the dropout"
+FRESH = "dropout acts in lora(x) alone: while B is zero the output is the frozen layer's"
 MERGE = "merge() adds scaling * B A to linear.weight and sets .merged"
 MERGED_FORWARD = "merging does not change the output"
 TWICE = "merging twice is merging once"
@@ -1519,9 +1654,9 @@ PARAMETRIZED = "forward(W) is W + (alpha / rank) * B A"
 SWITCH = "with enabled = False forward returns W itself"
 PROJECT_UP = "project_up(h, lora_B) is h B^T at any rank"
 FOLD_IN = "fold_in leaves W + update in the layer, a zero update in the adapter, and the adapter able to train"
-MAKE_FACTORS = "make_factors registers both factors, in the layer's dtype"
+MAKE_FACTORS = "make_factors registers both factors, in the layer's dtype and on its device"
 
-_RANKS = {"ranks": [0]}
+_RANKS = {"ranks": [0, 1]}
 
 _VISIBLE = [
     Check("2.1/shapes", SHAPES, probe_initial, judge_shapes, fixed(1)),
@@ -1535,7 +1670,7 @@ _VISIBLE = [
         either(judge_forward_backward),
         fixed(3, draw_with_gradients(draw_layer)),
     ),
-    Check("2.2/leading", LEADING, probe_leading, either(judge_leading), fixed(3)),
+    Check("2.2/leading", LEADING, probe_leading, either(judge_leading), fixed(3, rank_one(draw_layer))),
     Check("2.2/dropout", DROPOUT, probe_dropout, either(judge_dropout), fixed(4, draw_dropout)),
     Check("2.2/small", SMALL, probe_intermediates, either(judge_intermediates), fixed(4, draw_large)),
     Check("2.3/kept", WRAP, probe_wrap, judge_wrap, fixed(5, draw_wrapped), carry=CARRY),
@@ -1550,9 +1685,14 @@ _VISIBLE = [
         fixed(6, draw_with_gradients(draw_wrapped)),
         carry=CARRY,
     ),
-    Check("2.4/fresh", FRESH, probe_fresh, either(judge_fresh), fixed(6, draw_wrapped), carry=CARRY),
+    Check("2.4/fresh", FRESH, probe_fresh, either(judge_fresh), fixed(6, draw_wrapped_dropout), carry=CARRY),
     Check(
-        "2.5/merge", MERGE_ONCE, probe_merge, either(judge_merged_once), fixed(7, steps("merge", "merge")), carry=CARRY
+        "2.5/merge",
+        MERGE_ONCE,
+        probe_twice,
+        either(judge_merged_once),
+        fixed(7, steps("merge", "merge", "unmerge", dropout=0.5)),
+        carry=CARRY,
     ),
     Check(
         "2.5/forward", MERGED_FORWARD, probe_merge, either(judge_merged_forward), fixed(8, steps("merge")), carry=CARRY
@@ -1562,7 +1702,7 @@ _VISIBLE = [
         UNMERGE_ONLY,
         probe_merge,
         either(judge_unmerged_only),
-        fixed(9, steps("unmerge", "merge", "unmerge")),
+        fixed(9, rank_one(steps("unmerge", "merge", "unmerge"))),
         carry=CARRY,
     ),
     Check(
@@ -1577,7 +1717,7 @@ _VISIBLE = [
     Check("2.6/start", START, probe_parametrization, judge_start, fixed(10, draw_wrapped), carry=CARRY),
     Check("2.6/switch", SWITCH, probe_parametrization, judge_switch, fixed(10, draw_wrapped), carry=CARRY),
     Check("2.7/project_up", PROJECT_UP, probe_project_up, judge_project_up, fixed(11, draw_project_up)),
-    Check("2.7/fold_in", FOLD_IN, probe_fold_in, judge_fold_in, fixed(12, draw_wrapped)),
+    Check("2.7/fold_in", FOLD_IN, probe_fold_in, either(judge_fold_in), fixed(12, draw_wrapped)),
     Check("2.7/make_factors", MAKE_FACTORS, probe_make_factors, judge_make_factors, fixed(13)),
 ]
 VISIBLE = [replace(check, seconds=SECONDS) for check in _VISIBLE]

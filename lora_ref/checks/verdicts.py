@@ -141,6 +141,10 @@ def error_fault(error: Mapping[str, str]) -> Fault:
         "TypeError": "the signature or the type of an argument differs from the contract's",
         "RuntimeError": "shapes do not fit: write the shape of each tensor beside the line",
     }.get(kind, "")
+    if text == "expected a tensor, got NoneType":
+        likely = "nothing is returned: a return is missing"
+    elif "dtype" in text or "scalar type" in text:
+        likely = "dtypes differ: NumPy's numbers are float64, a tensor of whole numbers is int64, layers are float32"
     return Fault(f"{kind}: {text}{where}", likely)
 
 

@@ -1,8 +1,19 @@
-"""F.linear and addmm; the scale as a buffer; .merged as a property; a new Parameter for the merged weight."""
+"""F.linear and addmm; the scale as a buffer; .merged as a property; a new Parameter for the merged weight.
+
+And what a class of one's own invites to: a dataclass beside it, a check for it, a method of it in another exercise.
+"""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+@dataclass
+class Sizes:
+    rows: int
+    columns: int
 
 
 class LoRALayer(nn.Module):
@@ -20,6 +31,12 @@ class LoRALayer(nn.Module):
         hidden = torch.mm(flat, self.lora_A.t())
         out = torch.addmm(torch.zeros(len(self.lora_B)), hidden, self.lora_B.t(), alpha=float(self.scaling))
         return out.view(*x.shape[:-1], len(self.lora_B))
+
+
+    @torch.no_grad()
+    def start_again(self):
+        self.lora_B.mul_(0.0)
+        self.lora_A.normal_()
 
 
 def assert_rank(rank):
@@ -80,17 +97,20 @@ def project_up(h, lora_B):
 
 
 def fold_in(linear, lora):
+    if not isinstance(lora, LoRALayer):
+        raise TypeError(type(lora))
     with torch.no_grad():
         linear.weight.addmm_(lora.lora_B, lora.lora_A, alpha=float(lora.scaling))
-        lora.lora_B.mul_(0.0)
-        lora.lora_A.normal_()
+    lora.start_again()
 
 
 def make_factors(linear, rank):
+    sizes = Sizes(linear.out_features, linear.in_features)
+
     class Factors(nn.Module):
         def __init__(self):
             super().__init__()
-            self.lora_A = nn.Parameter(linear.weight.new_empty(rank, linear.in_features).normal_())
-            self.lora_B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+            self.lora_A = nn.Parameter(linear.weight.new_empty(rank, sizes.columns).normal_())
+            self.lora_B = nn.Parameter(linear.weight.new_zeros(sizes.rows, rank))
 
     return Factors()

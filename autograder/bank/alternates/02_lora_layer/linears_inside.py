@@ -98,6 +98,6 @@ def fold_in(linear, lora):
 
 def make_factors(linear, rank):
     factors = nn.ParameterDict()
-    pair = LoRALayer(linear.in_features, linear.out_features, rank, 1).to(linear.weight.dtype)
+    pair = LoRALayer(linear.in_features, linear.out_features, rank, 1).to(linear.weight)
     factors["lora_A"], factors["lora_B"] = pair.lora_A, pair.lora_B
     return factors

@@ -97,6 +97,7 @@ def fold_in(linear, lora):
 
 def make_factors(linear, rank):
     factors = nn.Module()
-    factors.lora_A = Parameter(torch.randn(rank, linear.in_features, dtype=linear.weight.dtype))
-    factors.lora_B = Parameter(torch.zeros(linear.out_features, rank, dtype=linear.weight.dtype))
+    W = linear.weight
+    factors.lora_A = Parameter(torch.randn(rank, linear.in_features, dtype=W.dtype, device=W.device))
+    factors.lora_B = Parameter(torch.zeros(linear.out_features, rank, dtype=W.dtype, device=W.device))
     return factors
