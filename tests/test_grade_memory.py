@@ -21,6 +21,64 @@ time.sleep({seconds})
 print("still here")
 """
 
+SHARED = """
+import mmap, os, time
+for _ in range(4):
+    if os.fork() == 0:
+        held = mmap.mmap(-1, 200_000_000)
+        for at in range(0, len(held), 4096):
+            held[at] = 1
+        time.sleep(60)
+        os._exit(0)
+time.sleep(20)
+"""
+#: What takes memory that is in no process's account, or makes room for more: (call, arguments of the machine's libc).
+REFUSED = """
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+calls = {
+    "memfd_create": (b"x", 0), "shmget": (0, 1 << 20, 0o1600), "msgget": (0, 0o1600), "unshare": (0x10000000,),
+    "mount": (b"tmpfs", b"/tmp", b"tmpfs", 0, None), "ptrace": (0, 0, 0, 0),
+}
+for name, arguments in calls.items():
+    result = getattr(libc, name)(*arguments)
+    print(name, "refused" if result == -1 and ctypes.get_errno() == errno.EPERM else result)
+"""
+#: What a notebook does all the time.
+ALLOWED = """
+import subprocess, sys, threading
+threading.Thread(target=print, args=["thread"]).start()
+print(subprocess.run([sys.executable, "-S", "-c", "print('process')"], capture_output=True, text=True).stdout)
+import torch
+print([int(x) for x in torch.utils.data.DataLoader(range(4), num_workers=2)])
+"""
+
+
+def shown_by(box, source):
+    session = oracle.Session(box, time.monotonic() + 60)
+    outputs = session.ask({"do": "cell", "source": source}, 50)["outputs"]
+    session.close()
+    return "".join(one.get("text", str(one)) for one in outputs)
+
+
+def test_memory_that_processes_share_counts(bubblewrap):
+    with Sandbox("bwrap", modules=["torch"]) as box:
+        session = oracle.Session(box, time.monotonic() + 60, total=500_000_000)
+        with pytest.raises(Gone):
+            session.ask({"do": "cell", "source": SHARED}, 30)
+        session.close()
+        assert session.used["over"] == 1
+
+
+def test_what_would_take_memory_from_elsewhere_is_refused(bubblewrap):
+    with Sandbox("bwrap", modules=["torch"]) as box:
+        told = shown_by(box, REFUSED)
+        assert [line.split()[1] for line in told.splitlines()] == ["refused"] * 6, told
+        told = shown_by(box, ALLOWED)
+        assert "thread" in told, told
+        assert "process" in told, told
+        assert "[0, 1, 2, 3]" in told, told
+
 
 @pytest.mark.parametrize("kind", ["bwrap", "none"])
 def test_the_sum_of_many_processes(kind, bubblewrap):

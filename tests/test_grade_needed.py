@@ -53,6 +53,20 @@ def test_needed(answer, runs):
     assert "".join(name for name, run in zip(cells, found, strict=True) if run and len(name) == 1) == runs
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(a):\n    return a" + ".b" * 2000,
+        "x = a" + ".b()" * 2000,
+        "x = " + "-" * 20_000 + "1",
+        "\n" * 100_000 + "(",
+    ],
+    ids=["attributes", "calls", "signs", "newlines"],
+)
+def test_code_that_is_hard_to_follow_stops_nothing(source):
+    assert needed([(source, "maybe"), ("def g(): pass", "answer")], ["g"]) == [False, True]
+
+
 def test_a_cell_that_binds_what_is_graded_runs():
     assert needed([("pass", "answer"), ("def f(): pass", "maybe"), ("f()", "maybe")], ["f"]) == [True, True, False]
 

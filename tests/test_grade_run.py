@@ -6,6 +6,7 @@ One run grades both together, so that every attack also has the chance to spoil 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -16,12 +17,14 @@ import grade_course
 import nbformat
 import pytest
 from grade_course import STAGE
+from nbconvert import HTMLExporter
 from nbgrader.api import Gradebook
 
 from autograder import demo
 from autograder.answers import load_answer
 from autograder.bank.attacks import attacks
 from autograder.evaluation import evaluate
+from autograder.run.gradebook import harmless, harmless_output
 from autograder.run.store import seed_of
 
 HONEST = ("complete", "half-done", "buggy", "untouched")
@@ -103,6 +106,39 @@ def test_feedback_has_messages_and_no_test_judge_or_seed(graded):
     for secret in ("grade_cell", "HIDDEN TESTS", "MARK SCHEME", "autograder", str(seed_of(7, STAGE, "buggy"))):
         assert secret not in html
     assert list((graded.out / "feedback").rglob("*.html"))
+
+
+LIVE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1))",
+    "[x]( &#106;avascript:alert(1))",
+    "[r]: javascript:alert(1)\n\n[r]",
+    "[r]:\n javascript:alert(1)\n\n[r]",
+    "<javascript:alert(1)>",
+    "![p](https://example.org/seen.png)",
+    r"$\href{javascript:alert(1)}{x}$",
+]
+
+
+@pytest.mark.parametrize("text", LIVE)
+def test_markdown_of_a_submission_runs_nothing_in_a_page_of_nbgraders(text):
+    safe = harmless(text)
+    output = harmless_output({"output_type": "display_data", "metadata": {}, "data": {"text/markdown": text}})
+    assert output["data"]["text/markdown"] == safe
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(safe)])
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+    body = page[page.index("<body") :]
+    assert not re.search(r"<(script|img|svg)\b", body)
+    assert not re.search(r"href=\W*(?!https?://)\w", body)
+    assert "\\href" not in body
+    assert body.count("alert") == text.count("alert")  # the reader sees what was written
+
+
+def test_what_a_formula_and_code_look_like_stays():
+    text = "$x < y$ and `a <b`, [paper](https://arxiv.org/abs/2106.09685), $\\frac{1}{2}$, x[1] = 2"
+    assert harmless(text).replace("\u2060", "") == text
+    assert harmless(text).count("\u2060") == 1
 
 
 def test_the_executed_notebook_scores_the_same_in_nbgraders_eyes(graded):

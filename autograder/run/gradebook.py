@@ -203,6 +203,27 @@ def _stamp_version(path: Path) -> None:
         db.execute("INSERT INTO alembic_version VALUES (?)", (newest,))
 
 
+def harmless(text: str) -> str:
+    """Markdown or LaTeX of a submission as it may stand in a page of nbgrader's, which takes HTML in it for its own.
+
+    A word joiner, which no reader sees, goes where HTML, a picture, a link that leads elsewhere than to the web, or
+    one of MathJax's commands that make links or attributes would begin. Code spans read as before.
+    """
+    text = re.sub(r"<(?=[A-Za-z/!?])", "<\u2060", text)
+    text = re.sub(r"!(?=\[)", "!\u2060", text)
+    text = re.sub(r"\](?=[(:]\s*(?!https?://)\S)", "]\u2060", text)
+    return re.sub(r"\\(?=(?:href|require|class|style|cssId|data|unicode|html)\w*)", "\\\\\u2060", text)
+
+
+def harmless_output(output: dict[str, Any]) -> dict[str, Any]:
+    """An output whose Markdown and LaTeX are `harmless`."""
+    data = output.get("data")
+    if not data:
+        return output
+    rich = {mime: harmless(data[mime]) for mime in ("text/markdown", "text/latex") if isinstance(data.get(mime), str)}
+    return {**output, "data": {**data, **rich}}
+
+
 def executed(assignment: Assignment, row: dict[str, Any]) -> dict[str, Any]:
     """The notebook that ran, with outputs; its graded cells show the hidden tests (for graders) and the points."""
     full = {grade_id(cell): cell for cell in assignment.solution["cells"] if grade_id(cell)}
@@ -213,8 +234,10 @@ def executed(assignment: Assignment, row: dict[str, Any]) -> dict[str, Any]:
         if metadata_of(cell).get("locked") and name in full:
             cell["source"] = source_of(full[name])
         if cell["cell_type"] != "code":
+            if name in row["answers"]:
+                cell["source"] = harmless(cell["source"])
             continue
-        outputs = row["outputs"].get(str(number), [])
+        outputs = [harmless_output(one) for one in row["outputs"].get(str(number), [])]
         exercise = assignment.exercise_of.get(name)
         if exercise:
             result = results[exercise]

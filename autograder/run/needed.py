@@ -65,13 +65,21 @@ def needed(cells: Sequence[tuple[str, str]], names: Iterable[str]) -> list[bool]
 
 @functools.lru_cache(maxsize=1000)  # most cells of most submissions are the release's
 def uses(source: str) -> Uses:
-    """A cell's use of global names."""
+    """A cell's use of global names; of code that is too deep to be followed, any."""
+    try:
+        return _uses(source)
+    except (RecursionError, MemoryError):
+        return Uses(opaque=True)
+
+
+def _uses(source: str) -> Uses:
     try:
         tree = ast.parse(source)
         table = symtable.symtable(source, "<cell>", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError):
         # IPython's own syntax, or a mistake: then nothing of the cell runs
-        return Uses(opaque=bool(re.search(r"^\s*[%!?]|\?\s*$|=\s*[%!]|\bawait\b", source, re.MULTILINE)))
+        special = r"^[ \t]*[%!?]|\?[ \t]*$|=[ \t]*[%!]|\bawait\b"  # within a line: a pattern over many takes for ever
+        return Uses(opaque=bool(re.search(special, source, re.MULTILINE)))
     found = Uses()
     for scope in _scopes(table):
         module = scope.get_type() == "module"
@@ -90,7 +98,8 @@ def uses(source: str) -> Uses:
         elif isinstance(node, ast.Name):
             found.opaque |= node.id in TRICKS
         elif isinstance(node, ast.Attribute):
-            found.opaque |= node.attr in TRICKY_ATTRIBUTES or ast.unparse(node) == "sys.modules"
+            modules = node.attr == "modules" and isinstance(node.value, ast.Name) and node.value.id == "sys"
+            found.opaque |= modules or node.attr in TRICKY_ATTRIBUTES
     changed = {name for node in ast.walk(tree) for name in _changes(node)}
     found.binds |= changed
     found.variables = found.binds - made | changed

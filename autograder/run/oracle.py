@@ -6,8 +6,10 @@ from the submission's seed. What a cell prints, returns or raises is kept for a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import resource
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +34,8 @@ AHEAD = 60_000
 MAX_OUTPUTS = 5_000_000
 #: Bytes of JSON that all outputs of a submission may have.
 MAX_SHOWN = 5_000_000
+#: Bytes that judging one check may take: shapes that were made up can ask NumPy for products of any size.
+MAX_JUDGING = 1_000_000_000
 
 
 class Session:
@@ -249,10 +253,27 @@ class _Run:
 
 def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), _bounded(MAX_JUDGING):
             return Verdict(check, judge(check, draw(check, seed), seen), seen.get("printed", ""))
     except Exception as error:  # an observation that no probe makes: the judge's complaint is no pass
         return Verdict(check, Fault(f"an answer of an unexpected form ({type(error).__name__})"))
+
+
+@contextlib.contextmanager
+def _bounded(extra: int) -> Iterator[None]:
+    """Let this process take at most ``extra`` bytes more than it has, on Linux; beyond it is a MemoryError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        with open("/proc/self/statm") as file:
+            most = int(file.read().split()[0]) * resource.getpagesize() + extra
+    except OSError:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _name_errors(seen: Any) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Where submissions run: a bubblewrap sandbox around one warm process (`zygote`), or, if asked for, none.
 
-Inside there are the system's and Python's own files, read-only, `lora_ref`, and three files of this package. There is
+Inside there are the system's and Python's own files, read-only, `lora_ref`, and four files of this package. There is
 no network, no environment variable of the caller, no judge, no gradebook and no other submission.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 from autograder.run import wire
 
 ROOT = Path(__file__).resolve().parents[2]
-INSIDE = ("zygote.py", "shell.py", "wire.py")
+INSIDE = ("zygote.py", "shell.py", "syscalls.py", "wire.py")
 INSTALL = "apt-get install bubblewrap   (Fedora: dnf install bubblewrap; Arch: pacman -S bubblewrap)"
 UNPROTECTED = """\
 --sandbox none: the submissions run with your own rights on this machine. Unprotected are
@@ -224,7 +224,7 @@ class Warm:
             other.close()
 
     def _plain_course(self) -> Path:
-        """A folder with what the sandbox would show: `lora_ref` and three files, and no judge on the path."""
+        """A folder with what the sandbox would show: `lora_ref` and four files, and no judge on the path."""
         course = Path(self._folder.name) / "course"
         course.mkdir()
         (course / "lora_ref").symlink_to(ROOT / "lora_ref")

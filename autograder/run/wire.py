@@ -22,6 +22,8 @@ HEAD = struct.Struct("<4sII")
 #: Largest JSON part and largest sum of arrays of one frame, in bytes.
 MAX_JSON = 8_000_000
 MAX_ARRAYS = 40_000_000
+#: Most elements of all arrays of a frame: forty times what the largest observation has.
+MAX_ELEMENTS = 1_000_000
 #: Deepest nesting; the probes' observations need five.
 MAX_DEPTH = 32
 DTYPES = {"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"}
@@ -81,10 +83,13 @@ def decode(text: bytes, blob: bytes) -> Any:
     try:
         head = json.loads(text)
         specs = head["arrays"]
-        arrays, at = [], 0
+        arrays, at, elements = [], 0, 0
         for dtype, shape in specs:
             if dtype not in DTYPES or len(shape) > 16 or any(type(n) is not int or n < 0 for n in shape):
                 raise WireError("an array of a dtype or shape that is not allowed")
+            elements += math.prod(shape)
+            if elements > MAX_ELEMENTS:
+                raise WireError(f"arrays of more than {MAX_ELEMENTS:,} elements")
             size = math.prod(shape) * np.dtype(dtype).itemsize
             if size > len(blob) - at or any(n > MAX_ARRAYS for n in shape):
                 raise WireError("an array larger than its bytes")

@@ -1,8 +1,8 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
 Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control sockets; beside this file stand only
-`wire`, `shell` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over it, one
-submission at a time:
+`wire`, `shell`, `syscalls` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over
+it, one submission at a time:
 
     start BYTES (with a socket of the submission's own) | interrupt | kill
 
@@ -30,6 +30,7 @@ from operator import is_
 from typing import Any
 
 import shell as shells
+import syscalls
 import wire
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
@@ -168,6 +169,7 @@ def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, contro
         else:
             os.setsid()
         os.close(writer)
+        syscalls.refuse()
         serve(*warmed, channel)
     except BaseException as error:
         with contextlib.suppress(BaseException):
@@ -221,9 +223,9 @@ def _memory(enough: int) -> int:
 
 
 def _unshared(pid: int) -> int:
-    with open(f"/proc/{pid}/statm") as file:
-        _, resident, shared, *_ = file.read().split()
-    return (int(resident) - int(shared)) * resource.getpagesize()
+    """Its own pages, and those of shared memory that it has touched; what several of them share counts for each."""
+    with open(f"/proc/{pid}/status") as file:
+        return sum(1024 * int(line.split()[1]) for line in file if line.startswith(("RssAnon:", "RssShmem:")))
 
 
 def _proportional(pid: int) -> int:
@@ -349,6 +351,7 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
                     answer["seen"] = observe(
                         probe, shell.user_ns, order["inputs"], substitutes=carry, seconds=order["seconds"]
                     )
+                answer["replaced"] += pristine.restore()  # what was replaced in the middle of it, to forge the answer
             elif order["do"] == "inspect":
                 answer["origins"] = {name: origins(shell.user_ns.get(name)) for name in order["names"]}
         except KeyboardInterrupt:

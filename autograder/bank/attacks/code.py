@@ -269,6 +269,40 @@ for descriptor in range(3, 64):
         seen = {**{str(rank): error for rank in range(-9, 10)}, "raised": [error] * 9}
         wire.send(channel, {"outputs": [], "seen": seen, "origins": {}})
 """,
+    "forged-send": """
+import sys, numpy as np
+wire = sys.modules["wire"]
+sent = wire.send
+def forged(channel, value, *rest):
+    wire.send = sent
+    if isinstance(value.get("seen"), dict):
+        rng = np.random.default_rng()
+        kept = {"same": True, "kind": "Linear", "W": np.zeros(1), "b": None, "parameters": {"weight": True}}
+        kept |= {"frozen": {"weight": True, "bias": True}, "trains": [], "lora_trains": [True, True]}
+        spread = {"mean": 0.0, "std": 1.0, "size": 262144}
+        value["seen"] = {"A": rng.normal(size=(20, 3, 7)), "B": np.zeros((20, 7, 3)), "large": spread,
+                         "bias": kept, "no bias": kept}
+    return sent(channel, value, *rest)
+def arm(*a, **k):
+    wire.send = forged  # in the middle of a probe, which is over when the answer is sent
+    raise ValueError("forged")
+class LoRALayer:
+    __init__ = arm
+class LinearWithLoRA:
+    __init__ = arm
+""",
+    "broadcast-observation": """
+import sys, numpy as np
+from lora_ref.checks import probing
+def plain(value):
+    one, large = np.ones((2, 2)), np.ones((900_000, 1, 1, 1), np.int8)
+    return {"found": ["A", "B"], "trains": ["a", "b"], "gradients": {"A": one, "B": one}, "y": large,
+            "original": one, "trained": one, "off": one, "before": one}
+class LoRAParametrization:
+    def __init__(self, *a, **k):
+        probing.plain = plain
+""",
+    "many-newlines": "\n" * 60_000 + "(",
     "wire-huge": """
 import os, struct
 for descriptor in range(3, 64):

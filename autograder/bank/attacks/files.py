@@ -54,6 +54,13 @@ def edit_checks(notebook: Notebook) -> None:
             cell["outputs"] = [{**result, "execution_count": 1}]
 
 
+def deep_chain(notebook: Notebook) -> None:
+    """A cell of one's own that no tool can walk through without care."""
+    source = "def deep(a):\n    return a" + ".b" * 400
+    notebook["cells"].insert(3, {"cell_type": "code", "id": "deep", "metadata": {}, "source": source})
+    notebook["cells"][3] |= {"outputs": [], "execution_count": None}
+
+
 def duplicate(notebook: Notebook) -> None:
     notebook["cells"] += copy.deepcopy(_marked(notebook))
 
@@ -102,6 +109,7 @@ ATTACKS = [
     Attack("edited-checks", changed(edit_checks, right=False)),
     Attack("edited-checks-right", changed(edit_checks), "all"),
     Attack("duplicated", changed(duplicate), "all"),
+    Attack("deep-chain", changed(deep_chain), "all"),
     Attack("untouched-first", changed(untouched_first), "all"),
     Attack("retyped", changed(retype), "all"),
     Attack("schema-99", changed(schema), "all"),
