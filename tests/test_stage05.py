@@ -179,6 +179,29 @@ def test_rank_values_or_all_values_pass(worked):
         assert evaluate_exercise("5.2", {**worked, "delta_spectrum": delta_spectrum}, 0).earned == 2
 
 
+def test_a_layer_may_be_changed_if_it_comes_back_as_it_was(worked):
+    def delta_spectrum(layer):
+        lora = getattr(layer, "lora", layer)
+        layer.eval()
+        layer.requires_grad_(False)
+        if lora is layer:
+            values = worked["delta_spectrum"](layer)
+        else:
+            was_merged = layer.merged
+            layer.merge()
+            merged = layer.linear.weight.clone()
+            layer.unmerge()
+            values = torch.linalg.svdvals(merged - layer.linear.weight)
+            if was_merged:
+                layer.merge()
+        lora.requires_grad_(True)
+        layer.train()
+        return values
+
+    result = evaluate_exercise("5.2", {**worked, "delta_spectrum": delta_spectrum}, 0)
+    assert result.earned == 2, result.message
+
+
 # --- hostile answers ------------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,13 @@ MUTANTS = [
         "not >=",
     ),
     Mutant(
+        "1.1/at-least-but-zero",
+        "values at the threshold count, and the zero matrix is an exception",
+        _COUNT,
+        "if values.max() == 0:\n        return 0\n    return int((values >= rtol * values.max()).sum())",
+        "at the threshold is not larger",
+    ),
+    Mutant(
         "1.1/eps-alone",
         "the shape is not in the tolerance",
         _DEFAULT,
@@ -62,6 +69,22 @@ MUTANTS = [
     Mutant(
         "1.1/shorter", "the shorter side for the longer", _DEFAULT, _DEFAULT.replace("max(", "min("), "max(M.shape)"
     ),
+    Mutant("1.1/both", "both sides together", _DEFAULT, _DEFAULT.replace("max(", "sum("), "max(M.shape)"),
+    Mutant(
+        "1.1/mean-side",
+        "the mean of both sides",
+        _DEFAULT,
+        _DEFAULT.replace("max(M.shape)", "sum(M.shape) / 2"),
+        "max(M.shape)",
+    ),
+    Mutant(
+        "1.1/root",
+        "the root of the number of entries",
+        _DEFAULT,
+        _DEFAULT.replace("max(M.shape)", "M.numel() ** 0.5"),
+        "max(M.shape)",
+    ),
+    Mutant("1.1/doubled", "twice the tolerance", _DEFAULT, _DEFAULT.replace("max(", "2 * max("), "max(M.shape)"),
     Mutant(
         "1.1/float64-eps",
         "double precision's epsilon for every dtype",
@@ -247,6 +270,20 @@ MUTANTS = [
         "return M.copy_((U[:, :k] * S[:k]) @ Vh[:k])",
         "changes M itself",
     ),
+    Mutant(
+        "1.2/zeroed-in-place",
+        "M itself is set to zero for k = 0",
+        _WHOLE,
+        f"if k == 0:\n        return M.zero_()\n    {_WHOLE}",
+        "changes M itself",
+    ),
+    Mutant(
+        "1.2/no-return",
+        "the result is computed and not returned",
+        _BEST,
+        _BEST.removeprefix("return "),
+        "a return is missing",
+    ),
     # --- 1.3: the factors
     Mutant(
         "1.3/order", "A comes first", f"{_FILL}\n    return B, A", f"{_FILL}\n    return A, B", "in the wrong order"
@@ -310,6 +347,13 @@ MUTANTS = [
         _FACTORS,
         "B = M[:, :r]\n    return B, torch.linalg.lstsq(B, M).solution",
         "best_rank_k(M, r)",
+    ),
+    Mutant(
+        "1.3/float32-zeros",
+        "torch.zeros without M's dtype for one factor",
+        _START,
+        "B, A = torch.zeros(M.shape[0], r), M.new_zeros(r, M.shape[1])",
+        "torch does not multiply",
     ),
     Mutant("1.3/two-terms", "two terms whatever r is", _MIDDLE, "p = min(2, len(S))", "two terms are kept", "S4"),
     # --- 1.4: what they cost
@@ -463,5 +507,6 @@ MUTANTS = [
         _memory("int(torch.tensor(n_params + n_trainable * (1 + optimizer_states)).int() * bytes_per_param)"),
         "32 bits",
     ),
+    Mutant("1.5/text", "text for reading", _MEMORY, f'return f"{{{_MEMORY[7:]}:,}} bytes"', "not text"),
     Mutant("1.5/float", "a float", _MEMORY, f"{_MEMORY} * 1.0", "expected an int"),
 ]

@@ -19,6 +19,7 @@ _LOOP = "for layer, weight in zip(layers, weights, strict=True):"
 _EACH = 'lora = getattr(layer, "lora", layer)\n        total'
 _TERM = "total = total + weight * lora.scaling * (lora.lora_B @ lora.lora_A).detach()"
 _SUM = f'total = 0\n    {_LOOP}\n        lora = getattr(layer, "lora", layer)\n        {_TERM}\n    return total'
+_IN_PLACE = "looking at an update must not merge"
 _LORAS = 'loras = [getattr(layer, "lora", layer) for layer in layers]\n    '
 
 MUTANTS = [
@@ -104,6 +105,29 @@ MUTANTS = [
         _ROWS,
         'rows = [run(rank) | {"rank": rank} for rank in ranks[:1]]',
         "one row for each rank",
+    ),
+    Mutant(
+        "5.1/reversed",
+        "the largest rank first, by turning the list round",
+        _ROWS,
+        'rows = [run(rank) | {"rank": rank} for rank in reversed(ranks)]',
+        "the rows stand in reverse",
+    ),
+    Mutant(
+        "5.1/capital",
+        "a column's name with a capital",
+        _FRAME,
+        f'{_FRAME}.rename(columns={{"rank": "Rank"}})',
+        "a column's name is its spelling",
+    ),
+    Mutant("5.1/rounded", "the frame is rounded", _FRAME, f"{_FRAME}.round(4)", "the numbers are rounded"),
+    Mutant(
+        "5.1/rounded-seconds",
+        "the seconds are rounded",
+        _ROWS,
+        'rows = [run(rank) | {"rank": rank} for rank in ranks]\n    for row in rows:\n'
+        '        row["seconds"] = round(row["seconds"], 3)',
+        "the numbers are rounded",
     ),
     # --- 5.2: the spectrum
     Mutant("5.2/no-scale", "the scale is forgotten", _UPDATE, "update = lora.lora_B @ lora.lora_A", "scale is missing"),
@@ -195,6 +219,56 @@ MUTANTS = [
         "update = lora.lora_B.data.mul_(lora.scaling) @ lora.lora_A",
         "must not merge, unmerge or scale anything in place",
     ),
+    Mutant(
+        "5.2/merges-to-compare",
+        "unmerges and merges again, so every layer comes back merged",
+        _UPDATE,
+        f"{_UPDATE}\n    if lora is not layer:\n        layer.unmerge()\n        before = layer.linear.weight.clone()\n"
+        "        layer.merge()\n        update = layer.linear.weight - before",
+        _IN_PLACE,
+    ),
+    Mutant(
+        "5.2/merged-first",
+        "merges, though the update needs no merging",
+        _LORA,
+        'lora = getattr(layer, "lora", layer)\n    if lora is not layer:\n        layer.merge()\n    update',
+        _IN_PLACE,
+    ),
+    Mutant(
+        "5.2/frozen",
+        "freezes the layer in place of detaching the result",
+        _LORA,
+        'lora = getattr(layer, "lora", layer)\n    lora.requires_grad_(False)\n    update',
+        "act on the layer itself",
+    ),
+    Mutant(
+        "5.2/detached-in-place",
+        "detach_ in place of detach",
+        _UPDATE,
+        "update = lora.scaling * lora.lora_B.detach_() @ lora.lora_A.detach_()",
+        "act on the layer itself",
+    ),
+    Mutant(
+        "5.2/double-in-place",
+        "the layer is converted, not the tensor",
+        _LORA,
+        'lora = getattr(layer, "lora", layer).double()\n    update',
+        "converts the layer itself",
+    ),
+    Mutant(
+        "5.2/eval",
+        "eval() before looking, and never back",
+        _LORA,
+        'lora = getattr(layer, "lora", layer)\n    layer.eval()\n    update',
+        "eval() acts on the layer itself",
+    ),
+    Mutant(
+        "5.2/backward",
+        "a backward pass for nothing",
+        _VALUES,
+        f"update.sum().backward()\n    {_VALUES}",
+        "leaves gradients",
+    ),
     # --- 5.3: subspaces
     Mutant(
         "5.3/left",
@@ -224,8 +298,24 @@ MUTANTS = [
         "QR in place of the SVD",
         _BASES,
         "V1, V2 = (torch.linalg.qr(A.T).Q.T[:k] for A, k in ((A1, i), (A2, j)))",
-        "QR orders the rows of A as they stand",
+        "QR, which takes the rows as they stand",
     ),
+    Mutant(
+        "5.3/cut-first",
+        "A is cut before the SVD",
+        _BASES,
+        "V1 = torch.linalg.svd(A1[:i], full_matrices=False).Vh\n"
+        "    V2 = torch.linalg.svd(A2[:j], full_matrices=False).Vh",
+        "A cut before the SVD",
+    ),
+    Mutant(
+        "5.3/numpy",
+        "NumPy without detach, which a trained A refuses",
+        _V1,
+        _V1.replace("(A1,", "(torch.from_numpy(A1.numpy()),"),
+        ".detach() before NumPy",
+    ),
+    Mutant("5.3/in-place", "A1 is divided in place", _V1, f"A1 /= A1.norm()\n    {_V1}", "are the caller's"),
     Mutant(
         "5.3/smallest",
         "the smallest directions",
@@ -383,5 +473,49 @@ MUTANTS = [
         "return total\n",
         'if hasattr(layers[0], "unmerge"):\n        layers[0].unmerge()\n    return total\n',
         "nothing of the layers is merged",
+    ),
+    Mutant(
+        "5.4/merges-to-compare",
+        "unmerges and merges again, so every layer comes back merged",
+        _TERM,
+        "if lora is not layer:\n            layer.unmerge()\n            layer.merge()\n        " + _TERM,
+        "nothing of the layers is merged",
+    ),
+    Mutant(
+        "5.4/frozen",
+        "freezes the layers in place of detaching the result",
+        _EACH,
+        'lora = getattr(layer, "lora", layer).requires_grad_(False)\n        total',
+        "act on the layer itself",
+    ),
+    Mutant(
+        "5.4/detached-in-place",
+        "detach_ in place of detach",
+        _TERM,
+        "total = total + weight * lora.scaling * lora.lora_B.detach_() @ lora.lora_A.detach_()",
+        "act on the layer itself",
+    ),
+    Mutant(
+        "5.4/double-in-place",
+        "the layers are converted, not the tensors",
+        _EACH,
+        'lora = getattr(layer, "lora", layer).double()\n        total',
+        "converts the layer itself",
+    ),
+    Mutant(
+        "5.4/whole-numbers",
+        "weights that are whole numbers make a tensor of them",
+        _SUM,
+        f"{_LORAS}deltas = torch.stack([lora.scaling * (lora.lora_B @ lora.lora_A).detach() for lora in loras])\n"
+        '    return torch.einsum("k,koi->oi", torch.tensor(weights), deltas)',
+        "whole numbers are weights too",
+    ),
+    Mutant(
+        "5.4/first-for-all",
+        "the first layer's kind is taken for all",
+        _SUM,
+        'if hasattr(layers[0], "lora"):\n        layers = [layer.lora for layer in layers]\n    '
+        "return sum(w * lora.scaling * (lora.lora_B @ lora.lora_A).detach() for lora, w in zip(layers, weights))",
+        "a list may hold both kinds",
     ),
 ]

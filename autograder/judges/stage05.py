@@ -14,9 +14,6 @@ from lora_ref.checks import stage05 as visible
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 
 _draw_kinds = functools.partial(visible.draw_spectra, kinds=visible.KINDS)
-_draw_merged = functools.partial(visible.draw_spectra, merged=True)
-_draw_composed_kinds = functools.partial(visible.draw_composition, kinds=visible.KINDS)
-_draw_composed_merged = functools.partial(visible.draw_composition, merged=True)
 
 
 def _draw_two_rules(rng: np.random.Generator) -> Inputs:
@@ -58,7 +55,7 @@ HIDDEN = [
         visible.SPECTRUM_MERGED,
         visible.probe_spectra,
         visible.judge_spectrum_untouched,
-        _draw_merged,
+        visible.draw_looked_at,
         0.25,
     ),
     Check(
@@ -85,17 +82,19 @@ HIDDEN = [
         visible.SIMILARITY_FLOAT,
         visible.probe_similarity,
         _judge_similarity_type,
-        visible.draw_subspaces,
+        visible.draw_trained,
         0.25,
     ),
     Check("5.4/sum", visible.COMPOSE, visible.probe_compose, visible.judge_compose, visible.draw_same_ranks, 1),
-    Check("5.4/kinds", visible.COMPOSE_KINDS, visible.probe_compose, visible.judge_compose, _draw_composed_kinds, 0.25),
+    Check(
+        "5.4/kinds", visible.COMPOSE_KINDS, visible.probe_compose, visible.judge_compose, visible.draw_every_kind, 0.25
+    ),
     Check(
         "5.4/merged",
         visible.COMPOSE_MERGED,
         visible.probe_compose,
         visible.judge_compose_untouched,
-        _draw_composed_merged,
+        visible.draw_looked_at_together,
         0.25,
     ),
     Check("5.4/lengths", visible.LENGTHS, visible.probe_lengths, visible.judge_lengths, visible.draw_lengths, 0.5),

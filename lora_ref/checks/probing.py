@@ -117,8 +117,8 @@ def raised(call: Callable[[], Any]) -> dict[str, str] | None:
     except (TimeLimit, KeyboardInterrupt):
         raise
     except BaseException as error:
-        if isinstance(error, NotImplementedError):
-            raise  # the gap itself: "not done yet", never an answer
+        if isinstance(error, (NotImplementedError, NotDefined)):
+            raise  # the gap itself, or no name at all: never an answer
         return {
             "type": type(error).__name__,
             "text": _short(error),

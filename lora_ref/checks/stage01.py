@@ -64,7 +64,9 @@ def number(value: Any) -> dict:
 
 
 def matrix(value: Any) -> dict:
-    """A tensor's values, shape and dtype."""
+    """A tensor's values, shape and dtype; of anything else its kind alone."""
+    if not isinstance(value, torch.Tensor):
+        return {"kind": type(value).__name__}
     values = array(value)
     return {"values": values, "shape": list(values.shape), "dtype": str(value.dtype).removeprefix("torch.")}
 
@@ -114,7 +116,8 @@ def numbers_fault(
         if fault:
             return fault
         if one["value"] is None:
-            return Fault(f"{call} gives a {one['kind']}, expected a number", "a return is missing", read)
+            likely = "a return is missing" if one["kind"] == "NoneType" else "a number is asked for, not text or a list"
+            return Fault(f"{call} gives a {one['kind']}, expected a number", likely, read)
         if one["value"] != expected:
             likely = by_formula(one["value"], mistakes) or otherwise
             return Fault(f"{call} = {shown(one['value'])}, expected {expected:,}", likely, read)
@@ -134,7 +137,8 @@ def type_fault(
         if fault:
             return fault
         if one["value"] != value:
-            return Fault(f"{call} = {one['value']}, expected {value:,}", "see the other checks of this exercise", read)
+            got = f"gives a {one['kind']}" if one["value"] is None else f"= {one['value']}"
+            return Fault(f"{call} {got}, expected {value:,}", "see the other checks of this exercise", read)
         if not one["whole"]:
             likely = "a count is an int: int(...) or .item() at the end; and / gives a float, // an int"
             return Fault(f"{call} is a {one['kind']}, expected an int", likely, read)
@@ -185,6 +189,15 @@ EXAMPLES = (
 )
 
 
+#: `>` and `>=` differ here. rtol is the default, so a tolerance that is not used as given costs in its own check alone.
+_EPS8 = 8 * float(np.finfo("float64").eps)
+AT_THRESHOLD = case(
+    f"a diagonal of 1, 1, {_EPS8:.3g} and five zeros; rtol is that third number",
+    on_diagonal(8, 8, [1, 1, _EPS8]),
+    _EPS8,
+)
+
+
 def low_rank(
     rng: np.random.Generator,
     what: str,
@@ -221,13 +234,14 @@ def draw_products(rng: np.random.Generator) -> Inputs:
 
 
 def draw_zero(rng: np.random.Generator) -> Inputs:
-    """Zero matrices, and one that is not."""
+    """Zero matrices, one that is not, and one with a singular value at the threshold itself, which is not above it."""
     small, large = sizes(rng)
     return {
         "cases": [
             case(f"zeros of shape ({small}, {large})", np.zeros((small, large))),
             case("zeros of shape (4, 4), float32", np.zeros((4, 4)), dtype="float32"),
             low_rank(rng, "a matrix of rank 2", (small, large), 2),
+            AT_THRESHOLD,
         ]
     }
 
@@ -271,16 +285,25 @@ def draw_rtol(rng: np.random.Generator) -> Inputs:
     }
 
 
+def draw_rtol_and_threshold(rng: np.random.Generator) -> Inputs:
+    """As `draw_rtol`, and a value at the threshold: of the visible checks this one speaks of it."""
+    return {"cases": [*draw_rtol(rng)["cases"], AT_THRESHOLD]}
+
+
 def draw_default(rng: np.random.Generator) -> Inputs:
-    """Smallest singular values on either side of max(shape) * eps, in units of eps of the dtype; diagonal, so exact."""
+    """Smallest singular values just below and just above max(shape) * eps of the dtype; diagonal, so exact.
+
+    Nothing else that is made of the two sizes lies between: half their sum and the root of their product are below,
+    their sum is above.
+    """
     cases = []
     for dtype in ("float32", "float64"):
         eps = float(np.finfo(dtype).eps)
         large = int(rng.integers(40, 60))
         for rows, columns in ((10, large), (large, 10)):
-            for factor in (20, 150):  # min(shape) is 10, max(shape) at least 40
-                what = f"a {dtype} matrix of shape ({rows}, {columns}) with singular values 1, 1 and {factor} eps"
-                cases.append(case(what, on_diagonal(rows, columns, [1, 1, factor * eps]), dtype=dtype))
+            for factor in (0.9 * large, 1.1 * large):
+                what = f"a {dtype} matrix of shape ({rows}, {columns}) with singular values 1 and {factor:g} eps"
+                cases.append(case(what, on_diagonal(rows, columns, [1, factor * eps]), dtype=dtype))
     return {"cases": cases}
 
 
@@ -299,12 +322,12 @@ def probe_ranks(names: Names, **inputs: Any) -> dict:
     return {"ranks": ranks}
 
 
-def true_rank(one: Mapping[str, Any]) -> int:
-    """The contract's count, of the matrix as its dtype holds it."""
+def true_rank(one: Mapping[str, Any], above: Callable[[Any, Any], Any] = np.greater) -> int:
+    """The contract's count, of the matrix as its dtype holds it; ``above`` compares with the threshold."""
     M = one["M"].astype(one["dtype"])
     values = np.linalg.svd(M.astype(float), compute_uv=False)
     rtol = max(M.shape) * float(np.finfo(one["dtype"]).eps) if one["rtol"] is None else one["rtol"]
-    return int((values > rtol * values.max()).sum())
+    return int(above(values, rtol * values.max()).sum())
 
 
 def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]:
@@ -317,6 +340,8 @@ def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]
             mistakes = []
             if not M.any():
                 mistakes = [(min(M.shape), _ZERO)]
+            elif true_rank(one, np.greater_equal) != expected:
+                mistakes = [(true_rank(one, np.greater_equal), _AT_LEAST)]
             elif otherwise == _COUNT:  # in the other checks the tolerance is there and wrong
                 mistakes = [(min(M.shape), _NO_TOLERANCE), (max(M.shape), "the longer side of a shape is not the rank")]
             fault = numbers_fault([(call, result, expected, mistakes)], "section 1.1", otherwise)
@@ -328,6 +353,7 @@ def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]
 
 
 _ZERO = "the zero matrix has a largest singular value of 0: count those that are > the threshold, not >="
+_AT_LEAST = "a singular value at the threshold is not larger than it: count those that are >, not >="
 _NO_TOLERANCE = (
     "rounding leaves small singular values where there should be zeros: the tolerance is missing or too small"
 )
@@ -455,11 +481,19 @@ def best_call(one: Mapping[str, Any]) -> str:
     return f"best_rank_k of a matrix of shape ({rows}, {columns}) with k={one['k']}"
 
 
+def no_tensor(result: Mapping[str, Any], call: str) -> Fault | None:
+    """The fault of a call that raised or gave something else than a tensor."""
+    if not result["raised"] and "kind" in result:
+        likely = "a return is missing" if result["kind"] == "NoneType" else "return one tensor"
+        return Fault(f"{call} gives a {result['kind']}, expected a tensor", likely, "section 1.2")
+    return stopped(result, call, "section 1.2")
+
+
 def judge_best(inputs: Inputs, seen: Observation) -> Fault | None:
-    """The closest matrix of rank k, and M as it was."""
+    """The closest matrix of rank k."""
     for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
         M, k = one["M"], one["k"]
-        fault = stopped(result, best_call(one), "section 1.2") or shape_fault(best_call(one), result, M.shape)
+        fault = no_tensor(result, best_call(one)) or shape_fault(best_call(one), result, M.shape)
         if fault:
             return fault
         expected = truncated(M, k)
@@ -473,8 +507,6 @@ def judge_best(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = likely or "right but for rounding: computed in a lower precision than M's dtype"
             likely = likely or "keep the first k of U's columns, of S and of Vh's rows (a randomised SVD is only close)"
             return Fault(found, likely, "section 1.2")
-        if not result["unchanged"]:
-            return Fault(f"{best_call(one)} changes M itself", "work on a copy: M.clone()", "section 1.2")
     return None
 
 
@@ -492,7 +524,7 @@ def shape_fault(call: str, result: Mapping[str, Any], shape: Sequence[int]) -> F
 def judge_whole(inputs: Inputs, seen: Observation) -> Fault | None:
     """M where k is large enough, and not M where it is not (the last case)."""
     for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        fault = stopped(result, best_call(one), "section 1.2") or shape_fault(best_call(one), result, one["M"].shape)
+        fault = no_tensor(result, best_call(one)) or shape_fault(best_call(one), result, one["M"].shape)
         if fault:
             return fault
         is_M = close(result["values"], one["M"])
@@ -506,10 +538,10 @@ def judge_whole(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_none(inputs: Inputs, seen: Observation) -> Fault | None:
     for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        fault = stopped(result, best_call(one), "section 1.2") or shape_fault(best_call(one), result, one["M"].shape)
+        fault = no_tensor(result, best_call(one)) or shape_fault(best_call(one), result, one["M"].shape)
         if fault:
             return fault
-        zero = not np.any(result["values"])
+        zero = close(result["values"], np.zeros(one["M"].shape))  # up to rounding: terms may have been taken away
         if one["k"] == 0 and not zero:
             likely = "rank 0 is a sum of no terms; S[-0:] is all of S, and `if k:` takes 0 for not given"
             return Fault(f"{best_call(one)} is not zero", likely, "section 1.2")
@@ -521,7 +553,7 @@ def judge_none(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_negative(inputs: Inputs, seen: Observation) -> Fault | None:
     for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
         if one["k"] > 0:
-            fault = stopped(result, best_call(one), "section 1.2")
+            fault = no_tensor(result, best_call(one))
         elif not result["raised"]:
             likely = "the check for k < 0 is missing: a slice [:-1] leaves the last one out and raises nothing"
             fault = Fault(f"{best_call(one)} raises nothing", likely, "section 1.2")
@@ -537,9 +569,10 @@ def judge_negative(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_dtypes(inputs: Inputs, seen: Observation) -> Fault | None:
+    """M's dtype and precision, and M as it was, for k of every kind."""
     for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
         call = f"{best_call(one)}, {one['dtype']},"
-        fault = stopped(result, call, "section 1.2")
+        fault = no_tensor(result, call)
         if fault:
             return fault
         if result["dtype"] != one["dtype"]:
@@ -550,6 +583,8 @@ def judge_dtypes(inputs: Inputs, seen: Observation) -> Fault | None:
             rough = close(result["values"], expected, 1e-3)
             likely = "computed in float32 and converted back: digits are lost" if rough else ""
             return Fault(f"{call} is not the closest matrix", likely, "section 1.2")
+        if not result["unchanged"]:
+            return Fault(f"{call} changes M itself", "work on a copy: M.clone()", "section 1.2")
     return None
 
 
@@ -584,7 +619,8 @@ def probe_factors(names: Names, **inputs: Any) -> dict:
         if not isinstance(factors, (tuple, list)) or len(factors) != 2:
             count = f" of {len(factors)}" if isinstance(factors, (tuple, list)) else ""
             return {"kind": type(factors).__name__ + count}
-        return {"B": array(factors[0]), "A": array(factors[1])}
+        dtypes = [str(getattr(factor, "dtype", "")).removeprefix("torch.") for factor in factors]
+        return {"B": array(factors[0]), "A": array(factors[1]), "dtypes": dtypes}
 
     return {
         "factors": [
@@ -651,6 +687,9 @@ def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
         fault = factors_fault(one, result, call)
         if fault:
             return fault
+        if len(set(result["dtypes"])) != 1:
+            found = f"{call}: B is {result['dtypes'][0]} and A {result['dtypes'][1]}, which torch does not multiply"
+            return Fault(found, "torch.zeros(...) is float32: M.new_zeros(...), or dtype=M.dtype", "section 1.3")
         products = possible_products(result["B"], result["A"], M.shape)
         if not products:
             shapes = f"shapes {np.shape(result['B'])} and {np.shape(result['A'])}"
@@ -901,7 +940,7 @@ def judge_memory_type(inputs: Inputs, seen: Observation) -> Fault | None:
 
 EXAMPLE_RANKS = "four small matrices have the ranks 2, 3, 1 and 0"
 RANK = "the rank is the number of singular values above rounding"
-ZERO = "a zero matrix has rank 0"
+ZERO = "only what is larger than the threshold counts: a zero matrix has rank 0"
 SCALE = "a matrix times a number has the same rank, however small the number"
 RTOL = "rtol is the tolerance relative to the largest singular value"
 DEFAULT = "without rtol it is max(M.shape) times the machine epsilon of M's dtype"
@@ -910,7 +949,7 @@ BEST = "best_rank_k is the closest matrix of rank k"
 WHOLE = "for k of the rank of M or more it is M"
 NONE = "for k = 0 it is zero"
 NEGATIVE = "k < 0 is a ValueError"
-DTYPE = "the result has M's dtype and precision"
+DTYPE = "the result has M's dtype and precision, and M stays as it is"
 SHAPES = "B has shape (out, r) and A has shape (r, in)"
 PRODUCT = "B @ A is the closest matrix of rank r"
 BEYOND = "r may be larger than min(M.shape): the shapes hold, and B @ A is M"
@@ -925,7 +964,7 @@ VISIBLE = [
     Check("1.1/examples", EXAMPLE_RANKS, probe_ranks, judge_ranks(_COUNT), lambda rng: {"cases": list(EXAMPLES)}),
     Check("1.1/products", RANK, probe_ranks, judge_ranks(_COUNT), fixed(1, draw_products)),
     Check("1.1/scale", SCALE, probe_ranks, judge_ranks(_RELATIVE), fixed(2, draw_scaled)),
-    Check("1.1/rtol", RTOL, probe_ranks, judge_ranks(_RTOL), fixed(3, draw_rtol)),
+    Check("1.1/rtol", RTOL, probe_ranks, judge_ranks(_RTOL), fixed(3, draw_rtol_and_threshold)),
     Check("1.1/default", DEFAULT, probe_ranks, judge_ranks(_DEFAULT), fixed(4, draw_default)),
     Check("1.1/int", INT, probe_ranks, judge_rank_type, fixed(5, draw_easy)),
     Check("1.2/best", BEST, probe_best, judge_best, fixed(6, draw_best)),

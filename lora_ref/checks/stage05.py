@@ -7,13 +7,13 @@ the one that gives it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from lora_ref.checks.probing import Names, array, describe_error, raised
+from lora_ref.checks.probing import Names, NotDefined, array, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 
@@ -26,6 +26,9 @@ TITLES = {
 }
 
 COLUMNS = ("rank", "trainable", "accuracy", "seconds")
+
+#: The two kinds of layers that the contracts name.
+KINDS = ("LoRALayer", "LinearWithLoRA")
 
 
 def fixed(seed: int, draw: Callable[..., Inputs], **choices: Any) -> Callable[[np.random.Generator], Inputs]:
@@ -45,13 +48,15 @@ def out_of_order(rng: np.random.Generator, values: Sequence[float]) -> list[floa
 
 
 def draw_sweep(rng: np.random.Generator, extra: bool = True) -> Inputs:
-    """Ranks in no order, and results in which neither accuracy nor time follows the order of the ranks."""
+    """Ranks in no order, and results in which neither accuracy nor time follows the order of the ranks.
+
+    They have so many decimals that rounding shows in each.
+    """
     ranks = out_of_order(rng, rng.permutation([1, 2, 3, 4, 6, 8, 16, 32, 64])[:5])
+    accuracies, times = ((np.linspace(*ends, 5).round(3) + 0.000345678).round(9) for ends in ((0.55, 0.9), (3.5, 60)))
     slope, head = int(rng.integers(1_000, 50_000)), int(rng.integers(100, 200_000))
     results = []
-    for rank, accuracy, seconds in zip(
-        ranks, out_of_order(rng, np.linspace(0.55, 0.9, 5)), out_of_order(rng, np.linspace(3.5, 60, 5)), strict=True
-    ):
+    for rank, accuracy, seconds in zip(ranks, out_of_order(rng, accuracies), out_of_order(rng, times), strict=True):
         result = {"accuracy": accuracy, "seconds": seconds, "trainable": slope * rank + head}
         if extra:
             result |= {"loss": float(rng.uniform(0.2, 0.7)), "seed": 3, "method": "lora"}
@@ -102,7 +107,9 @@ def judge_columns(inputs: Inputs, seen: Observation) -> Fault | None:
     if not absent and not extra and len(seen["columns"]) == len(COLUMNS):
         return None
     likely = "name the columns: pd.DataFrame(rows, columns=[...])"
-    if absent == ["rank"]:
+    if extra and {name.strip().lower() for name in extra} & set(absent):
+        likely = "a column's name is its spelling, capitals too: rank, trainable, accuracy and seconds"
+    elif absent == ["rank"]:
         likely = "run's result does not hold the rank: put it into the row yourself"
         if seen["index"] == "rank":
             likely = "rank became the index: it is a column, so no set_index"
@@ -131,16 +138,19 @@ def judge_rows(inputs: Inputs, seen: Observation) -> Fault | None:
         return None
     order = _reordering({name: seen["cells"][name] for name in here}, {name: wanted[name] for name in here})
     if order is not None:
+        likely = "the rows are sorted: they come in the order given"
+        if order == list(range(len(ranks)))[::-1]:
+            likely = "the rows stand in reverse: they come in the order given"
         shown = [ranks[i] for i in order]
-        return Fault(
-            f"rows in the order of ranks {shown}, given were {ranks}",
-            "the rows are sorted: they come in the order given",
-            "section 5.1",
-        )
+        return Fault(f"rows in the order of ranks {shown}, given were {ranks}", likely, "section 5.1")
     name = wrong[0]
     likely = "each row holds what run(rank) returned for that very rank"
     if name == "seconds":
         likely = "seconds are those that run measured, as it returned them"
+    if not any(isinstance(value, str) for value in seen["cells"][name]) and close(
+        seen["cells"][name], wanted[name], 5e-3
+    ):
+        likely = "the numbers are rounded: the table keeps what run returned, and is rounded where it is shown"
     if any(isinstance(value, str) for value in seen["cells"][name]):
         likely = "the cells hold numbers: what run returned, as it is"
     if len(set(map(str, seen["cells"][name]))) == 1:
@@ -149,7 +159,8 @@ def judge_rows(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def _numbers(found: list, wanted: list) -> bool:
-    return not any(isinstance(value, str) for value in found) and close(found, wanted, 1e-6)
+    # float32 holds them closely enough
+    return not any(isinstance(value, str) for value in found) and close(found, wanted, 2e-7)
 
 
 def _reordering(cells: Mapping[str, list], wanted: Mapping[str, list]) -> list[int] | None:
@@ -223,23 +234,43 @@ def build(update: Mapping[str, Any]) -> LinearWithLoRA | LoRALayer:
     return layer.lora if update["kind"] == "LoRALayer" else layer
 
 
-def state_of(layer: Any) -> dict[str, np.ndarray | bool]:
-    lora = getattr(layer, "lora", layer)
-    state = {"lora_A": array(lora.lora_A), "lora_B": array(lora.lora_B), "scaling": float(lora.scaling)}
+def state_of(layer: Any) -> dict[str, Any]:
+    """What looking at a layer must leave as it is."""
+    named, lora = list(layer.named_parameters()), getattr(layer, "lora", layer)
+    state = {name.rpartition(".")[2]: array(parameter) for name, parameter in named}
+    state["scaling"] = float(lora.scaling)
     if lora is not layer:
-        state |= {"weight": array(layer.linear.weight), "merged": layer.merged}
-    return state
+        state |= {"merged": layer.merged, "enabled": layer.enabled}
+    return state | {
+        "requires_grad": [parameter.requires_grad for _, parameter in named],
+        "dtype": [str(parameter.dtype) for _, parameter in named],
+        "training": [module.training for module in layer.modules()],
+        "grad": [parameter.grad is not None for _, parameter in named],
+    }
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    return [name for name in before if not np.array_equal(before[name], after[name])]
+    return [name for name in before if not np.array_equal(before[name], after.get(name))]
+
+
+def touched_fault(names: list[str], which: str, otherwise: str, read: str) -> Fault:
+    """What is other than before on ``which``; ``otherwise`` is the likely cause of other values."""
+    likely = {
+        "requires_grad": "requires_grad_(False) and detach_() act on the layer itself, which would not train any more; "
+        ".detach() gives a new tensor",
+        "dtype": "a layer's .double() converts the layer itself: convert what .detach() gives, or the product",
+        "training": "eval() acts on the layer itself, and B A has no dropout to switch off",
+        "grad": "backward() leaves gradients in the layer: nothing is trained here",
+    }
+    cause = next((likely[name] for name in likely if name in names), otherwise)
+    return Fault(f"afterwards {which} another {' and '.join(names)}", cause, read)
 
 
 def attempt(run: Callable[[], dict]) -> dict:
-    """What ``run()`` records, or the error it raised; an open gap is the whole probe's."""
+    """What ``run()`` records, or the error it raised; an open gap or a missing name is the whole probe's."""
     try:
         return run()
-    except NotImplementedError:
+    except (NotImplementedError, NotDefined):
         raise
     except Exception as error:
         return {"error": describe_error(error)}
@@ -282,6 +313,11 @@ def draw_spectra(rng: np.random.Generator, kinds: tuple[str, ...] = ("LinearWith
             for shape, rank in zip((_TALL, _WIDE), ranks, strict=True)
         ]
     }
+
+
+def draw_looked_at(rng: np.random.Generator) -> Inputs:
+    """Merged layers, and layers of both kinds that are not: none may be other afterwards."""
+    return {"updates": [*draw_spectra(rng, merged=True)["updates"], *draw_spectra(rng, KINDS)["updates"]]}
 
 
 def probe_spectra(names: Names, **inputs: Any) -> dict:
@@ -411,14 +447,14 @@ def scale_cause(ratio: float, update: Mapping[str, Any], by_largest: float = 0.0
 
 
 def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
-    for one in seen["spectra"]:
+    """Layers of every kind as they were; the values are judged of the merged ones, the others' are other checks'."""
+    looked_at = list(zip(inputs["updates"], seen["spectra"], strict=True))
+    for update, one in looked_at:
         if one["changed"] and "error" not in one:
-            return Fault(
-                f"afterwards the layer has another {' and '.join(one['changed'])}",
-                "looking at an update must not merge, unmerge or scale anything in place",
-                "section 5.2",
-            )
-    return judge_spectrum(inputs, seen)
+            likely = "looking at an update must not merge, unmerge or scale anything in place"
+            return touched_fault(one["changed"], f"the {update['kind']} has", likely, "section 5.2")
+    merged = [pair for pair in looked_at if pair[0]["merged"]]
+    return judge_spectrum({"updates": [update for update, _ in merged]}, {"spectra": [one for _, one in merged]})
 
 
 def _shown(values: np.ndarray) -> str:
@@ -498,6 +534,11 @@ def draw_same_space(rng: np.random.Generator) -> Inputs:
     }
 
 
+def draw_trained(rng: np.random.Generator) -> Inputs:
+    """As `draw_subspaces`, and the matrices are parameters, as a trained `lora_A` is."""
+    return {"cases": [case | {"trained": True} for case in draw_subspaces(rng, pairs=2)["cases"]]}
+
+
 def similarity_of(A1: np.ndarray, A2: np.ndarray, i: int, j: int) -> float:
     V1, V2 = (np.linalg.svd(A, full_matrices=False)[2] for A in (A1, A2))
     return float((V1[:i] @ V2[:j].T).__pow__(2).sum() / min(i, j))
@@ -508,6 +549,8 @@ def probe_similarity(names: Names, **inputs: Any) -> dict:
 
     def one(case: Mapping[str, Any]) -> dict:
         A1, A2 = (torch.tensor(case[name], dtype=torch.float32) for name in ("A1", "A2"))
+        if case.get("trained"):
+            A1, A2 = torch.nn.Parameter(A1), torch.nn.Parameter(A2)
         result = names.subspace_similarity(A1, A2, case["i"], case["j"])
         seen = {"kind": type(result).__name__, "is_float": isinstance(result, float)}
         if isinstance(result, torch.Tensor) and result.numel() > 1:
@@ -547,8 +590,12 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
 def _similarity_error(case: Mapping[str, Any], error: Mapping[str, str], at: str) -> Fault:
     fault = error_fault(error)
     r1, r2, n = len(case["A1"]), len(case["A2"]), case["A1"].shape[1]
-    likely = fault.likely
-    if error.get("type") in ("RuntimeError", "ValueError", "IndexError"):
+    likely, text = fault.likely, str(error.get("text"))
+    if "in-place operation" in text:
+        likely = "A1 and A2 may be parameters, and are the caller's: A / A.norm() is a new tensor, A /= ... is not"
+    elif "requires grad" in text:
+        likely = "a trained lora_A requires grad: .detach() before NumPy"
+    elif error.get("type") in ("RuntimeError", "ValueError", "IndexError"):
         likely = (
             f"right-singular directions have n = {n} entries and are the rows of Vh; left-singular ones have the "
             f"rank's ({r1} and {r2}), and do not fit together"
@@ -584,7 +631,8 @@ _BASIS_CAUSES = {
     "left": "the left-singular directions are taken; they say how the rows of A mix, not which inputs it reads",
     "same count": "i and j may differ: i directions of A1, j of A2",
     "exchanged": "i belongs to A1 and j to A2",
-    "qr": "QR orders the rows of A as they stand, not by how much they do: singular vectors are asked for",
+    "qr": "that is the space of A's first rows (A cut before the SVD, or QR, which takes the rows as they stand): the "
+    "leading directions are those of the whole A",
     "rows": "the rows of A are no orthonormal basis: their directions overlap, take the SVD's",
     "raw": "A itself is taken for a basis: take the right-singular vectors of its SVD",
 }
@@ -671,6 +719,19 @@ def draw_composition(
     return {"sets": sets}
 
 
+def draw_every_kind(rng: np.random.Generator) -> Inputs:
+    """Bare layers, wrappers, both in one list, and weights that are whole numbers."""
+    sets = draw_composition(rng, (*KINDS, "LinearWithLoRA", "LoRALayer"))["sets"]
+    sets[2]["updates"][1]["kind"] = "LoRALayer"
+    sets[3]["weights"] = [int(weight) for weight in rng.permutation([2, -3, 1])]
+    return {"sets": sets}
+
+
+def draw_looked_at_together(rng: np.random.Generator) -> Inputs:
+    """As `draw_looked_at`: a set of merged layers, and one of each kind that is not."""
+    return {"sets": [*draw_composition(rng, merged=True)["sets"], *draw_composition(rng, KINDS)["sets"]]}
+
+
 def draw_same_ranks(rng: np.random.Generator, **options: Any) -> Inputs:
     """As `draw_composition`, but all ranks equal: here sums of A's and of B's have a product, and a wrong one."""
     inputs, rank = draw_composition(rng), int(rng.integers(2, 5))
@@ -694,10 +755,9 @@ def probe_compose(names: Names, **inputs: Any) -> dict:
 def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
     read = "section 5.4"
     for one, result in zip(inputs["sets"], seen["sums"], strict=True):
-        kind, weights = one["updates"][0]["kind"], one["weights"]
-        deltas = [delta_of(update) for update in one["updates"]]
+        weights, deltas = one["weights"], [delta_of(update) for update in one["updates"]]
         if "error" in result:
-            return told(result["error"], kind, read)
+            return _compose_error(one, result["error"], read)
         if "kind" in result:
             likely = "sum() of no terms is the number 0" if result["kind"] == "int" else "a tensor is asked for"
             return Fault(f"compose returned a {result['kind']}", likely, read)
@@ -714,6 +774,19 @@ def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
             off = np.abs(found - wanted).max() / np.abs(wanted).max()
             return Fault(f"off by up to {off:.2g} times the largest entry", _compose_cause(one, deltas, found), read)
     return None
+
+
+def _compose_error(one: Mapping[str, Any], error: Mapping[str, str], read: str) -> Fault:
+    kinds, text = {update["kind"] for update in one["updates"]}, str(error.get("text"))
+    fault = told(error, kinds.pop() if len(kinds) == 1 else "list of both kinds", read)
+    if kinds and "has no attribute" in text:  # one kind was taken out above, if it was the only one
+        likely = "a list may hold both kinds: each layer is asked for itself, not the first for all"
+        return Fault(fault.seen, likely, read)
+    whole = all(isinstance(weight, int) for weight in one["weights"])
+    if whole and ("dtype" in text or "scalar type" in text):
+        likely = "whole numbers are weights too, and torch.tensor makes int64 of them: give it a dtype"
+        return Fault(f"{fault.seen}; the weights are {one['weights']}", likely, read)
+    return fault
 
 
 def _compose_cause(one: Mapping[str, Any], deltas: list[np.ndarray], found: np.ndarray) -> str:
@@ -766,14 +839,15 @@ def _compose_cause(one: Mapping[str, Any], deltas: list[np.ndarray], found: np.n
 
 
 def judge_compose_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
-    for result in seen["sums"]:
+    """Layers of every kind as they were; the sum is judged of the merged ones, the others' are other checks'."""
+    looked_at = list(zip(inputs["sets"], seen["sums"], strict=True))
+    for one, result in looked_at:
         if result["changed"] and "error" not in result:
-            return Fault(
-                f"afterwards the layers have another {' and '.join(result['changed'])}",
-                "the sum is a new tensor: nothing of the layers is merged or added to in place",
-                "section 5.4",
-            )
-    return judge_compose(inputs, seen)
+            likely = "the sum is a new tensor: nothing of the layers is merged or added to in place"
+            which = f"the {one['updates'][0]['kind']}s have"
+            return touched_fault(result["changed"], which, likely, "section 5.4")
+    merged = [pair for pair in looked_at if pair[0]["updates"][0]["merged"]]
+    return judge_compose({"sets": [one for one, _ in merged]}, {"sums": [result for _, result in merged]})
 
 
 def draw_lengths(rng: np.random.Generator) -> Inputs:
@@ -820,17 +894,14 @@ SWEEP_CALLS = "run is called once for each rank"
 SPECTRUM = "the update's singular values, largest first"
 SPECTRUM_SCALE = "the update is scaling * B A"
 SPECTRUM_KINDS = "a LoRALayer and a LinearWithLoRA both have a spectrum"
-SPECTRUM_MERGED = "a merged layer has the same spectrum, and stays as it was"
+SPECTRUM_MERGED = "a merged layer has the same spectrum, and every layer stays as it was"
 SIMILARITY = "the similarity of the leading i and j right-singular directions"
-SIMILARITY_FLOAT = "the result is a float"
+SIMILARITY_FLOAT = "the result is a float, of a trained lora_A as well"
 SIMILARITY_LIMITS = "1 where one space contains the other, 0 where they are orthogonal, and what is known between"
 COMPOSE = "the weighted sum of scaling * B A"
-COMPOSE_KINDS = "LoRALayers compose as well as LinearWithLoRAs"
-COMPOSE_MERGED = "merged layers have the same updates, and stay as they were"
+COMPOSE_KINDS = "LoRALayers, LinearWithLoRAs and both in one list compose, and whole numbers are weights too"
+COMPOSE_MERGED = "merged layers have the same updates, and all layers stay as they were"
 LENGTHS = "unequal lengths are a ValueError"
-
-#: The two kinds of layers that the contract names.
-KINDS = ("LoRALayer", "LinearWithLoRA")
 
 VISIBLE = [
     Check("5.1/columns", SWEEP_COLUMNS, probe_sweep, judge_columns, fixed(1, draw_sweep)),
@@ -839,14 +910,12 @@ VISIBLE = [
     Check("5.2/values", SPECTRUM, probe_spectra, judge_spectrum, fixed(1, draw_spectra)),
     Check("5.2/scaling", SPECTRUM_SCALE, probe_spectra, judge_spectrum_scale, fixed(1, draw_spectra)),
     Check("5.2/kinds", SPECTRUM_KINDS, probe_spectra, judge_spectrum, fixed(2, draw_spectra, kinds=KINDS)),
-    Check("5.2/merged", SPECTRUM_MERGED, probe_spectra, judge_spectrum_untouched, fixed(3, draw_spectra, merged=True)),
+    Check("5.2/merged", SPECTRUM_MERGED, probe_spectra, judge_spectrum_untouched, fixed(3, draw_looked_at)),
     Check("5.3/values", SIMILARITY, probe_similarity, judge_similarity, fixed(1, draw_subspaces)),
     Check("5.3/limits", SIMILARITY_LIMITS, probe_similarity, judge_similarity, fixed(1, draw_limits)),
-    Check("5.3/float", SIMILARITY_FLOAT, probe_similarity, judge_similarity_type, fixed(1, draw_subspaces)),
+    Check("5.3/float", SIMILARITY_FLOAT, probe_similarity, judge_similarity_type, fixed(1, draw_trained)),
     Check("5.4/sum", COMPOSE, probe_compose, judge_compose, fixed(1, draw_same_ranks)),
-    Check("5.4/kinds", COMPOSE_KINDS, probe_compose, judge_compose, fixed(2, draw_composition, kinds=KINDS)),
-    Check(
-        "5.4/merged", COMPOSE_MERGED, probe_compose, judge_compose_untouched, fixed(3, draw_composition, merged=True)
-    ),
+    Check("5.4/kinds", COMPOSE_KINDS, probe_compose, judge_compose, fixed(2, draw_every_kind)),
+    Check("5.4/merged", COMPOSE_MERGED, probe_compose, judge_compose_untouched, fixed(3, draw_looked_at_together)),
     Check("5.4/lengths", LENGTHS, probe_lengths, judge_lengths, fixed(1, draw_lengths)),
 ]

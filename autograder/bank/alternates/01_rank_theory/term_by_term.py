@@ -1,4 +1,4 @@
-"""Sums of outer products, one by one; factors with signs flipped and sizes shared unevenly; exact fractions."""
+"""Terms taken away one by one, which leaves rounding for k = 0; factors with signs flipped; exact fractions."""
 
 from fractions import Fraction
 
@@ -18,9 +18,9 @@ def best_rank_k(M, k):
     if k < 0:
         raise ValueError("negative rank")
     U, S, Vh = torch.linalg.svd(M)
-    result = torch.zeros_like(M)
-    for u, s, v in list(zip(U.T, S, Vh, strict=False))[:k]:
-        result += s * torch.outer(u, v)
+    result = M.clone()
+    for u, s, v in list(zip(U.T, S, Vh, strict=False))[k:]:
+        result -= s * torch.outer(u, v)
     return result
 
 

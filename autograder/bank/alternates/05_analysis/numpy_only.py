@@ -28,7 +28,7 @@ def delta_spectrum(layer):
 
 def subspace_similarity(A1, A2, i, j):
     def projector(A, k):
-        V = np.linalg.svd(A.numpy(), full_matrices=False)[2][:k]
+        V = np.linalg.svd(A.detach().numpy(), full_matrices=False)[2][:k]
         return V.T @ V
 
     # the trace of the product of two projectors is the sum of the squared products of their bases
