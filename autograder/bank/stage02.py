@@ -506,7 +506,7 @@ MUTANTS = [
         "the update is asked of the layer, which drops",
         _ADD,
         "self.linear.weight += self.lora(torch.eye(self.linear.in_features)).T",
-        "not W + scaling",
+        "and drops",
     ),
     Mutant(
         "2.5/half-original",

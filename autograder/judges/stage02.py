@@ -165,7 +165,7 @@ _HIDDEN = [
         visible.MERGE,
         visible.probe_merge,
         either(visible.judge_merged),
-        steps("merge", dropout=0.5),
+        steps("merge", dropout=0.2),
         1,
         CARRY,
     ),

@@ -32,7 +32,6 @@ class LoRALayer(nn.Module):
         out = torch.addmm(torch.zeros(len(self.lora_B)), hidden, self.lora_B.t(), alpha=float(self.scaling))
         return out.view(*x.shape[:-1], len(self.lora_B))
 
-
     @torch.no_grad()
     def start_again(self):
         self.lora_B.mul_(0.0)
