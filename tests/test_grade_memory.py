@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
@@ -59,6 +60,17 @@ def shown_by(box, source):
     outputs = session.ask({"do": "cell", "source": source}, 50)["outputs"]
     session.close()
     return "".join(one.get("text", str(one)) for one in outputs)
+
+
+def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
+    source = "import torch\ntorch.nn.Linear(3, 2)(torch.zeros(4))"
+    with Sandbox("bwrap", modules=["torch"]) as box:
+        session = oracle.Session(box, time.monotonic() + 60)
+        (error,) = session.ask({"do": "cell", "source": source}, 50)["outputs"]
+        session.close()
+    told = "\n".join(error["traceback"])
+    assert "site-packages/torch/nn/modules" in told
+    assert sys.prefix not in told
 
 
 def test_memory_that_processes_share_counts(bubblewrap):

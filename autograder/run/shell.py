@@ -147,8 +147,9 @@ class Shell(InteractiveShell):
 
 
 def plain_text(line: Any) -> str:
-    """A line without terminal colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(line))
+    """A line without terminal colours, and without where the grader's machine has its Python."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(line))
+    return text if sys.prefix == "/usr" else text.replace(f"{sys.prefix}/", "")
 
 
 def make_shell() -> Shell:
