@@ -141,7 +141,8 @@ def command(uid: int) -> list[str]:
             line += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             line += ["--ro-bind", folder, folder]
-    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
+    # the last one because torch looks what the processor can do before it converts to half precision
+    for path in ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system/cpu"):
         line += ["--ro-bind-try", path, path]
     for path in dict.fromkeys([sys.base_prefix, sys.prefix]):
         if not path.startswith("/usr"):

@@ -64,6 +64,7 @@ def warm(modules: list[str]) -> tuple[shells.Shell, Pristine]:
         with contextlib.suppress(ImportError):
             if not hasattr(importlib.import_module(name), attribute or "__name__"):
                 importlib.import_module(f"{name}.{attribute}")
+    torch.zeros(1).half()  # looks what the processor can do, for which a fork may have no /proc
     shell = shells.make_shell()
     pristine = Pristine()
     logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
