@@ -26,6 +26,7 @@ _SIGNATURE = "rank=8, alpha=16, dropout=0.0, train_head=True):"
 _TOTAL = "total = sum(p.numel() for p in model.parameters())"
 _TRAINABLE = "trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)"
 _RATIO = '"ratio": trainable / total}\n    ### END'
+_DROPOUT = "nn.Sequential(nn.Dropout(p), child))\n    ### GIVEN"
 
 MUTANTS = [
     # --- 3.1
@@ -86,6 +87,17 @@ MUTANTS = [
         f"{_SET}\n        parameter.data.zero_()",
         "freezing keeps every value",
     ),
+    Mutant(
+        "3.1/toggles", "the flag is turned round", _SET, f"{_SET[:-5]}not parameter.requires_grad", "is turned round"
+    ),
+    Mutant(
+        "3.1/no-embeddings",
+        "embeddings are left out",
+        _FREEZE,
+        "for module in model.modules():\n        for parameter in module.parameters(recurse=False):\n"
+        "            parameter.requires_grad = isinstance(module, nn.Embedding)",
+        "embeddings are left out",
+    ),
     # --- 3.2
     Mutant("3.2/substring", "a target anywhere in the name", _FITS, "target in name", "my_query is not query", "S2"),
     Mutant("3.2/no-dot", "endswith without the dot", _FITS, "name.endswith(target)", "my_query is not query"),
@@ -139,6 +151,41 @@ MUTANTS = [
         _LINEARS,
         "linears = [name for name, module in model.named_modules()]",
         "linear layers",
+    ),
+    Mutant(
+        "3.2/class-name",
+        "modules with Linear in the name of their class",
+        _LINEARS,
+        _LINEARS.replace("isinstance(module, nn.Linear)", '"Linear" in type(module).__name__'),
+        "gained is no nn.Linear",
+    ),
+    Mutant(
+        "3.2/class-name-in-small-letters",
+        "modules with linear in the name of their class",
+        _LINEARS,
+        _LINEARS.replace("isinstance(module, nn.Linear)", 'type(module).__name__.lower() in ("linear", "bilinear")'),
+        "ask isinstance",
+    ),
+    Mutant(
+        "3.2/in-features",
+        "modules with in_features",
+        _LINEARS,
+        _LINEARS.replace("isinstance(module, nn.Linear)", 'hasattr(module, "in_features")'),
+        "gained is no nn.Linear",
+    ),
+    Mutant(
+        "3.2/matrix-inside",
+        "modules with a matrix for a weight, embeddings among them",
+        _LINEARS,
+        _LINEARS.replace("isinstance(module, nn.Linear)", 'getattr(getattr(module, "weight", None), "ndim", 0) == 2'),
+        "word is no nn.Linear",
+    ),
+    Mutant(
+        "3.2/exact-type",
+        "nn.Linear itself, and no class that inherits from it",
+        _LINEARS,
+        _LINEARS.replace("isinstance(module, nn.Linear)", "type(module) is nn.Linear"),
+        "ask isinstance",
     ),
     Mutant(
         "3.2/order-of-targets",
@@ -226,6 +273,7 @@ MUTANTS = [
         "lead to its parent",
         "S2",
     ),
+    Mutant("3.3/copy", "a copy is put in", _PUT, _PUT.replace("new)", "copy.deepcopy(new))"), "put in new itself"),
     # --- 3.4
     Mutant("3.4/not-frozen", "nobody freezes the rest", _LOOP, _LOOP[18:], "freeze(model) is for all the others", "S2"),
     Mutant(
@@ -258,6 +306,51 @@ MUTANTS = [
         _SIGNATURE,
         _SIGNATURE.replace("True", "False"),
         "True by default",
+    ),
+    Mutant(
+        "3.4/head-first",
+        "the head is woken before its layers are wrapped",
+        f"{_LOOP}\n    {_IF_HEAD}",
+        f"freeze(model)\n    {_IF_HEAD}\n{_LOOP[13:]}",
+        "let the head train after its layers are wrapped",
+    ),
+    Mutant(
+        "3.4/head-not-wrapped",
+        "what is wrapped in the head stays frozen",
+        _HEAD,
+        "for name, p in model.classifier.named_parameters():\n"
+        '            p.requires_grad = "linear." not in name or p.requires_grad',
+        "let the head train after its layers are wrapped",
+    ),
+    Mutant(
+        "3.4/head-linear",
+        "only the head's linear layers",
+        _HEAD,
+        "for module in model.classifier.modules():\n            if isinstance(module, nn.Linear):\n"
+        "                module.requires_grad_(True)",
+        "may be more than one layer",
+    ),
+    Mutant(
+        "3.4/head-in-name",
+        "all that has classifier in its name trains",
+        _HEAD,
+        'for name, p in model.named_parameters():\n            p.requires_grad |= "classifier" in name',
+        "the head is model.classifier alone",
+    ),
+    Mutant(
+        "3.4/head-begins-name",
+        "all whose name begins like the head's trains",
+        _HEAD,
+        "for name, p in model.named_parameters():\n"
+        '            p.requires_grad = p.requires_grad or name.startswith("classifier")',
+        "the head is model.classifier alone",
+    ),
+    Mutant(
+        "3.4/last-child",
+        "the model's last child is taken for the head",
+        _HEAD,
+        "list(model.children())[-1].requires_grad_(True)",
+        "the head is model.classifier alone",
     ),
     Mutant(
         "3.4/wakes-all",
@@ -364,6 +457,40 @@ MUTANTS = [
         "freeze(model) ran again",
     ),
     Mutant(
+        "3.4/second-returns-nothing",
+        "a second call returns None",
+        _REFUSE,
+        "if any(isinstance(module, LinearWithLoRA) for module in model.modules()):\n        return None",
+        "return model is missing",
+    ),
+    Mutant(
+        "3.4/second-wakes-all",
+        "a second call lets the whole model train",
+        _REFUSE,
+        "if any(isinstance(module, LinearWithLoRA) for module in model.modules()):\n"
+        "        return model.requires_grad_(True)",
+        "a wrapper holds the pretrained layer, too",
+    ),
+    Mutant(
+        "3.4/second-wakes-wrappers",
+        "a second call lets what is wrapped train whole",
+        _REFUSE,
+        "wrapped = [module for module in model.modules() if isinstance(module, LinearWithLoRA)]\n"
+        "    for module in wrapped:\n        module.requires_grad_(True)\n"
+        "    if wrapped:\n        return model",
+        "a wrapper holds the pretrained layer, too",
+    ),
+    Mutant(
+        "3.4/second-merges",
+        "a second call adds the updates to the weights",
+        _REFUSE,
+        "wrapped = [module for module in model.modules() if isinstance(module, LinearWithLoRA)]\n"
+        "    for module in wrapped:\n        with torch.no_grad():\n"
+        "            module.linear.weight += module.lora.lora_B @ module.lora.lora_A\n"
+        "    if wrapped:\n        return model",
+        "an update merged into its weight",
+    ),
+    Mutant(
         "3.4/starts-again",
         "a second call takes the updates off and begins anew",
         _REFUSE,
@@ -401,6 +528,27 @@ MUTANTS = [
         _TOTAL,
         "total = sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))",
         "counts once",
+    ),
+    Mutant(
+        "3.5/shared-trains-twice",
+        "shared parameters count twice in what trains",
+        _TRAINABLE,
+        "trainable = sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)",
+        "counts once",
+    ),
+    Mutant(
+        "3.5/by-memory",
+        "parameters are told apart by where they lie in memory",
+        _TOTAL,
+        "total = sum({p.data_ptr(): p.numel() for p in model.parameters()}.values())",
+        "on meta all lie at 0",
+    ),
+    Mutant(
+        "3.5/floats",
+        "counts as floats",
+        '{"trainable": trainable, "total": total,',
+        '{"trainable": float(trainable), "total": float(total),',
+        "a count is an int",
     ),
     Mutant(
         "3.5/all-train",
@@ -464,6 +612,41 @@ MUTANTS = [
         'any(name.startswith(block + ".") for block in blocks)',
         "name.startswith(tuple(blocks))",
         "the beginning of layer.10",
+    ),
+    Mutant(
+        "3.6/blocks-freeze-alone",
+        "the others are frozen, and nothing is woken",
+        'parameter.requires_grad = any(name.startswith(block + ".") for block in blocks)',
+        'parameter.requires_grad &= any(name.startswith(block + ".") for block in blocks)',
+        "its blocks must train now",
+    ),
+    Mutant(
+        "3.6/dropout-behind",
+        "the dropout stands behind the layer",
+        _DROPOUT,
+        _DROPOUT.replace("nn.Dropout(p), child", "child, nn.Dropout(p)"),
+        "the dropout comes first",
+    ),
+    Mutant(
+        "3.6/dropout-of-one-half",
+        "p is not passed on",
+        _DROPOUT,
+        _DROPOUT.replace("(p)", "()"),
+        "p is not passed on",
+    ),
+    Mutant(
+        "3.6/prompt-freezes-alone",
+        "the encoder is frozen, and nothing is woken",
+        'parameter.requires_grad = name.startswith(("prompt.", "classifier."))',
+        'parameter.requires_grad &= name.startswith(("prompt.", "classifier."))',
+        "its new parts must train now",
+    ),
+    Mutant(
+        "3.6/prompt-wakes-alone",
+        "the new parts are woken, and nothing is frozen",
+        'parameter.requires_grad = name.startswith(("prompt.", "classifier."))',
+        'parameter.requires_grad |= name.startswith(("prompt.", "classifier."))',
+        "must stay frozen",
     ),
     Mutant(
         "3.6/walks-on",

@@ -7,8 +7,10 @@ from autograder.bank import Mutant
 _TOKENIZE = "truncation=True, max_length=max_length)"
 _ACCURACY = '{"accuracy": float((predictions == labels).mean())}'
 _LINE = "max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))"
+_STOP = "            if len(losses) == steps:\n                break\n"
 _SAVED = "{name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}"
 _NAMES = "sorted(expected.keys() ^ saved.keys())"
+_SHAPES = "expected[name].shape != saved[name].shape"
 _TIMING = '("runtime", "per_second", "preparation_time")'
 _CLOSE = "math.isclose(a[key], b[key], rel_tol=1e-6)"
 
@@ -93,6 +95,50 @@ MUTANTS = [
         'torch.tensor([float(example["label"]) for example in examples])',
         "class numbers as int64",
     ),
+    Mutant(
+        "4.1/lower-case",
+        "the text is changed before it is tokenized",
+        'tokenizer(batch["sentence"],',
+        'tokenizer([sentence.lower() for sentence in batch["sentence"]],',
+        "gets each sentence as it is",
+    ),
+    Mutant(
+        "4.1/cuts-words",
+        "words are counted for tokens",
+        f'tokenizer(batch["sentence"], {_TOKENIZE}',
+        'tokenizer([" ".join(sentence.split()[: max_length - 2]) for sentence in batch["sentence"]])',
+        "max_length does not reach the tokenizer",
+    ),
+    Mutant(
+        "4.1/words-for-tokens",
+        "each word is looked up in the vocabulary",
+        f'return tokenizer(batch["sentence"], {_TOKENIZE}',
+        "rows = [[tokenizer.bos_token_id, *tokenizer.convert_tokens_to_ids(s.split()[: max_length - 2]),\n"
+        '             tokenizer.eos_token_id] for s in batch["sentence"]]\n'
+        '    return {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}',
+        "nothing else is cut off",
+    ),
+    Mutant(
+        "4.1/bool-mask",
+        "the mask as truth values",
+        "torch.tensor(row) for key, row in rows.items()}",
+        'torch.tensor(row, dtype=torch.bool if key == "attention_mask" else None) for key, row in rows.items()}',
+        "for the mask as well",
+    ),
+    Mutant(
+        "4.1/int32",
+        "integers of 32 bits",
+        "torch.tensor(row) for key, row in rows.items()}",
+        "torch.tensor(row, dtype=torch.int32) for key, row in rows.items()}",
+        "the contract is int64",
+    ),
+    Mutant(
+        "4.1/squeezes",
+        "a batch of one example loses its axis",
+        "torch.tensor(row) for key, row in rows.items()}",
+        "torch.tensor(row).squeeze() for key, row in rows.items()}",
+        "has the axis of the batch, too",
+    ),
     Mutant("4.2/percent", "a percentage", _ACCURACY, _ACCURACY.replace("float(", "100 * float("), "a percentage"),
     Mutant(
         "4.2/count",
@@ -149,6 +195,20 @@ MUTANTS = [
         "equally long",
     ),
     Mutant(
+        "4.3/caps-the-warmup",
+        "the warm-up takes half of the run at most",
+        "if step < warmup_steps:",
+        "warmup_steps = min(warmup_steps, total_steps // 2)\n    if step < warmup_steps:",
+        "a share of the run, whatever was asked for",
+    ),
+    Mutant(
+        "4.3/no-warmup-as-long-as-the-run",
+        "a warm-up as long as the run is left out",
+        "if step < warmup_steps:",
+        "warmup_steps = warmup_steps if warmup_steps < total_steps else 0\n    if step < warmup_steps:",
+        "rises until the end",
+    ),
+    Mutant(
         "4.4/all-parameters",
         "the optimiser holds the frozen parameters too",
         "torch.optim.AdamW(trainable, lr=lr)",
@@ -162,6 +222,20 @@ MUTANTS = [
         "[parameter for parameter in model.parameters() if parameter.requires_grad]",
         '[parameter for name, parameter in model.named_parameters() if "lora_" in name]',
         "the head trains as well as LoRA",
+    ),
+    Mutant(
+        "4.4/by-names",
+        "the optimiser goes by the names of LoRA and head, whatever trains",
+        "[parameter for parameter in model.parameters() if parameter.requires_grad]",
+        '[p for name, p in model.named_parameters() if "lora_" in name or "classifier" in name]',
+        "what trains may have any name",
+    ),
+    Mutant(
+        "4.4/freezes-at-the-end",
+        "all is frozen once it is trained",
+        "    return losses\n    ### END",
+        "    model.requires_grad_(False)\n    return losses\n    ### END",
+        "requires_grad was switched off",
     ),
     Mutant(
         "4.4/thaws-all",
@@ -223,6 +297,27 @@ MUTANTS = [
         "made anew in the loop",
     ),
     Mutant(
+        "4.4/new-optimiser-each-pass",
+        "the optimiser forgets its moments when the loader ends",
+        "        for batch in loader:",
+        "        optimizer = torch.optim.AdamW(trainable, lr=lr)\n        for batch in loader:",
+        "made anew for each pass",
+    ),
+    Mutant(
+        "4.4/halves-the-rate",
+        "the learning rate is halved after each pass",
+        _STOP,
+        f'{_STOP}        optimizer.param_groups[0]["lr"] *= 0.5\n',
+        "times the one that was passed",
+    ),
+    Mutant(
+        "4.4/eval-after-a-pass",
+        "the model is left in evaluation mode at the end of a pass",
+        _STOP,
+        f"{_STOP}        model.eval()\n",
+        "switched to evaluation mode before step 3",
+    ),
+    Mutant(
         "4.4/one-pass",
         "the loop ends with the loader",
         "while len(losses) < steps:",
@@ -246,7 +341,7 @@ MUTANTS = [
     Mutant(
         "4.4/whole-passes",
         "stops at the end of a pass alone",
-        "            if len(losses) == steps:\n                break\n",
+        _STOP,
         "",
         "stop in the middle of it",
     ),
@@ -359,9 +454,73 @@ MUTANTS = [
     Mutant(
         "4.5/sizes-for-shapes",
         "compares numbers of dimensions",
-        "expected[name].shape != saved[name].shape",
+        _SHAPES,
         "expected[name].dim() != saved[name].dim()",
         "tensors before the bad one are loaded already",
+    ),
+    Mutant(
+        "4.5/all-names-expected",
+        "any name of the model's is expected, so that a file overwrites the frozen base",
+        _NAMES,
+        "[n for n in expected if n not in saved] + [n for n in saved if n not in model.state_dict()]\n"
+        "    expected |= {name: p for name, p in model.named_parameters() if name in saved}",
+        "as unexpected as any",
+    ),
+    Mutant(
+        "4.5/filters-names",
+        "what the file has under other names is dropped while it is read",
+        "saved = load_file(path)",
+        'saved = {n: t for n, t in load_file(path).items() if "lora_" in n or "classifier" in n}',
+        "dropped while the file is read",
+    ),
+    Mutant(
+        "4.5/rows-for-shapes",
+        "compares numbers of rows",
+        _SHAPES,
+        "len(expected[name]) != len(saved[name])",
+        "one column over all columns",
+    ),
+    Mutant(
+        "4.5/sorted-shapes",
+        "compares shapes without their order",
+        _SHAPES,
+        "sorted(expected[name].shape) != sorted(saved[name].shape)",
+        "tensors before the bad one are loaded already",
+    ),
+    Mutant(
+        "4.5/counts-for-shapes",
+        "compares how many numbers and dimensions there are",
+        _SHAPES,
+        "(expected[name].numel(), expected[name].dim()) != (saved[name].numel(), saved[name].dim())",
+        "tensors before the bad one are loaded already",
+    ),
+    Mutant(
+        "4.5/freezes-what-it-loads",
+        "what was loaded does not train any more",
+        "parameter.copy_(saved[name])",
+        "parameter.copy_(saved[name])\n            parameter.requires_grad = False",
+        "leaves requires_grad as it is",
+    ),
+    Mutant(
+        "4.5/rank-as-tensor",
+        "a tensor beside the adapter's own",
+        "save_file(tensors, path)",
+        'save_file(tensors | {"rank": torch.tensor([8])}, path)',
+        "go into the file's metadata",
+    ),
+    Mutant(
+        "4.5/by-gradient",
+        "what has no gradient yet is not saved",
+        _SAVED,
+        _SAVED.replace("p.requires_grad", "p.grad is not None"),
+        "the file holds no tensor",
+    ),
+    Mutant(
+        "4.5/bfloat16",
+        "bfloat16 on the disk",
+        _SAVED,
+        _SAVED.replace(".contiguous()", ".bfloat16()"),
+        "not in half precision",
     ),
     Mutant(
         "4.5/rebinds",
@@ -393,6 +552,76 @@ MUTANTS = [
         "for key in a)",
         'for key in a if "time" not in key and "second" not in key)',
         "and nothing shorter",
+    ),
+    Mutant(
+        "4.6/short-endings",
+        "everything that ends in 'time' or 'second' is left out",
+        _TIMING,
+        '("time", "second")',
+        "and nothing shorter",
+    ),
+    Mutant(
+        "4.6/no-epoch",
+        "the epoch is left out",
+        "for key in a)",
+        'for key in a if key != "epoch")',
+        "not at all",
+    ),
+    Mutant(
+        "4.6/order-of-keys",
+        "the same keys in another order are a difference",
+        "a.keys() == b.keys()",
+        "list(a) == list(b)",
+        "whatever the order of its keys",
+    ),
+    Mutant(
+        "4.6/values-alone",
+        "values are compared in a row, whatever their keys",
+        f"a.keys() == b.keys() and all({_CLOSE} for key in a)",
+        "len(a) == len(b) and all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(a.values(), b.values()))",
+        "by its key",
+    ),
+    Mutant(
+        "4.6/sorted-values",
+        "values are compared in the order of their size",
+        f"all({_CLOSE} for key in a)",
+        "all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(sorted(a.values()), sorted(b.values())))",
+        "by its key",
+    ),
+    Mutant(
+        "4.6/missing-as-zero",
+        "a key that one side lacks is taken for 0",
+        f"a.keys() == b.keys() and all({_CLOSE} for key in a)",
+        "all(math.isclose(a.get(key, 0.0), b.get(key, 0.0), rel_tol=1e-6) for key in {*a, *b})",
+        "a key that only one side has",
+    ),
+    Mutant(
+        "4.6/absolute-as-well",
+        "an absolute tolerance beside the relative one",
+        _CLOSE,
+        "math.isclose(a[key], b[key], rel_tol=1e-6, abs_tol=1e-7)",
+        "an absolute tolerance",
+    ),
+    Mutant(
+        "4.6/six-digits",
+        "six digits are compared",
+        _CLOSE,
+        'f"{a[key]:.6g}" == f"{b[key]:.6g}"',
+        "a real difference goes unnoticed",
+    ),
+    Mutant(
+        "4.6/four-millionths",
+        "a tolerance that is too wide",
+        _CLOSE,
+        "math.isclose(a[key], b[key], rel_tol=4e-6)",
+        "a real difference goes unnoticed",
+    ),
+    Mutant(
+        "4.6/fifth-of-a-millionth",
+        "a tolerance that is too narrow",
+        _CLOSE,
+        "math.isclose(a[key], b[key], rel_tol=2e-7)",
+        "a relative 1e-6",
     ),
     Mutant("4.6/exact", "no tolerance", _CLOSE, "a[key] == b[key]", "a relative 1e-6"),
     Mutant("4.6/absolute", "an absolute tolerance", _CLOSE, "abs(a[key] - b[key]) < 1e-6", "an absolute tolerance"),

@@ -104,7 +104,12 @@ HIDDEN = [
     _inject("3.4/start", visible.START, visible.probe_inject, visible.judge_start, draw_inject, 0.25),
     _inject("3.4/frozen", visible.BASE, visible.probe_inject, visible.judge_frozen_base, draw_inject, 0.5),
     _inject(
-        "3.4/head", visible.HEAD, visible.probe_inject, visible.judge_head, drawn(draw_inject, plain_head=False), 0.25
+        "3.4/head",
+        visible.HEAD,
+        visible.probe_inject,
+        visible.judge_head,
+        drawn(draw_inject, plain_head=False, head_targets=True),
+        0.25,
     ),
     _inject(
         "3.4/head-asked",
@@ -126,7 +131,7 @@ HIDDEN = [
     _inject("3.4/again", visible.AGAIN, visible.probe_again, visible.judge_again, draw_again, 0.25),
     _inject("3.4/more", _MORE, visible.probe_again, visible.judge_again, drawn(draw_again, more=True), 0.25),
     _inject("3.4/typo", visible.TYPO, visible.probe_typo, visible.judge_typo, visible.draw_typo, 0.25),
-    Check("3.5/counts", visible.COUNTS, visible.probe_report, visible.judge_counts, draw_report, 0.75),
+    Check("3.5/counts", visible.COUNTS, visible.probe_report, visible.judge_whole_counts, draw_report, 0.75),
     Check(
         "3.5/shared", visible.SHARED, visible.probe_report, visible.judge_counts, drawn(draw_report, shared=True), 0.25
     ),
@@ -144,5 +149,5 @@ HIDDEN = [
         visible.draw_convolution,
         0.5,
     ),
-    Check("3.6/train_prompt", visible.PROMPT, visible.probe_prompt, visible.judge_prompt, visible.draw_prompt, 0.5),
+    Check("3.6/train_prompt", visible.PROMPT, visible.probe_prompt, visible.judge_prompt, visible.draw_model, 0.5),
 ]

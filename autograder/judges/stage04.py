@@ -51,8 +51,8 @@ _UNCHANGED = "collate leaves the examples as they are"
 _CLASSES = "accuracy for more than two classes"
 _BEYOND = "after total_steps the multiplier stays 0"
 _COUNT = "train returns exactly as many floats as steps, be it none, one, or more than the loader has"
-_RESTART = "when the loader ends it is started again, and its new pass is used"
-_FROZEN_HEAD = "with a frozen head the LoRA tensors are saved and loaded alone"
+_RESTART = "when the loader ends it is started again, its new pass is used, and training goes on as before"
+_FROZEN_HEAD = "with a frozen head the LoRA tensors are saved and loaded alone, and still train"
 _UNEXPECTED = "an unexpected tensor is a ValueError, and nothing has changed"
 
 HIDDEN = [
@@ -63,7 +63,7 @@ HIDDEN = [
         visible.PADDING,
         visible.probe_collate,
         visible.judge_padding,
-        functools.partial(visible.draw_examples, batches=4),
+        functools.partial(visible.draw_examples, batches=3, single=True),
         0.75,
     ),
     Check(
@@ -71,7 +71,7 @@ HIDDEN = [
         visible.LABELS,
         visible.probe_collate,
         visible.judge_labels,
-        functools.partial(visible.draw_examples, batches=4),
+        functools.partial(visible.draw_examples, batches=3, single=True),
         0.5,
     ),
     Check(
@@ -163,7 +163,7 @@ HIDDEN = [
         "4.5/frozen-head",
         _FROZEN_HEAD,
         visible.probe_round_trip,
-        visible.judge_round_trip,
+        visible.judge_loaded,
         functools.partial(visible.draw_adapter, train_head=False),
         0.5,
     ),
@@ -180,7 +180,7 @@ HIDDEN = [
         _UNEXPECTED,
         visible.probe_refusal,
         visible.judge_refusal,
-        _adapter_edits(("unexpected", "first"), ("unexpected", "last")),
+        _adapter_edits(*(("unexpected", name) for name in ("first", "last", "foreign", "frozen"))),
         0.75,
     ),
     Check(
@@ -193,7 +193,8 @@ HIDDEN = [
                 (kind, place)
                 for kind in ("one row more", "one row", "one dimension more")
                 for place in ("first", "last")
-            )
+            ),
+            *((kind, "oblong") for kind in ("one column", "one column more", "transposed")),
         ),
         1,
     ),

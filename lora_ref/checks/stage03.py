@@ -2,7 +2,8 @@
 
 The probes' model is a small encoder with RoBERTa's shape of names and some traps among them: where names are matched,
 twelve and more layers, so that ``layer.1`` begins like ``layer.10``; a ``my_query``; an ``output_dense`` beside
-``output.dense``; a LayerNorm that is called ``value``. Its weights follow from the inputs' seed, so a judge makes the
+``output.dense``; a LayerNorm that is called ``value``; beside the head a ``pre_classifier`` and a ``classifier_norm``,
+which are not of it. Its weights follow from the inputs' seed, so a judge makes the
 same model for itself and needs no word of the student's about it.
 
 A wrapped layer is any module with an ``nn.Linear`` as ``.linear`` and ``lora_A`` and ``lora_B`` in ``.lora``: the
@@ -11,7 +12,9 @@ package's own `LinearWithLoRA`, the student's of stage 2, or another one.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -77,10 +80,27 @@ class Block(nn.Module):
         return self.output.LayerNorm(x + self.output.dense(hidden))
 
 
-class Classifier(nn.Module):
-    """The probes' model: embeddings, an encoder of blocks, a few layers with names that mislead, a head."""
+class LinearWithGain(nn.Module):
+    """What looks like a linear layer by its class's name and its attributes, and holds one."""
 
-    def __init__(self, prefix: str, layers: int, width: int, inner: int, plain_head: bool):
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.linear = linear
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.gain = nn.Parameter(torch.ones(()))
+
+
+class OwnLinear(nn.Linear):
+    """An `nn.Linear`, by inheritance."""
+
+
+class Classifier(nn.Module):
+    """The probes' model: embeddings, an encoder of blocks, a few layers with names that mislead, a head.
+
+    ``kinds``: with modules that are almost linear layers, and one that is by inheritance; no forward meets them.
+    """
+
+    def __init__(self, prefix: str, layers: int, width: int, inner: int, plain_head: bool, kinds: bool = False):
         super().__init__()
         self.prefix = prefix
         self.scale = nn.Parameter(torch.ones(width))
@@ -93,19 +113,27 @@ class Classifier(nn.Module):
         self.mixer = nn.Sequential(nn.Linear(width, inner), nn.Tanh(), nn.Linear(inner, width))
         self.extra = nn.ModuleDict({"gate": nn.Linear(width, width)})
         self.register_buffer("seen", torch.zeros(width + 1))
+        if kinds:
+            self.gained = LinearWithGain(nn.Linear(width, width))
+            self.pair = nn.Bilinear(width, width, width)
+            self.extra["own"] = OwnLinear(width, width)
+        self.pre_classifier = nn.Linear(width, width)
         if plain_head:
             self.classifier = nn.Linear(width, 3)
         else:
             self.classifier = nn.Sequential()
             self.classifier.add_module("dense", nn.Linear(width, width))
+            self.classifier.add_module("norm", nn.LayerNorm(width))
             self.classifier.add_module("out_proj", nn.Linear(width, 3))
+        self.classifier_norm = nn.LayerNorm(3)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.embeddings.value(self.embeddings.word(ids) * self.scale)
         for block in self.get_submodule(f"{self.prefix}.layer"):
             x = block(x)
         x = x + self.my_query(x) + self.output_dense(x) + self.mixer(x) + self.extra["gate"](x)
-        return self.classifier(x.mean(dim=1))
+        x = self.classifier(torch.tanh(self.pre_classifier(x.mean(dim=1))))
+        return x + self.classifier_norm(x)
 
 
 def draw_model(rng: np.random.Generator, **more: Any) -> Inputs:
@@ -117,6 +145,7 @@ def draw_model(rng: np.random.Generator, **more: Any) -> Inputs:
         "width": width,
         "inner": inner,
         "plain_head": bool(rng.integers(2)),
+        "kinds": False,
         "seed": int(rng.integers(2**31)),
         "ids": rng.integers(0, 11, size=(3, 5)),
         **more,
@@ -130,7 +159,7 @@ def fixed(seed: int, draw: Callable[..., Inputs], **choices: Any) -> Callable[[n
 
 def build(inputs: Inputs) -> Classifier:
     """The inputs' model, in evaluation mode; the same each time."""
-    key = tuple(inputs[name] for name in ("prefix", "layers", "width", "inner", "plain_head"))
+    key = tuple(inputs[name] for name in ("prefix", "layers", "width", "inner", "plain_head", "kinds"))
     model = Classifier(*key)
     values = _values(key, inputs["seed"])
     for parameter, value in zip(model.parameters(), values, strict=True):
@@ -150,12 +179,12 @@ def _values(key: tuple, seed: int) -> tuple[torch.Tensor, ...]:
 
 def layer_names(inputs: Inputs) -> list[str]:
     """Dotted names of the model's linear layers, in the model's order."""
-    return list(_layer_names(inputs["prefix"], inputs["layers"], inputs["plain_head"]))
+    return list(_layer_names(inputs["prefix"], inputs["layers"], inputs["plain_head"], inputs["kinds"]))
 
 
 @functools.lru_cache(maxsize=32)
-def _layer_names(prefix: str, layers: int, plain_head: bool) -> tuple[str, ...]:
-    model = Classifier(prefix, layers, 2, 2, plain_head)
+def _layer_names(prefix: str, layers: int, plain_head: bool, kinds: bool) -> tuple[str, ...]:
+    model = Classifier(prefix, layers, 2, 2, plain_head, kinds)
     return tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))
 
 
@@ -188,14 +217,13 @@ def some(names: Sequence[str], count: int = 3) -> str:
 
 def draw_freeze(rng: np.random.Generator, wrapped: bool = False) -> Inputs:
     """A model, some of it frozen already; ``wrapped``: with LoRA in some of its layers."""
-    return draw_model(rng, wrapped=wrapped, frozen_already=bool(rng.integers(2)))
+    return draw_model(rng, wrapped=wrapped)
 
 
 def frozen_model(inputs: Inputs) -> nn.Module:
     """The model that `freeze` is given."""
     model = build(inputs)
-    if inputs["frozen_already"]:
-        model.embeddings.requires_grad_(False)
+    model.mixer.requires_grad_(False)
     if inputs["wrapped"]:
         for number, name in enumerate(matches(inputs, ["query"])):
             layer = LinearWithLoRA(model.get_submodule(name), 2, 4)
@@ -235,6 +263,8 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "requires_grad is set nowhere: eval() and torch.no_grad() freeze no parameter"
         if seen["kind"] == "Classifier" and not seen["same"]:
             likely = "a copy was frozen, and the model itself was not"
+    elif not set(trains) & set(able):
+        likely = "the flag is turned round, so that what was frozen trains: set it to False, whatever it was"
     elif all("lora_" in name for name in trains):
         likely = "freeze goes by names and leaves out lora_...: it means every parameter, whatever its name"
     elif all("classifier" in name for name in trains):
@@ -243,6 +273,8 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "weights are frozen and biases are not"
     elif trains == ["scale"]:
         likely = "a parameter of the model itself, outside all of its layers, is forgotten: ask model.parameters()"
+    elif trains == ["embeddings.word.weight"]:
+        likely = "embeddings are left out: ask model.parameters(), which gives those of every kind of layer"
     elif not any(inputs["prefix"] in name for name in trains):
         likely = "only a part of the model is frozen: ask model.parameters(), which reaches every depth"
     elif len(trains) < len(all_names):
@@ -283,7 +315,7 @@ def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
     """A model and lists of targets; ``kind`` says which behaviour they are about."""
-    inputs = draw_model(rng, layers=int(rng.integers(12, 14)))
+    inputs = draw_model(rng, layers=int(rng.integers(12, 14)), kinds=kind in ("linear", "nearly"))
     layer = int(rng.integers(2, 9))
     # alike in what misleads, so that a mistake costs the same whichever is drawn
     one, other = (str(n) for n in rng.permutation(["query", "key"]))
@@ -297,11 +329,24 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
             [f"layer.{layer}.output.dense"],
         ],
         "ends": [["layer.1.attention.self.query"], ["1.output.dense"], ["1.intermediate.dense"]],
-        "linear": [["value"], ["word", "gate"], ["LayerNorm", "key"]],
+        "linear": [
+            ["value"],
+            ["own"],
+            ["linear"],
+            *([name, "gate"] for name in ("word", "pair", "LayerNorm")),
+        ],
         "order": [[one, other], [other, one], ["gate", "my_query", one]],
         "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [one, one]],
         "missing": [["qurey"], [one, "no_such_layer"], ["transformer.h.0.attn", other]],
-        "nearly": [["uery"], [f"layer.{layer}"], ["attention"], ["LayerNorm"], ["dense.weight"], [one, "Key"]],
+        "nearly": [
+            ["uery"],
+            [f"layer.{layer}"],
+            ["attention"],
+            ["LayerNorm"],
+            ["dense.weight"],
+            ["gained", one],
+            [one, "Key"],
+        ],
     }[kind]
     return {**inputs, "cases": cases}
 
@@ -361,7 +406,8 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         error = outcome["raised"]
         if absent:
             present = [target for target in targets if target not in absent]
-            fault = _refusal_fault(shown, absent[0], present, outcome)
+            others = [name for name in every if f".{name}".endswith("." + absent[0])]
+            fault = _refusal_fault(shown, absent[0], present, outcome, others)
             if fault:
                 return fault
             continue
@@ -370,6 +416,8 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = ""
             if error["type"] == "ValueError":
                 likely = "a target is one or more whole parts at the end of a dotted name, or all of it; this matches"
+                if any(type(at(build(inputs), name)) is OwnLinear for name in wanted):
+                    likely = "a class that inherits from nn.Linear is one: ask isinstance, not type()"
             return Fault(f"{shown} raised {error['type']}: {error['text'][:120]}", likely, read)
         if outcome["kind"] != "list" or not outcome["text"]:
             likely = "return a list of names (text)"
@@ -391,7 +439,10 @@ def _of(outcome: Mapping) -> str:
     return "" if outcome["text"] else " of something else than text"
 
 
-def _refusal_fault(shown: str, target: str, present: Sequence[str], outcome: Mapping) -> Fault | None:
+def _refusal_fault(
+    shown: str, target: str, present: Sequence[str], outcome: Mapping, others: Sequence[str]
+) -> Fault | None:
+    """``others``: modules whose names the target fits, and which are no linear layers."""
     error, read = outcome["raised"], "section 3.2"
     if not error:
         found = list(outcome["items"])
@@ -404,7 +455,7 @@ def _refusal_fault(shown: str, target: str, present: Sequence[str], outcome: Map
                 likely = "in is a test for text anywhere: a target is whole parts at the end of a dotted name"
             elif all(name.endswith(target) for name in found):
                 likely = "endswith without the dot cuts a part in two: uery is not query"
-            if target in ("LayerNorm", "attention") or target.startswith("layer."):
+            if set(others) & set(found) or (others and all(target in name for name in found)):
                 likely = f"{target} is no nn.Linear: what counts are linear layers whose name ends so"
             elif target not in " ".join(found):
                 likely = "each target is to be asked for itself: others of the list did match"
@@ -508,6 +559,7 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
             {
                 "raised": error,
                 "there": at(model, place) is new,
+                "copy": isinstance(at(model, place), Marker),
                 "dotted": "." in place
                 and any(place.endswith(n) and "." in n for m in model.modules() for n in m._modules),
                 "elsewhere": [name for name, module in after.items() if module is new and name != place],
@@ -551,6 +603,10 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                     "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
                 )
                 return Fault(f"the module at {place} is not the new one", likely, read)
+            if outcome["copy"]:
+                likely = (
+                    "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
+                )
             if outcome["elsewhere"]:
                 likely = "it hangs at the wrong parent: model.get_submodule of all parts but the last is the right one"
             return Fault(f"the module at {place} is not the new one", likely, read)
@@ -589,7 +645,7 @@ def draw_inject(
         kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
         targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
         if head_targets:
-            targets += ["classifier"] if inputs["plain_head"] else ["classifier.dense", "out_proj"]
+            targets += ["classifier"] if inputs["plain_head"] else ["classifier.dense"]
     options: dict[str, Any] = {}
     if not defaults:
         options = {"rank": int(rng.integers(2, 5)), "alpha": float(rng.integers(3, 30)) + 0.5}
@@ -682,10 +738,12 @@ def probe_again(names: Names, **inputs: Any) -> dict:
             layer.lora.lora_B.normal_()
     factors = {name: (array(layer.lora.lora_A), array(layer.lora.lora_B)) for name, layer in first.items()}
     trained = [name for name, p in model.named_parameters() if p.requires_grad and _of_lora(name)]
-    targets = [*inputs["targets"], *inputs.get("more", [])]
-    error = raised(lambda: names.inject_lora(model, targets, **inputs["options"]))
+    before = {name: array(p) for name, p in _pretrained(model).items()}
+    awake = [name for name, p in _pretrained(model).items() if p.requires_grad and not name.startswith("classifier.")]
+    targets, results, inject_lora = [*inputs["targets"], *inputs.get("more", [])], [], names.inject_lora
+    error = raised(lambda: results.append(inject_lora(model, targets, **inputs["options"])))
     now = wrappers(model)
-    parameters = dict(model.named_parameters())
+    parameters, base = dict(model.named_parameters()), _pretrained(model)
     lost = []
     for name, (A, B) in factors.items():
         layer = now.get(name)
@@ -695,9 +753,19 @@ def probe_again(names: Names, **inputs: Any) -> dict:
         "first": list(first),
         "now": list(now),
         "raised": error,
+        "same": bool(results) and results[0] is model,
+        "kind": type(results[0]).__name__ if results else "",
+        "changed": [name for name in before if name not in base or not _equal(base[name], before[name])],
+        "awake": awake,
+        "thawed": [name for name, p in base.items() if p.requires_grad and not name.startswith("classifier.")],
         "lost": lost,
         "stopped": [name for name in trained if not (name in parameters and parameters[name].requires_grad)],
     }
+
+
+def _pretrained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The base model's parameters under their first names, whether their layers are wrapped or not."""
+    return {name.replace(".linear.", "."): p for name, p in model.named_parameters() if not _of_lora(name)}
 
 
 def _equal(parameter: Any, values: np.ndarray) -> bool:
@@ -824,8 +892,7 @@ def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("no layer is wrapped", "", read)
     for name, values in before.items():
         layer, _, kind = name.rpartition(".")
-        place = f"{layer}.linear.{kind}" if layer in seen["wrapped"] else name
-        found = seen["values"].get(place)
+        found = seen["values"].get(_place(name, seen["wrapped"]))
         if found is None:
             likely = "the wrapper's layer was built without a bias" if kind == "bias" else "a new module without it"
             if kind == "bias":
@@ -837,6 +904,12 @@ def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "injection changes no value of the model"
             return Fault(f"{name} is not the pretrained one, bit for bit", likely, read)
     return None
+
+
+def _place(name: str, wrapped: Mapping) -> str:
+    """What a parameter of the base model is called after the injection."""
+    layer, _, kind = name.rpartition(".")
+    return f"{layer}.linear.{kind}" if layer in wrapped else name
 
 
 def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -870,7 +943,7 @@ def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
     if asleep:
         likely = "freeze comes first: called after the wrapping it freezes the updates, too"
         return Fault(f"{len(asleep)} of {len(factors)} LoRA matrices do not train: {asleep[0]}", likely, read)
-    others = [n for n in seen["trains"] if n not in factors and not n.startswith("classifier")]  # the head: judge_head
+    others = [n for n in seen["trains"] if n not in factors and not n.startswith("classifier.")]  # the head: judge_head
     if others:
         linears = {f"{name}.linear.{kind}" for name in seen["wrapped"] for kind in ("weight", "bias")}
         likely = "wrapping freezes the wrapped layers alone; freeze(model) is for all the others"
@@ -880,6 +953,8 @@ def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = (
                 "the layers inside the wrappers train, too: what comes after freeze(model) wakes the whole model up"
             )
+        elif all("classifier" in n for n in others):
+            likely = "the head is model.classifier alone: what else has classifier in its name stays frozen"
         elif all("lora" not in n for n in others) and all(n.endswith("bias") for n in others):
             likely = "weights are frozen and biases are not"
         return Fault(f"{len(others)} pretrained parameters train: {some(others, 2)}", likely, read)
@@ -891,13 +966,16 @@ def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
     read, asked = "section 3.4", inputs["options"].get("train_head")
     if not seen["wrapped"]:
         return Fault("no layer is wrapped", "", read)
-    head = [name for name in numpy_parameters(inputs) if name.startswith("classifier.")]
+    head = [_place(name, seen["wrapped"]) for name in numpy_parameters(inputs) if name.startswith("classifier.")]
+    head = [name for name in head if name in seen["parameters"]]  # what is gone is another check's matter
     trains = [name for name in head if name in seen["trains"]]
     called = "train_head is left at its default" if asked is None else f"train_head={asked}"
     if len(trains) < len(head):
         left = [name for name in head if name not in trains]
         likely = "freeze(model) froze the head as well: let model.classifier train again, after it"
-        if trains:
+        if all(name.rpartition(".linear.")[0] in seen["wrapped"] for name in left):
+            likely = "a wrapper freezes the layer that it is given: let the head train after its layers are wrapped"
+        elif trains:
             likely = "the head may be more than one layer: model.classifier.requires_grad_(True) means all of it"
         elif asked is None:
             likely += "; train_head is True by default"
@@ -909,11 +987,12 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
     """With train_head=False nothing of the head trains but updates of it that were asked for."""
     if not seen["wrapped"]:
         return Fault("no layer is wrapped", "", "section 3.4")
-    trains = [name for name in seen["trains"] if name.startswith("classifier") and not _of_lora(name)]
-    if trains:
+    trains = [name for name in seen["trains"] if name.startswith("classifier.") and not _of_lora(name)]
+    base = [name for name in seen["trains"] if not (_of_lora(name) or name.startswith("classifier."))]
+    if trains and not base:  # a model that is not frozen at all is another check's matter
         likely = "ask train_head before the head is woken up"
         return Fault(f"train_head=False, and {some(trains, 2)} train", likely, "section 3.4")
-    if not any(name.startswith("classifier") for name in seen["wrapped"]):
+    if not any(f"{name}.".startswith("classifier.") for name in seen["wrapped"]):
         return Fault(f"targets {inputs['targets']}: nothing in the head is wrapped", "", "section 3.4")
     asleep = [name for name in seen["parameters"] if _of_lora(name) and name not in seen["trains"]]
     if asleep:
@@ -954,6 +1033,21 @@ def judge_again(inputs: Inputs, seen: Observation) -> Fault | None:
             "freeze(model) ran again over the updates: refuse before anything changes, or wake them up again",
             read,
         )
+    if seen["raised"] is None and not seen["same"]:
+        fault = _not_the_model(seen, read)
+        return Fault(f"after a second call, {fault.seen}", fault.likely, read)
+    if seen["raised"] is None and seen["changed"]:
+        return Fault(
+            f"a second call changed the pretrained {some(list(seen['changed']), 2)}",
+            "the wrapped layers are to stay as they are: an update merged into its weight cannot be told from it again",
+            read,
+        )
+    if seen["raised"] is None and seen["thawed"] and not seen["awake"]:
+        return Fault(
+            f"after a second call {some(list(seen['thawed']), 2)} train",
+            "only the updates and the head are to be woken up: a wrapper holds the pretrained layer, too",
+            read,
+        )
     if seen["raised"] is None and any(name not in again for name in seen["now"] if name not in wanted):
         return Fault("a second call wrapped other layers", "", read)
     return None
@@ -990,6 +1084,9 @@ def report_model(inputs: Inputs) -> nn.Module:
         model.mixer.add_module("3", model.mixer[0])
     for parameter, frozen in zip(model.parameters(), inputs["frozen"], strict=False):
         parameter.requires_grad_({"some": not frozen, "all": True, "none": False}[inputs["state"]])
+    if inputs["shared"]:
+        model.my_query.requires_grad_(True)
+        model.mixer[0].requires_grad_(True)
     return model
 
 
@@ -1006,7 +1103,16 @@ def probe_report(names: Names, **inputs: Any) -> dict:
         "values": {key: _number(report[key]) for key in keys if key in report},
         "kinds": {key: type(report[key]).__name__ for key in keys if key in report},
         "unchanged": before == [p.requires_grad for p in model.parameters()],
+        "meta": _on_meta(names.trainable_report, inputs),
     }
+
+
+def _on_meta(trainable_report: Callable, inputs: Inputs) -> float | None:
+    """The total of a model that has shapes and no memory, as the notebook counts roberta-base; None if it raises."""
+    if inputs["shared"]:
+        with contextlib.suppress(Exception):
+            return _number(trainable_report(build(inputs).to("meta"))["total"])
+    return None
 
 
 def _number(value: Any) -> float | None:
@@ -1079,6 +1185,25 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"{key} is {value:,.6g}, expected {wanted:,}", likely, read)
     if not seen["unchanged"]:
         return Fault("what trains has changed", "a report only reads", read)
+    wanted = sum(p.numel() for p in build(inputs).parameters())
+    if seen["meta"] not in (None, wanted):
+        return Fault(
+            f"total of a model on the meta device is {seen['meta']:,.6g}, expected {wanted:,}",
+            "parameters are told apart by where they lie in memory, and on meta all lie at 0: ask model.parameters()",
+            read,
+        )
+    return None
+
+
+def judge_whole_counts(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The counts, as whole numbers."""
+    if fault := judge_counts(inputs, seen):
+        return fault
+    floats = [key for key in ("trainable", "total") if "float" in seen["kinds"][key]]
+    if floats:
+        return Fault(
+            f"{floats[0]} is a {seen['kinds'][floats[0]]}", "a count is an int: leave the sum as it is", "section 3.5"
+        )
     return None
 
 
@@ -1120,10 +1245,10 @@ def draw_blocks(rng: np.random.Generator) -> Inputs:
 
 
 def probe_blocks(names: Names, **inputs: Any) -> dict:
-    """What trains after each call on a fresh model."""
+    """What trains after each call on a fresh model, of which all trains, or nothing."""
     trains = []
-    for blocks in inputs["blocks"]:
-        model = build(inputs)
+    for blocks, before in itertools.product(inputs["blocks"], (True, False)):
+        model = build(inputs).requires_grad_(before)
         names.unfreeze_blocks(model, list(blocks))
         trains.append([name for name, p in model.named_parameters() if p.requires_grad])
     return {"trains": trains}
@@ -1132,9 +1257,10 @@ def probe_blocks(names: Names, **inputs: Any) -> dict:
 def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
     """Exactly the named blocks' parameters train."""
     every = list(numpy_parameters(inputs))
-    if len(seen["trains"]) != len(inputs["blocks"]):
+    if len(seen["trains"]) != 2 * len(inputs["blocks"]):
         return Fault("not every list of blocks was tried", "", "section 3.6")
-    for blocks, trains in zip(inputs["blocks"], seen["trains"], strict=True):
+    cases = itertools.product(inputs["blocks"], (True, False))
+    for (blocks, before), trains in zip(cases, seen["trains"], strict=True):
         wanted = [name for name in every if any(name.startswith(block + ".") for block in blocks)]
         extra, missing = [n for n in trains if n not in wanted], [n for n in wanted if n not in trains]
         if extra:
@@ -1145,6 +1271,8 @@ def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(f"blocks {blocks}: parameters of {some(others)} train as well", likely, "section 3.6")
         if missing:
             likely = "a block is named from the model on: all that begins with the name and a dot belongs to it"
+            if not before and not trains:
+                likely = "the model was frozen before, and its blocks must train now: set the flag to True as well"
             return Fault(f"blocks {blocks}: {some(missing, 2)} must train and do not", likely, "section 3.6")
     return None
 
@@ -1197,11 +1325,15 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
         if place["parts"] != ["Dropout", "Linear"]:
             shown = f"{place['kind']}({', '.join(place['parts'])})" if place["parts"] else place["kind"]
             likely = "the walk goes on into what it has put in"
+            if place["parts"] == ["Linear", "Dropout"]:
+                likely = "the dropout comes first, and the layer behind it"
             if place["kind"] == "Linear":
                 likely = "the walk does not get there: model.modules() meets every depth"
             return Fault(f"{name} is {shown}, expected Sequential(Dropout, Linear)", likely, read)
-        if not place["same"] or place["p"] != [inputs["p"]]:
-            return Fault(f"{name}: another layer or another p than given", "keep the layer that was there", read)
+        if not place["same"]:
+            return Fault(f"{name}: another layer than the model's own", "keep the layer that was there", read)
+        if place["p"] != [inputs["p"]]:
+            return Fault(f"{name}: Dropout({place['p'][0]:g}), expected {inputs['p']:g}", "p is not passed on", read)
     if seen["dropouts"] != len(names):
         return Fault(f"{seen['dropouts']} dropouts for {len(names)} linear layers", "one each", read)
     if not seen["same"]:
@@ -1264,35 +1396,37 @@ class Prompted(nn.Module):
     def __init__(self, inputs: Inputs):
         super().__init__()
         inner = build({**inputs, "plain_head": True})
-        del inner.classifier
+        del inner.classifier, inner.pre_classifier, inner.classifier_norm
         self.encoder = inner
         self.prompt = nn.Embedding(4, inputs["width"])
         self.classifier = nn.Sequential(nn.Linear(inputs["width"], 5), nn.LayerNorm(5))
 
 
-def draw_prompt(rng: np.random.Generator) -> Inputs:
-    return draw_model(rng, frozen_before=bool(rng.integers(2)))
-
-
 def probe_prompt(names: Names, **inputs: Any) -> dict:
-    """What trains of a model with a prompt and a new head."""
-    model = Prompted(inputs).requires_grad_(not inputs["frozen_before"])
-    result = names.train_prompt(model)
-    return {"trains": [name for name, p in model.named_parameters() if p.requires_grad], "same": result is model}
+    """What trains of a model with a prompt and a new head, of which all trained before, or nothing."""
+    trains, same = [], True
+    for before in (True, False):
+        model = Prompted(inputs).requires_grad_(before)
+        same = names.train_prompt(model) is model and same
+        trains.append([name for name, p in model.named_parameters() if p.requires_grad])
+    return {"trains": trains, "same": same}
 
 
 def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
     """The prompt and the head train, the encoder does not."""
     every = [name for name, _ in Prompted(inputs).named_parameters()]
     wanted = [name for name in every if not name.startswith("encoder.")]
-    extra, missing = [n for n in seen["trains"] if n not in wanted], [n for n in wanted if n not in seen["trains"]]
-    if missing:
-        likely = "a freeze by name that knows only one name: the new head is random, and stays so"
-        return Fault(
-            f"{some(missing, 2)} must train and do not", likely if "classifier" in missing[0] else "", "section 3.6"
-        )
-    if extra:
-        return Fault(f"{some(extra, 2)} train", "the encoder is pretrained and must stay frozen", "section 3.6")
+    if len(seen["trains"]) != 2:
+        return Fault("not every model was tried", "", "section 3.6")
+    for before, trains in zip((True, False), seen["trains"], strict=True):
+        extra, missing = [n for n in trains if n not in wanted], [n for n in wanted if n not in trains]
+        if missing:
+            likely = "a freeze by name that knows only one name: the new head is random, and stays so"
+            if not before and len(missing) == len(wanted):
+                likely = "the model was frozen before, and its new parts must train now: set the flag to True as well"
+            return Fault(f"{some(missing, 2)} must train and do not", likely, "section 3.6")
+        if extra:
+            return Fault(f"{some(extra, 2)} train", "the encoder is pretrained and must stay frozen", "section 3.6")
     if not seen["same"]:
         return Fault("train_prompt does not return the model", "", "section 3.6")
     return None
@@ -1366,7 +1500,14 @@ VISIBLE = [
     Check("3.4/dropout", DROPPED, probe_updates, judge_update, fixed(25, draw_inject, dropout=True), carry=CARRY),
     Check("3.4/start", START, probe_inject, judge_start, fixed(7, draw_inject), carry=CARRY),
     Check("3.4/frozen", BASE, probe_inject, judge_frozen_base, fixed(10, draw_inject), carry=CARRY),
-    Check("3.4/head", HEAD, probe_inject, judge_head, fixed(11, draw_inject, plain_head=False), carry=CARRY),
+    Check(
+        "3.4/head",
+        HEAD,
+        probe_inject,
+        judge_head,
+        fixed(11, draw_inject, plain_head=False, head_targets=True),
+        carry=CARRY,
+    ),
     Check(
         "3.4/no-head",
         NO_HEAD,
@@ -1378,11 +1519,11 @@ VISIBLE = [
     Check("3.4/returned", RETURNED, probe_inject, judge_inject_returned, fixed(11, draw_inject), carry=CARRY),
     Check("3.4/again", AGAIN, probe_again, judge_again, fixed(20, draw_inject), carry=CARRY),
     Check("3.4/typo", TYPO, probe_typo, judge_typo, fixed(21, draw_typo), carry=CARRY),
-    Check("3.5/counts", COUNTS, probe_report, judge_counts, fixed(12, draw_report)),
+    Check("3.5/counts", COUNTS, probe_report, judge_whole_counts, fixed(12, draw_report)),
     Check("3.5/shared", SHARED, probe_report, judge_counts, fixed(27, draw_report, shared=True)),
     Check("3.5/ratio", RATIO, probe_report, judge_ratio, fixed(12, draw_report)),
     Check("3.6/unfreeze_blocks", BLOCKS, probe_blocks, judge_blocks, fixed(13, draw_blocks)),
     Check("3.6/add_dropout", DROPOUT, probe_dropout, judge_dropout, fixed(14, draw_dropout)),
     Check("3.6/as_convolution", CONVOLUTION, probe_convolution, judge_convolution, fixed(15, draw_convolution)),
-    Check("3.6/train_prompt", PROMPT, probe_prompt, judge_prompt, fixed(16, draw_prompt)),
+    Check("3.6/train_prompt", PROMPT, probe_prompt, judge_prompt, fixed(16, draw_model)),
 ]

@@ -51,13 +51,17 @@ def fixed(seed: int, draw: Callable[..., Inputs], **choices: Any) -> Callable[[n
 
 
 def word_tokenizer(vocabulary: Sequence[str]) -> Any:
-    """A tokenizer with one token a word and the texts' ends marked; takes up to 512 tokens, as real ones do."""
+    """A tokenizer with one token for each part of a word between hyphens, and the texts' ends marked.
+
+    It tells capitals apart, and takes up to 512 tokens, as real ones do.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     ids = {word: number for number, word in enumerate(vocabulary)}
     backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("-", "removed")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(split)
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])]
     )
@@ -73,29 +77,39 @@ def word_tokenizer(vocabulary: Sequence[str]) -> Any:
     )
 
 
+WORDS = [f"{'W' if n % 3 else 'w'}{n}" for n in range(40)]
+
+
 def draw_vocabulary(rng: np.random.Generator) -> list[str]:
     """Forty words and the special tokens in any order, but padding never at 0: a zero there must not go unnoticed."""
     while True:
-        vocabulary = [str(w) for w in rng.permutation([*(f"w{n}" for n in range(40)), *SPECIAL])]
+        vocabulary = [str(w) for w in rng.permutation([*WORDS, *SPECIAL])]
         if vocabulary[0] != "<pad>":
             return vocabulary
 
 
 def draw_sentences(rng: np.random.Generator, max_length: int | None = 10, longest: int = 30) -> Inputs:
-    """Five sentences, one of them far longer than ``max_length`` (None: the default), one far shorter."""
+    """Five sentences, one of them far longer than ``max_length`` (None: the default), one far shorter.
+
+    A hyphen joins some words of each: words are not tokens.
+    """
     lengths = [longest, 3, *(int(n) for n in rng.integers(2, longest, size=3))]
-    words = [" ".join(f"w{n}" for n in rng.integers(0, 40, size=length)) for length in rng.permutation(lengths)]
-    return {"vocabulary": draw_vocabulary(rng), "sentences": words, "max_length": max_length}
+    sentences = []
+    for length in rng.permutation(lengths):
+        ends = ["-" if n % 3 == 0 else " " for n in range(length - 1)]
+        words = [WORDS[n] for n in rng.integers(0, 40, size=length)]
+        sentences.append("".join(word + end for word, end in zip(words, [*ends, ""], strict=True)))
+    return {"vocabulary": draw_vocabulary(rng), "sentences": sentences, "max_length": max_length}
 
 
-def draw_examples(rng: np.random.Generator, batches: int = 1) -> Inputs:
-    """Batches of examples of different lengths, with labels 0 and 1 in each."""
+def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = False) -> Inputs:
+    """Batches of examples of different lengths, with labels 0 and 1 in each; ``single``: then a batch of one."""
     vocabulary = draw_vocabulary(rng)
     real = [n for n, word in enumerate(vocabulary) if word != "<pad>"]
     drawn = []
-    for size in rng.integers(3, 6, size=batches):
+    for size in [*rng.integers(3, 6, size=batches), *[1] * single]:
         lengths = rng.choice(np.arange(3, 21), size=size, replace=False)
-        labels = rng.permutation([0, 1, *rng.integers(0, 2, size=size - 2)])
+        labels = rng.permutation([0, 1, *rng.integers(0, 2, size=max(0, size - 2))])[:size]
         drawn.append(
             [
                 {"input_ids": rng.choice(real, size=n).tolist(), "attention_mask": [1] * int(n), "label": int(label)}
@@ -170,7 +184,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             read,
         )
     number = {word: n for n, word in enumerate(inputs["vocabulary"])}
-    full = [[number["<s>"], *(number[w] for w in s.split()), number["</s>"]] for s in inputs["sentences"]]
+    full = [
+        [number["<s>"], *(number[w] for w in s.replace("-", " ").split()), number["</s>"]] for s in inputs["sentences"]
+    ]
     lengths, wanted = [len(row) for row in ids], [min(len(row), limit) for row in full]
     if lengths != wanted:
         seen_lengths = f"rows of {lengths} tokens, expected {wanted} (max_length {limit})"
@@ -192,7 +208,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
         # a sentence that was cut may keep its closing token (what tokenizers do) or lose it
         if row not in (whole[:length], [*whole[: length - 1], whole[-1]]):
             return Fault(
-                f"tokens {row[:8]} for a sentence whose tokens are {whole[:8]}", "another text, or another order", read
+                f"tokens {row[:8]} for a sentence whose tokens are {whole[:8]}",
+                "another text, or another order: the tokenizer gets each sentence as it is",
+                read,
             )
         if mask != [1] * length:
             return Fault(
@@ -212,6 +230,16 @@ def _batches(inputs: Inputs, seen: Observation) -> Fault | list[tuple[list[dict]
 
 
 def judge_padding(inputs: Inputs, seen: Observation) -> Fault | None:
+    if fault := _padding_fault(inputs, seen):
+        return fault
+    for batch in seen["batches"]:
+        for key in ("input_ids", "attention_mask"):
+            if (kind := batch["dtypes"][key]) != "int64":
+                return Fault(f"{key} are {kind}", "the contract is int64, for the mask as well", "section 4.1")
+    return None
+
+
+def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     read, batches = "section 4.1", _batches(inputs, seen)
     if isinstance(batches, Fault):
         return batches
@@ -231,9 +259,9 @@ def judge_padding(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = ""
                 if found.ndim == 2 and found.shape[1] > longest:
                     likely = "it is padded to a fixed length or a multiple, not to the longest example of this batch"
+                elif len(examples) == 1:
+                    likely = "a batch of one example has the axis of the batch, too: squeeze() takes it away"
                 return Fault(f"{key} of shape {found.shape}, expected {wanted.shape}", likely, read)
-            if batch["dtypes"][key].startswith("float") and key == "input_ids":
-                return Fault(f"{key} are {batch['dtypes'][key]}", "an embedding takes integers", read)
             if not np.array_equal(found, wanted):
                 return Fault(
                     f"{key}[0] = {found[0].tolist()}, expected {wanted[0].tolist()}"
@@ -287,7 +315,7 @@ def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
-    batches = judge_padding(inputs, seen) or _batches(inputs, seen)
+    batches = _padding_fault(inputs, seen) or _batches(inputs, seen)
     if isinstance(batches, Fault):
         return batches
     return _changed_fault(seen)
@@ -374,10 +402,12 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def draw_schedule(rng: np.random.Generator, warmup: bool = True, beyond: bool = False) -> Inputs:
-    """Steps of two runs: from 0 to the end, or after it."""
+    """Steps of three runs, the second and third with a warm-up of more than half: from 0 to the end, or after it."""
     cases = []
-    for total in rng.integers(40, 400, size=2):
+    for number, total in enumerate(rng.integers(40, 400, size=3)):
         rise = int(rng.integers(3, total // 3)) if warmup else 0
+        if warmup and not beyond and number:
+            rise = int(total) - 1 if number == 2 else int(rng.integers(2 * total // 3, total - 1))
         inside = [0, 1, rise // 2, rise, rise + 1, (rise + total) // 2, total - 1, total]
         if beyond:
             inside = [rise, (rise + total) // 2, total, total + 1, 3 * total]
@@ -449,6 +479,8 @@ def judge_schedule(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = (
                     f"a warm-up of 500 steps, whatever was asked for: a run of {total} never gets to its learning rate"
                 )
+            elif step and any(close(value, step / (total // part), 1e-6) for part in (2, 3, 4, 5, 10)):
+                likely = "a warm-up that is a share of the run, whatever was asked for"
             elif close(value, (step + 1) / rise, 1e-6):
                 likely = "one step ahead: step 0 has the multiplier 0"
         elif close(value, 1 - step / total, 1e-6):
@@ -480,6 +512,14 @@ def judge_short_runs(inputs: Inputs, seen: Observation) -> Fault | None:
                     "section 4.3",
                 )
             return fault
+        # as long as the run: 1 at its end by one sentence of the contract, 0 by the next; elsewhere it is plain
+        wanted = step / rise if step < total else 0.0
+        if rise == total != step and not close(value, wanted, 1e-6):
+            return Fault(
+                f"{at} = {value:.4g}, expected {wanted:.4g}",
+                "a warm-up as long as the run rises until the end, and afterwards the multiplier is 0",
+                "section 4.3",
+            )
         if not 0 <= value <= 1:
             return Fault(
                 f"{at} = {value:.4g}",
@@ -497,7 +537,7 @@ HEAD = 0.2
 
 
 class PooledClassifier(nn.Module):
-    """Mean of frozen word vectors, a frozen linear layer, and what trains: a low-rank update and a bias as the head.
+    """Mean of frozen word vectors, a frozen linear layer, a low-rank update, and two biases as the head.
 
     It is called as RoBERTa is, and writes down each forward pass, so that a judge can redo the sums. In float64: then
     NumPy agrees to 1e-10.
@@ -510,6 +550,9 @@ class PooledClassifier(nn.Module):
         self.lora_A = nn.Parameter(torch.tensor(A))
         self.lora_B = nn.Parameter(torch.tensor(B))
         self.classifier = nn.Parameter(torch.tensor(head))
+        # whose names tell nothing about what trains
+        self.bias = nn.Parameter(torch.zeros(len(head), dtype=torch.float64))
+        self.classifier_norm = nn.Parameter(torch.ones(len(head)), requires_grad=False)
         self.forwards: list[dict] = []
 
     @property
@@ -525,11 +568,12 @@ class PooledClassifier(nn.Module):
             attention_mask = torch.ones_like(input_ids)
         if len(self.forwards) < 200:
             given = {"input_ids": input_ids, "attention_mask": attention_mask}
-            given |= {"A": self.lora_A, "B": self.lora_B, "head": self.classifier}
+            given |= {"A": self.lora_A, "B": self.lora_B, "head": self.classifier + self.bias}
             self.forwards.append({k: array(v) for k, v in given.items()} | {"training": bool(self.training)})
         mask = attention_mask.unsqueeze(-1).to(self.words.dtype)
         pooled = (self.words[input_ids] * mask).sum(1) / mask.sum(1)
-        logits = pooled @ self.weight.T + (pooled @ self.lora_A.T) @ self.lora_B.T + HEAD * self.classifier
+        logits = pooled @ self.weight.T + (pooled @ self.lora_A.T) @ self.lora_B.T
+        logits = logits + HEAD * (self.classifier + self.bias)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -582,7 +626,7 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     """Losses, forward passes, optimisers and final weights of a short training run."""
     model = PooledClassifier(*(inputs[name] for name in ("words", "weight", "A", "B", "head"))).train()
     if inputs["stale"]:  # an optimiser that holds frozen parameters moves those that have a gradient
-        for frozen in (model.words, model.weight):
+        for frozen in (p for p in model.parameters() if not p.requires_grad):
             frozen.grad = torch.ones_like(frozen)
     loader = torch.utils.data.DataLoader(Passes(inputs["passes"]), batch_size=None)
     optimizers: dict[int, dict] = {}
@@ -642,18 +686,22 @@ def forward_numpy(inputs: Inputs, batch: Mapping, at: Mapping) -> tuple[float, n
     return float(loss), (error @ B).T @ pooled, error.T @ (pooled @ A.T), HEAD * error.sum(axis=0)
 
 
-def batch_order(inputs: Inputs) -> list[Mapping]:
-    """The batches of the run's steps: pass after pass."""
+def batch_order(inputs: Inputs, seen: Observation) -> list[Mapping]:
+    """The batches of the run's steps, pass after pass; from the second pass on if the first was only looked into."""
     passes, order = inputs["passes"], []
+    starts = [batches[0]["input_ids"] for batches in passes[:2]]
+    met = seen["forwards"][0]["input_ids"] if seen["forwards"] else starts[0]
+    number = int(not np.array_equal(met, starts[0]) and np.array_equal(met, starts[-1]))
     while len(order) < inputs["steps"]:
-        order += passes[(len(order) // len(passes[0])) % len(passes)]
+        order += passes[number % len(passes)]
+        number += 1
     return order[: inputs["steps"]]
 
 
 def _first_forwards(inputs: Inputs, seen: Observation) -> list[Mapping | None]:
     """For each step, the first forward pass on its batch that comes after the one before."""
     found, start = [], 0
-    for batch in batch_order(inputs):
+    for batch in batch_order(inputs, seen):
         at = next(
             (
                 i
@@ -730,7 +778,17 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_restart(inputs: Inputs, seen: Observation) -> Fault | None:
-    return _form_fault(inputs, seen) or _order_fault(inputs, seen)
+    return _form_fault(inputs, seen) or _order_fault(inputs, seen) or _later_fault(inputs, seen)
+
+
+def _later_fault(inputs: Inputs, seen: Observation) -> Fault | None:
+    """What goes wrong once the loader has started again, in a run whose first pass is right."""
+    first = {**inputs, "steps": len(inputs["passes"][0])}
+    if inputs["steps"] > first["steps"]:
+        for judge in (judge_mode, judge_adamw):
+            if judge(first, seen) is None and (fault := judge(inputs, seen)):
+                return fault
+    return None
 
 
 def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -738,12 +796,13 @@ def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
         return fault
     if not inputs["steps"]:
         return None
-    order, losses = batch_order(inputs), seen["losses"]
+    order, losses = batch_order(inputs, seen), seen["losses"]
     params = _first_forwards(inputs, seen)
     wanted = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, params, strict=True)]
     if close(losses, wanted, 1e-6):
         return None
-    last = {"A": seen["after"]["lora_A"], "B": seen["after"]["lora_B"], "head": seen["after"]["classifier"]}
+    end = seen["after"]
+    last = {"A": end["lora_A"], "B": end["lora_B"], "head": end["classifier"] + end["bias"]}
     after = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, [*params[1:], last], strict=True)]
     running = np.cumsum(wanted) / np.arange(1, len(wanted) + 1)
     likely = ""
@@ -769,7 +828,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault := _order_fault(inputs, seen):
         return fault
     read, lr = "section 4.4", inputs["lr"]
-    forwards, order = _first_forwards(inputs, seen), batch_order(inputs)
+    forwards, order = _first_forwards(inputs, seen), batch_order(inputs, seen)
     used = seen["optimizers"]
     named = next((o for o in used if "AdamW" in o["classes"]), None)
     betas, eps = (named["betas"], named["eps"]) if named else ([0.9, 0.999], 1e-8)
@@ -778,7 +837,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         last = [seen["after"][f"lora_{name}"]] if len(seen["forwards"]) == inputs["steps"] else []
         path = [f[name] for f in forwards] + last
         moves = [b - a for a, b in itertools.pairwise(path)]
-        grads = [forward_numpy(inputs, b, f)[1 + which] for b, f in zip(order, forwards, strict=True)]
+        grads = [forward_numpy(inputs, b, f)[1 + which] for b, f in zip(order, forwards, strict=True)][: len(moves)]
         if not any(np.any(m != 0) for m in moves):
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",
@@ -798,7 +857,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {sizes[0]:.3g} lr, "
             f"AdamW by {sizes[1]:.3g} lr",
-            _step_cause(moves, path, grads, lr, betas, eps, used, decay),
+            _step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
             read,
         )
     return None
@@ -840,6 +899,8 @@ def _step_cause(
     eps: float,
     used: Sequence[Mapping],
     decay: float,
+    at: int,
+    wanted: np.ndarray,
 ) -> str:
     """The mistake that explains the moves, tried one after the other."""
 
@@ -867,6 +928,11 @@ def _step_cause(
         return f"the learning rate is {ratio * lr:.3g}, not the {lr:.3g} that was passed"
     if used and not any("AdamW" in o["classes"] for o in used):
         return f"the optimiser is {used[0]['classes'][0]}: use torch.optim.AdamW"
+    later = float((moves[at] * wanted).sum() / (wanted**2).sum())
+    if at and np.abs(moves[at] - later * wanted).max() <= 1e-3 * lr:
+        return f"from step {at} on the learning rate is {later:.3g} times the one that was passed: it stays the same"
+    if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
+        return f"step {at} is a first step: an optimiser that is made anew for each pass forgets its moments"
     if abs(ratio - 1) < 0.05:
         return "a later step is not right: the learning rate stays lr, and zero_grad() comes before each backward()"
     return "for each step: zero_grad(), backward(), step(), with AdamW's learning rate lr"
@@ -875,9 +941,11 @@ def _step_cause(
 def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["stopped"]:
         return _form_fault(inputs, seen)
-    read, frozen = "section 4.4", ("words", "weight")
+    read = "section 4.4"
+    frozen = {"words": inputs["words"], "weight": inputs["weight"], "classifier_norm": 1.0}
+    trains = {"lora_A": inputs["A"], "lora_B": inputs["B"], "classifier": inputs["head"], "bias": 0.0}
     thawed = [name for name in frozen if seen["trainable"][name]]
-    moved = [name for name in frozen if not np.array_equal(seen["after"][name], inputs[name])]
+    moved = [name for name, given in frozen.items() if (seen["after"][name] != given).any()]
     if thawed or moved:
         what = (
             f"requires_grad was switched on for {', '.join(thawed)}" if thawed else f"frozen {', '.join(moved)} changed"
@@ -886,12 +954,13 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         if thawed:
             likely = "train leaves requires_grad as it is: the flags say what trains"
         return Fault(what, likely, read)
-    trains = {"lora_A": "A", "lora_B": "B", "classifier": "head"}
-    still = [name for name, given in trains.items() if np.array_equal(seen["after"][name], inputs[given])]
+    still = [name for name, given in trains.items() if (seen["after"][name] == given).all()]
     if still:
         likely = "the optimiser needs every parameter with requires_grad, and a step() after each backward()"
-        if still == ["classifier"]:
+        if still in (["classifier"], ["classifier", "bias"]):
             likely = "the head trains as well as LoRA: go by requires_grad, not by lora_ in a name"
+        elif still == ["bias"]:
+            likely = "go by requires_grad: what trains may have any name, and what is frozen, too"
         return Fault(f"{', '.join(still)} must train and has not moved", likely, read)
     for optimizer in seen["optimizers"]:
         held = [name for name in optimizer["held"] if name in frozen]
@@ -901,17 +970,25 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
                 "it was given all of model.parameters(): pass those with requires_grad alone",
                 read,
             )
+    asleep = [name for name in trains if not seen["trainable"][name]]
+    if asleep:
+        return Fault(
+            f"requires_grad was switched off for {', '.join(asleep)}",
+            "train leaves requires_grad as it is: the model may be trained further",
+            read,
+        )
     return None
 
 
 def judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault := _order_fault(inputs, seen):
         return fault
-    if all(forward["training"] for forward in seen["forwards"][: inputs["steps"]]):
+    modes = [forward["training"] for forward in seen["forwards"][: inputs["steps"]]]
+    if all(modes):
         return None
     return Fault(
-        "the model was switched to evaluation mode",
-        "model.eval() turns dropout off; training wants model.train()",
+        "the model was switched to evaluation mode" + (f" before step {modes.index(False)}" if modes[0] else ""),
+        "model.eval() turns dropout off; training wants model.train(), in each pass",
         "section 4.4",
     )
 
@@ -951,9 +1028,13 @@ def draw_adapter(rng: np.random.Generator, train_head: bool = True, edits: Seque
         "alpha": float(rng.integers(4, 20)),
         "train_head": train_head,
     }
-    shapes = {n: tuple(p.shape) for n, p in adapted_model(inputs).named_parameters() if p.requires_grad}
+    model = adapted_model(inputs)
+    shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
     for key in ("saved", "fresh"):
         inputs[key] = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    base = [n for n, p in model.named_parameters() if not (p.requires_grad or n.startswith("classifier."))]
+    name = str(rng.choice(base))
+    inputs["foreign"] = {"frozen": name, "values": array(model.get_parameter(name)).astype(np.float32) + 1}
     inputs["tokens"] = rng.integers(4, 50, size=(3, 9))
     return inputs | ({"edits": [list(edit) for edit in edits]} if edits else {})
 
@@ -974,14 +1055,14 @@ def with_path(function: Callable, model: nn.Module, path: Path) -> Any:
 
 def read_adapter(path: Path) -> dict[str, Any]:
     """The tensors of a safetensors file, or why it is none."""
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file
 
     if not path.is_file():
         return {"problem": "no file at the path" if not path.exists() else "the path is a folder"}
     if path.stat().st_size > 5_000_000:
         return {"problem": f"a file of {path.stat().st_size:,} bytes"}
     try:
-        return {"tensors": {name: np.asarray(values) for name, values in load_file(path).items()}}
+        return {"tensors": {name: array(values) for name, values in load_file(path).items()}}
     except Exception as error:  # the file is a student's: anything may be in it
         head = path.read_bytes()[:4]
         kind = "a pickle (torch.save)" if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") else "no safetensors file"
@@ -1018,6 +1099,7 @@ def probe_round_trip(names: Names, **inputs: Any) -> dict:
             "logits": logits,
             "loaded": {name: array(parameters[name]) for name in inputs["saved"]},
             "untouched": not changed(fresh, before),
+            "asleep": [name for name in inputs["saved"] if not parameters[name].requires_grad],
             "changed": changed(fresh, before),
         }
 
@@ -1039,19 +1121,25 @@ def changed(model: nn.Module, before: Mapping[str, tuple[torch.Tensor, bool]]) -
     return sorted((after.keys() | before.keys()) - same)
 
 
-def edit_file(source: Path, target: Path, kind: str, place: str) -> None:
-    """Copy a safetensors file with one thing changed; what its metadata says stays."""
+def edit_file(source: Path, target: Path, kind: str, place: str, base: Mapping[str, Any]) -> None:
+    """Copy a safetensors file with one thing changed; what its metadata says stays.
+
+    ``place``: the first or the last of its tensors, or the first matrix that is not square. What is unexpected is a
+    tensor with a name like LoRA's, one with a ``foreign`` name, or one called as a ``frozen`` tensor of the base is.
+    """
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
     with safe_open(source, framework="np") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    name = (min if place == "first" else max)(tensors)
+    oblong = {name for name, t in tensors.items() if t.ndim == 2 and t.shape[0] != t.shape[1]}
+    name = (max if place == "last" else min)(oblong if place == "oblong" else tensors)
     if kind == "missing":
         del tensors[name]
     elif kind == "unexpected":
-        tensors[{"first": "AAA.lora_A", "last": "zzz.lora_A"}[place]] = np.ones((2, 3), dtype=np.float32)
+        names = {"first": "AAA.lora_A", "last": "zzz.lora_A", "foreign": "other.bias", "frozen": base["frozen"]}
+        tensors[names[place]] = base["values"] if place == "frozen" else np.ones((2, 3), dtype=np.float32)
     elif kind == "renamed":
         tensors[name + "_2"] = tensors.pop(name)
     else:
@@ -1059,6 +1147,9 @@ def edit_file(source: Path, target: Path, kind: str, place: str) -> None:
             "one row more": lambda t: np.concatenate([t, t[:1]]),
             "one row": lambda t: t[:1],  # copy_ would broadcast it over all rows
             "one dimension more": lambda t: t[None],
+            "one column more": lambda t: np.concatenate([t, t[:, :1]], axis=1),
+            "one column": lambda t: t[:, :1],  # as one row
+            "transposed": lambda t: t.T,
         }
         tensors[name] = np.ascontiguousarray(shapes[kind](tensors[name]))
     save_file(tensors, target, metadata=metadata)
@@ -1120,7 +1211,7 @@ def probe_refusal(names: Names, **inputs: Any) -> dict:
                 edited = folder / "edited.bin"  # recent torch.load refuses to unpickle where the name says safetensors
                 write_foreign(path, edited, kind, marker)
             else:
-                edit_file(path, edited, kind, place)
+                edit_file(path, edited, kind, place, inputs["foreign"])
             model = adapted_model(inputs, inputs["fresh"])
             before = snapshot(model)
             error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
@@ -1141,6 +1232,8 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
             read,
         )
     expected, stored = dict(inputs["saved"]), dict(file["tensors"])
+    if not stored:
+        return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is", read)
     for name, values in inputs["saved"].items():
         # by value: the contract does not say how the tensors are called in the file
         match = [key for key, found in stored.items() if found.shape == values.shape and np.array_equal(found, values)]
@@ -1160,11 +1253,11 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
     if not inputs["train_head"]:
         stored = {key: found for key, found in stored.items() if "classifier" not in key}  # a frozen head does no harm
     if stored:
-        return Fault(
-            f"{len(stored)} tensors too many, such as {min(stored)}",
-            "the frozen base model is in the file: everyone who loads it has that already",
-            read,
-        )
+        base = [array(p) for p in adapted_model(inputs).parameters() if not p.requires_grad]
+        likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
+        if any(np.array_equal(found, values) for found in stored.values() for values in base):
+            likely = "the frozen base model is in the file: everyone who loads it has that already"
+        return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely, read)
     if seen["changed"]:
         return Fault(
             f"saving changed the model: {', '.join(seen['changed'][:3])}",
@@ -1199,9 +1292,22 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
     if others:
         return Fault(f"loading changed {others[0]}", "the base model is not the adapter's to change", read)
     # the tensors are equal bit for bit by now; where they lie in memory may still move a product's last bit
-    if not close(*seen["logits"]):
+    if not close(*seen["logits"], 1e-3):
         gap = np.abs(np.subtract(*seen["logits"])).max()
         return Fault(f"logits differ by up to {gap:.3g}", "something beside the tensors was changed by loading", read)
+    return None
+
+
+def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The round trip, and what trained before it trains after it."""
+    if fault := judge_round_trip(inputs, seen):
+        return fault
+    if seen["asleep"]:
+        return Fault(
+            f"after loading, {len(seen['asleep'])} tensors do not train any more, such as {seen['asleep'][0]}",
+            "loading copies values, and leaves requires_grad as it is",
+            "section 4.5",
+        )
     return None
 
 
@@ -1210,6 +1316,9 @@ _REFUSAL_CAUSE = {
     "unexpected": "a loop over the model's tensors never meets what only the file has: compare the sets of names first",
     "renamed": "names are compared by their number alone, or not at all",
     "one row": "copy_ repeats one row over all rows without a word: compare the shapes first",
+    "one column": "copy_ repeats one column over all columns without a word: compare whole shapes, not len() alone",
+    "frozen": "a frozen tensor of the base is as unexpected as any: compare with the names of what trains",
+    "foreign": "what has another name than expected is dropped while the file is read: compare all of its names",
 }
 
 
@@ -1233,7 +1342,7 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
         if outcome["raised"] is None:
             return Fault(
                 f"{what}: no error",
-                _REFUSAL_CAUSE.get(kind, "the shapes are not compared" if not foreign else ""),
+                _REFUSAL_CAUSE.get(place) or _REFUSAL_CAUSE.get(kind, "the shapes are not compared" * (not foreign)),
                 read,
             )
         if outcome["changed"]:
@@ -1286,18 +1395,32 @@ def draw_missing_key(rng: np.random.Generator) -> Inputs:
     a = draw_metrics(rng, prefix)
     b = retimed(rng, a)
     absent = {key: value for key, value in b.items() if key != f"{prefix}_accuracy"}
-    more = b | {f"{prefix}_f1": 0.75}
+    more, zero = b | {f"{prefix}_f1": 0.75}, b | {f"{prefix}_f1": 0.0}
     pairs = [[a, b, True], [a, absent, False], [absent, a, False], [a, more, False], [more, a, False]]
-    return {"pairs": [*pairs, [absent, absent, True]]}
+    pairs += [[absent, absent, True], [a, zero, False], [zero, a, False]]
+    # the same keys in another order, other keys with the same values, the same keys with each other's values
+    turned = dict(reversed(a.items()))
+    renamed = {key.replace("accuracy", "f1"): value for key, value in a.items()}
+    swapped = a | {"epoch": a[f"{prefix}_accuracy"], f"{prefix}_accuracy": a["epoch"]}
+    return {"pairs": [*pairs, [a, renamed, False], [a, swapped, False], [a, turned, True]]}
 
 
 def draw_tolerances(rng: np.random.Generator) -> Inputs:
-    pairs = []
-    for size in (1.0, 1e-2, 1e6):  # an absolute 1e-6 is too wide for small numbers and too narrow for large ones
-        value = float(size * rng.uniform(1, 9))
-        for factor, equal in ((1 + 1e-7, True), (1 - 1e-7, True), (1 + 5e-6, False), (1 - 5e-6, False)):
-            pair = [{"eval_loss": value, "epoch": 2.0}, {"eval_loss": value * factor, "epoch": 2.0}]
-            pairs += [[*pair, equal], [*pair[::-1], equal]]
+    def around(value: float, *factors: tuple[float, bool]) -> list:
+        one = {"eval_loss": value, "epoch": 2.0}
+        pairs = []
+        for by, equal in factors:
+            for other in (one | {"eval_loss": value * (1 + by)}, one | {"eval_loss": value * (1 - by)}):
+                pairs += [[one, other, equal], [other, one, equal]]
+        return pairs
+
+    digits = round(float(rng.uniform(1, 1.9)), 5) - 1e-6
+    pairs = [[{"eval_loss": digits}, {"eval_loss": digits * (1 + 2e-6)}, False]]  # alike to six digits
+    # an absolute 1e-6 is too wide for small numbers and too narrow for large ones; 1e-8 beside the relative, as NumPy
+    # has it, passes
+    pairs += around(float(rng.uniform(0.005, 0.015)), (8e-7, True), (5e-6, False))
+    pairs += around(float(rng.uniform(1, 9)), (8e-7, True), (2e-6, False))
+    pairs += around(float(1e6 * rng.uniform(1, 9)), (8e-7, True), (2e-6, False))
     zero = {"eval_accuracy": 0.0, "eval_steps": 5}
     return {
         "pairs": [
@@ -1312,7 +1435,8 @@ def draw_tolerances(rng: np.random.Generator) -> Inputs:
 def draw_only_timing(rng: np.random.Generator) -> Inputs:
     """Names that hold the letters of a timing key's and mean something else."""
     pairs = []
-    for key in ("eval_sentiment_accuracy", "eval_second_best_accuracy", "eval_samples", "eval_times_retried"):
+    names = ("eval_sentiment_accuracy", "eval_second_best_accuracy", "eval_samples", "eval_times_retried")
+    for key in (*names, "eval_settling_time", "eval_best_second", "epoch"):
         a = draw_metrics(rng) | {key: float(rng.uniform(0.1, 0.9))}
         pairs += [[a, retimed(rng, a), True], [a, retimed(rng, a) | {key: a[key] / 2}, False]]
     bare = {
@@ -1357,10 +1481,14 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         elif wanted and differ and not real:
             likely = (
                 "timing keys are compared: no two runs take equally long. "
-                "Leave out keys with runtime, per_second or preparation_time in them"
+                "Leave out keys that end in runtime, per_second or preparation_time"
             )
+        elif wanted and list(a) != list(b):
+            likely = "a dict is the same whatever the order of its keys"
         elif wanted and real:
             likely = "floats are equal up to a relative 1e-6: the difference divided by their size"
+        elif len(real) > 1 and sorted(a.values()) == sorted(b.values()):
+            likely = "the values are the same, and their keys are not: compare each value by its key"
         elif any(key not in a or key not in b for key in real):
             likely = "a key that only one side has is a difference: compare the two sets of keys"
         elif any("time" in key or "second" in key for key in real):
@@ -1399,8 +1527,10 @@ LABELS_ALONE = f"{LABELS}, and leaves the examples as they are"
 METRICS = "accuracy is the share of rows whose largest logit is at the label"
 NO_WARMUP = "without warm-up the multiplier falls from 1 at step 0 to 0 at total_steps"
 WARMUP = "the multiplier rises from 0 to 1 over the warm-up, then falls to 0 at total_steps"
-WHOLE_SCHEDULE = f"{WARMUP} and stays there; a warm-up as long as the run, or longer, keeps it between 0 and 1"
-SHORT = "the multiplier stays between 0 and 1 where the warm-up is as long as the run, or longer"
+WHOLE_SCHEDULE = (
+    f"{WARMUP} and stays there; a warm-up as long as the run ends with it, a longer one keeps it between 0 and 1"
+)
+SHORT = "a warm-up as long as the run rises until its end; with a longer one the multiplier stays between 0 and 1"
 LOSSES = "train returns one float a step: the loss of that step's batch before the update"
 LOSSES_RESTART = f"{LOSSES}; a loader that ends is started again"
 MODE = "the model is in training mode at each step"
@@ -1414,17 +1544,17 @@ MISSHAPEN = "a tensor of another shape is a ValueError, and nothing has changed"
 FOREIGN_FILE = "a file that is not safetensors is refused, never unpickled, and nothing has changed"
 TIMING = "metrics match whatever the timing keys say, and differ where accuracy does"
 ONLY_TIMING = "the timing keys are left out, and no others"
-MISSING_KEY = "a key that only one side has is a difference, whichever side"
+MISSING_KEY = "values are compared key by key; a key that only one side has is a difference, whichever side"
 TOLERANCE = "floats may differ by a millionth of their size, other values not at all"
 
-_NAME_EDITS = [("missing", "last"), ("renamed", "last"), ("unexpected", "first")]
-_SHAPE_EDITS = [("one row more", "first"), ("one row", "last")]
+_NAME_EDITS = [("missing", "last"), ("renamed", "last"), *(("unexpected", n) for n in ("first", "foreign", "frozen"))]
+_SHAPE_EDITS = [("one row more", "first"), ("one row", "last"), ("one column", "oblong"), ("transposed", "oblong")]
 _FOREIGN_EDITS = [("half a file", ""), ("a torch.save file", "")]
 
 VISIBLE = [
     Check("4.1/tokenize", TOKENIZE, probe_tokenize, judge_tokenize, fixed(1, draw_sentences, longest=150)),
-    Check("4.1/padding", PADDING, probe_collate, judge_padding, fixed(2, draw_examples)),
-    Check("4.1/labels", LABELS_ALONE, probe_collate, judge_labels_alone, fixed(2, draw_examples)),
+    Check("4.1/padding", PADDING, probe_collate, judge_padding, fixed(2, draw_examples, single=True)),
+    Check("4.1/labels", LABELS_ALONE, probe_collate, judge_labels_alone, fixed(2, draw_examples, single=True)),
     Check("4.2/accuracy", METRICS, probe_metrics, judge_metrics, fixed(3, draw_predictions)),
     Check("4.3/no-warmup", NO_WARMUP, probe_schedule, judge_schedule, fixed(4, draw_schedule, warmup=False)),
     Check("4.3/warmup", WHOLE_SCHEDULE, probe_schedule, judge_short_runs, fixed(5, draw_whole_schedule)),
@@ -1447,7 +1577,7 @@ VISIBLE = [
         seconds=TRAINING_SECONDS,
     ),
     Check("4.5/file", FILE, probe_save, judge_file, fixed(7, draw_adapter)),
-    Check("4.5/round-trip", ROUND_TRIP, probe_round_trip, judge_round_trip, fixed(7, draw_adapter)),
+    Check("4.5/round-trip", ROUND_TRIP, probe_round_trip, judge_loaded, fixed(7, draw_adapter)),
     Check("4.5/names", NAMES, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=_NAME_EDITS)),
     Check("4.5/shapes", MISSHAPEN, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=_SHAPE_EDITS)),
     Check("4.5/foreign", FOREIGN_FILE, probe_refusal, judge_refusal, fixed(8, draw_adapter, edits=_FOREIGN_EDITS)),

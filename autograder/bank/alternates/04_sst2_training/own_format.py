@@ -38,6 +38,8 @@ def compute_metrics(eval_pred):
 def linear_schedule(step, total_steps, warmup_steps):
     if warmup_steps > total_steps:
         raise ValueError(f"a warm-up of {warmup_steps} steps never ends in a run of {total_steps}")
+    if step > total_steps:
+        return 0
     rise = step / warmup_steps if warmup_steps else 1
     fall = (total_steps - step) / (total_steps - warmup_steps) if total_steps > warmup_steps else 1
     return min(max(rise, 0), 1, max(fall, 0))
@@ -65,6 +67,8 @@ class _Loop:
 
 
 def train(model, loader, steps, lr):
+    if steps and next(iter(loader), None) is None:
+        raise ValueError("an empty loader")
     model.train()
     loop = _Loop(model, loader, lr)
     losses = [loop.step() for _ in range(steps)]
