@@ -120,18 +120,27 @@ def fill(
         raise ExportError("the table is empty")
     header = rows[0]
     platform, place, names = column_of(header, stage, column)
-    # intake calls a student of a platform "name-number": the number is the platform's
-    by_key = {student: student for student in results}
-    by_key |= {found[1]: student for student in results if (found := re.search(r"-(\d+)$", student))}
+    # intake calls a student of a platform "name-number": the number is the platform's own, in one column
+    by_number: dict[str, list[str]] = {}
+    for student in results:
+        if found := re.search(r"-([0-9]+)$", student):
+            by_number.setdefault(found[1], []).append(student)
+    own = header.index("Identifier" if platform == "moodle" else "ID")
     filled: dict[str, list[str]] = {}
     for row in rows[1:]:
         row += [""] * (len(header) - len(row))
         if platform == "canvas" and row[0].strip().startswith("Points Possible"):
             _same_points(row[place], results, header[place])
             continue
-        student = next(
-            (by_key[key] for key in sorted(keys_of(platform, [row[i] for i in names])) if key in by_key), None
-        )
+        number = re.search(r"([0-9]+)$", row[own].strip())
+        fits = by_number.get(number[1], []) if number else []
+        if len(fits) > 1:
+            raise ExportError(
+                f"{row[own]} may be any of {', '.join(sorted(fits)[:10])}: their names end in the same number. "
+                "Nothing is written; take out of the submissions what is not that student's, and grade again"
+            )
+        keys = sorted(keys_of(platform, [row[i] for i in names]))
+        student = fits[0] if fits else next((key for key in keys if key in results), None)
         if student is None:
             continue
         if platform == "moodle" and "Maximum Grade" in header:

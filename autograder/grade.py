@@ -59,16 +59,20 @@ def main(args: argparse.Namespace) -> int:
         out = args.out.resolve()
         with locked(out):
             return grade(args, out)
-    except (SandboxError, cluster.ClusterError, FileNotFoundError, BlockingIOError, BrokenPipeError) as error:
+    except (SandboxError, cluster.ClusterError, OSError) as error:
         print(f"grade: {error}", file=sys.stderr)
         return 2
 
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """One run at a time writes ``out`` (BlockingIOError: another one does)."""
+    """One run at a time writes ``out`` (BlockingIOError: another one does; OSError: it cannot be written)."""
     folder = out / ".grading"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "lock").touch()
+    except OSError as error:
+        raise OSError(f"cannot write {out}: {error.strerror}") from None
     with open(folder / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -159,6 +163,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         except KeyboardInterrupt:
             print("\ngrade: interrupted; run the same command to go on", file=sys.stderr)
             status = 130
+            writer.waiting += [row for row in waiting.values() if row["key"] in store]  # what it had before stays
         writer.all()
         line.end()
     rows = [row for row in rows if "status" in row]
@@ -167,12 +172,25 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         others = same.get((row["stage"], row["student"]))
         row["flags"] += [f"the same code as {', '.join(others[:10])}"] if others else []
     write_whole(out / "report.html", report.page(rows, time.monotonic() - started).encode())
-    write_whole(out / "grades.csv", report.table(rows).encode())
+    stages = {submission.stage for submission in submissions}
+    earlier = [row for row in graded_before(out, store) if row["stage"] not in stages]
+    table = report.table(sorted(earlier + rows, key=lambda row: (row["stage"], row["student"])))
+    write_whole(out / "grades.csv", table.encode())
     attention = [row for row in rows if row["status"] != "graded"]
     for row in attention:
         print(f"needs attention: {row['student']}, {row['stage']}: {row['problem'][:300]}")
     print(f"{len(rows) - len(attention)} graded, {len(attention)} need attention; seed {seed}; {out / 'grades.csv'}")
     return status or int(bool(attention))
+
+
+def graded_before(out: Path, store: Store) -> Iterator[dict[str, Any]]:
+    """What `report.table` needs of everything that was written into this course folder."""
+    for path in (out / ".grading" / "written").glob("*/*.json"):
+        key, problem, _, *notes = json.loads(path.read_text(encoding="utf-8"))
+        if path.parent.name in STAGES and (problem or key in store):
+            record = {} if problem else store.get(key)
+            row = {"student": path.stem, "stage": path.parent.name, "problem": problem, "notes": notes}
+            yield {**record, **row, "status": "needs attention" if problem else "graded"}
 
 
 def plan(submission: intake.Submission, assignment: Assignment, seed: int, cells: str) -> dict[str, Any]:
@@ -291,9 +309,10 @@ class Writer:
         if record.get("stopped"):
             row["notes"].append("; ".join(f"cell {s['cell'] + 1}: {s['why']}" for s in record["stopped"]))
         stamp = self.out / ".grading" / "written" / row["stage"] / f"{row['student']}.json"
-        written = json.dumps([row["key"], row["problem"], self.store.number(row["key"])])
-        if stamp.exists() and stamp.read_text() == written:
-            return None
+        what = [row["key"], row["problem"], self.store.number(row["key"])]
+        written, before = json.dumps(what + row["notes"]), stamp.read_text() if stamp.exists() else "[]"
+        if json.loads(before)[: len(what)] == what:
+            return None if before == written else (stamp, written)
         if row["stage"] not in self._stages:
             self._book.add_assignment(assignment)
             self._stages.add(row["stage"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import unicodedata
 from pathlib import Path
 
 from nbformat.v4 import new_notebook
@@ -20,7 +21,7 @@ from nbgrader.utils import parse_utc
 from traitlets import Float
 from traitlets.config import Config, PyFileConfigLoader
 
-from autograder.run.intake import safe_name
+from autograder.run.intake import folder_keys, student_names
 
 
 class PerDay(LateSubmissionPlugin):
@@ -63,7 +64,11 @@ def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     if not (graded / "gradebook.db").is_file():
         raise FileNotFoundError(f"no gradebook.db in {graded}")
     url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
-    times = {(safe_name(path.parents[1].name), path.parent.name): path for path in submitted.glob("*/*/timestamp.txt")}
+    # students are called as `autograder.run.intake` calls them
+    names = {folder: student for (_, folder), student in student_names(folder_keys(submitted)).items()}
+    times = {}
+    for path in submitted.glob("*/*/timestamp.txt"):
+        times[names[unicodedata.normalize("NFC", path.parents[1].name)], path.parent.name] = path
     with Gradebook(url) as book:
         submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
         for stage, student in submissions:

@@ -435,6 +435,11 @@ def only_our_progress() -> Iterator[None]:
 
     5 draws a bar each time that it writes a checkpoint; 4.46 groups by length with a property that it deprecates, and
     says so.
+
+    Example:
+        >>> with only_our_progress():
+        ...     print("nothing else is written")
+        nothing else is written
     """
     from transformers.utils import logging
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import time
 
 import grade_course
 import pytest
+from conftest import hears_ctrl_c
+
+from autograder.demo import ROOT
 
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
@@ -117,3 +123,62 @@ def test_a_thousand_damaged_notebooks(tmp_path, bubblewrap):
     rows = grade_damaged(tmp_path, 1000, 1)
     attention = sum(row["status"] != "graded" for row in rows.values())
     assert 100 < attention < 900
+
+
+def test_names_stages_and_a_second_run_in_place(tmp_path, bubblewrap):
+    """Names that a folder cannot tell apart, a student without a notebook, another stage, the outputs in between."""
+    for student in ("ann lee", "ann-lee"):
+        grade_course.hand_in(tmp_path, student, grade_course.sample("half-done"))
+    first = tmp_path / "submitted"
+    (first / "bo").mkdir()
+    (first / "bo" / "homework.pdf").write_bytes(b"")
+    for _ in range(2):
+        done = grade_course.grade(first, first / "out", "--workers", "2")
+        assert done.returncode == 1, done.stderr
+        rows = grade_course.grades(first / "out")
+        assert len(rows) == 3
+        assert [row["score"] for student, row in rows.items() if student.startswith("ann-lee")] == ["11", "11"]
+        assert "homework.pdf" in rows["bo"]["attention"]
+
+    stage = "01_rank_theory"
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "cy.ipynb").write_bytes(grade_course.sample("complete", stage))
+    done = grade_course.grade(tmp_path / "second", first / "out", "--stage", stage)
+    assert done.returncode == 0, done.stderr
+    both = grade_course.grades(first / "out")
+    assert both.pop("cy")["score"] == "12"
+    shared = ("status", "score", "attention", "2.1")
+    assert {s: [row[k] for k in shared] for s, row in both.items()} == {
+        s: [row[k] for k in shared] for s, row in rows.items()
+    }
+
+
+def test_an_interrupted_regrade_keeps_the_grades_that_were_there(tmp_path, bubblewrap):
+    for number in range(4):
+        grade_course.hand_in(tmp_path, f"s{number}", grade_course.half_done(seconds=0.7))
+    out = tmp_path / "out"
+    assert grade_course.grade(tmp_path, out, "--workers", "2").returncode == 0
+    before = grade_course.grades(out)
+    line = grade_course.command(tmp_path, out, "--workers", "1", "--regrade")
+    process = subprocess.Popen(line, cwd=ROOT, preexec_fn=hears_ctrl_c, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not list((out / ".grading" / "results").glob("*.2.json")):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert len(list((out / ".grading" / "results").glob("*.2.json"))) < 4
+    assert grade_course.grades(out) == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    from autograder.__main__ import main
+
+    grade_course.hand_in(tmp_path, "ann", b"")
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        line = ["grade", "--submissions", str(tmp_path), "--out", str(out), "--sandbox", "none"]
+        assert main(line) == 2
+        assert f"cannot write {out}" in capsys.readouterr().err

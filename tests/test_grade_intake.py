@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import unicodedata
 import zipfile
+from pathlib import PurePosixPath
 
 import grade_course
 import pytest
 from grade_course import STAGE
 
-from autograder.run import intake
+from autograder.contract import STAGES
+from autograder.run import exports, intake
 from autograder.run.assignment import STUDENT, Assignment
-from autograder.run.exports import gradescope_names, who
+
+NAME = f"{STAGE}.ipynb"
+MOODLE = "{}_assignsubmission_file_/".format
+EMPTY = b'{"cells": []}'
+METADATA = b"---\nsubmission_66:\n  :submitters:\n  - :name: Jane\n    :sid: 's66'\n    :email: j@example.org\n"
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +45,33 @@ def complete():
         ("jane.ipynb", "jane"),
         ("jane_02_lora_layer.ipynb", "jane"),
         ("jane/02_lora_layer.ipynb", "jane"),
-        ("../../../etc/..ipynb", "unnamed"),
+        ("../../../etc/..ipynb", "etc"),
         ("..\\..\\evil_02_lora_layer.ipynb", "evil"),
     ],
 )
 def test_students_names_in_exports(path, student):
-    assert who(path, {"submission_66": "s66"})[0] == student
+    metadata = exports.File((*PurePosixPath(path).parts[:-2], exports.METADATA), "", lambda: METADATA)
+    work = exports.File(exports.parts_of(path), "", bytes)
+    files = [metadata, work] if "export" in path else [work]
+    assert [intake.safe_name(place.name) for place, _ in exports.places(files)] == [student]
 
 
-def test_gradescope_metadata():
-    text = b"---\nsubmission_1:\n  :submitters:\n  - :name: Jane\n    :sid: 's1'\nsubmission_2:\n  :name: Jo\n"
-    assert gradescope_names(text) == {"submission_1": "s1", "submission_2": "Jo"}
+@pytest.mark.parametrize(
+    ("text", "people"),
+    [
+        (METADATA, {"submission_66": ["s66"]}),
+        (b"submission_1:\n  :submitters:\n  - :name: Jane\nsubmission_2:\n  :name: Jo\n",
+         {"submission_1": ["Jane"], "submission_2": ["Jo"]}),
+        (b"submission_1:\n  :submitters:\n  - :name: Jane\n    :sid: ''\n  - :name: Jo\n    :sid: j2\n",
+         {"submission_1": ["Jane", "j2"]}),
+        (b"submission_1:\n  :submitters:\n  - :sid: a\n  :results:\n    :tests:\n    - :name: b\n      :sid: b\n",
+         {"submission_1": ["a"]}),
+        (b"submission_1:\n" + b" " * 2_000_000, {}),
+    ],
+)  # fmt: skip
+def test_gradescope_metadata(text, people):
+    found = exports.gradescope_people(text)
+    assert {folder: [name for _, name in of] for folder, of in found.items() if of} == people
 
 
 def test_a_zip_of_every_kind(tmp_path, assignments, complete):
@@ -175,3 +199,347 @@ def test_damaged_notebooks_never_raise(assignments, complete):
         assert answers or submission.problem
         kinds[bool(answers)] += 1
     assert min(kinds.values()) > 10
+
+
+@pytest.fixture(scope="module")
+def half():
+    return grade_course.sample("half-done")
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def put(root, files: dict[str, bytes]):
+    """Write files below a folder."""
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def taken(folder, assignments) -> dict[str, intake.Submission]:
+    """The submissions in a folder, read, by student; each student has one."""
+    found = intake.discover(folder, assignments)
+    for submission in found:
+        intake.answers(submission, assignments[submission.stage])
+    assert len({(s.student, s.stage) for s in found}) == len(found)
+    return {s.student: s for s in found}
+
+
+def graded(folder, assignments) -> dict[str, bool]:
+    """Student -> whether the submission can be graded."""
+    return {student: not s.problem for student, s in taken(folder, assignments).items()}
+
+
+def people(*names: str) -> bytes:
+    """Gradescope's metadata: submission_66 is the first's, and so on."""
+    return b"".join(
+        f"submission_{66 + n}:\n  :submitters:\n  - :name: {name}\n    :sid: {name.lower()}1\n".encode()
+        for n, name in enumerate(names)
+    )
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_gradescope_student_cannot_be_another(tmp_path, assignments, complete, half, pack):
+    files = {
+        "ex/submission_metadata.yml": people("Ann", "Zed"),
+        f"ex/submission_66/{NAME}": complete,
+        f"ex/submission_67/{NAME}": half,
+        "ex/submission_67/submission_metadata.yml": people("Zed", "Ann"),
+        f"ex/submission_67/submission_66/{NAME}": EMPTY,
+    }
+    put(tmp_path, {"e.zip": zipped(files)} if pack else files)
+    found = taken(tmp_path, assignments)
+    assert set(found) == {"ann1", "zed1"}
+    assert found["ann1"].fetch() == complete
+    assert found["zed1"].fetch() == half
+
+
+def test_a_gradescope_group_shares_its_grade(tmp_path, assignments, complete):
+    group = b"submission_66:\n  :submitters:\n  - :name: Ann\n    :sid: a1\n  - :name: Bob\n    :sid: b1\n"
+    put(tmp_path, {"ex/submission_metadata.yml": group, f"ex/submission_66/{NAME}": complete})
+    assert graded(tmp_path, assignments) == {"a1": True, "b1": True}
+
+
+def test_two_of_one_name_and_no_number_have_two_rows(tmp_path, assignments, complete, half):
+    one = b"  :submitters:\n  - :name: Li Wei\n    :sid: \n"
+    metadata = b"submission_66:\n" + one + b"submission_67:\n" + one
+    files = {f"ex/submission_66/{NAME}": complete, f"ex/submission_67/{NAME}": half}
+    found = taken(put(tmp_path, {"ex/submission_metadata.yml": metadata, **files}), assignments)
+    assert sorted(s.fetch() for s in found.values()) == sorted([complete, half])
+
+
+def test_a_folder_in_the_metadata_s_place(tmp_path, assignments, complete):
+    put(tmp_path, {f"ex/submission_66/{NAME}": complete, "ex/submission_metadata.yml/x": b""})
+    put(tmp_path, {"ex/submission_66/submission_metadata.yml/x": b""})
+    assert graded(tmp_path, assignments)["submission_66"]
+
+
+def test_a_moodle_student_cannot_be_another(tmp_path, assignments, complete, half):
+    files = {
+        MOODLE("Ann A_1") + NAME: complete,
+        MOODLE("Zed Z_9") + MOODLE("Ann A_1") + NAME: EMPTY,
+        MOODLE("Zed Z_9") + NAME: half,
+        "Yan Y_8_assignsubmission_file_Ann A_1_assignsubmission_file_.ipynb": half,
+        "Xi X_7_assignsubmission_file_Ann A_1_2_x.ipynb": half,
+    }
+    found = taken(put(tmp_path, files), assignments)
+    assert set(found) == {"Ann-A-1", "Zed-Z-9", "Yan-Y-8", "Xi-X-7"}
+    assert found["Ann-A-1"].fetch() == complete
+    assert found["Zed-Z-9"].fetch() == half
+
+
+def test_a_canvas_student_cannot_be_another(tmp_path, assignments, complete, half):
+    files = {
+        f"ann_1_100_{NAME}": complete,
+        "zed_9_900_hw.zip": zipped({f"ann_1_100_{NAME}": half, "submission_metadata.yml": people("ann")}),
+        f"yan_8_800_x_1_assignsubmission_file_{NAME}": half,
+    }
+    for place in (put(tmp_path / "a", files), put(tmp_path / "b", {"submissions.zip": zipped(files)})):
+        found = taken(place, assignments)
+        assert set(found) == {"ann-1", "zed-9", "yan-8"}
+        assert found["ann-1"].fetch() == complete
+
+
+def test_one_folder_of_nbgraders_form_hides_nobody(tmp_path, assignments, complete, half):
+    files = {
+        MOODLE("Ann A_1") + NAME: complete,
+        MOODLE("Bob B_2") + f"{STAGE}/{NAME}": half,
+        MOODLE("Cy C_3") + NAME: complete,
+    }
+    assert set(graded(put(tmp_path / "moodle", files), assignments)) == {"Ann-A-1", "Bob-B-2", "Cy-C-3"}
+    metadata = {"submission_metadata.yml": people("Ann", "Zed")}
+    files = {f"submission_66/{NAME}": complete, f"submission_67/{STAGE}/{NAME}": half}
+    assert set(graded(put(tmp_path / "gradescope", metadata | files), assignments)) == {"ann1", "zed1"}
+    mixed = {
+        f"ann/{STAGE}/{NAME}": complete,
+        "bob.ipynb": half,
+        "moodle.zip": zipped({MOODLE("Cy C_3") + NAME: complete}),
+        f"dy/another/{NAME}": half,
+    }
+    assert graded(put(tmp_path / "mixed", mixed), assignments) == dict.fromkeys(("ann", "bob", "Cy-C-3", "dy"), True)
+
+
+def test_a_folder_that_is_no_stage_is_the_student_s(tmp_path, assignments, complete):
+    grade_course.hand_in(tmp_path, "ann", complete)
+    put(tmp_path, {f"submitted/cy/wrong/{NAME}": complete, "submitted/bo/x/x.ipynb": b"damaged"})
+    assert graded(tmp_path, assignments) == {"ann": True, "bo": False, "cy": True}
+
+
+def test_a_file_in_canvas_is_known_by_its_own_name(tmp_path, assignments, complete, half):
+    put(tmp_path, {"ann_1_100_a.ipynb": half, f"ann_1_101_{STAGE}-1.ipynb": complete, "ann_1_102_z.pdf": b""})
+    found = taken(tmp_path, assignments)
+    assert {student: s.fetch() for student, s in found.items()} == {"ann-1": complete}
+
+
+def test_all_stages_at_once(tmp_path, complete, half):
+    everything = {stage: Assignment.load(stage) for stage in STAGES}
+    first = grade_course.sample("complete", "01_rank_theory")
+    put(
+        tmp_path,
+        {"ann.ipynb": complete, "ann_01_rank_theory.ipynb": first, f"bo/{STAGE}/x.ipynb": half, "cy.ipynb": EMPTY},
+    )
+    put(tmp_path, {MOODLE("Di D_1") + "a.ipynb": first, MOODLE("Di D_1") + "b.ipynb": half})
+    found = intake.discover(tmp_path, everything)
+    for submission in found:
+        intake.answers(submission, everything[submission.stage])
+    assert {(s.student, s.stage) for s in found if not s.problem} == {
+        *((student, stage) for student in ("ann", "Di-D-1") for stage in ("01_rank_theory", STAGE))
+    }
+    assert {s.student: "names none of" in s.problem or "missing" in s.problem for s in found if s.problem} == {
+        "bo": True,
+        "cy": True,
+    }
+
+
+def test_another_course_s_assignments_are_none(tmp_path, assignments, complete):
+    grade_course.hand_in(tmp_path, "ann", complete)
+    put(tmp_path, {f"submitted/{student}/ps1/ps1.ipynb": EMPTY for student in ("ann", "bo")})
+    put(tmp_path, {"submitted/ann/01_rank_theory/01_rank_theory.ipynb": EMPTY, "submitted/ann/ps1/data.csv": b""})
+    found = taken(tmp_path, assignments)
+    assert set(found) == {"ann"}
+    assert not found["ann"].notes
+
+
+def test_names_that_a_folder_cannot_tell_apart(tmp_path, assignments, complete, half):
+    for student, data in (("ann lee", complete), ("ann-lee", half), ("ann+lee", half)):
+        grade_course.hand_in(tmp_path, student, data)
+    found = taken(tmp_path, assignments)
+    assert len(found) == 3
+    assert found["ann-lee"].fetch() == half
+    other = next(s for student, s in found.items() if student.startswith("ann-lee-"))
+    assert other.fetch() == complete
+    assert any("ann lee" in note for note in other.notes)
+
+
+def test_names_in_every_script(tmp_path, assignments, complete, half):
+    composed, apart = "Jos\u00e9", unicodedata.normalize("NFD", "Jos\u00e9")
+    put(
+        tmp_path,
+        {f"{apart}.ipynb": complete, "Jose.ipynb": half, "\u0915\u093f.ipynb": half, "\u0915\u0941.ipynb": half},
+    )
+    assert set(graded(tmp_path, assignments)) == {composed, "Jose", "\u0915\u093f", "\u0915\u0941"}
+    assert len((intake.safe_name("\u0915\u093f" * 200) + ".json").encode()) < 200
+    assert intake.safe_name("x" * 100 + "-1") != intake.safe_name("x" * 100 + "-2")
+    assert intake.safe_name("a\udce9\nb") == "a-b"
+
+
+def test_work_without_a_notebook(tmp_path, assignments, complete):
+    files = {
+        MOODLE("Ann A_1") + "hw.zip": zipped({NAME: complete}),
+        MOODLE("Cy C_3") + "hw.pdf": b"pdf",
+        MOODLE("Dy D_4") + f"{STAGE}.IPYNB": complete,
+        MOODLE("Ed E_5") + "hw.zip": zipped({"deep.zip": zipped({"x/" + NAME: complete})}),
+        MOODLE("Fi F_6") + "hw.zip": zipped({"hw.docx": b""}),
+        MOODLE("Gi G_7") + "hw.zip": b"no zip",
+        MOODLE("Hy H_8") + NAME: complete,
+        MOODLE("Hy H_8") + "picture.png": b"",
+        "Io I_9_assignsubmission_onlinetext_/onlinetext.html": b"",
+    }
+    for place in (put(tmp_path / "a", files), put(tmp_path / "b", {"all.zip": zipped(files)})):
+        found = taken(place, assignments)
+        good = {student for student, s in found.items() if not s.problem}
+        assert good == {"Ann-A-1", "Dy-D-4", "Ed-E-5", "Hy-H-8"}
+        assert set(found) == good | {"Cy-C-3", "Fi-F-6", "Gi-G-7", "Io-I-9"}
+        assert "hw.pdf" in found["Cy-C-3"].problem
+    for name in ("cy_3_300_hw.pdf", "bo.pdf", "di/hw.pdf", "ed.ipynb.txt", f"fi_{STAGE}.html", "README.md"):
+        put(tmp_path / "c", {name: b""})
+    put(tmp_path / "c", {"ann.ipynb": complete})
+    assert {s for s, good in graded(tmp_path / "c", assignments).items() if not good} == {
+        "cy-3",
+        "bo",
+        "di",
+        "ed",
+        "fi",
+    }
+
+
+def test_a_pdf_is_listed_under_the_stage_of_the_others(tmp_path, complete):
+    everything = {stage: Assignment.load(stage) for stage in STAGES}
+    put(tmp_path, {MOODLE("Ann A_1") + "hw.ipynb": complete, MOODLE("Bob B_2") + "hw.pdf": b""})
+    assert {s.stage for s in intake.discover(tmp_path, everything)} == {STAGE}
+
+
+def test_a_folder_or_a_zip_for_each_student(tmp_path, assignments, complete, half):
+    names = {"ann": f"{STAGE} (1)", "bob": "homework", "cy": f"{STAGE}-1", "dy": f"Copy of {STAGE}", "ed": STAGE}
+    put(tmp_path / "a", {f"{student}/{name}.ipynb": half for student, name in names.items()})
+    assert graded(tmp_path / "a", assignments) == dict.fromkeys(names, True)
+    put(tmp_path / "b", {f"{student}.zip": zipped({f"{n}.ipynb": half}) for student, n in names.items()})
+    assert graded(tmp_path / "b", assignments) == dict.fromkeys(names, True)
+    put(tmp_path / "c", {"all.zip": zipped({f"all/{s}/{STAGE}/{STAGE}.ipynb": half for s in names})})
+    assert graded(tmp_path / "c", assignments) == dict.fromkeys(names, True)
+    put(tmp_path / "d", {"only/homework.ipynb": half})
+    assert graded(tmp_path / "d", assignments) == {"only": True}
+
+
+def test_a_flat_folder(tmp_path, assignments, complete, half):
+    flat = {f"bob {STAGE} (2).ipynb": half, f"Copy of ann_{STAGE}.ipynb": half, "cy.ipynb": complete}
+    flat |= {f"{STAGE} (1).ipynb": complete, f"{STAGE} (2).ipynb": half}
+    students = {"bob", "ann", "cy", f"{STAGE}-1", f"{STAGE}-2"}
+    assert set(graded(put(tmp_path / "a", flat), assignments)) == students
+    assert set(
+        graded(put(tmp_path / "b", {"week.zip": zipped({"x.ipynb": half, "y.ipynb": complete})}), assignments)
+    ) == {
+        "x",
+        "y",
+    }
+
+
+def test_of_several_notebooks_the_named_one_counts_and_then_the_one_with_the_cells(
+    tmp_path, assignments, complete, half
+):
+    files = {
+        MOODLE("Ann A_1") + NAME: complete,
+        MOODLE("Ann A_1") + f"{STAGE}_old.ipynb": half,
+        MOODLE("Ann A_1") + "scratch.ipynb": EMPTY,
+        MOODLE("Bob B_2") + "a work.ipynb": complete,
+        MOODLE("Bob B_2") + "scratch.ipynb": EMPTY,
+    }
+    found = taken(put(tmp_path, files), assignments)
+    assert found["Ann-A-1"].fetch() == found["Bob-B-2"].fetch() == complete
+    assert "scratch.ipynb" in " ".join(found["Ann-A-1"].notes)
+    assert "scratch.ipynb" in " ".join(found["Bob-B-2"].notes)
+
+
+def test_two_that_may_be_two_students_share_no_grade(tmp_path, assignments, complete, half):
+    put(tmp_path, {"g/cy.ipynb": half, "g/di.ipynb": complete, f"ed/{NAME}": complete})
+    found = taken(tmp_path, assignments)
+    assert not found["ed"].problem
+    assert "cy.ipynb" in found["g"].problem
+    twice = {"1.zip": zipped({MOODLE("Ann A_1") + NAME: half}), "2.zip": zipped({MOODLE("Ann A_1") + NAME: complete})}
+    (submission,) = taken(put(tmp_path / "twice", twice), assignments).values()
+    assert "1.zip" in submission.problem
+    twice["1.zip"] = twice["2.zip"]
+    (submission,) = taken(put(tmp_path / "same", twice), assignments).values()
+    assert not submission.problem
+
+
+def test_what_systems_leave_behind_is_nobodys(tmp_path, assignments, complete):
+    files = {MOODLE("Ann A_1") + NAME: complete, "__MACOSX/" + MOODLE("Ann A_1") + f"._{NAME}": b"\0"}
+    files |= {f"._{NAME}": b"\0", ".DS_Store": b"", MOODLE("Ann A_1") + f".ipynb_checkpoints/{NAME}": b"\0"}
+    files |= {MOODLE("Bob B_2") + ".DS_Store": b""}
+    for place in (put(tmp_path / "a", files), put(tmp_path / "b", {"all.zip": zipped(files)})):
+        found = taken(place, assignments)
+        assert [(student, s.problem, s.notes) for student, s in found.items()] == [("Ann-A-1", "", [])]
+
+
+def test_what_grading_wrote_is_nobodys(tmp_path, assignments, complete):
+    outputs = [f"{folder}/{NAME}" for folder in ("solutions/" + STAGE, "notebooks/" + STAGE, f"autograded/x/{STAGE}")]
+    outputs += ["grades.csv", "report.html", "nbgrader_config.py", "upload/feedback.zip", ".grading/lock"]
+    for out in ("a/", "b/graded/"):
+        put(tmp_path, {out + name: complete for name in outputs})
+        put(tmp_path, {out[:2] + "ada.ipynb": complete})
+        (tmp_path / out / "submitted" / "ada" / STAGE).mkdir(parents=True)
+    for place in ("a", "b"):
+        assert graded(tmp_path / place, assignments) == {"ada": True}
+
+
+def test_names_and_archives_are_bounded(tmp_path, assignments, complete):
+    put(tmp_path, {"a.ipynb": complete, "b.zip": zipped({"_" * 60_000 + ".ipynb": complete, "/x" * 30_000: b""})})
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("c.zip", zipped({f"{n}.ipynb": bytes(10_000) for n in range(1000)}))
+    put(tmp_path, {"c_1_2_x.zip": bomb.getvalue()})
+    found = taken(tmp_path, assignments)
+    assert {"a", "c-1"} < set(found)
+    assert found["c-1"].problem
+    assert all(len(s.problem) + len(" ".join(s.notes)) < 2000 and len(s.student) <= 80 for s in found.values())
+
+
+def test_a_zip_with_too_much_in_it_is_read_as_far_as_it_goes(tmp_path, assignments, complete, monkeypatch):
+    monkeypatch.setattr(exports, "MAX_MEMBERS", 3)
+    put(tmp_path, {"all.zip": zipped({MOODLE(f"S_{n}") + NAME: complete for n in range(5)})})
+    assert graded(tmp_path, assignments) == {"S-0": True, "S-1": True, "S-2": True, "all.zip": False}
+
+
+def test_damaged_zip_files_never_raise(tmp_path, assignments):
+    generator = random.Random(0)
+    good = zipped({f"{n}.ipynb": EMPTY for n in range(3)} | {"x.zip": zipped({NAME: EMPTY})})
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(generator.choice([1, 3, 30])):
+            data[generator.randrange(len(data) // 2 * generator.randrange(2), len(data))] = generator.randrange(256)
+        put(tmp_path, {"ann_1_2_a.zip": bytes(data), "bob.ipynb": EMPTY})
+        assert {"ann-1", "bob"} == set(taken(tmp_path, assignments))
+
+
+def test_notes_are_bounded(assignments):
+    notebook = json.loads(grade_course.sample("complete"))
+    copies = [{"metadata": {"nbgrader": {"grade_id": "layer"}}}] * 50_000
+    odd = [{"cell_type": "code", "source": "x" * (300_000 + n)} for n in range(20)]
+    notebook["cells"][:0] = copies + odd
+    submission = intake.Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
+    intake.answers(submission, assignments[STAGE])
+    assert 0 < len(submission.notes) <= intake.MAX_NOTES + 1
+    assert "more" in submission.notes[-1]
+
+
+def test_names_in_messages_are_plain_text(tmp_path, assignments):
+    put(tmp_path, {"a/x\n\x1b[31m needs attention: b.pdf": b"", "b.ipynb": EMPTY})
+    assert all(s.problem.isprintable() for s in taken(tmp_path, assignments).values())

@@ -78,6 +78,22 @@ def test_a_number_inside_another_is_no_match():
     assert filled == {}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("table", "number"), [(MOODLE, "1234567"), (CANVAS, "1234567")], ids=["moodle", "canvas"])
+def test_a_number_of_two_students_is_refused(table, number, order):
+    results = dict([(f"ann-{number}", Final(25, 25)), (f"zed_9_900_x-{number}", Final(3, 25))][::order])
+    with pytest.raises(ExportError, match=r"ann-.*zed_9_900_x-.*same number"):
+        fill(text_of(table), STAGE, results)
+    others = [row for row in table if number not in "".join(row)]
+    assert fill(text_of(others), STAGE, results)[1] == {}  # no row needs it
+
+
+def test_a_number_is_the_platforms_own_and_no_other():
+    table = [CANVAS[0], ["A, Ann", "101", "202", "ann", "S", "", ""], ["B, Bob", "303", "404", "bob", "S", "", ""]]
+    assert fill(text_of(table), STAGE, {"bob-202": Final(3, 25)})[1] == {}
+    assert list(fill(text_of(table), STAGE, {"ann-101": Final(3, 25)})[1]) == ["ann-101"]
+
+
 @pytest.mark.parametrize(
     ("table", "results", "column", "message"),
     [
@@ -151,6 +167,13 @@ def test_late_penalties_are_the_policys_and_the_same_each_time(graded):
             ("Bo-M-2345678", 0.0),  # within the grace period
         ]
     assert finals(graded.course, STAGE)["Ada-L-1234567"] == Final(pytest.approx(17.6), 25)
+
+
+def test_late_times_are_each_students_own(graded):
+    other = graded.submitted / "Bo M 2345678" / STAGE / "timestamp.txt"  # intake calls it otherwise
+    other.parent.mkdir(parents=True)
+    other.write_text("2027-03-09 20:00:00 UTC", encoding="utf-8")
+    assert {s: points for _, s, _, points in apply(graded.course, graded.submitted)}["Bo-M-2345678"] == 0
 
 
 def test_without_a_policy_being_late_costs_nothing(graded):

@@ -13,17 +13,29 @@ import functools
 import json
 import re
 import stat
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autograder.contract import STAGES
 from autograder.run.assignment import MAX_SOURCE, Assignment, Own, digest, grade_id, nbgrader, source_of
 
 #: Larger files are not read, in bytes: a notebook with outputs has a few megabytes.
 MAX_NOTEBOOK = 20_000_000
 #: Most of a student's own cells that run, and characters of all of them.
 MAX_OWN_CELLS, MAX_OWN = 200, MAX_SOURCE
+#: Most notes on one submission, or names in a message; characters of a name that are looked at, at each end.
+MAX_NOTES, MAX_NAME = 8, 300
+#: What grading and exporting write into the course folder, which may be the submissions' own.
+OUTPUTS = (
+    *(".grading", "submitted", "solutions", "notebooks", "autograded", "feedback", "upload"),
+    *("gradebook.db", "grades.csv", "report.html", "nbgrader_config.py", "nbgrader_grades.csv"),
+)
+#: Whose a submission is: how that is known, and the name as it was given.
+Key = tuple[str, str]
 
 
 class Unreadable(Exception):
@@ -60,7 +72,7 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
     Args:
         folder: nbgrader's ``submitted`` folder (STUDENT/STAGE/STAGE.ipynb) or the one that holds it; or what a
             learning platform exports (see `autograder.run.exports`), as zip files or unpacked; or notebooks with the
-            students' names.
+            students' names. What lies in no folder of nbgrader's form is looked at as an export.
         assignments: the stages to look for.
 
     Raises:
@@ -70,35 +82,113 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
 
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
-    found: list[Submission] = []
-    if folder.is_dir():
-        found = from_nbgrader(folder / "submitted" if (folder / "submitted").is_dir() else folder, list(assignments))
-    if not found:
-        found = exports.submissions(folder, assignments)
-    return sorted(found, key=lambda s: (s.stage, s.student))
+    inner = folder / "submitted"
+    for root in (inner, folder) if inner.is_dir() else (folder,):
+        claimed, taken = from_nbgrader(root, list(assignments)) if root.is_dir() else ({}, set())
+        found = [(key, submission) for (key, _), submission in claimed.items()]
+        found += exports.submissions(root, assignments, claimed, taken)
+        if found:
+            break
+    names = student_names([key for key, _ in found] + (folder_keys(root) if claimed else []))
+    shared = Counter(safe_name(name) for _, name in {key for key, _ in found})
+    for key, submission in found:
+        submission.student = names[key]
+        if shared[safe_name(key[1])] > 1:
+            submission.notes.append(f"called {submission.student}, for {shown(key[1])!r}: others have nearly that name")
+    return sorted((submission for _, submission in found), key=lambda s: (s.stage, s.student))
 
 
-def from_nbgrader(folder: Path, stages: list[str]) -> list[Submission]:
-    """STUDENT/STAGE/STAGE.ipynb; a folder with another file name in it is a submission that needs attention."""
-    found = []
+def from_nbgrader(folder: Path, stages: list[str]) -> tuple[dict[tuple[Key, str], Submission], set[Path]]:
+    """STUDENT/STAGE/STAGE.ipynb; a folder with another file name in it is a submission that needs attention.
+
+    Returns:
+        The submissions, by student and stage; the folders of all stages, also of those that are not asked for.
+    """
+    from autograder.run import exports
+
+    found, taken = {}, set()
     written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader
     for place in sorted(folder.glob("*/*")):
         student, stage = place.parent.name, place.name
-        if stage not in stages or student.startswith(".") or not place.is_dir():
+        if stage not in STAGES or student.startswith(".") or not place.is_dir() or exports.is_platforms(student):
             continue
-        if written and not any(place.glob("*")):
+        if is_output(place.parent) or ((folder / ".grading").is_dir() and student in OUTPUTS):
+            continue
+        taken.add(place)
+        if stage not in stages or (written and not any(place.glob("*"))):
             continue
         path = place / f"{stage}.ipynb"
-        found.append(Submission(safe_name(student), stage, str(path), functools.partial(read_file, path)))
-        others = sorted(p.name for p in place.glob("*.ipynb") if p != path)
-        if others and not path.exists():
-            found[-1].problem = f"{path.name} is missing; there is {', '.join(others)[:300]}"
-    return found
+        submission = Submission(student, stage, str(path), functools.partial(read_file, path))
+        try:
+            others = sorted(p.name for p in place.iterdir() if p.name != "timestamp.txt")
+            if others and path.name not in others:
+                submission.problem = f"{path.name} is missing; there is {listed(others)}"
+        except OSError as error:
+            submission.problem = f"{shown(student)}/{stage} cannot be read: {error.strerror}"
+        key = ("name", unicodedata.normalize("NFC", student))
+        if (key, stage) in found:  # of one name in two ways of writing it
+            found[key, stage].problem = f"two folders have the name {shown(student)}"
+        found.setdefault((key, stage), submission)
+    return found, taken
+
+
+def is_output(folder: Path) -> bool:
+    """Whether grading wrote a folder."""
+    return (folder / ".grading" / "lock").is_file()
+
+
+def folder_keys(folder: Path) -> list[Key]:
+    """Whose folders there are, in nbgrader's layout."""
+    return [("name", unicodedata.normalize("NFC", p.name)) for p in folder.iterdir() if p.is_dir()]
+
+
+def student_names(keys: Iterable[Key]) -> dict[Key, str]:
+    """What each student is called in the output: no two the same."""
+    groups: dict[str, list[Key]] = {}
+    for key in sorted(set(keys)):
+        groups.setdefault(safe_name(key[1]), []).append(key)
+    names = {}
+    used = set(groups)
+    for safe, group in groups.items():
+        group.sort(key=lambda key: key[1] != safe)  # the one that is called so keeps the name
+        names[group[0]] = safe
+        for key in group if len(group) > 1 and group[0][1] != safe else group[1:]:
+            new = f"{safe[:60]}-x{digest(repr(key).encode())[:6]}"
+            while new in used:
+                new += "x"
+            used.add(new)
+            names[key] = new
+    return names
 
 
 def safe_name(text: str) -> str:
-    """A student's name as a folder of the output may be called."""
-    return re.sub(r"[^\w.@+-]+", "-", text).strip(".-")[:80] or "unnamed"
+    """A student's name as a folder of the output may be called: letters of every script, with their marks.
+
+    A long one is cut in the middle, since a platform's number stands at its end.
+    """
+    text = unicodedata.normalize("NFC", text[:MAX_NAME] + text[MAX_NAME:][-MAX_NAME:])
+    kept = (c if c in "_.@+-" or c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
+    name = re.sub(" +", "-", "".join(kept)).strip(".-")
+    while len(name) > 80 or len(name.encode()) > 160:
+        middle = min(len(name) // 2, 40)
+        name = name[: middle - 1] + name[middle:]
+    return name or "unnamed"
+
+
+def shown(name: str) -> str:
+    """A name from a submission, for a message: short, and nothing in it but text."""
+    return "".join(c if c.isprintable() else "?" for c in name[:100]) + ("..." if len(name) > 100 else "")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names for a message, and how many more there are."""
+    return ", ".join(few(shown(name) for name in names))
+
+
+def few(lines: Iterable[str]) -> list[str]:
+    """The first lines, each once, and how many more there are."""
+    lines = list(dict.fromkeys(lines))
+    return lines[:MAX_NOTES] + ([f"and {len(lines) - MAX_NOTES:,} more"] if len(lines) > MAX_NOTES else [])
 
 
 def read_file(path: Path) -> bytes:
@@ -107,18 +197,19 @@ def read_file(path: Path) -> bytes:
     Raises:
         Unreadable: it is none, too large, or not there.
     """
+    name = shown(path.name)
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or path.parent.is_symlink():
-            raise Unreadable(f"{path.name} is no ordinary file")
+            raise Unreadable(f"{name} is no ordinary file")
         if status.st_size > MAX_NOTEBOOK:
-            raise Unreadable(f"{path.name} has {status.st_size:,} bytes; at most {MAX_NOTEBOOK:,} are read")
+            raise Unreadable(f"{name} has {status.st_size:,} bytes; at most {MAX_NOTEBOOK:,} are read")
         with path.open("rb") as file:
             return file.read(MAX_NOTEBOOK)
     except FileNotFoundError:
-        raise Unreadable(f"{path.name} is missing") from None
+        raise Unreadable(f"{name} is missing") from None
     except OSError as error:
-        raise Unreadable(f"{path.name} cannot be read: {error.strerror}") from None
+        raise Unreadable(f"{name} cannot be read: {error.strerror}") from None
 
 
 def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
@@ -161,6 +252,7 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
     elif missing:
         submission.notes.append(f"missing cells: {', '.join(missing)}")
     submission.own = [] if submission.problem else own_cells(cells, assignment, submission.notes)
+    submission.notes = few(submission.notes)
     return given
 
 
