@@ -51,7 +51,8 @@ import subprocess, sys, threading
 threading.Thread(target=print, args=["thread"]).start()
 print(subprocess.run([sys.executable, "-S", "-c", "print('process')"], capture_output=True, text=True).stdout)
 import torch
-print(torch.ones(3).half().float().sum().item(), (torch.ones(2, 3).bfloat16() @ torch.ones(3, 2).bfloat16()).sum().item())
+half, brain = torch.ones(3).half(), torch.ones(2, 2).bfloat16()
+print(half.float().sum().item(), (brain @ brain).sum().item())
 print([int(x) for x in torch.utils.data.DataLoader(range(4), num_workers=2)])
 """
 
@@ -91,7 +92,7 @@ def test_what_would_take_memory_from_elsewhere_is_refused(bubblewrap):
         assert "thread" in told, told
         assert "process" in told, told
         assert "[0, 1, 2, 3]" in told, told
-        assert "3.0 12.0" in told, told
+        assert "3.0 8.0" in told, told
 
 
 @pytest.mark.parametrize("kind", ["bwrap", "none"])
