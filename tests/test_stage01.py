@@ -55,7 +55,7 @@ def test_worked_solution_passes_the_visible_checks(worked):
 def test_alternates_have_full_marks(path):
     answer = load_answer(path)
     assert answer.errors == []
-    for seed in range(20):
+    for seed in range(5):
         report = evaluate(STAGE, answer.namespace, seed)
         assert report.score == report.max_score, str(report)
     assert [fault for exercise in AUTOMATIC for fault in faults_of_visible(exercise, answer.namespace)] == []
@@ -74,7 +74,7 @@ def test_mutant_loses_points_where_it_is_wrong_and_learns_why(mutant):
     with contextlib.redirect_stdout(io.StringIO()):
         answer = mutant.answer(STAGE)
     assert answer.errors == []
-    for seed in (0, 1, 2):
+    for seed in (0, 1):
         report = evaluate(STAGE, answer.namespace, seed)
         points = earned(report)
         assert points.pop(mutant.exercise) < POINTS[mutant.exercise], "survives"

@@ -74,11 +74,10 @@ def test_mutant_loses_points_where_it_is_wrong_and_learns_why(mutant):
     with contextlib.redirect_stdout(io.StringIO()):
         answer = mutant.answer(STAGE)
     assert answer.errors == []
-    for seed in (0, 1):
-        report = evaluate(STAGE, answer.namespace, seed)
-        points = earned(report)
-        assert points.pop(mutant.exercise) < POINTS[mutant.exercise], "survives"
-        assert points == {exercise: POINTS[exercise] for exercise in points}, str(report)
+    report = evaluate(STAGE, answer.namespace, 0)
+    points = earned(report)
+    assert points.pop(mutant.exercise) < POINTS[mutant.exercise], "survives"
+    assert points == {exercise: POINTS[exercise] for exercise in points}, str(report)
     hidden = next(result.message for result in report.results if result.id == mutant.exercise)
     seen = "\n".join(faults_of_visible(mutant.exercise, answer.namespace))
     assert mutant.says in hidden, hidden

@@ -83,7 +83,7 @@ def test_mutant_loses_points_where_it_is_wrong_and_learns_why(mutant):
     points = earned(report)
     points.pop(mutant.exercise)
     assert points == {exercise: POINTS[exercise] for exercise in points}, str(report)
-    for seed in (0, 1, 2):
+    for seed in (0, 1):
         result = evaluate_exercise(mutant.exercise, answer.namespace, seed)
         assert result.earned < result.points, "survives"
         assert mutant.says in result.message, result.message

@@ -76,7 +76,7 @@ def test_mutant_loses_points_where_it_is_wrong_and_learns_why(mutant):
     with contextlib.redirect_stdout(io.StringIO()):
         answer = mutant.answer(STAGE)
     assert answer.errors == []
-    for seed in (0, 1, 2):
+    for seed in (0, 1):
         report = evaluate(STAGE, answer.namespace, seed)
         points = earned(report)
         assert points.pop(mutant.exercise) < POINTS[mutant.exercise], "survives"
