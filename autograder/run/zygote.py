@@ -352,7 +352,7 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
                     answer["seen"] = observe(
                         probe, shell.user_ns, order["inputs"], substitutes=carry, seconds=order["seconds"]
                     )
-                answer["replaced"] += pristine.restore()  # what was replaced in the middle of it, to forge the answer
+                answer["replaced"] += pristine.restore_sending()  # replaced in the middle of it, to forge the answer
             elif order["do"] == "inspect":
                 answer["origins"] = {name: origins(shell.user_ns.get(name)) for name in order["names"]}
         except KeyboardInterrupt:
@@ -408,6 +408,17 @@ class Pristine:
             for key, value in names.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
+
+    def restore_sending(self) -> list[str]:
+        """Put back what the answer is sent with; `restore`, which takes longer, comes before the next probe."""
+        replaced = []
+        for space, names, values in self.spaces:
+            if space is wire:
+                for key, value in zip(names, values, strict=True):
+                    if vars(space).get(key) is not value:
+                        replaced.append(f"wire.{key}")
+                        setattr(space, key, value)
+        return replaced
 
     def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
         """Put everything back; returns the names of what had been replaced."""
