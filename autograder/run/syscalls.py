@@ -14,33 +14,38 @@ import struct
 import sys
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
-#: Machine -> its number in the kernel's audit.h, and the numbers of the calls there.
-MACHINES = {
-    "x86_64": (
-        0xC000003E,
-        {
-            "memory": {"memfd_create": 319, "memfd_secret": 447, "shmget": 29, "msgget": 68, "userfaultfd": 323},
-            "namespaces": {"unshare": 272, "setns": 308, "mount": 165, "pivot_root": 155},
-            "mounts": {"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432, "mount_setattr": 442},
-            "kernel": {"bpf": 321, "perf_event_open": 298, "io_uring_setup": 425, "ptrace": 101},
-            "keys": {"add_key": 248, "request_key": 249, "keyctl": 250},
-        },
-        {"clone": 56, "clone3": 435},
-    ),
-    "aarch64": (
-        0xC00000B7,
-        {
-            "memory": {"memfd_create": 279, "memfd_secret": 447, "shmget": 194, "msgget": 186, "userfaultfd": 282},
-            "namespaces": {"unshare": 97, "setns": 268, "mount": 40, "pivot_root": 41},
-            "mounts": {"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432, "mount_setattr": 442},
-            "kernel": {"bpf": 280, "perf_event_open": 241, "io_uring_setup": 425, "ptrace": 117},
-            "keys": {"add_key": 217, "request_key": 218, "keyctl": 219},
-        },
-        {"clone": 220, "clone3": 435},
-    ),
+#: Machine -> its number in the kernel's audit.h, and the place of its numbers below.
+MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+#: What is refused, with its number on each machine.
+REFUSED = {
+    # memory that no process accounts for
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "userfaultfd": (323, 282),
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    # namespaces and mounts
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "pivot_root": (155, 41),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsmount": (432, 432),
+    "mount_setattr": (442, 442),
+    # the rest of the kernel
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "io_uring_setup": (425, 425),
+    "ptrace": (101, 117),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
 }
-#: Flags of clone(2) that ask for a namespace: time, mounts, control groups, names, ipc, users, process ids, network.
-NEW = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+CLONE, CLONE3 = (56, 220), (435, 435)
+#: Flags of clone(2) that ask for a namespace: mounts, control groups, names, ipc, users, process ids, network.
+NEW = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # the few instructions that are used
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
@@ -48,29 +53,28 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 
 def program(machine: str) -> bytes:
     """The filter for a machine, as instructions of (code, jump if true, jump if false, number)."""
-    architecture, groups, clones = MACHINES[machine]
+    architecture, place = MACHINES[machine]
     lines = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, REFUSE | errno.EPERM)]
     lines += [(LOAD, 0, 0, NUMBER)]
     # another way of calling with numbers of its own (x32)
     lines += [(AT_LEAST, 0, 1, 0x4000_0000), (RETURN, 0, 0, REFUSE | errno.EPERM)]
-    for number in (number for group in groups.values() for number in group.values()):
-        lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE | errno.EPERM)]
+    for numbers in REFUSED.values():
+        lines += [(EQUAL, 0, 1, numbers[place]), (RETURN, 0, 0, REFUSE | errno.EPERM)]
     # clone3's flags lie in memory, where a filter cannot look; where it is not there, libc takes clone
-    lines += [(EQUAL, 0, 1, clones["clone3"]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
-    lines += [(EQUAL, 0, 3, clones["clone"]), (LOAD, 0, 0, FIRST_ARGUMENT), (ANY_BIT, 0, 1, NEW)]
+    lines += [(EQUAL, 0, 1, CLONE3[place]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
+    lines += [(EQUAL, 0, 3, CLONE[place]), (LOAD, 0, 0, FIRST_ARGUMENT), (ANY_BIT, 0, 1, NEW)]
     lines += [(RETURN, 0, 0, REFUSE | errno.EPERM), (RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("<HBBI", *line) for line in lines)
 
 
-def refuse() -> bool:
-    """Put the filter before this process, for good; False where the system or the machine has none."""
+def refuse() -> None:
+    """Put the filter before this process, for good; nothing where the system or the machine has none."""
     machine = os.uname().machine
     if not sys.platform.startswith("linux") or machine not in MACHINES or sys.maxsize < 2**32:
-        return False
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     code = program(machine)
     buffer = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer))
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        return False
-    return libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0) == 0
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, head, 0, 0)

@@ -352,12 +352,13 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
                     answer["seen"] = observe(
                         probe, shell.user_ns, order["inputs"], substitutes=carry, seconds=order["seconds"]
                     )
-                answer["replaced"] += pristine.restore_sending()  # replaced in the middle of it, to forge the answer
             elif order["do"] == "inspect":
                 answer["origins"] = {name: origins(shell.user_ns.get(name)) for name in order["names"]}
         except KeyboardInterrupt:
             answer["interrupted"] = True
             answer.setdefault("outputs", list(shell.outputs.items))
+        if order["do"] == "probe":  # what was replaced in the middle of it, to forge the answer
+            answer["replaced"] = [*answer.get("replaced", ()), *pristine.restore_sending()]
         answer["seconds"] = time.monotonic() - started
         wire.send(channel, answer)
 
@@ -405,20 +406,15 @@ class Pristine:
         for space in spaces:
             names = {key: value for key, value in vars(space).items() if callable(value)}
             self.spaces.append((space, tuple(names), tuple(names.values())))
+            if space is wire:
+                self.sending = self.spaces[-1]
             for key, value in names.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
 
     def restore_sending(self) -> list[str]:
         """Put back what the answer is sent with; `restore`, which takes longer, comes before the next probe."""
-        replaced = []
-        for space, names, values in self.spaces:
-            if space is wire:
-                for key, value in zip(names, values, strict=True):
-                    if vars(space).get(key) is not value:
-                        replaced.append(f"wire.{key}")
-                        setattr(space, key, value)
-        return replaced
+        return self._put_back(*self.sending)
 
     def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
         """Put everything back; returns the names of what had been replaced."""
@@ -427,16 +423,23 @@ class Pristine:
             now = vars(space)
             if all(map(is_, map(now.get, names), values)):  # quicker than the loop, and every probe asks
                 continue
-            for key, value in zip(names, values, strict=True):
-                if now.get(key) is not value:
-                    replaced.append(f"{getattr(space, '__name__', space)}.{key}")
-                    with contextlib.suppress(Exception):
-                        setattr(space, key, value)
+            replaced += self._put_back(space, names, values)
         for function, code, defaults, name in self.codes.values():
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 replaced.append(name)
                 function.__code__, function.__defaults__ = code, defaults
         return sorted(set(replaced))[:20]
+
+    @staticmethod
+    def _put_back(space: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> list[str]:
+        """Give one module or class its callables back; returns the names of those that it had not."""
+        now, replaced = vars(space), []
+        for key, value in zip(names, values, strict=True):
+            if now.get(key) is not value:
+                replaced.append(f"{getattr(space, '__name__', space)}.{key}")
+                with contextlib.suppress(Exception):
+                    setattr(space, key, value)
+        return replaced
 
 
 def become(uid: int) -> None:
