@@ -70,10 +70,10 @@ def locked(out: Path) -> Iterator[None]:
     folder = out / ".grading"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lock").touch()
+        lock = open(folder / "lock", "w")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise OSError(f"cannot write {out}: {error.strerror}") from None
-    with open(folder / "lock", "w") as file:
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

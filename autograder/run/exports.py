@@ -34,6 +34,7 @@ from typing import Any
 from autograder.contract import STAGES
 from autograder.run.assignment import Assignment, digest, grade_id
 from autograder.run.intake import (
+    MAX_NAME,
     MAX_NOTEBOOK,
     OUTPUTS,
     Key,
@@ -50,8 +51,8 @@ from autograder.run.intake import (
 MAX_MEMBERS, MAX_INSIDE, MAX_DEPTH = 50_000, 50, 2
 #: A zip file in another hardly gets smaller; one that does more than this is not opened.
 MAX_RATIO = 10
-#: Characters of a name and folders of a path that are looked at; notebooks of one student that are read to choose one.
-MAX_NAME, MAX_PARTS, MAX_LOOKED = 300, 8, 20
+#: Folders of a path that are looked at; notebooks of one student that are read to choose one.
+MAX_PARTS, MAX_LOOKED = 8, 20
 #: What reading a damaged zip file may raise.
 BAD_ZIP = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -435,11 +436,8 @@ def _files(source: Path, taken: Collection[Path]) -> Iterator[File]:
         here = Path(place)
         made = OUTPUTS if here == source and (here / ".grading").is_dir() else ()
         links = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = sorted(
-            name
-            for name in folders
-            if name not in (*made, *links) and not _is_junk(name) and not _skipped(here / name, taken)
-        )
+        ours = {*made, *links, *(name for name in folders if here / name in taken or is_output(here / name))}
+        folders[:] = sorted(name for name in folders if name not in ours and not _is_junk(name))
         for path in (here / name for name in sorted([*names, *links]) if name not in made and not _is_junk(name)):
             parts = parts_of(path.relative_to(source).as_posix())
             if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
@@ -451,10 +449,6 @@ def _files(source: Path, taken: Collection[Path]) -> Iterator[File]:
         why = f"{shown(path.name)} cannot be read: {error.strerror}"
         parts = (*parts_of(path.relative_to(source).as_posix()), "unreadable.zip")
         yield File(parts, str(path), functools.partial(_refuse, why))
-
-
-def _skipped(folder: Path, taken: Collection[Path]) -> bool:
-    return folder in taken or is_output(folder)
 
 
 def _zipped(file: Any, opened: Callable[[], Any], parts: tuple[str, ...], origin: str, depth: int) -> Iterator[File]:
