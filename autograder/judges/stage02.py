@@ -117,7 +117,7 @@ def _kinds(rng: np.random.Generator) -> Inputs:
 
 _HIDDEN = [
     Check("2.1/shapes", visible.SHAPES, visible.probe_initial, visible.judge_shapes, draw_layer, 1),
-    Check("2.1/A", "A starts random with mean zero", visible.probe_initial, visible.judge_A, draw_layer, 1),
+    Check("2.1/A", "A starts random with mean zero", visible.probe_random, visible.judge_A, draw_layer, 1),
     Check("2.1/B", "B starts at zero", visible.probe_initial, visible.judge_B, draw_layer, 0.5),
     Check("2.1/scaling", visible.SCALING, visible.probe_scaling, visible.judge_scaling, draw_layer, 1),
     Check("2.1/rank", visible.BAD_RANK, visible.probe_bad_rank, visible.judge_bad_rank, _ranks, 0.5),

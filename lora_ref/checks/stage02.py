@@ -334,7 +334,6 @@ def probe_initial(names: Names, **inputs: Any) -> dict:
     sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
     with uninitialised_is_nan():
         layers = [names.LoRALayer(*sizes) for _ in range(20)]
-        large = names.LoRALayer(4096, 8, 64, 16)  # enough values to see a mean that is nearly zero
     layer = layers[0]
     parameters = list(layer.parameters())
     factors = {name: getattr(layer, name, None) for name in ("lora_A", "lora_B")}
@@ -349,14 +348,17 @@ def probe_initial(names: Names, **inputs: Any) -> dict:
         ],
         "dtypes": {name: str(getattr(p, "dtype", None)) for name, p in factors.items()},
         "A": np.stack([array(one.lora_A) for one in layers]) if factors["lora_A"] is not None else None,
-        "large": spread(large.lora_A) if factors["lora_A"] is not None else None,
         "B": np.stack([array(one.lora_B) for one in layers]) if factors["lora_B"] is not None else None,
     }
 
 
-def spread(parameter: Any) -> dict[str, float]:
-    values = array(parameter)
-    return {"mean": float(values.mean()), "std": float(values.std()), "size": values.size}
+def probe_random(names: Names, **inputs: Any) -> dict:
+    """`probe_initial`, and a layer with enough values in A to see a mean that is nearly zero."""
+    seen = probe_initial(names, **inputs)
+    if seen["A"] is not None:
+        values = array(names.LoRALayer(4096, 8, 64, 16).lora_A)
+        seen["large"] = {"mean": float(values.mean()), "std": float(values.std()), "size": values.size}
+    return seen
 
 
 def probe_scaling(names: Names, **inputs: Any) -> dict:
@@ -978,17 +980,21 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
 _LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
 
 
+def shape_error(error: Mapping[str, str], shown: str, otherwise: str, read: str) -> Fault:
+    """What an error for a tensor of some shape means: ``otherwise``, unless it says itself what it has to do with."""
+    fault = explained(error)
+    if error.get("type") in ("NotDefined", "NotImplementedError") or "NoneType" in fault.seen:
+        return fault
+    return Fault(f"{shown}: {fault.seen}", fault.likely if "in memory" in fault.likely else otherwise, read)
+
+
 def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
     """x of one to four dimensions; a wrong scale is another check's."""
     for x in leading(inputs["x"]):
         one, expected = seen[str(x.ndim)], forward_expected(inputs, x)
         shown = f"x of shape {x.shape}"
         if "error" in one:
-            fault = explained(one["error"])
-            if "not done yet" in fault.seen or "NoneType" in fault.seen:
-                return fault
-            likely = fault.likely if "in memory" in fault.likely else _LEADING
-            return Fault(f"{shown}: {fault.seen}", likely, "section 2.2")
+            return shape_error(one["error"], shown, _LEADING, "section 2.2")
         if one["y"].shape != expected.shape:
             return Fault(f"{shown} gives {one['y'].shape}, expected {expected.shape}", _LEADING, "section 2.2")
         if factor_of(one["y"], expected) is None:
@@ -1578,15 +1584,8 @@ def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
             expected = h @ B.T
             sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}, h of shape {h.shape}"
             if "error" in one:
-                fault = explained(one["error"])
-                if one["error"].get("type") in ("NotDefined", "NotImplementedError") or "NoneType" in fault.seen:
-                    return fault
                 likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
-                if h.ndim != 3:
-                    likely = _LEADING
-                elif "in memory" in fault.likely:
-                    likely = fault.likely
-                return Fault(f"{sizes}: {fault.seen}", likely, "section 2.7")
+                return shape_error(one["error"], sizes, likely if h.ndim == 3 else _LEADING, "section 2.7")
             if close(one["y"], expected):
                 continue
             likely = ""
@@ -1692,7 +1691,7 @@ _RANKS = {"ranks": [0, 1]}
 
 _VISIBLE = [
     Check("2.1/shapes", SHAPES, probe_initial, judge_shapes, fixed(1)),
-    Check("2.1/initial", INITIAL, probe_initial, judge_initial, fixed(1)),
+    Check("2.1/initial", INITIAL, probe_random, judge_initial, fixed(1)),
     Check("2.1/scaling", SCALING, probe_scaling, judge_scaling, fixed(2)),
     Check("2.1/rank", BAD_RANK, probe_bad_rank, judge_bad_rank, lambda rng: _RANKS),
     Check(
