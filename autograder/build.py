@@ -258,7 +258,7 @@ def build(
         BuildError: a master is at fault; the message names the file and the cell.
     """
     if contract is None:
-        from autograder.contract import STAGES as contract
+        from autograder.exercises import STAGES as contract
     root = Path(root)
     try:
         public = repository(root)

@@ -18,7 +18,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from autograder.contract import STAGES, Exercise
+from autograder.evaluation import stopped
+from autograder.exercises import STAGES
 
 #: Wall-clock seconds for the whole answer: imports, its cells, and the checks of its stage.
 SECONDS = 300
@@ -90,7 +91,7 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
         return lines[0]
     errors = next((line["errors"] for line in lines if "errors" in line), [])
     reported = {line["id"]: line for line in lines if "id" in line}
-    results = [reported.get(e.id) or _unreported(e, ended) for e in STAGES[stage] if not e.manual]
+    results = [reported.get(e.id) or stopped(e.id, ended).to_dict() for e in STAGES[stage] if not e.manual]
     return {
         "stage": stage,
         "seed": seed,
@@ -99,11 +100,6 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
         "results": results,
         "errors": errors,
     }
-
-
-def _unreported(row: Exercise, ended: str) -> dict:
-    message = f"{row.id} {row.title}: 0 of {row.points:g} points\n  FAIL  {ended} before this exercise was judged"
-    return {"id": row.id, "title": row.title, "earned": 0.0, "points": row.points, "message": message, "checks": []}
 
 
 def _import_path() -> str:

@@ -27,9 +27,8 @@ from nbconvert import HTMLExporter
 from nbformat.notebooknode import NotebookNode
 from nbgrader.utils import determine_grade, is_grade
 
-from autograder.bank import mutants
 from autograder.build import build, find_masters
-from autograder.contract import STAGES, exercise
+from autograder.exercises import STAGES, exercise, mutants
 from autograder.files import write_whole
 from autograder.preprocessors import clear_gaps
 from autograder.run.sandbox import SandboxError, require

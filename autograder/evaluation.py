@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import secrets
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autograder.contract import STAGES, Exercise, exercise, stage_of
+from autograder.exercises import STAGES, exercise
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, Verdict, messages, run_check
+from lora_ref.checks.verdicts import Check, Fault, Verdict, messages, run_check
 
 #: The seed from which plain nbgrader draws inputs, so that grading again gives the same grade; an instructor sets it.
 SEED_VARIABLE = "LORA_GRADE_SEED"
@@ -18,29 +18,39 @@ SEED_VARIABLE = "LORA_GRADE_SEED"
 
 @dataclass(frozen=True)
 class Result:
-    """One exercise's outcome: points and a message, with the single verdicts it comes from."""
+    """One exercise's outcome: its checks' verdicts and the points that follow from them."""
 
     id: str
     title: str
-    earned: float
     points: float
-    message: str
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def earned(self) -> float:
+        """All points if every check passed, whatever the shares' rounding."""
+        return self.points if all(v.passed for v in self.verdicts) else round(sum(v.earned for v in self.verdicts), 6)
+
+    @property
+    def message(self) -> str:
+        """Points, and what is wrong."""
+        heading = f"{self.id} {self.title}: {self.earned:g} of {self.points:g} points"
+        return "\n".join([heading, *messages([v for v in self.verdicts if not v.passed])])
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-ready data."""
-        checks = [
-            {"id": v.check.id, "earned": v.earned, "points": v.check.points, "message": v.message}
-            for v in self.verdicts
-        ]
         return {
             "id": self.id,
             "title": self.title,
             "earned": self.earned,
             "points": self.points,
             "message": self.message,
-            "checks": checks,
+            "checks": [verdict.to_dict() for verdict in self.verdicts],
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Result:
+        """What `to_dict` wrote."""
+        return cls(data["id"], data["title"], data["points"], tuple(map(Verdict.from_dict, data["checks"])))
 
 
 @dataclass(frozen=True)
@@ -97,18 +107,19 @@ def evaluate(stage: str, namespace: Namespace, seed: int | None = None) -> Repor
 
 def evaluate_exercise(exercise_id: str, namespace: Namespace, seed: int) -> Result:
     """Run one exercise's hidden checks (KeyError: there is no such exercise, or it is graded by hand)."""
+    return result_from(exercise_id, [run_check(check, namespace, seed) for check in hidden_checks(exercise_id)])
+
+
+def result_from(exercise_id: str, verdicts: Iterable[Verdict]) -> Result:
+    """An exercise's outcome from its checks'."""
     row = exercise(exercise_id)
-    verdicts = tuple(run_check(check, namespace, seed) for check in hidden_checks(row.id))
-    return result_from(row, verdicts)
+    return Result(row.id, row.title, row.points, tuple(verdicts))
 
 
-def result_from(row: Exercise, verdicts: tuple[Verdict, ...]) -> Result:
-    """Add verdicts up to an exercise's points and message."""
-    earned = sum(v.earned for v in verdicts)
-    earned = row.points if all(v.passed for v in verdicts) else round(earned, 6)
-    heading = f"{row.id} {row.title}: {earned:g} of {row.points:g} points"
-    faults = messages([v for v in verdicts if not v.passed])
-    return Result(row.id, row.title, earned, row.points, "\n".join([heading, *faults]), verdicts)
+def stopped(exercise_id: str, why: str) -> Result:
+    """No points for an exercise that could not be judged."""
+    fault = Fault(f"{why} before this was judged", read="", raised="Stopped")
+    return result_from(exercise_id, [Verdict(c.id, c.contract, c.points, fault) for c in hidden_checks(exercise_id)])
 
 
 def hidden_checks(exercise_id: str) -> list[Check]:
@@ -117,9 +128,7 @@ def hidden_checks(exercise_id: str) -> list[Check]:
     Raises:
         KeyError: there is no such exercise, or it is graded by hand.
     """
-    stage = stage_of(exercise_id)
-    module = importlib.import_module(f"autograder.judges.stage{stage[:2]}")
-    checks = [check for check in module.HIDDEN if check.exercise == exercise_id]
+    checks = exercise(exercise_id).hidden
     if not checks:
         raise KeyError(f"exercise {exercise_id!r} has no automatic checks")
     return checks

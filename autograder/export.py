@@ -24,7 +24,7 @@ from pathlib import Path
 from nbgrader.api import Gradebook
 
 from autograder.build import write_whole
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 
 
 class ExportError(ValueError):

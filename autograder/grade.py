@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.run import cluster, feedback, intake, integrity, report
 from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader

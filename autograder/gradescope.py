@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from autograder.build import BuildError, build
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.release import pack
 from autograder.run.assignment import ROOT

@@ -11,13 +11,13 @@ import contextlib
 import io
 from pathlib import Path
 
-from autograder.bank import Mutant, mutants
-from autograder.contract import STAGES
+from autograder.exercises import STAGES, mutants
+from autograder.exercises.mutant import Mutant
 from autograder.files import write_whole
 from lora_ref.checks import visible_checks
 from lora_ref.checks.verdicts import messages, run_check
 
-TABLE = Path(__file__).parent / "bank" / "MESSAGES.md"
+TABLE = Path(__file__).parent / "exercises" / "MESSAGES.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

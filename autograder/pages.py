@@ -16,7 +16,7 @@ from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from autograder.build import NOTEBOOK_METADATA, BuildError, expand_master, find_masters, write_whole
-from autograder.contract import STAGES, exercise
+from autograder.exercises import STAGES, exercise
 from autograder.preprocessors import GAP, clear_gaps
 
 HIDDEN = re.compile(r"\n*^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS$", re.MULTILINE | re.DOTALL)

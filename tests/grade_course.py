@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import nbformat
-
-from autograder.bank import alternates, mutants
 from autograder.bank.attacks import attacks
 from autograder.contract import POINTS, STAGES
+
+from autograder.bank import alternates, mutants
 from autograder.demo import ROOT, fill, sample_answers
 from autograder.preprocessors import clear_gaps
 from autograder.run.assignment import grade_id, nbgrader, source_of

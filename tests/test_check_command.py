@@ -7,12 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from autograder.contract import STAGES
 
 import autograder
 from autograder.answers import load_answer, read_cells
 from autograder.bank import worked_cells
 from autograder.check import check_file
-from autograder.contract import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = "02_lora_layer"

@@ -7,10 +7,10 @@ import re
 
 import jupytext
 import pytest
+from autograder.contract import POINTS, STAGES, stage_of
 
 from autograder.answers import load_answer, run_cells
 from autograder.bank import ROOT, alternates, mutants, worked_cells
-from autograder.contract import POINTS, STAGES, stage_of
 from autograder.evaluation import evaluate, evaluate_exercise
 
 #: Seeds from which inputs are drawn, for what must hold of any: a draw of one kind in 20 is found nearly surely.

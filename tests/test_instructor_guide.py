@@ -15,11 +15,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from autograder.contract import STAGES
 from grade_course import STAGE, sample
 
 from autograder import __main__ as command_line
 from autograder.bank import ROOT
-from autograder.contract import STAGES
 from autograder.run.sandbox import LIMITS, TOTAL
 
 GUIDE = ROOT / "docs" / "instructor_guide.md"

@@ -1,10 +1,10 @@
 """The table of messages is what the checks say now, and every message says something to act upon."""
 
 import pytest
+from autograder.contract import STAGES
 
 from autograder import messages
 from autograder.bank import mutants
-from autograder.contract import STAGES
 
 
 @pytest.mark.parametrize("stage", STAGES)

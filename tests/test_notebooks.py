@@ -4,9 +4,9 @@ import re
 
 import nbformat
 import pytest
+from autograder.contract import STAGES
 
 from autograder.bank import ROOT
-from autograder.contract import STAGES
 from autograder.demo import run_notebook
 
 SWITCH = "USE_MY_CODE = False"

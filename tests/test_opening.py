@@ -7,10 +7,10 @@ import re
 import nbformat
 import pytest
 import toy_course
+from autograder.contract import STAGES
 from toy_course import CONTRACT, ROOT, STAGE
 
 from autograder.build import BuildError, build
-from autograder.contract import STAGES
 from autograder.opening import SETUP, Repository, badge, repository, setup
 from autograder.release import start_page
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tomllib
 import yaml
+from autograder.contract import POINTS, STAGES
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from autograder.contract import POINTS, STAGES
 from autograder.evaluation import hidden_checks
 from lora_ref.checks import title, visible_checks
 

@@ -11,12 +11,12 @@ import zipfile
 
 import pytest
 import toy_course
+from autograder.contract import STAGES
 from toy_course import CONTRACT, MASTER, ROOT, STAGE
 
 from autograder import release as release_module
 from autograder.bank import mutants
 from autograder.build import BuildError, build
-from autograder.contract import STAGES
 from autograder.evaluation import hidden_checks
 from autograder.release import TOP, LeakError, assert_clean, pack, release, secret_lines
 from lora_ref.checks import visible_checks

@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 import jupytext
 import nbformat
 import pytest
+from autograder.contract import STAGES
 
 from autograder.bank import ROOT
 from autograder.build import SCHEME, BuildError, find_masters
-from autograder.contract import STAGES
 from autograder.pages import page_of, write_pages
 from lora_ref.checks import stage01, stage02, stage03, stage04, stage05
 

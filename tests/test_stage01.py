@@ -9,6 +9,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from autograder.contract import POINTS, STAGES
+from autograder.judges import stage01 as judges
 from stage_answers import earned, faults_of_visible, release
 from test_stage02 import HOSTILE
 
@@ -16,8 +18,6 @@ import lora_ref.rank
 from autograder import evaluate
 from autograder.answers import load_answer, run_cells
 from autograder.bank import ROOT, alternates, mutants, worked_cells
-from autograder.contract import POINTS, STAGES
-from autograder.judges import stage01 as judges
 from lora_ref import costs
 from lora_ref.checks import stage01 as visible
 from lora_ref.checks import visible_checks

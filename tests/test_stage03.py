@@ -8,6 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from autograder.contract import POINTS, STAGES
+from autograder.judges import stage03 as judges
 from stage_answers import earned, faults_of_visible, release
 from test_stage02 import HOSTILE, hangs
 from torch import nn
@@ -15,9 +17,7 @@ from torch import nn
 from autograder import evaluate
 from autograder.answers import load_answer, run_cells
 from autograder.bank import ROOT, alternates, mutants, worked_cells
-from autograder.contract import POINTS, STAGES
 from autograder.evaluation import evaluate_exercise
-from autograder.judges import stage03 as judges
 from lora_ref import costs, inject
 from lora_ref.checks import stage03 as visible
 from lora_ref.checks import visible_checks

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
+from lora_ref.checks.numbering import module_names
 
 #: One of a student's own code cells: the number of the release's cell that it follows (-1: none) or replaces, its
 #: source, and whether it replaces that cell.
@@ -22,7 +23,7 @@ Own = tuple[int, str, bool]
 STUDENT = "written-by-student"
 ROOT = Path(__file__).resolve().parents[2]
 #: Code whose change may change a grade.
-GRADING_CODE = ("autograder/contract.py", "autograder/evaluation.py", "autograder/judges", "autograder/run", "lora_ref")
+GRADING_CODE = ("autograder/evaluation.py", "autograder/exercises", "autograder/run", "lora_ref")
 LIBRARIES = ("torch", "transformers", "datasets", "numpy", "ipython", "matplotlib")
 #: What the probes of a stage, or what they probe, import late; what its set-up cell imports is read there.
 IMPORTED_LATE = {
@@ -72,7 +73,8 @@ class Assignment:
 
     def modules(self) -> list[str]:
         """What a warm process imports for this stage (see `autograder.run.zygote.warm`)."""
-        found = [f"lora_ref.checks.stage{self.stage[:2]}", *IMPORTED_LATE.get(self.stage, ())]
+        rooms = [name for name in module_names("lora_ref.checks").values() if f".stage{self.stage[:2]}." in name]
+        found = [*rooms, *IMPORTED_LATE.get(self.stage, ())]
         for cell in self.release["cells"]:
             if cell["cell_type"] == "code" and nbgrader(cell).get("locked") and not nbgrader(cell).get("grade"):
                 for node in ast.walk(ast.parse(source_of(cell))):

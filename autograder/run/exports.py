@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 from autograder.run.assignment import Assignment, digest, grade_id
 from autograder.run.intake import (
     MAX_NAME,

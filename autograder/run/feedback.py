@@ -6,7 +6,7 @@ import re
 from html import escape
 from typing import Any
 
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 from autograder.run.assignment import Assignment, grade_id, nbgrader
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}

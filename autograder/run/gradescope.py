@@ -25,8 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autograder.contract import STAGES
 from autograder.evaluation import hidden_checks
+from autograder.exercises import STAGES
 from autograder.grade import job_of, plan
 from autograder.run import intake, integrity
 from autograder.run.assignment import Assignment

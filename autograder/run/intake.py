@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 from autograder.run.assignment import MAX_SOURCE, Assignment, Own, digest, grade_id, nbgrader, source_of
 
 #: Larger files are not read, in bytes: a notebook with outputs has a few megabytes.

@@ -13,16 +13,15 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from autograder.contract import STAGES, exercise
-from autograder.evaluation import Result, hidden_checks, result_from
+from autograder.evaluation import Result, hidden_checks, result_from, stopped
+from autograder.exercises import STAGES
 from autograder.run import wire
 from autograder.run.sandbox import LIMITS, TOTAL, Gone, Sandbox
-from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge
+from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge, second_chance
 
 #: Seconds that a cell has to end after its KeyboardInterrupt.
 GRACE = 3.0
@@ -105,23 +104,22 @@ class Session:
             answer["late"] = True
         return answer
 
-    def observe_all(self, checks: Sequence[Check], seed: int, carry: bool = False) -> list[Observation]:
+    def observe_all(self, checks: Sequence[Check], seed: int, stand_ins: bool = False) -> list[Observation]:
         """What `lora_ref.checks.probing.observe` sees for each check's inputs, in the sandbox.
 
         Args:
             checks: of one time limit.
             seed: the submission's.
-            carry: with each check's stand-ins for what earlier exercises define.
+            stand_ins: with those for what each check builds on.
         """
         orders = []
         for check in checks:
-            stand_ins = check.carry if carry else {}
             orders.append(
                 {
                     "do": "probe",
                     "probe": [check.probe.__module__, check.probe.__qualname__],
                     "inputs": draw(check, seed),
-                    "carry": {name: [value.__module__, value.__qualname__] for name, value in stand_ins.items()},
+                    "builds_on": list(check.builds_on) if stand_ins else [],
                     "seconds": check.seconds,
                 }
             )
@@ -209,7 +207,7 @@ class _Run:
             if number in self.lost:
                 record["outputs"][str(number)] = [_error("Stopped", self.lost[number])]
                 if cell["exercise"]:
-                    self.results[cell["exercise"]] = failed(cell["exercise"], self.lost[number])
+                    self.results[cell["exercise"]] = stopped(cell["exercise"], self.lost[number])
 
     def cell(self, number: int, cell: dict[str, Any], session: Session) -> None:
         """One cell: what it shows, and if it is graded, its exercise's checks."""
@@ -228,16 +226,15 @@ class _Run:
             self.results[cell["exercise"]] = self.judge(cell["exercise"], session)
 
     def judge(self, exercise_id: str, session: Session) -> Result:
-        """An exercise's verdicts: each check with the student's own, then those that fail with stand-ins."""
+        """An exercise's verdicts as `lora_ref.checks.verdicts.run_check` gives them, the questions sent ahead."""
         checks, seed = hidden_checks(exercise_id), self.job["seed"]
         seen = session.observe_all(checks, seed)
         self.unknown |= set(_name_errors(seen))
         verdicts = {check.id: _verdict(check, seed, one) for check, one in zip(checks, seen, strict=True)}
-        again = [check for check in checks if check.carry and not verdicts[check.id].passed]
-        for check, one in zip(again, session.observe_all(again, seed, carry=True), strict=True):
-            if _verdict(check, seed, one).passed:
-                verdicts[check.id] = replace(verdicts[check.id], fault=None)
-        return result_from(exercise(exercise_id), tuple(verdicts.values()))
+        again = [check for check in checks if check.builds_on and not verdicts[check.id].passed]
+        for check, one in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
+            verdicts[check.id] = second_chance(verdicts[check.id], _verdict(check, seed, one))
+        return result_from(exercise_id, verdicts.values())
 
     def missed_a_spare_name(self) -> bool:
         """Whether a NameError names something that a cell which did not run has in it."""
@@ -248,15 +245,16 @@ class _Run:
     def results_of_all(self) -> list[dict[str, Any]]:
         ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"
         rows = [row for row in STAGES[self.job["stage"]] if not row.manual]
-        return [(self.results.get(row.id) or failed(row.id, ended)).to_dict() for row in rows]
+        return [(self.results.get(row.id) or stopped(row.id, ended)).to_dict() for row in rows]
 
 
 def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     try:
         with np.errstate(all="ignore"), _bounded(MAX_JUDGING):
-            return Verdict(check, judge(check, draw(check, seed), seen), seen.get("printed", ""))
+            return judge(check, draw(check, seed), seen)
     except Exception as error:  # an observation that no probe makes: the judge's complaint is no pass
-        return Verdict(check, Fault(f"an answer of an unexpected form ({type(error).__name__})"))
+        fault = Fault(f"an answer of an unexpected form ({type(error).__name__})", read="")
+        return Verdict(check.id, check.contract, check.points, fault)
 
 
 @contextlib.contextmanager
@@ -283,14 +281,6 @@ def _name_errors(seen: Any) -> Iterator[str]:
     for item in seen.values() if type(seen) is dict else seen if type(seen) is list else ():
         if type(item) in (dict, list):
             yield from _name_errors(item)
-
-
-def failed(exercise_id: str, why: str) -> Result:
-    """No points for an exercise that could not be judged."""
-    verdicts = tuple(Verdict(check, Fault(why)) for check in hidden_checks(exercise_id))
-    row = exercise(exercise_id)
-    heading = f"{row.id} {row.title}: 0 of {row.points:g} points"
-    return Result(row.id, row.title, 0.0, row.points, f"{heading}\n  FAIL  {why} before this was judged", verdicts)
 
 
 def _error(kind: str, text: str) -> dict[str, Any]:

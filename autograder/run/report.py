@@ -14,7 +14,7 @@ from html import escape
 from statistics import median
 from typing import Any
 
-from autograder.contract import STAGES
+from autograder.exercises import STAGES
 
 #: Blue and orange of the Okabe-Ito palette, which colour-blind readers tell apart.
 GOOD, BAD = "#0072b2", "#d55e00"

@@ -347,10 +347,10 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
                     answer["outputs"] = shells.run_cell(shell, order["source"])
             elif order["do"] == "probe":
                 answer["replaced"] = pristine.restore()
-                probe, carry = _named(order["probe"]), {k: _named(v) for k, v in order["carry"].items()}
+                probe, builds_on = _named(order["probe"]), order["builds_on"]
                 with interruptible:
                     answer["seen"] = observe(
-                        probe, shell.user_ns, order["inputs"], substitutes=carry, seconds=order["seconds"]
+                        probe, shell.user_ns, order["inputs"], builds_on=builds_on, seconds=order["seconds"]
                     )
             elif order["do"] == "inspect":
                 answer["origins"] = {name: origins(shell.user_ns.get(name)) for name in order["names"]}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import io
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -45,12 +46,19 @@ class TimeLimit(BaseException):
 
 
 class Names:
-    """The student's names; a missing one is a `NotDefined` that says so, not a KeyError."""
+    """The student's names; a missing one is a `NotDefined` that says so, not a KeyError.
 
-    def __init__(self, namespace: Namespace):
-        self._namespace = namespace
+    Args:
+        namespace: what the student's notebook defines.
+        instead: stand-ins that come before it.
+    """
+
+    def __init__(self, namespace: Namespace, instead: Namespace | None = None):
+        self._namespace, self._instead = namespace, instead or {}
 
     def __getattr__(self, name: str) -> Any:
+        if name in self._instead:
+            return self._instead[name]
         try:
             return self._namespace[name]
         except KeyError:
@@ -62,7 +70,7 @@ def observe(
     namespace: Namespace,
     inputs: Mapping[str, Any],
     *,
-    substitutes: Mapping[str, Any] | None = None,
+    builds_on: Iterable[str] = (),
     seconds: float = SECONDS,
 ) -> dict[str, Any]:
     """Run ``probe(names, **inputs)`` and return its observation as plain data.
@@ -71,7 +79,8 @@ def observe(
         probe: records what it sees in a dict.
         namespace: the student's names, usually the notebook's ``globals()``.
         inputs: keyword arguments of the probe.
-        substitutes: names to replace for this run, so that an earlier exercise's mistake does not cost twice.
+        builds_on: names to replace by their stand-ins (`stand_ins`), so that an earlier exercise's mistake does not
+            cost twice.
         seconds: time limit.
 
     Returns:
@@ -80,11 +89,15 @@ def observe(
         except the reader's own Ctrl-C.
     """
     printed = _Bounded()
-    with _isolated(printed), _substituted(namespace, substitutes or {}):
+    with _isolated(printed):
         over = threading.Event()
         try:
             with _time_limit(seconds, over):
-                seen = plain(probe(Names(namespace), **inputs))
+                instead = stand_ins(probe, namespace, builds_on)
+                everywhere = {name: value for name, value in instead.items() if "." not in name}
+                with _substituted(namespace, everywhere):
+                    names = Names(namespace, {name.partition(".")[0]: value for name, value in instead.items()})
+                    seen = plain(probe(names, **inputs))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -92,6 +105,21 @@ def observe(
     if printed.text:
         seen["printed"] = printed.text
     return seen
+
+
+def stand_ins(probe: Callable[..., dict], namespace: Namespace, wanted: Iterable[str]) -> dict[str, Any]:
+    """What stands in for names that a check builds on.
+
+    A stage's ``shared.py`` has them in ``STAND_INS``: each is called with the student's `Names` and returns the object.
+    ``"LoRALayer"`` takes the place of the student's wherever that is used. ``"LoRALayer.__init__"``, with a dot, is for
+    a check of the rest of that class: its stand-in is the student's class with this one part put right, and the probe
+    alone is given it.
+    """
+    wanted = list(wanted)
+    if not wanted:
+        return {}
+    shared = importlib.import_module(f"{probe.__module__.rpartition('.')[0]}.shared")
+    return {name: shared.STAND_INS[name](Names(namespace)) for name in wanted}
 
 
 def array(tensor: Any) -> np.ndarray:

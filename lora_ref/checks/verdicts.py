@@ -3,13 +3,17 @@
     student's object --probe--> observation (plain data) --judge--> verdict (points, message)
 
 A judge is a pure function of a check's inputs and the observation. It returns None, or a `Fault` that teaches.
+
+**A mistake costs once.** What an exercise builds on may still be wrong, and must not cost its points again. A check
+says what that is in ``builds_on``; where it fails with the student's own, it is asked once more with stand-ins for that
+(`lora_ref.checks.probing.observe`), and passes if it passes then (`second_chance`).
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from lora_ref.checks.probing import SECONDS, Namespace, observe
 
 Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
+#: Errors that say something about the whole exercise, and nothing about the contract under which they come up.
+WHOLE_EXERCISE = ("NotDefined", "NotImplementedError", "Stopped")
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,14 @@ class Fault:
     Attributes:
         seen: what was observed, beside what was expected.
         likely: the likely cause.
-        read: where to look.
+        read: where to look; None for the exercise's own section.
+        raised: the type of the error that ended the probe, if one did.
     """
 
     seen: str
     likely: str = ""
-    read: str = ""
+    read: str | None = None
+    raised: str = ""
 
     def __str__(self) -> str:
         parts = [f"seen: {self.seen}"]
@@ -50,10 +58,10 @@ class Check:
         contract: what must hold, as a sentence.
         probe: runs the student's object and records (`lora_ref.checks.probing.observe`).
         judge: ``judge(inputs, observation) -> Fault | None``; sees no student's object.
-        draw: ``draw(rng) -> inputs``, plain data; fixed inputs ignore the generator.
+        draw: ``draw(rng) -> inputs``, plain data.
+        seed: from which a visible check draws its inputs, the same every time.
         points: share of the exercise's points (hidden checks; visible ones carry none).
-        carry: names that an earlier exercise defines, with a contract-only stand-in each. If the check fails with the
-            student's own, it is run once more with the stand-ins, so that one mistake costs once.
+        builds_on: what earlier exercises answer for, as names of their stage's stand-ins.
         seconds: time limit of the probe.
     """
 
@@ -62,8 +70,9 @@ class Check:
     probe: Callable[..., dict]
     judge: Callable[[Inputs, Observation], Fault | None]
     draw: Callable[[np.random.Generator], Inputs] = field(default=lambda rng: {})
+    seed: int = 0
     points: float = 0.0
-    carry: Mapping[str, Any] = field(default_factory=dict)
+    builds_on: tuple[str, ...] = ()
     seconds: float = SECONDS
 
     @property
@@ -73,10 +82,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one check."""
+    """The outcome of one check, in the words and numbers that every page and file about it shows.
 
-    check: Check
-    fault: Fault | None
+    Attributes:
+        id, contract, points: the check's.
+        fault: None if it passed.
+        printed: what the student's code printed.
+    """
+
+    id: str
+    contract: str
+    points: float = 0.0
+    fault: Fault | None = None
     printed: str = ""
 
     @property
@@ -85,45 +102,93 @@ class Verdict:
 
     @property
     def earned(self) -> float:
-        return self.check.points if self.passed else 0.0
+        return self.points if self.passed else 0.0
 
     @property
     def message(self) -> str:
         """The contract, and for a fault what was seen, the likely cause and where to look."""
         if self.fault is None:
-            return f"ok    {self.check.contract}"
-        return f"FAIL  {self.check.contract}\n      {self.fault}"
+            return f"ok    {self.contract}"
+        return f"FAIL  {self.contract}\n      {self.fault}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as JSON-ready data."""
+        fault = self.fault or Fault("", read="")
+        return {
+            "id": self.id,
+            "contract": self.contract,
+            "passed": self.passed,
+            "seen": fault.seen,
+            "likely": fault.likely,
+            "read": fault.read or "",
+            "raised": fault.raised,
+            "points": self.points,
+            "earned": self.earned,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Verdict:
+        """What `to_dict` wrote."""
+        fault = None if data["passed"] else Fault(*(data[name] for name in ("seen", "likely", "read", "raised")))
+        return cls(data["id"], data["contract"], data["points"], fault)
 
 
-def draw(check: Check, seed: int) -> Inputs:
-    """The check's inputs. They depend on the seed and the check's id alone: checks may be added or run in any order."""
-    return check.draw(np.random.default_rng([seed, zlib.crc32(check.id.encode())]))
+def draw(check: Check, seed: int | None = None) -> Inputs:
+    """The check's inputs: without a seed those of the visible check.
+
+    They depend on the seed and the check's id alone: checks may be added or run in any order.
+    """
+    mixed = check.seed if seed is None else [seed, zlib.crc32(check.id.encode())]
+    return check.draw(np.random.default_rng(mixed))
 
 
-def run_check(check: Check, namespace: Namespace, seed: int = 0) -> Verdict:
+def run_check(check: Check, namespace: Namespace, seed: int | None = None) -> Verdict:
     """Draw the check's inputs from ``seed``, probe the student's object, judge what was seen.
 
-    `autograder.run.oracle` does the same with a process in a sandbox between probe and judge.
+    `autograder.engine.oracle` does the same with a process in a sandbox between probe and judge.
     """
     inputs = draw(check, seed)
-    seen = observe(check.probe, namespace, inputs, seconds=check.seconds)
-    fault = judge(check, inputs, seen)
-    if fault and check.carry:
-        again = observe(check.probe, namespace, inputs, substitutes=check.carry, seconds=check.seconds)
-        if judge(check, inputs, again) is None:
-            fault = None
-    return Verdict(check, fault, seen.get("printed", ""))
+    verdict = judge(check, inputs, observe(check.probe, namespace, inputs, seconds=check.seconds))
+    if verdict.passed or not check.builds_on:
+        return verdict
+    again = observe(check.probe, namespace, inputs, builds_on=check.builds_on, seconds=check.seconds)
+    return second_chance(verdict, judge(check, inputs, again))
 
 
-def judge(check: Check, inputs: Inputs, seen: Observation) -> Fault | None:
-    """The check's judgement, or what an error in the student's code means."""
-    if "error" in seen:
-        return error_fault(seen["error"])
+def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
+    """The check's verdict on an observation. An error in the student's code is a fault, and so is an observation of
+    another form than the probe's, such as one that a hostile sandbox made up."""
     try:
-        return check.judge(inputs, seen)
+        fault = error_fault(seen["error"]) if "error" in seen else check.judge(inputs, seen)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        # an observation of another form than the probe's, such as one that a hostile sandbox made up
-        return Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})")
+        fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
+    if fault is not None and fault.read is None:
+        fault = replace(fault, read=f"section {check.exercise}")
+    return Verdict(check.id, check.contract, check.points, fault, seen.get("printed", ""))
+
+
+def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
+    """The verdict on an answer that failed, and was asked again with stand-ins for what it builds on.
+
+    What is still wrong then is this exercise's own mistake, so that fault is shown. An error may only mean that the
+    answer does not go together with the stand-ins; but where the own one met an open gap, the gap is an earlier
+    exercise's.
+    """
+    if with_stand_ins.fault is None or own.fault is None:
+        return replace(own, fault=None)
+    misfit = with_stand_ins.fault.raised and own.fault.raised != "NotImplementedError"
+    return own if misfit else replace(own, fault=with_stand_ins.fault)
+
+
+#: Parts of torch's messages, and what they mean here.
+_MEANS = {
+    "annot assign non-leaf": "the merge was recorded by autograd: do it under torch.no_grad()",
+    "a leaf Variable that requires grad": "a parameter is changed in place while autograd records: torch.no_grad()",
+    "does not require grad and does not have": "the graph is cut: .data, .detach(), torch.no_grad() or NumPy",
+    "modified by an inplace": "W is changed in place: write W + update, not W += update",
+    "cannot assign 'torch.FloatTensor' as parameter": "change the parameter in place, under torch.no_grad()",
+    "view size is not compatible": "x may lie otherwise in memory, as a transposed tensor does: no view of it",
+}
 
 
 def error_fault(error: Mapping[str, str]) -> Fault:
@@ -131,11 +196,15 @@ def error_fault(error: Mapping[str, str]) -> Fault:
     kind, text = str(error.get("type")), str(error.get("text"))
     where = f" ({error['line']})" if error.get("line") else ""
     if kind == "NotDefined":
-        return Fault(f"{text} is not defined", "its cell has not been run, raised an error, or uses another name")
+        return Fault(
+            f"{text} is not defined", "its cell has not been run, raised an error, or uses another name", "", kind
+        )
     if kind == "NotImplementedError":
-        return Fault("not done yet", "the gap still raises NotImplementedError: replace that line with your code")
+        return Fault(
+            "not done yet", "the gap still raises NotImplementedError: replace that line with your code", "", kind
+        )
     if kind == "TimeLimit":
-        return Fault(text, "a loop that never ends, or work that grows with something it should not")
+        return Fault(text, "a loop that never ends, or work that grows with something it should not", "", kind)
     likely = {
         "AttributeError": "a name differs from the contract's, or super().__init__() is missing",
         "TypeError": "the signature or the type of an argument differs from the contract's",
@@ -145,7 +214,8 @@ def error_fault(error: Mapping[str, str]) -> Fault:
         likely = "nothing is returned: a return is missing"
     elif "dtype" in text or "scalar type" in text:
         likely = "dtypes differ: NumPy's numbers are float64, a tensor of whole numbers is int64, layers are float32"
-    return Fault(f"{kind}: {text}{where}", likely)
+    likely = next((meaning for part, meaning in _MEANS.items() if part in text), likely)
+    return Fault(f"{kind}: {text}{where}", likely, "", kind)
 
 
 def close(actual: Any, expected: Any, tolerance: float = 1e-5) -> bool:
@@ -163,17 +233,22 @@ def messages(verdicts: Sequence[Verdict]) -> list[str]:
     Five checks that all find a gap unfilled say so once. Where one mistake breaks several contracts, the reason stands
     with the first, and the others are named below it.
     """
-    by_reason: dict[Any, list[Verdict]] = {}
-    for number, verdict in enumerate(verdicts):
-        fault = verdict.fault
-        by_reason.setdefault((fault.seen, fault.likely) if fault else number, []).append(verdict)
     kept = []
-    for first, *others in by_reason.values():
+    for first, *others in by_reason(verdicts):
         message = first.message
-        if others and not first.fault.seen.endswith(("not done yet", "is not defined")):
-            message += "\n      for the same reason: " + "; ".join(other.check.contract for other in others)
+        if others and first.fault and first.fault.raised not in WHOLE_EXERCISE:
+            message += "\n      for the same reason: " + "; ".join(other.contract for other in others)
         kept.append("  " + message.replace("\n", "\n  "))
     return kept
+
+
+def by_reason(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
+    """The verdicts in groups: those that failed for one reason together, in the order of their first."""
+    groups: dict[Any, list[Verdict]] = {}
+    for number, verdict in enumerate(verdicts):
+        fault = verdict.fault
+        groups.setdefault((fault.seen, fault.likely) if fault else number, []).append(verdict)
+    return list(groups.values())
 
 
 def summary(verdicts: Sequence[Verdict], title: str) -> str:

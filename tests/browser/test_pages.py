@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from autograder.contract import STAGES
 from toy_course import ROOT
 
-from autograder.contract import STAGES
 from autograder.demo import overview
 from autograder.release import start_page
 

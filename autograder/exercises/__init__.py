@@ -1,0 +1,137 @@
+"""What students may not have of the exercises: points, hidden checks, mutants, right answers written otherwise.
+
+Exercise 2.5 is the file ``stage02/e5_merge.py``, here and at the same path under ``lora_ref/checks``, where the part is
+that students have. Here it defines ``HIDDEN`` (checks with points) and ``MUTANTS``; a written one, ``POINTS``.
+All that counts points or names exercises reads them from there: build, judges, reports, tests. No table lists them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import lora_ref.checks.exercise
+    from autograder.exercises.mutant import Mutant
+    from lora_ref.checks.verdicts import Check
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One graded exercise. Its two files are read when something is asked of it: they import torch.
+
+    Attributes:
+        id: ``"2.1"``: stage, then number.
+        module: of this package.
+    """
+
+    id: str
+    module: str
+
+    @functools.cached_property
+    def _here(self) -> ModuleType:
+        return importlib.import_module(self.module)
+
+    @functools.cached_property
+    def _student(self) -> lora_ref.checks.exercise.Exercise:
+        from lora_ref.checks.exercise import find
+
+        return find(self.id)
+
+    @property
+    def title(self) -> str:
+        """A few words, the same that the student's visible check prints."""
+        return self._student.title
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the student's notebook must define for it."""
+        return self._student.names
+
+    @property
+    def manual(self) -> bool:
+        """Graded by hand from a written answer."""
+        return self._student.written
+
+    @property
+    def points(self) -> int:
+        """The maximum."""
+        return self._here.POINTS if self.manual else round(sum(check.points for check in self._here.HIDDEN))
+
+    @property
+    def hidden(self) -> list[Check]:
+        """The hidden checks; none for a written answer."""
+        return [] if self.manual else self._student.completed(self._here.HIDDEN)
+
+    @property
+    def mutants(self) -> list[Mutant]:
+        """The wrong answers that must lose points here."""
+        return getattr(self._here, "MUTANTS", [])
+
+
+def graded(room: ModuleType, check_id: str, points: float, draw: Callable[..., dict[str, Any]] | None = None) -> Check:
+    """A visible check with drawn inputs and points.
+
+    Args:
+        room: the student's module of the exercise.
+        check_id: the visible check's.
+        points: its share of the exercise's.
+        draw: how inputs are drawn, where not as for the visible check.
+
+    Raises:
+        KeyError: the exercise has no such visible check.
+    """
+    visible = {check.id: check for check in room.EXERCISE.checks}
+    if check_id not in visible:
+        raise KeyError(f"no visible check {check_id!r}; there are {', '.join(visible)}")
+    return replace(visible[check_id], points=points, draw=draw or visible[check_id].draw)
+
+
+def _stages() -> dict[str, tuple[Exercise, ...]]:
+    """Stage -> its exercises: the folders of notebooks, and this package's files."""
+    from lora_ref.checks.numbering import module_names
+
+    folders = {path.name for place in ("solutions", "notebooks") for path in (ROOT / place).glob("[0-9][0-9]_*")}
+    files = module_names(__name__)
+    return {
+        stage: tuple(Exercise(id_, module) for id_, module in files.items() if int(id_.split(".")[0]) == int(stage[:2]))
+        for stage in sorted(folders)
+    }
+
+
+#: Stage -> exercises, in the course's order.
+STAGES: Mapping[str, tuple[Exercise, ...]] = _stages()
+
+
+def exercise(exercise_id: str) -> Exercise:
+    """The exercise with an id such as ``"2.5"``.
+
+    Raises:
+        KeyError: there is none; the message lists those there are.
+    """
+    known = {e.id: e for exercises in STAGES.values() for e in exercises}
+    if exercise_id not in known:
+        raise KeyError(f"no exercise {exercise_id!r}; there are {', '.join(known)}")
+    return known[exercise_id]
+
+
+def stage_of(exercise_id: str) -> str:
+    """The stage's name for an exercise id (KeyError as `exercise`)."""
+    return next(stage for stage, exercises in STAGES.items() if exercise(exercise_id) in exercises)
+
+
+def mutants(stage: str) -> list[Mutant]:
+    """The mutants of a stage."""
+    return [mutant for e in STAGES[stage] for mutant in e.mutants]
+
+
+def alternates(stage: str) -> list[Path]:
+    """Files of the right answers written otherwise."""
+    return sorted((ROOT / "autograder" / "exercises" / f"stage{stage[:2]}" / "alternates").glob("*.py"))

@@ -1,0 +1,128 @@
+"""Exercise 2.1, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+import numpy as np
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage02 import e1_layer as room
+from lora_ref.checks.stage02 import shared
+from lora_ref.checks.verdicts import Check, Inputs
+
+
+def _ranks(rng: np.random.Generator) -> Inputs:
+    """Wrong and right ones in a drawn order: an error for whatever is asked is no answer."""
+    return {"ranks": rng.permutation([0, -rng.integers(1, 5), 1, rng.integers(2, 6)]).tolist()}
+
+
+HIDDEN = [
+    graded(room, "2.1/shapes", 1),
+    Check("2.1/A", "A starts random with mean zero", room.probe_random, room.judge_A, shared.draw_layer, points=1),
+    Check("2.1/B", "B starts at zero", room.probe_initial, room.judge_B, shared.draw_layer, points=0.5),
+    graded(room, "2.1/scaling", 1),
+    graded(room, "2.1/rank", 0.5, draw=_ranks),
+]
+
+
+_A = "self.lora_A = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))"
+_B = "self.lora_B = nn.Parameter(torch.zeros(out_features, rank))\n"
+_BOTH = f"{_A}\n        {_B}"
+_SCALING = "self.scaling = alpha / rank"
+
+
+MUTANTS = [
+    Mutant(
+        "2.1/alpha-not-divided",
+        "scaling is alpha",
+        _SCALING,
+        "self.scaling = alpha",
+        "division by rank is missing",
+        "S0",
+    ),
+    Mutant("2.1/rslora", "scaling is alpha / sqrt(rank)", _SCALING, "self.scaling = alpha / rank**0.5", "rsLoRA"),
+    Mutant(
+        "2.1/A-zero",
+        "A starts at zero like B",
+        _A,
+        "self.lora_A = nn.Parameter(torch.zeros(rank, in_features))",
+        "A and B both zero",
+    ),
+    Mutant(
+        "2.1/A-not-centred",
+        "A is drawn from 0 to 1",
+        _A,
+        "self.lora_A = nn.Parameter(torch.rand(rank, in_features))",
+        "not centred",
+    ),
+    Mutant(
+        "2.1/A-uninitialised",
+        "A is memory as it comes",
+        _A,
+        "self.lora_A = nn.Parameter(torch.empty(rank, in_features))",
+        "uninitialised memory",
+        "S4",
+    ),
+    Mutant(
+        "2.1/A-constant",
+        "A is the same number everywhere",
+        _A,
+        "self.lora_A = nn.Parameter(torch.full((rank, in_features), 0.01))",
+        "must be random",
+    ),
+    Mutant(
+        "2.1/B-random",
+        "B starts random",
+        _B,
+        "self.lora_B = nn.Parameter(torch.randn(out_features, rank) / 10)\n",
+        "B must start at zero",
+    ),
+    Mutant(
+        "2.1/transposed",
+        "both matrices the wrong way round",
+        _BOTH,
+        "self.lora_A = nn.Parameter(torch.randn(in_features, rank) / math.sqrt(in_features))\n"
+        "        self.lora_B = nn.Parameter(torch.zeros(rank, out_features))\n",
+        "both are transposed",
+    ),
+    Mutant(
+        "2.1/features-swapped",
+        "input and output features exchanged",
+        _BOTH,
+        "self.lora_A = nn.Parameter(torch.randn(rank, out_features) / math.sqrt(in_features))\n"
+        "        self.lora_B = nn.Parameter(torch.zeros(in_features, rank))\n",
+        "are swapped",
+        "S1",
+    ),
+    Mutant(
+        "2.1/to-unregisters",
+        "a Parameter that is converted is no Parameter any more",
+        _BOTH,
+        "self.lora_A = nn.Parameter(torch.randn(rank, in_features, dtype=torch.float64)).to(torch.float32)\n"
+        "        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float64)).to(torch.float32)\n",
+        "make plain tensors",
+        "S1",
+    ),
+    Mutant(
+        "2.1/no-rank-check",
+        "rank 0 is left to the division",
+        'if rank < 1:\n            raise ValueError(f"rank must be at least 1, got {rank}")\n        self.lora_A',
+        "self.lora_A",
+        "check for rank < 1 is missing",
+    ),
+    Mutant("2.1/refuses-one", "rank 1 is refused too", "if rank < 1:", "if rank <= 1:", "refuses too much"),
+    Mutant(
+        "2.1/mean-not-std",
+        "the spread is given where the mean is taken",
+        _A,
+        "self.lora_A = nn.Parameter(nn.init.normal_(torch.empty(rank, in_features), 0.02))",
+        "not centred",
+    ),
+    Mutant(
+        "2.1/double-precision",
+        "A comes from NumPy, in float64",
+        _A,
+        "self.lora_A = nn.Parameter(torch.from_numpy(__import__('numpy').random.randn(rank, in_features)))",
+        "NumPy's is float64",
+    ),
+]

@@ -1,0 +1,157 @@
+"""Exercise 2.2, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage02 import e2_forward as room
+from lora_ref.checks.stage02 import shared
+from lora_ref.checks.verdicts import Check
+
+HIDDEN = [
+    Check(
+        "2.2/forward",
+        "with B != 0 the output is scaling * (x A^T) B^T",
+        room.probe_forward,
+        room.judge_forward,
+        shared.draw_layer,
+        points=1.5,
+    ),
+    graded(room, "2.2/leading", 0.5),
+    Check(
+        "2.2/gradients",
+        "A, B and x get the formula's gradients",
+        room.probe_forward,
+        room.judge_gradients,
+        shared.draw_with_gradients(shared.draw_layer),
+        points=0.5,
+    ),
+    graded(room, "2.2/dropout", 1),
+    graded(room, "2.2/small", 0.5),
+]
+
+
+_DOWN = "down = self.dropout(x) @ self.lora_A.T  # (..., rank): the small tensor, so scale this one"
+_UP = "return (self.scaling * down) @ self.lora_B.T"
+
+
+MUTANTS = [
+    Mutant("2.2/scale-twice", "scaled before and after", _UP, "return self.scaling * " + _UP[7:], "applied twice"),
+    Mutant("2.2/no-scale", "not scaled at all", _UP, "return down @ self.lora_B.T", "the scale is missing", "S2"),
+    Mutant(
+        "2.2/alpha-only",
+        "multiplied by alpha",
+        _UP,
+        "return self.scaling * len(self.lora_A) * down @ self.lora_B.T",
+        "division by rank is missing",
+        "S0",
+    ),
+    Mutant(
+        "2.2/rslora",
+        "multiplied by alpha / sqrt(rank)",
+        _UP,
+        "return self.scaling * len(self.lora_A) ** 0.5 * down @ self.lora_B.T",
+        "rsLoRA",
+    ),
+    Mutant(
+        "2.2/builds-BA",
+        "the full update is built on each call",
+        f"{_DOWN}\n        {_UP}",
+        "return self.dropout(x) @ (self.scaling * self.lora_B @ self.lora_A).T",
+        "the matrix B A is built",
+        "S2",
+    ),
+    Mutant(
+        "2.2/dropout-on-output",
+        "dropout after B",
+        f"{_DOWN}\n        {_UP}",
+        "return self.dropout(self.scaling * x @ self.lora_A.T @ self.lora_B.T)",
+        "on the output",
+    ),
+    Mutant(
+        "2.2/dropout-between",
+        "dropout between A and B",
+        f"{_DOWN}\n        {_UP}",
+        "return self.scaling * self.dropout(x @ self.lora_A.T) @ self.lora_B.T",
+        "between A and B",
+    ),
+    Mutant(
+        "2.2/dropout-always",
+        "F.dropout without the training flag",
+        _DOWN,
+        "down = F.dropout(x, self.dropout.p) @ self.lora_A.T",
+        "evaluation mode too",
+    ),
+    Mutant("2.2/no-dropout", "dropout is forgotten", _DOWN, "down = x @ self.lora_A.T", "dropout is never applied"),
+    Mutant(
+        "2.2/dropout-unscaled",
+        "what is kept is not divided by 1 - p",
+        _DOWN,
+        "x = x * (torch.rand_like(x) >= self.dropout.p) if self.training else x\n        down = x @ self.lora_A.T",
+        "divided by 1 - p",
+    ),
+    Mutant(
+        "2.2/dropout-inverted",
+        "p is taken for the probability to keep",
+        _DOWN,
+        "down = F.dropout(x, 1 - self.dropout.p if self.dropout.p else 0.0, self.training) @ self.lora_A.T",
+        "to drop, not to keep",
+    ),
+    Mutant(
+        "2.2/cut-graph",
+        "the factors are read through .data",
+        _UP,
+        "return (self.scaling * down) @ self.lora_B.data.T",
+        "the graph is cut",
+    ),
+    Mutant(
+        "2.2/three-dimensions-only",
+        "an einsum for batches of sequences alone",
+        _DOWN,
+        'down = torch.einsum("bti,ri->btr", self.dropout(x), self.lora_A)',
+        "counts on a certain number of dimensions",
+    ),
+    Mutant(
+        "2.2/view",
+        "x is taken to be contiguous",
+        f"{_DOWN}\n        {_UP}",
+        "down = self.dropout(x).view(-1, x.shape[-1]) @ self.lora_A.T\n"
+        "        return (self.scaling * down @ self.lora_B.T).view(*x.shape[:-1], -1)",
+        "otherwise in memory",
+    ),
+    Mutant(
+        "2.2/one-mask",
+        "one mask of dropout for the whole batch",
+        _DOWN,
+        "p = self.dropout.p\n"
+        "        if self.training and p:\n"
+        "            x = x * (torch.rand(x.shape[1:]) >= p) / (1 - p)\n"
+        "        down = x @ self.lora_A.T",
+        "each entry is dropped on its own",
+    ),
+    Mutant(
+        "2.2/mask-of-channels",
+        "whole channels are dropped",
+        _DOWN,
+        "p = self.dropout.p\n"
+        "        if self.training and p:\n"
+        "            x = x * (torch.rand(*x.shape[:-2], 1, x.shape[-1]) >= p) / (1 - p)\n"
+        "        down = x @ self.lora_A.T",
+        "each entry is dropped on its own",
+    ),
+    Mutant(
+        "2.2/changes-x",
+        "dropout in place",
+        _DOWN,
+        "down = F.dropout(x, self.dropout.p, self.training, inplace=bool(self.dropout.p)) @ self.lora_A.T",
+        "in place",
+    ),
+    Mutant(
+        "2.2/squeezes",
+        "at rank 1 an axis is lost",
+        _DOWN,
+        "down = (self.dropout(x) @ self.lora_A.T).squeeze(-1)",
+        "certain number of dimensions",
+    ),
+]

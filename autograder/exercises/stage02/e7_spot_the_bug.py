@@ -1,0 +1,78 @@
+"""Exercise 2.7, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage02 import e7_spot_the_bug as room
+
+HIDDEN = [
+    graded(room, "2.7/project_up", 0.75),
+    graded(room, "2.7/fold_in", 0.75),
+    graded(room, "2.7/make_factors", 0.5),
+]
+
+
+MUTANTS = [
+    Mutant(
+        "2.7/project-up",
+        "F.linear gets a transposed weight",
+        "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",
+        "return F.linear(h, lora_B.T)",
+        "it transposes its weight by itself",
+        "S2",
+    ),
+    Mutant(
+        "2.7/fold-in",
+        "both factors are emptied",
+        "lora.lora_B.zero_()  # zero again, as a fresh layer is; A stays, or no gradient would reach B",
+        "lora.lora_A.zero_()\n    lora.lora_B.zero_()",
+        "can never train again",
+        "S3",
+    ),
+    Mutant(
+        "2.7/fold-in-twice",
+        "the adapter keeps its update",
+        "lora.lora_B.zero_()  # zero again, as a fresh layer is; A stays, or no gradient would reach B",
+        "pass",
+        "the update counts twice",
+        "S2",
+    ),
+    Mutant(
+        "2.7/make-factors",
+        "converted after nn.Parameter",
+        "factors.lora_A = nn.Parameter(torch.randn(rank, linear.in_features, **like) / math.sqrt(linear.in_features))",
+        "factors.lora_A = nn.Parameter(torch.randn(rank, linear.in_features)).to(linear.weight)",
+        "makes a plain tensor",
+        "S1",
+    ),
+    Mutant(
+        "2.7/three-dimensions-only",
+        "an einsum for batches of sequences alone",
+        "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",
+        'return torch.einsum("bsr,or->bso", h, lora_B)',
+        "counts on a certain number of dimensions",
+    ),
+    Mutant(
+        "2.7/no-device",
+        "the factors stay on the processor",
+        'like = {"dtype": linear.weight.dtype, "device": linear.weight.device}',
+        'like = {"dtype": linear.weight.dtype}',
+        "take linear.weight's device",
+    ),
+    Mutant(
+        "2.7/not-random",
+        "A is the same number everywhere",
+        "torch.randn(rank, linear.in_features, **like)",
+        "torch.ones(rank, linear.in_features, **like)",
+        "A is not random",
+    ),
+    Mutant(
+        "2.7/uninitialised",
+        "A is memory as it comes",
+        "torch.randn(rank, linear.in_features, **like)",
+        "torch.empty(rank, linear.in_features, **like)",
+        "uninitialised memory",
+    ),
+]

@@ -1,0 +1,3 @@
+"""Exercise 2.8: a written answer, graded by hand."""
+
+POINTS = 3

@@ -1,0 +1,91 @@
+"""Exercise 3.1, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage03 import e1_freeze as room
+
+HIDDEN = [
+    graded(room, "3.1/frozen", 0.75),
+    graded(room, "3.1/all", 0.5),
+    graded(room, "3.1/returned", 0.5),
+    graded(room, "3.1/kept", 0.25),
+]
+
+
+_FREEZE = "for parameter in model.parameters():\n        parameter.requires_grad = False"
+_SET = "        parameter.requires_grad = False"
+
+
+MUTANTS = [
+    Mutant("3.1/eval", "evaluation mode is taken for freezing", _FREEZE, "model.eval()", "eval() and torch.no_grad()"),
+    Mutant("3.1/typo", "a misspelt flag", _SET, _SET.replace("requires", "require"), "requires_grad is set nowhere"),
+    Mutant(
+        "3.1/detach", "detach() is called and its result dropped", _SET, "        parameter.detach()", "set nowhere"
+    ),
+    Mutant("3.1/no-return", "the model is not returned", f"{_SET}\n    return model", _SET, "return model is missing"),
+    Mutant(
+        "3.1/copy",
+        "a copy is frozen and returned",
+        _FREEZE,
+        f"model = copy.deepcopy(model)\n    {_FREEZE}",
+        "a copy was frozen",
+    ),
+    Mutant(
+        "3.1/weights-only",
+        "biases go on training",
+        _FREEZE,
+        'for name, parameter in model.named_parameters():\n        if name.endswith("weight"):\n    ' + _SET,
+        "weights are frozen and biases are not",
+    ),
+    Mutant(
+        "3.1/linears-only",
+        "only linear layers are frozen",
+        _FREEZE,
+        "for module in model.modules():\n        if isinstance(module, nn.Linear):\n"
+        "            module.requires_grad_(False)",
+        "some kinds of layers",
+    ),
+    Mutant(
+        "3.1/own-parameters",
+        "only the parameters of the model itself, of none of its children",
+        _FREEZE,
+        _FREEZE.replace("parameters()", "parameters(recurse=False)"),
+        "some depths are left out",
+    ),
+    Mutant(
+        "3.1/encoder-only",
+        "the head is left out by its name",
+        _FREEZE,
+        'for name, parameter in model.named_parameters():\n        if "classifier" not in name:\n    ' + _SET,
+        "leaves out the head",
+    ),
+    Mutant(
+        "3.1/by-name",
+        'the freeze by `"lora_" not in name`',
+        _FREEZE,
+        'for name, parameter in model.named_parameters():\n        if "lora_" not in name:\n    ' + _SET,
+        "leaves out lora_",
+        "S4",
+    ),
+    Mutant(
+        "3.1/zeroes",
+        "values are cleared along with the flag",
+        _SET,
+        f"{_SET}\n        parameter.data.zero_()",
+        "freezing keeps every value",
+    ),
+    Mutant(
+        "3.1/toggles", "the flag is turned round", _SET, f"{_SET[:-5]}not parameter.requires_grad", "is turned round"
+    ),
+    Mutant(
+        "3.1/no-embeddings",
+        "embeddings are left out",
+        _FREEZE,
+        "for module in model.modules():\n        for parameter in module.parameters(recurse=False):\n"
+        "            parameter.requires_grad = isinstance(module, nn.Embedding)",
+        "embeddings are left out",
+    ),
+]

@@ -1,0 +1,62 @@
+"""Exercise 3.3, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage03 import e3_replace_module as room
+
+HIDDEN = [
+    graded(room, "3.3/deep", 1),
+    graded(room, "3.3/top", 0.5),
+    graded(room, "3.3/containers", 0.5),
+]
+
+
+_SPLIT = 'parent, _, child = name.rpartition(".")'
+_PUT = "setattr(model.get_submodule(parent), child, new)"
+
+
+MUTANTS = [
+    Mutant("3.3/at-the-root", "set on the model itself", _PUT, "setattr(model, child, new)", "wrong parent"),
+    Mutant("3.3/dotted", "setattr with the whole name", _PUT, "setattr(model, name, new)", "one part of a name"),
+    Mutant(
+        "3.3/first-dot",
+        "split at the first dot",
+        _SPLIT,
+        'parent, _, child = name.partition(".")',
+        "one part of a name",
+    ),
+    Mutant(
+        "3.3/no-top",
+        "a name without a dot is taken for its own parent",
+        _SPLIT,
+        'parent, child = name.rsplit(".", 1)[0], name.rsplit(".", 1)[-1]',
+        "wrong parent",
+    ),
+    Mutant(
+        "3.3/rebinds",
+        "a local name is bound anew",
+        _PUT,
+        "old = getattr(model.get_submodule(parent), child)\n    old = new",
+        "still the old one",
+    ),
+    Mutant(
+        "3.3/deletes-and-adds",
+        "deleted and added again, at the end",
+        _PUT,
+        "holder = model.get_submodule(parent)\n    delattr(holder, child)\n    holder.add_module(child, new)",
+        "deleted and added again it comes last",
+    ),
+    Mutant(
+        "3.3/everywhere",
+        "every child of that name in the whole model",
+        _PUT,
+        "for module in list(model.modules()):\n        if child in dict(module.named_children()):\n"
+        "            setattr(module, child, new)",
+        "lead to its parent",
+        "S2",
+    ),
+    Mutant("3.3/copy", "a copy is put in", _PUT, _PUT.replace("new)", "copy.deepcopy(new))"), "put in new itself"),
+]

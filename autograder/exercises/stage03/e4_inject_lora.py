@@ -1,0 +1,298 @@
+"""Exercise 3.4, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage03 import e4_inject_lora as room
+from lora_ref.checks.verdicts import Check, Inputs
+
+
+def draw_again(rng: np.random.Generator, more: bool = False) -> Inputs:
+    """Two calls; the second with one target more, or with the same."""
+    inputs = room.draw_inject(rng)
+    return {**inputs, "more": ["gate"]} if more else inputs
+
+
+HIDDEN = [
+    graded(room, "3.4/wrapped", 1),
+    graded(room, "3.4/sizes", 0.5),
+    graded(room, "3.4/default-alpha", 0.25),
+    graded(room, "3.4/default-rank", 0.25),
+    graded(room, "3.4/update", 0.5),
+    graded(room, "3.4/dropout", 0.25),
+    graded(room, "3.4/untouched", 0.75),
+    graded(room, "3.4/start", 0.25),
+    graded(room, "3.4/frozen", 0.5),
+    graded(room, "3.4/head", 0.25),
+    Check(
+        "3.4/head-asked",
+        "train_head=True trains a head that is a single layer, too",
+        room.probe_inject,
+        room.judge_head,
+        partial(room.draw_inject, head=True, plain_head=True),
+        points=0.25,
+    ),
+    graded(room, "3.4/no-head", 0.25, draw=partial(room.draw_inject, head=False, head_targets=True, plain_head=False)),
+    graded(room, "3.4/returned", 0.25),
+    graded(room, "3.4/again", 0.25, draw=draw_again),
+    Check(
+        "3.4/more",
+        "a second call with more targets keeps what the first has made",
+        room.probe_again,
+        room.judge_again,
+        partial(draw_again, more=True),
+        points=0.25,
+    ),
+    graded(room, "3.4/typo", 0.25),
+]
+
+
+_REFUSE = (
+    "if any(isinstance(module, LinearWithLoRA) for module in model.modules()):\n"
+    '        raise ValueError("this model has LoRA already")'
+)
+_NAMES = "names = match_targets(model, targets)"
+_WRAP = "replace_module(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha, dropout))"
+_LOOP = f"freeze(model)\n    for name in names:\n        {_WRAP}"
+_HEAD = "model.classifier.requires_grad_(True)"
+_IF_HEAD = f"if train_head:\n        {_HEAD}"
+_SIGNATURE = "rank=8, alpha=16, dropout=0.0, train_head=True):"
+
+
+MUTANTS = [
+    Mutant("3.4/not-frozen", "nobody freezes the rest", _LOOP, _LOOP[18:], "freeze(model) is for all the others", "S2"),
+    Mutant(
+        "3.4/freezes-last",
+        "frozen after the wrapping",
+        _LOOP,
+        f"{_LOOP[18:]}\n    freeze(model)",
+        "freeze comes first",
+    ),
+    Mutant("3.4/head-frozen", "the head stays frozen", _IF_HEAD, "pass", "froze the head as well", "S0"),
+    Mutant(
+        "3.4/head-by-name",
+        'all that has no "lora_" in its name is frozen, the new head with it',
+        _IF_HEAD,
+        'for name, p in model.named_parameters():\n        p.requires_grad = "lora_" in name',
+        "froze the head as well",
+        "S4",
+    ),
+    Mutant("3.4/head-always", "train_head is not asked", "if train_head:", "if True:", "ask train_head"),
+    Mutant(
+        "3.4/head-partly",
+        "only the head's last layer",
+        _HEAD,
+        "list(model.classifier.modules())[-1].requires_grad_(True)",
+        "may be more than one layer",
+    ),
+    Mutant(
+        "3.4/head-off-by-default",
+        "train_head is False by default",
+        _SIGNATURE,
+        _SIGNATURE.replace("True", "False"),
+        "True by default",
+    ),
+    Mutant(
+        "3.4/head-first",
+        "the head is woken before its layers are wrapped",
+        f"{_LOOP}\n    {_IF_HEAD}",
+        f"freeze(model)\n    {_IF_HEAD}\n{_LOOP[13:]}",
+        "let the head train after its layers are wrapped",
+    ),
+    Mutant(
+        "3.4/head-not-wrapped",
+        "what is wrapped in the head stays frozen",
+        _HEAD,
+        "for name, p in model.classifier.named_parameters():\n"
+        '            p.requires_grad = "linear." not in name or p.requires_grad',
+        "let the head train after its layers are wrapped",
+    ),
+    Mutant(
+        "3.4/head-linear",
+        "only the head's linear layers",
+        _HEAD,
+        "for module in model.classifier.modules():\n            if isinstance(module, nn.Linear):\n"
+        "                module.requires_grad_(True)",
+        "may be more than one layer",
+    ),
+    Mutant(
+        "3.4/head-in-name",
+        "all that has classifier in its name trains",
+        _HEAD,
+        'for name, p in model.named_parameters():\n            p.requires_grad |= "classifier" in name',
+        "the head is model.classifier alone",
+    ),
+    Mutant(
+        "3.4/head-begins-name",
+        "all whose name begins like the head's trains",
+        _HEAD,
+        "for name, p in model.named_parameters():\n"
+        '            p.requires_grad = p.requires_grad or name.startswith("classifier")',
+        "the head is model.classifier alone",
+    ),
+    Mutant(
+        "3.4/last-child",
+        "the model's last child is taken for the head",
+        _HEAD,
+        "list(model.children())[-1].requires_grad_(True)",
+        "the head is model.classifier alone",
+    ),
+    Mutant(
+        "3.4/wakes-all",
+        "the whole model trains again with the head",
+        _HEAD,
+        "model.requires_grad_(True)",
+        "the layers inside the wrappers train",
+    ),
+    Mutant("3.4/default-rank", "rank 4 by default", _SIGNATURE, _SIGNATURE.replace("8", "4"), "default rank is 8"),
+    Mutant("3.4/default-alpha", "alpha 8 by default", _SIGNATURE, _SIGNATURE.replace("16", "8"), "default alpha is 16"),
+    Mutant(
+        "3.4/rank-fixed", "rank 8, whatever is asked", _WRAP, _WRAP.replace("rank,", "8,"), "the rank is not passed on"
+    ),
+    Mutant(
+        "3.4/alpha-fixed", "alpha 16, whatever is asked", _WRAP, _WRAP.replace("alpha", "16"), "alpha is not passed on"
+    ),
+    Mutant(
+        "3.4/alpha-undivided",
+        "the update is scaled by alpha",
+        _WRAP,
+        _WRAP.replace("alpha", "alpha * rank"),
+        "alpha must be divided by the rank",
+        "S0",
+    ),
+    Mutant("3.4/no-dropout", "dropout is lost", _WRAP, _WRAP.replace(", dropout", ""), "dropout is not passed on"),
+    Mutant(
+        "3.4/new-layers",
+        "new layers in place of the pretrained ones",
+        _WRAP,
+        "old = model.get_submodule(name)\n"
+        "        new = nn.Linear(old.in_features, old.out_features, old.bias is not None)\n"
+        "        replace_module(model, name, LinearWithLoRA(new, rank, alpha, dropout))",
+        "wrap the layer that is there",
+        "S4",
+    ),
+    Mutant(
+        "3.4/empty-layers",
+        "uninitialised memory in place of the pretrained weight, and no bias",
+        _WRAP,
+        "old = model.get_submodule(name)\n        new = nn.Linear(old.in_features, old.out_features, bias=False)\n"
+        # what happens to be in memory, but the same each time: the table of messages is held by a test
+        "        new.weight = nn.Parameter(torch.empty_like(old.weight).fill_(1e-30))\n"
+        "        replace_module(model, name, LinearWithLoRA(new, rank, alpha, dropout))",
+        "torch.empty",
+        "S4",
+    ),
+    Mutant(
+        "3.4/drops-bias",
+        "the weight is taken over, the bias is not",
+        _WRAP,
+        "old = model.get_submodule(name)\n        new = nn.Linear(old.in_features, old.out_features, bias=False)\n"
+        "        new.weight = old.weight\n"
+        "        replace_module(model, name, LinearWithLoRA(new, rank, alpha, dropout))",
+        "the bias was dropped",
+        "S4",
+    ),
+    Mutant("3.4/first-only", "one layer", "for name in names:", "for name in names[:1]:", "once for each name"),
+    Mutant(
+        "3.4/not-put",
+        "wrappers are made and not put in",
+        _WRAP,
+        "layer = model.get_submodule(name)\n        layer = LinearWithLoRA(layer, rank, alpha, dropout)",
+        "replaces nothing",
+    ),
+    Mutant(
+        "3.4/B-random",
+        "B is drawn anew, so that the adapted model starts somewhere else",
+        _WRAP,
+        f"{_WRAP}\n        nn.init.normal_(model.get_submodule(name).lora.lora_B)",
+        "B does not start at zero",
+    ),
+    Mutant(
+        "3.4/A-zero",
+        "A is cleared along with B, so that nothing ever learns",
+        _WRAP,
+        f"{_WRAP}\n        nn.init.zeros_(model.get_submodule(name).lora.lora_A)",
+        "nothing ever learns",
+    ),
+    Mutant(
+        "3.4/dotted",
+        "the wrapper hangs at the model under a name with dots, and no forward meets it",
+        _WRAP,
+        "setattr(model, name, LinearWithLoRA(model.get_submodule(name), rank, alpha, dropout))",
+        "a child with a dot in its name was added",
+    ),
+    Mutant(
+        "3.4/no-return", "the model is not returned", f"{_HEAD}\n    return model", _HEAD, "return model is missing"
+    ),
+    Mutant("3.4/copy", "a copy is changed", _REFUSE, "model = copy.deepcopy(model)", "nothing was put into the model"),
+    Mutant(
+        "3.4/own-search",
+        "a search of its own, by substring, at every call",
+        f"{_REFUSE}\n    {_NAMES}",
+        "names = [name for name, module in model.named_modules()\n"
+        "             if isinstance(module, nn.Linear) and any(target in name for target in targets)]",
+        "wrapped inside a wrapper",
+        "S2",
+    ),
+    Mutant(
+        "3.4/freezes-again",
+        "a second call freezes and returns",
+        _REFUSE,
+        "if any(isinstance(module, LinearWithLoRA) for module in model.modules()):\n        return freeze(model)",
+        "freeze(model) ran again",
+    ),
+    Mutant(
+        "3.4/second-returns-nothing",
+        "a second call returns None",
+        _REFUSE,
+        "if any(isinstance(module, LinearWithLoRA) for module in model.modules()):\n        return None",
+        "return model is missing",
+    ),
+    Mutant(
+        "3.4/second-wakes-all",
+        "a second call lets the whole model train",
+        _REFUSE,
+        "if any(isinstance(module, LinearWithLoRA) for module in model.modules()):\n"
+        "        return model.requires_grad_(True)",
+        "a wrapper holds the pretrained layer, too",
+    ),
+    Mutant(
+        "3.4/second-wakes-wrappers",
+        "a second call lets what is wrapped train whole",
+        _REFUSE,
+        "wrapped = [module for module in model.modules() if isinstance(module, LinearWithLoRA)]\n"
+        "    for module in wrapped:\n        module.requires_grad_(True)\n"
+        "    if wrapped:\n        return model",
+        "a wrapper holds the pretrained layer, too",
+    ),
+    Mutant(
+        "3.4/second-merges",
+        "a second call adds the updates to the weights",
+        _REFUSE,
+        "wrapped = [module for module in model.modules() if isinstance(module, LinearWithLoRA)]\n"
+        "    for module in wrapped:\n        with torch.no_grad():\n"
+        "            module.linear.weight += module.lora.lora_B @ module.lora.lora_A\n"
+        "    if wrapped:\n        return model",
+        "an update merged into its weight",
+    ),
+    Mutant(
+        "3.4/starts-again",
+        "a second call takes the updates off and begins anew",
+        _REFUSE,
+        "for name, module in list(model.named_modules()):\n        if isinstance(module, LinearWithLoRA):\n"
+        "            replace_module(model, name, module.linear)",
+        "what was trained is lost",
+    ),
+    Mutant(
+        "3.4/typo-dropped",
+        "targets that mean nothing are left out",
+        _NAMES,
+        "names = match_targets(model, [t for t in targets if any(n.endswith(t) for n, _ in model.named_modules())])",
+        "in silence",
+    ),
+]

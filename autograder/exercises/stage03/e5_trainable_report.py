@@ -1,0 +1,125 @@
+"""Exercise 3.5, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage03 import e5_trainable_report as room
+from lora_ref.checks.verdicts import Check
+
+HIDDEN = [
+    graded(room, "3.5/counts", 0.75),
+    graded(room, "3.5/shared", 0.25),
+    Check(
+        "3.5/frozen",
+        "a model that is all frozen",
+        room.probe_report,
+        room.judge_counts,
+        partial(room.draw_report, state="none"),
+        points=0.25,
+    ),
+    graded(room, "3.5/ratio", 0.75),
+]
+
+
+_TOTAL = "total = sum(p.numel() for p in model.parameters())"
+_TRAINABLE = "trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)"
+_RATIO = '"ratio": trainable / total}\n    ### END'
+
+
+MUTANTS = [
+    Mutant("3.5/tensors", "tensors are counted", _TOTAL, "total = len(list(model.parameters()))", "p.numel() of them"),
+    Mutant("3.5/rows", "rows are counted", _TOTAL, _TOTAL.replace("p.numel()", "len(p)"), "len(p) counts rows"),
+    Mutant(
+        "3.5/state",
+        "buffers count as well",
+        _TOTAL,
+        "total = sum(t.numel() for t in model.state_dict().values())",
+        "buffers are no parameters",
+    ),
+    Mutant(
+        "3.5/frozen-only",
+        "total is what is frozen",
+        _TOTAL,
+        "total = sum(p.numel() for p in model.parameters() if not p.requires_grad)",
+        "frozen parameters alone",
+    ),
+    Mutant(
+        "3.5/shared-twice",
+        "shared parameters count twice",
+        _TOTAL,
+        "total = sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False))",
+        "counts once",
+    ),
+    Mutant(
+        "3.5/shared-trains-twice",
+        "shared parameters count twice in what trains",
+        _TRAINABLE,
+        "trainable = sum(p.numel() for _, p in model.named_parameters(remove_duplicate=False) if p.requires_grad)",
+        "counts once",
+    ),
+    Mutant(
+        "3.5/by-memory",
+        "parameters are told apart by where they lie in memory",
+        _TOTAL,
+        "total = sum({p.data_ptr(): p.numel() for p in model.parameters()}.values())",
+        "on meta all lie at 0",
+    ),
+    Mutant(
+        "3.5/floats",
+        "counts as floats",
+        '{"trainable": trainable, "total": total,',
+        '{"trainable": float(trainable), "total": float(total),',
+        "a count is an int",
+    ),
+    Mutant(
+        "3.5/all-train",
+        "the flag is not asked",
+        _TRAINABLE,
+        _TRAINABLE.replace(" if p.requires_grad", ""),
+        "requires_grad is not asked",
+        "S2",
+    ),
+    Mutant(
+        "3.5/inverted",
+        "the frozen ones are counted",
+        _TRAINABLE,
+        _TRAINABLE.replace("if p", "if not p"),
+        "these are the frozen ones",
+    ),
+    Mutant("3.5/percent", "a percentage", _RATIO, _RATIO.replace("trainable /", "100 * trainable /"), "a percentage"),
+    Mutant(
+        "3.5/of-frozen",
+        "divided by the frozen ones",
+        _RATIO,
+        _RATIO.replace("/ total", "/ max(1, total - trainable)"),
+        "divided by the frozen parameters",
+    ),
+    Mutant(
+        "3.5/upside-down",
+        "the other way round",
+        _RATIO,
+        _RATIO.replace("trainable / total", "total / max(1, trainable)"),
+        "wrong way round",
+    ),
+    Mutant(
+        "3.5/rounded",
+        "rounded",
+        _RATIO,
+        _RATIO.replace("trainable / total", "round(trainable / total, 2)"),
+        "it is rounded",
+    ),
+    Mutant(
+        "3.5/text",
+        "a text for the eye",
+        _RATIO,
+        _RATIO.replace("trainable / total", 'f"{trainable / total:.2%}"'),
+        "return numbers",
+    ),
+    Mutant(
+        "3.5/key", "another key", '{"trainable": trainable,', '{"trainable_params": trainable,', "must be among them"
+    ),
+]

@@ -1,0 +1,229 @@
+"""Exercise 4.4, what students do not get: points, hidden checks, mutants."""
+
+from __future__ import annotations
+
+import numpy as np
+from autograder.exercises.mutant import Mutant
+
+from autograder.exercises import graded
+from lora_ref.checks.stage04 import e4_train as room
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+
+
+def _second_epoch(rng: np.random.Generator) -> Inputs:
+    return room.draw_training(rng, steps=int(rng.choice([7, 8, 10])), length=3, passes=4)  # in mid-pass
+
+
+def _judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
+    runs = list(zip(inputs["runs"], seen["runs"], strict=True))
+    return next((fault for run in runs if (fault := room.form_fault(*run))), None)
+
+
+def _draw_counts(rng: np.random.Generator) -> Inputs:
+    """Runs of no step, one, a pass less one, a pass, a pass and one, two passes."""
+    return {"runs": [room.draw_training(rng, steps, length=3, passes=3) for steps in (0, 1, 2, 3, 4, 6)]}
+
+
+HIDDEN = [
+    Check(
+        "4.4/losses",
+        "train returns one float a step: the loss of that step's batch before the update",
+        room.probe_train,
+        room.judge_losses,
+        room.draw_training,
+        points=1,
+    ),
+    Check(
+        "4.4/count",
+        "train returns exactly as many floats as steps, be it none, one, or more than the loader has",
+        room.probe_counts,
+        _judge_counts,
+        _draw_counts,
+        points=1,
+    ),
+    Check(
+        "4.4/restart",
+        "when the loader ends it is started again, its new pass is used, and training goes on as before",
+        room.probe_train,
+        room.judge_restart,
+        _second_epoch,
+        points=1,
+    ),
+    graded(room, "4.4/adamw", 1.5),
+    graded(room, "4.4/frozen", 1),
+    graded(room, "4.4/mode", 0.5),
+]
+
+
+_STOP = "            if len(losses) == steps:\n                break\n"
+
+
+MUTANTS = [
+    Mutant(
+        "4.4/all-parameters",
+        "the optimiser holds the frozen parameters too",
+        "torch.optim.AdamW(trainable, lr=lr)",
+        "torch.optim.AdamW(model.parameters(), lr=lr)",
+        "it was given all of model.parameters()",
+        "S1",
+    ),
+    Mutant(
+        "4.4/lora-alone",
+        "the optimiser goes by names, and the head never trains",
+        "[parameter for parameter in model.parameters() if parameter.requires_grad]",
+        '[parameter for name, parameter in model.named_parameters() if "lora_" in name]',
+        "the head trains as well as LoRA",
+    ),
+    Mutant(
+        "4.4/by-names",
+        "the optimiser goes by the names of LoRA and head, whatever trains",
+        "[parameter for parameter in model.parameters() if parameter.requires_grad]",
+        '[p for name, p in model.named_parameters() if "lora_" in name or "classifier" in name]',
+        "what trains may have any name",
+    ),
+    Mutant(
+        "4.4/freezes-at-the-end",
+        "all is frozen once it is trained",
+        "    return losses\n    ### END",
+        "    model.requires_grad_(False)\n    return losses\n    ### END",
+        "requires_grad was switched off",
+    ),
+    Mutant(
+        "4.4/thaws-all",
+        "requires_grad is switched on everywhere",
+        "model.train()\n",
+        "model.train().requires_grad_(True)\n",
+        "requires_grad was switched on",
+        "S2",
+    ),
+    Mutant("4.4/sgd", "plain SGD", "torch.optim.AdamW(", "torch.optim.SGD(", "plain SGD"),
+    Mutant("4.4/adam", "Adam without decoupled decay", "torch.optim.AdamW(", "torch.optim.Adam(", "torch.optim.AdamW"),
+    Mutant(
+        "4.4/adagrad",
+        "another adaptive optimiser",
+        "torch.optim.AdamW(",
+        "torch.optim.Adagrad(",
+        "the optimiser is Adagrad",
+    ),
+    Mutant(
+        "4.4/own-learning-rate",
+        "lr is not passed on",
+        "AdamW(trainable, lr=lr)",
+        "AdamW(trainable)",
+        "the learning rate is",
+    ),
+    Mutant(
+        "4.4/no-zero-grad",
+        "gradients add up",
+        "            optimizer.zero_grad()\n",
+        "",
+        "zero_grad() is missing",
+    ),
+    Mutant(
+        "4.4/no-step",
+        "the weights never move",
+        "            optimizer.step()\n",
+        "",
+        "optimizer.step() is missing",
+    ),
+    Mutant(
+        "4.4/step-first",
+        "step before backward, with gradients cleared in between",
+        "loss.backward()\n            optimizer.step()\n",
+        "optimizer.step()\n            loss.backward()\n",
+        "optimizer.step() is missing",
+    ),
+    Mutant(
+        "4.4/climbs",
+        "the loss is maximised",
+        "loss.backward()",
+        "(-loss).backward()",
+        "the steps climb the loss",
+    ),
+    Mutant(
+        "4.4/new-optimiser-each-step",
+        "the optimiser forgets its moments",
+        "loss = model(**batch).loss\n",
+        "loss = model(**batch).loss\n            optimizer = torch.optim.AdamW(trainable, lr=lr)\n",
+        "made anew in the loop",
+    ),
+    Mutant(
+        "4.4/new-optimiser-each-pass",
+        "the optimiser forgets its moments when the loader ends",
+        "        for batch in loader:",
+        "        optimizer = torch.optim.AdamW(trainable, lr=lr)\n        for batch in loader:",
+        "made anew for each pass",
+    ),
+    Mutant(
+        "4.4/halves-the-rate",
+        "the learning rate is halved after each pass",
+        _STOP,
+        f'{_STOP}        optimizer.param_groups[0]["lr"] *= 0.5\n',
+        "times the one that was passed",
+    ),
+    Mutant(
+        "4.4/eval-after-a-pass",
+        "the model is left in evaluation mode at the end of a pass",
+        _STOP,
+        f"{_STOP}        model.eval()\n",
+        "switched to evaluation mode before step 3",
+    ),
+    Mutant(
+        "4.4/one-pass",
+        "the loop ends with the loader",
+        "while len(losses) < steps:",
+        "if steps:",
+        "it must be started again",
+    ),
+    Mutant(
+        "4.4/cycle",
+        "itertools.cycle replays the first pass",
+        "for batch in loader:",
+        "for batch in __import__('itertools').cycle(loader):",
+        "replays the first pass",
+    ),
+    Mutant(
+        "4.4/first-batch-only",
+        "the loader is started anew at each step",
+        "for batch in loader:",
+        "for batch in [next(iter(loader))]:",
+        "only ever meets a first batch",
+    ),
+    Mutant(
+        "4.4/whole-passes",
+        "stops at the end of a pass alone",
+        _STOP,
+        "",
+        "stop in the middle of it",
+    ),
+    Mutant(
+        "4.4/one-too-many",
+        "one step too many",
+        "if len(losses) == steps:",
+        "if len(losses) > steps:",
+        "one step too many",
+    ),
+    Mutant(
+        "4.4/keeps-graphs",
+        "losses are tensors",
+        "losses.append(loss.item())",
+        "losses.append(loss)",
+        "keeps its step's whole graph",
+    ),
+    Mutant(
+        "4.4/loss-after-step",
+        "the loss is measured again after the update",
+        "losses.append(loss.item())",
+        "losses.append(model(**batch).loss.item())",
+        "measured after the step",
+    ),
+    Mutant(
+        "4.4/running-mean",
+        "the mean of all losses so far",
+        "losses.append(loss.item())",
+        "losses.append((sum(losses[i] * (i + 1) - (losses[i - 1] * i if i else 0) for i in range(len(losses)))"
+        " + loss.item()) / (len(losses) + 1))",
+        "a running mean",
+    ),
+    Mutant("4.4/eval-mode", "dropout is off", "model.train()\n", "model.eval()\n", "turns dropout off"),
+]

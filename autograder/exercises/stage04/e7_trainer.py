@@ -1,0 +1,3 @@
+"""Exercise 4.7: a written answer, graded by hand."""
+
+POINTS = 4

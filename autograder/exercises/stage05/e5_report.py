@@ -1,0 +1,3 @@
+"""Exercise 5.5: a written answer, graded by hand."""
+
+POINTS = 6

@@ -1,0 +1,279 @@
+"""Exercise 1.1, matrix_rank: count the singular values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names
+from lora_ref.checks.stage01.shared import number, numbers_fault, sizes, tensor, tried, type_fault, with_values
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+
+
+def on_diagonal(rows: int, columns: int, values: Sequence[float]) -> np.ndarray:
+    """These values on the diagonal and zeros elsewhere: singular values that no rounding touches."""
+    M = np.zeros((rows, columns))
+    M[range(len(values)), range(len(values))] = values
+    return M
+
+
+def case(what: str, M: np.ndarray, rtol: float | None = None, dtype: str = "float64", transposed: bool = False) -> dict:
+    return {"what": what, "M": np.asarray(M, dtype=float), "rtol": rtol, "dtype": dtype, "transposed": transposed}
+
+
+#: Four small matrices as they stand in courses on linear algebra, of ranks 2, 3, 1 and 0.
+EXAMPLES = (
+    case("[[2, 1], [1, 3]]", [[2, 1], [1, 3]]),
+    case("three rows, none a mix of the others", [[1, 0, 2, 1], [0, 1, 1, 0], [3, 0, 0, 1]]),
+    case("three rows, each a multiple of the first", [[1, 2, 3], [2, 4, 6], [-1, -2, -3]]),
+    case("zeros of shape (3, 2)", np.zeros((3, 2))),
+)
+
+
+#: `>` and `>=` differ here. rtol is the default, so a tolerance that is not used as given costs in its own check alone.
+_EPS8 = 8 * float(np.finfo("float64").eps)
+
+
+AT_THRESHOLD = case(
+    f"a diagonal of 1, 1, {_EPS8:.3g} and five zeros; rtol is that third number",
+    on_diagonal(8, 8, [1, 1, _EPS8]),
+    _EPS8,
+)
+
+
+def low_rank(
+    rng: np.random.Generator,
+    what: str,
+    shape: tuple[int, int],
+    r: int,
+    dtype: str = "float64",
+    transposed: bool = False,
+    factor: float = 1.0,
+) -> dict:
+    """A case of rank ``r`` in which rounding leaves less than half an epsilon of the largest singular value.
+
+    How large the tolerance must be is the default's check to say: one that is somewhat too small must cost the same
+    whatever is drawn.
+    """
+    while True:
+        M = factor * with_values(rng, *shape, rng.uniform(1, 3, size=r))
+        S = torch.linalg.svdvals(tensor(M, dtype, transposed))
+        if S[r] < 0.5 * torch.finfo(S.dtype).eps * S[0]:
+            return case(what, M, None, dtype, transposed)
+
+
+def draw_products(rng: np.random.Generator) -> Inputs:
+    """Products through a narrow middle, wide and tall, in both precisions and layouts, and matrices of full rank."""
+    cases = []
+    for dtype in ("float64", "float32"):
+        small, large = sizes(rng, 6, 14)
+        r = int(rng.integers(2, small - 1))
+        for rows, columns in ((small, large), (large, small)):
+            what = f"a product of shapes ({rows}, {r}) and ({r}, {columns}), {dtype}"
+            cases.append(low_rank(rng, what, (rows, columns), r, dtype, rows > columns))
+    small, large = sizes(rng)
+    full = with_values(rng, small, large, rng.uniform(1, 3, size=small))
+    return {"cases": [*cases, case(f"a matrix of shape ({small}, {large}) of full rank", full)]}
+
+
+def draw_zero(rng: np.random.Generator) -> Inputs:
+    """Zero matrices, one that is not, and one with a singular value at the threshold itself, which is not above it."""
+    small, large = sizes(rng)
+    return {
+        "cases": [
+            case(f"zeros of shape ({small}, {large})", np.zeros((small, large))),
+            case("zeros of shape (4, 4), float32", np.zeros((4, 4)), dtype="float32"),
+            low_rank(rng, "a matrix of rank 2", (small, large), 2),
+            AT_THRESHOLD,
+        ]
+    }
+
+
+def draw_scaled(rng: np.random.Generator) -> Inputs:
+    """Matrices of full rank and of a lower one, far larger and far smaller than 1."""
+    small, large = sizes(rng, 6, 14)
+    full = with_values(rng, small, large, rng.uniform(1, 3, size=small))
+    cases = []
+    for dtype, factors in (("float64", (1e-12, 1e9)), ("float32", (1e-9, 1e6))):
+        for factor in factors:
+            what = f"a matrix times {factor:.0e}, {dtype}"
+            cases.append(case(what, factor * full, dtype=dtype))
+            cases.append(low_rank(rng, what, (small, large), small - 3, dtype, factor=factor))
+    return {"cases": cases}
+
+
+def draw_rtol(rng: np.random.Generator) -> Inputs:
+    """Given tolerances, well between two singular values; the largest singular value is not 1."""
+    small, large = sizes(rng, 6, 12)
+    largest = float(rng.uniform(20, 60))
+    values = largest * np.array([1.0, 0.5, 0.1, 1e-2, 1e-4])
+    M = with_values(rng, large, small, values)
+    seen = f"singular values {', '.join(f'{v:.3g}' for v in values)}"
+    tiny = on_diagonal(3, 5, [largest, 1.0, largest * 1e-9])
+    # one value far from the others: the largest is not the norm, the sum or the mean
+    alike = [largest * np.array([1.0] + [share] * (small - 1)) for share in (0.7, 0.3)]
+    return {
+        "cases": [
+            *(case(f"{seen}; rtol={rtol:g}", M, rtol) for rtol in (0.7, 0.2, 0.03, 1e-3, 1e-6)),
+            *(
+                case(
+                    f"singular values {v[0]:.3g} and {small - 1} times {v[1]:.3g}; rtol=0.5",
+                    with_values(rng, small, large, v),
+                    0.5,
+                )
+                for v in alike
+            ),
+            case("a diagonal of three numbers above zero, float32; rtol=0.0", tiny, 0.0, "float32"),
+        ]
+    }
+
+
+def draw_rtol_and_threshold(rng: np.random.Generator) -> Inputs:
+    """As `draw_rtol`, and a value at the threshold: of the visible checks this one speaks of it."""
+    return {"cases": [*draw_rtol(rng)["cases"], AT_THRESHOLD]}
+
+
+def draw_default(rng: np.random.Generator) -> Inputs:
+    """Smallest singular values just below and just above max(shape) * eps of the dtype; diagonal, so exact.
+
+    Nothing else that is made of the two sizes lies between: half their sum and the root of their product are below,
+    their sum is above.
+    """
+    cases = []
+    for dtype in ("float32", "float64"):
+        eps = float(np.finfo(dtype).eps)
+        large = int(rng.integers(40, 60))
+        for rows, columns in ((10, large), (large, 10)):
+            for factor in (0.9 * large, 1.1 * large):
+                what = f"a {dtype} matrix of shape ({rows}, {columns}) with singular values 1 and {factor:g} eps"
+                cases.append(case(what, on_diagonal(rows, columns, [1, factor * eps]), dtype=dtype))
+    return {"cases": cases}
+
+
+def draw_easy(rng: np.random.Generator) -> Inputs:
+    small, large = sizes(rng)
+    return {"cases": [low_rank(rng, f"a matrix of rank {r}", (large, small), r) for r in (2, 3)]}
+
+
+def probe_ranks(names: Names, **inputs: Any) -> dict:
+    """The rank of each case; rtol is given only where the case has one."""
+    ranks = []
+    for one in inputs["cases"]:
+        M = tensor(one["M"], one["dtype"], one["transposed"])
+        options = {} if one["rtol"] is None else {"rtol": one["rtol"]}
+        ranks.append(tried(lambda M=M, options=options: names.matrix_rank(M, **options), number))
+    return {"ranks": ranks}
+
+
+def true_rank(one: Mapping[str, Any], above: Callable[[Any, Any], Any] = np.greater) -> int:
+    """The contract's count, of the matrix as its dtype holds it; ``above`` compares with the threshold."""
+    M = one["M"].astype(one["dtype"])
+    values = np.linalg.svd(M.astype(float), compute_uv=False)
+    rtol = max(M.shape) * float(np.finfo(one["dtype"]).eps) if one["rtol"] is None else one["rtol"]
+    return int(above(values, rtol * values.max()).sum())
+
+
+def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]:
+    """Right ranks; ``otherwise`` is the likely cause where the number itself does not tell."""
+
+    def judge(inputs: Inputs, seen: Observation) -> Fault | None:
+        for one, result in zip(inputs["cases"], seen["ranks"], strict=True):
+            M, expected = one["M"], true_rank(one)
+            call = f"matrix_rank of {one['what']}"
+            mistakes = []
+            if not M.any():
+                mistakes = [(min(M.shape), _ZERO)]
+            elif true_rank(one, np.greater_equal) != expected:
+                mistakes = [(true_rank(one, np.greater_equal), _AT_LEAST)]
+            elif otherwise == _COUNT:  # in the other checks the tolerance is there and wrong
+                mistakes = [(min(M.shape), _NO_TOLERANCE), (max(M.shape), "the longer side of a shape is not the rank")]
+            fault = numbers_fault([(call, result, expected, mistakes)], "section 1.1", otherwise)
+            if fault:
+                return fault
+        return None
+
+    return judge
+
+
+_ZERO = "the zero matrix has a largest singular value of 0: count those that are > the threshold, not >="
+
+
+_AT_LEAST = "a singular value at the threshold is not larger than it: count those that are >, not >="
+
+
+_NO_TOLERANCE = (
+    "rounding leaves small singular values where there should be zeros: the tolerance is missing or too small"
+)
+
+
+_COUNT = "count the singular values above rtol times the largest"
+
+
+RELATIVE = "the tolerance is relative: compare with rtol times the largest singular value, not with a fixed number"
+
+
+_RTOL = (
+    "rtol is not used as given: count the singular values > rtol * the largest (0.0 is a tolerance too, and "
+    "`rtol or ...` drops it)"
+)
+
+
+_DEFAULT = "by default rtol is max(M.shape) times the machine epsilon of M's own dtype, torch.finfo(M.dtype).eps"
+
+
+def judge_rank_type(inputs: Inputs, seen: Observation) -> Fault | None:
+    calls = [f"matrix_rank of {one['what']}" for one in inputs["cases"]]
+    return type_fault(calls, seen["ranks"], [true_rank(one) for one in inputs["cases"]])
+
+
+EXERCISE = Exercise(
+    "1.1",
+    "matrix_rank: count the singular values",
+    names=("matrix_rank",),
+    checks=[
+        Check(
+            "1.1/examples",
+            "four small matrices have the ranks 2, 3, 1 and 0",
+            probe_ranks,
+            judge_ranks(_COUNT),
+            lambda rng: {"cases": list(EXAMPLES)},
+        ),
+        Check(
+            "1.1/products",
+            "the rank is the number of singular values above rounding",
+            probe_ranks,
+            judge_ranks(_COUNT),
+            draw_products,
+            seed=1,
+        ),
+        Check(
+            "1.1/scale",
+            "a matrix times a number has the same rank, however small the number",
+            probe_ranks,
+            judge_ranks(RELATIVE),
+            draw_scaled,
+            seed=2,
+        ),
+        Check(
+            "1.1/rtol",
+            "rtol is the tolerance relative to the largest singular value",
+            probe_ranks,
+            judge_ranks(_RTOL),
+            draw_rtol_and_threshold,
+            seed=3,
+        ),
+        Check(
+            "1.1/default",
+            "without rtol it is max(M.shape) times the machine epsilon of M's dtype",
+            probe_ranks,
+            judge_ranks(_DEFAULT),
+            draw_default,
+            seed=4,
+        ),
+        Check("1.1/int", "the result is an int", probe_ranks, judge_rank_type, draw_easy, seed=5),
+    ],
+)

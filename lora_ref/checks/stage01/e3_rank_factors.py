@@ -1,0 +1,192 @@
+"""Exercise 1.3, rank_factors: a tall matrix times a wide one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array
+from lora_ref.checks.stage01.shared import (
+    best_mistakes,
+    by_matrix,
+    gapped,
+    sizes,
+    stopped,
+    tensor,
+    tried,
+    truncated,
+    with_values,
+)
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+
+def draw_factors(rng: np.random.Generator) -> Inputs:
+    """Wide and tall matrices, each at two ranks below the full one."""
+    small, large = sizes(rng, 6, 12)
+    cases = []
+    for rows, columns in ((small, large), (large, small)):
+        M = with_values(rng, rows, columns, gapped(rng, small))
+        cases += [{"M": M, "r": r} for r in (int(rng.integers(3, small)), 1)]
+    return {"cases": cases}
+
+
+def draw_beyond(rng: np.random.Generator) -> Inputs:
+    """r at min(shape), between the two sizes, and above both."""
+    small, large = sizes(rng, 4, 9)
+    large += 2
+    cases = []
+    for rows, columns in ((small, large), (large, small)):
+        M = with_values(rng, rows, columns, gapped(rng, small))
+        cases += [{"M": M, "r": r} for r in (small, small + 1, large + 2)]
+    return {"cases": cases}
+
+
+def probe_factors(names: Names, **inputs: Any) -> dict:
+    """The two factors for each case."""
+
+    def record(factors: Any) -> dict:
+        if not isinstance(factors, (tuple, list)) or len(factors) != 2:
+            count = f" of {len(factors)}" if isinstance(factors, (tuple, list)) else ""
+            return {"kind": type(factors).__name__ + count}
+        dtypes = [str(getattr(factor, "dtype", "")).removeprefix("torch.") for factor in factors]
+        return {"B": array(factors[0]), "A": array(factors[1]), "dtypes": dtypes}
+
+    return {
+        "factors": [
+            tried(lambda one=one: names.rank_factors(tensor(one["M"]), one["r"]), record) for one in inputs["cases"]
+        ]
+    }
+
+
+def factors_fault(one: Inputs, result: Observation, call: str) -> Fault | None:
+    """What is no pair of matrices at all."""
+    fault = stopped(result, call)
+    if fault:
+        return fault
+    if "kind" in result:
+        return Fault(f"{call} gives a {result['kind']}", "return two tensors: return B, A")
+    for name in ("B", "A"):
+        if np.ndim(result[name]) != 2 or not np.isfinite(result[name]).all():
+            likely = "a root of a negative number, or a division by a singular value of zero"
+            if np.ndim(result[name]) != 2:
+                likely = "both factors are matrices, with r = 1 as well: slice [:, :r], do not index"
+            found = f"{call}: {name} of shape {np.shape(result[name])} is no matrix of finite numbers"
+            return Fault(found, likely)
+    return None
+
+
+def factor_call(one: Mapping[str, Any]) -> str:
+    rows, columns = one["M"].shape
+    return f"rank_factors of a matrix of shape ({rows}, {columns}) with r={one['r']}"
+
+
+def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
+    for one, result in zip(inputs["cases"], seen["factors"], strict=True):
+        (rows, columns), r, call = one["M"].shape, one["r"], factor_call(one)
+        fault = factors_fault(one, result, call)
+        if fault:
+            return fault
+        shapes = np.shape(result["B"]), np.shape(result["A"])
+        if shapes == ((rows, r), (r, columns)):
+            continue
+        if shapes == ((r, columns), (rows, r)):
+            likely = "the two are returned in the wrong order: B first, then A"
+        elif shapes == ((columns, r), (r, rows)):
+            likely = "rows and columns are swapped: M is (out, in), so B has out rows and A has in columns"
+        elif shapes == ((r, rows), (columns, r)):
+            likely = "both are transposed"
+        elif shapes[0][1] == shapes[1][0] < r:
+            likely = "with r above min(shape) the factors still have r columns and rows: fill up with zeros"
+        elif shapes[0][1] == shapes[1][0]:
+            likely = "the inner size is r: cut U, S and Vh to their first r"
+        else:
+            likely = "write B (out, r) and A (r, in) on paper first"
+        return Fault(
+            f"{call}: shapes {shapes[0]} and {shapes[1]}, expected {(rows, r)} and {(r, columns)}",
+            likely,
+        )
+    return None
+
+
+def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The product is the closest matrix of rank r; the order of the factors is the shapes' check."""
+    for one, result in zip(inputs["cases"], seen["factors"], strict=True):
+        M, r, call = one["M"], one["r"], factor_call(one)
+        fault = factors_fault(one, result, call)
+        if fault:
+            return fault
+        if len(set(result["dtypes"])) != 1:
+            found = f"{call}: B is {result['dtypes'][0]} and A {result['dtypes'][1]}, which torch does not multiply"
+            return Fault(found, "torch.zeros(...) is float32: M.new_zeros(...), or dtype=M.dtype")
+        products = possible_products(result["B"], result["A"], M.shape)
+        if not products:
+            shapes = f"shapes {np.shape(result['B'])} and {np.shape(result['A'])}"
+            return Fault(f"{call}: {shapes} have no product of shape {M.shape}", "see the shapes' check")
+        expected = truncated(M, r)
+        if not any(close(product, expected, 1e-6) for product in products):
+            likely = by_matrix(products[0], {**_factor_mistakes(M, r), **best_mistakes(M, r)})
+            off = float(np.linalg.norm(products[0] - expected))
+            found = f"{call}: B @ A lies {off:.4g} from the closest matrix of rank {r}"
+            return Fault(found, likely or "B @ A must be best_rank_k(M, r)")
+    return None
+
+
+def possible_products(B: np.ndarray, A: np.ndarray, shape: tuple[int, ...]) -> list[np.ndarray]:
+    """B A, and what it may be if the factors come in another order or transposed."""
+    pairs = [(B, A), (A, B), (A.T, B.T), (B.T, A.T)]
+    products = [left @ right for left, right in pairs if left.shape[1] == right.shape[0]]
+    products += [product.T for product in products]
+    return [product for product in products if product.shape == tuple(shape)]
+
+
+def _factor_mistakes(M: np.ndarray, r: int) -> dict[str, np.ndarray]:
+    U, S, Vh = np.linalg.svd(M, full_matrices=False)
+    return {
+        "the singular values enter twice: once in B and once in A; take their roots, or leave them out of one": (
+            U[:, :r] * S[:r] ** 2
+        )
+        @ Vh[:r],
+        "the singular values are in neither factor": U[:, :r] @ Vh[:r],
+        "the root of the singular values is in one factor alone": (U[:, :r] * S[:r] ** 0.5) @ Vh[:r],
+    }
+
+
+def judge_beyond(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_factor_shapes(inputs, seen) or judge_factor_product(inputs, seen)
+
+
+EXERCISE = Exercise(
+    "1.3",
+    "rank_factors: a tall matrix times a wide one",
+    names=("rank_factors",),
+    builds_on=("best_rank_k",),
+    checks=[
+        Check(
+            "1.3/shapes",
+            "B has shape (out, r) and A has shape (r, in)",
+            probe_factors,
+            judge_factor_shapes,
+            draw_factors,
+            seed=11,
+        ),
+        Check(
+            "1.3/product",
+            "B @ A is the closest matrix of rank r",
+            probe_factors,
+            judge_factor_product,
+            draw_factors,
+            seed=11,
+        ),
+        Check(
+            "1.3/beyond",
+            "r may be larger than min(M.shape): the shapes hold, and B @ A is M",
+            probe_factors,
+            judge_beyond,
+            draw_beyond,
+            seed=12,
+        ),
+    ],
+)

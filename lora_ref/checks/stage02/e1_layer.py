@@ -1,0 +1,147 @@
+"""Exercise 2.1, LoRALayer: two matrices and a scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage02.shared import draw_layer, judge_shapes, scaling_fault, uninitialised_is_nan
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+
+
+def probe_initial(names: Names, **inputs: Any) -> dict:
+    """Names, shapes and values of several fresh layers."""
+    sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
+    with uninitialised_is_nan():
+        layers = [names.LoRALayer(*sizes) for _ in range(20)]
+    layer = layers[0]
+    parameters = list(layer.parameters())
+    factors = {name: getattr(layer, name, None) for name in ("lora_A", "lora_B")}
+    return {
+        "shapes": {name: list(p.shape) if isinstance(p, torch.Tensor) else None for name, p in factors.items()},
+        "registered": {name: any(p is q for q in parameters) for name, p in factors.items()},
+        "trainable": {name: bool(getattr(p, "requires_grad", False)) for name, p in factors.items()},
+        "others": [
+            name
+            for name, p in layer.named_parameters()
+            if p.requires_grad and not any(p is q for q in factors.values())
+        ],
+        "dtypes": {name: str(getattr(p, "dtype", None)) for name, p in factors.items()},
+        "A": np.stack([array(one.lora_A) for one in layers]) if factors["lora_A"] is not None else None,
+        "B": np.stack([array(one.lora_B) for one in layers]) if factors["lora_B"] is not None else None,
+    }
+
+
+def probe_random(names: Names, **inputs: Any) -> dict:
+    """`probe_initial`, and a layer with enough values in A to see a mean that is nearly zero."""
+    seen = probe_initial(names, **inputs)
+    if seen["A"] is not None:
+        values = array(names.LoRALayer(4096, 8, 64, 16).lora_A)
+        seen["large"] = {"mean": float(values.mean()), "std": float(values.std()), "size": values.size}
+    return seen
+
+
+def probe_scaling(names: Names, **inputs: Any) -> dict:
+    """The scale at two ranks."""
+    sizes = inputs["in_features"], inputs["out_features"]
+    ranks = inputs["rank"], inputs["rank"] + 3
+    return {"scaling": [float(names.LoRALayer(*sizes, rank, inputs["alpha"]).scaling) for rank in ranks]}
+
+
+def probe_bad_rank(names: Names, **inputs: Any) -> dict:
+    """What ranks below 1 raise, and whether a right one builds."""
+    names.LoRALayer(6, 5, 2, 8)
+    return {str(rank): raised(lambda rank=rank: names.LoRALayer(6, 5, rank, 8)) for rank in inputs["ranks"]}
+
+
+def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
+    A = seen["A"]
+    if A is None:
+        return Fault("there is no lora_A")
+    if not np.isfinite(A).all() or np.abs(A).max() > 1e4:
+        return Fault("lora_A is never given values", "torch.empty is uninitialised memory")
+    if not np.any(A != 0):
+        return Fault(
+            "lora_A starts at zero",
+            "with A and B both zero, both gradients are zero and nothing ever learns",
+        )
+    if (A[0] == A[1]).all() or np.ptp(A[0]) == 0:
+        return Fault("lora_A is the same in each new layer", "A must be random, and unseeded")
+    # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
+    for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
+        if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
+            return Fault(
+                f"lora_A has mean {one['mean']:.3g}, standard deviation {one['std']:.3g} over {one['size']:,} values",
+                "the distribution is not centred at zero (torch.rand draws from 0 to 1; normal_ takes the mean first)",
+            )
+    return None
+
+
+def judge_B(inputs: Inputs, seen: Observation) -> Fault | None:
+    B = seen["B"]
+    if B is None:
+        return Fault("there is no lora_B")
+    if not np.isfinite(B).all():
+        return Fault("lora_B is never given values", "torch.empty is uninitialised memory")
+    if np.any(B != 0):
+        return Fault(
+            f"lora_B starts with values up to {np.abs(B).max():.3g}",
+            "B must start at zero, or the update changes the pretrained model before the first step",
+        )
+    return None
+
+
+def judge_initial(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_A(inputs, seen) or judge_B(inputs, seen)
+
+
+def judge_scaling(inputs: Inputs, seen: Observation) -> Fault | None:
+    ranks = inputs["rank"], inputs["rank"] + 3
+    faults = (scaling_fault(inputs["alpha"], rank, found) for rank, found in zip(ranks, seen["scaling"], strict=True))
+    return next(filter(None, faults), None)
+
+
+def judge_bad_rank(inputs: Inputs, seen: Observation) -> Fault | None:
+    for rank in inputs["ranks"]:
+        outcome = seen[str(rank)]
+        if rank >= 1:
+            if outcome is not None:
+                return Fault(f"rank {rank} raised {outcome['type']}", "the check for rank < 1 refuses too much")
+        elif outcome is None:
+            return Fault(f"rank {rank} raised nothing", "the check for rank < 1 is missing", "the docstring")
+        elif "ValueError" not in outcome["bases"]:
+            return Fault(
+                f"rank {rank} raised {outcome['type']}",
+                "the check for rank < 1 is missing or comes too late; the contract asks for a ValueError",
+                "the docstring",
+            )
+    return None
+
+
+_RANKS = {"ranks": [0, 1]}
+
+
+EXERCISE = Exercise(
+    "2.1",
+    "LoRALayer: two matrices and a scale",
+    names=("LoRALayer",),
+    checks=[
+        Check(
+            "2.1/shapes",
+            "lora_A is a parameter of shape (rank, in_features), lora_B one of shape (out_features, rank)",
+            probe_initial,
+            judge_shapes,
+            draw_layer,
+            seed=1,
+        ),
+        Check(
+            "2.1/initial", "A starts random with mean zero, B at zero", probe_random, judge_initial, draw_layer, seed=1
+        ),
+        Check("2.1/scaling", "scaling is alpha / rank", probe_scaling, judge_scaling, draw_layer, seed=2),
+        Check("2.1/rank", "a rank below 1 is a ValueError", probe_bad_rank, judge_bad_rank, lambda rng: _RANKS),
+    ],
+)

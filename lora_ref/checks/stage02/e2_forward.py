@@ -1,0 +1,212 @@
+"""Exercise 2.2, LoRALayer.forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array
+from lora_ref.checks.stage02.shared import (
+    _LEADING,
+    attempt,
+    draw_dropout,
+    draw_layer,
+    draw_with_gradients,
+    factor_gradients,
+    factor_of,
+    forward_expected,
+    gradients_fault,
+    judge_dropout,
+    leading,
+    oriented,
+    rank_one,
+    scale_cause,
+    set_factors,
+    shape_error,
+    tensor,
+    transposed,
+    update_gradients,
+)
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+
+def draw_large(rng: np.random.Generator) -> Inputs:
+    """A layer on which B A is by far the largest tensor: few tokens, small rank."""
+    in_features, out_features = (int(n) for n in rng.choice(np.arange(300, 400), size=2, replace=False))
+    rank = 2
+    return {
+        "in_features": in_features,
+        "out_features": out_features,
+        "rank": rank,
+        "alpha": 7.0,
+        "A": rng.normal(size=(rank, in_features)),
+        "B": rng.normal(size=(out_features, rank)),
+        "x": rng.normal(size=(1, 3, in_features)),
+    }
+
+
+def build_layer(names: Names, inputs: Inputs, dropout: float = 0.0) -> Any:
+    """The student's LoRALayer with the inputs' A and B in place of its own."""
+    layer = names.LoRALayer(inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"], dropout)
+    set_factors(layer, inputs)
+    return layer
+
+
+def probe_forward(names: Names, **inputs: Any) -> dict:
+    """The layer's output and its gradients for known A and B."""
+    layer = build_layer(names, inputs)
+    x = tensor(inputs["x"]).requires_grad_(True)
+    y = layer(x)
+    seen = {"y": array(y)}
+    if inputs.get("gradients"):
+        y.sum().backward()
+        seen |= {**factor_gradients(layer, inputs), "grad_x": oriented(x.grad, inputs["x"].shape)}
+    return seen
+
+
+def probe_leading(names: Names, **inputs: Any) -> dict:
+    """Outputs for x of one, two, three and four dimensions."""
+    layer = build_layer(names, inputs)
+    return {str(x.ndim): attempt(lambda x=x: {"y": array(layer(transposed(x)))}) for x in leading(inputs["x"])}
+
+
+def probe_dropout(names: Names, **inputs: Any) -> dict:
+    """Outputs in training and in evaluation mode of a layer with dropout."""
+    layer = build_layer(names, inputs, inputs["dropout"])
+    x = tensor(inputs["x"])
+    layer.train()
+    seen = {"train": array(layer(x)), "kept": bool(torch.equal(x, tensor(inputs["x"])))}
+    seen["again"] = array(layer(tensor(inputs["x"])))
+    layer.eval()
+    return {**seen, "eval": array(layer(tensor(inputs["x"])))}
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation returns."""
+
+    elements, operation = 0, ""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch's compiler is imported to be told to leave this class alone: over a second
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for one in tree_leaves(out):
+            if isinstance(one, torch.Tensor) and one.numel() > self.elements:
+                self.elements, self.operation = one.numel(), str(func)
+        return out
+
+
+def probe_intermediates(names: Names, **inputs: Any) -> dict:
+    """The largest tensor that the forward makes on its way."""
+    layer = build_layer(names, inputs)
+    x = tensor(inputs["x"])
+    with _Largest() as largest:
+        for mode in (True, False):
+            y = layer.train(mode)(x)
+    return {"elements": largest.elements, "operation": largest.operation, "y": array(y)}
+
+
+def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
+    expected, y = forward_expected(inputs), seen["y"]
+    if close(y, expected):
+        return None
+    if y.shape != expected.shape:
+        return Fault(f"output of shape {y.shape}, expected {expected.shape}", "x has shape (..., in_features)")
+    if not np.any(y):
+        return Fault("the output is zero although B is not", "the result of the second product is lost")
+    ratio = factor_of(y, expected)
+    if ratio is not None:
+        return Fault(f"the update is {ratio:.4g} times what alpha / rank asks for", scale_cause(inputs, ratio))
+    if close(y, inputs["alpha"] / inputs["rank"] ** 0.5 * forward_expected({**inputs, "alpha": inputs["rank"]}), 1e-4):
+        return Fault("scaled by alpha / sqrt(rank)", "that is rsLoRA's scale")
+    half = np.isclose(y, 0).mean()
+    if half > 0.1:
+        likely = "dropout is on although its probability is 0, or something cuts values off (ReLU)"
+        return Fault(f"{half:.0%} of the output is zero", likely)
+    return Fault(
+        f"largest difference {np.abs(y - expected).max():.3g} from scaling * (x A^T) B^T",
+        "A or B is used the wrong way round, dropout is on although its probability is 0, or something is added",
+    )
+
+
+def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
+    """x of one to four dimensions; a wrong scale is another check's."""
+    for x in leading(inputs["x"]):
+        one, expected = seen[str(x.ndim)], forward_expected(inputs, x)
+        shown = f"x of shape {x.shape}"
+        if "error" in one:
+            return shape_error(one["error"], shown, _LEADING)
+        if one["y"].shape != expected.shape:
+            return Fault(f"{shown} gives {one['y'].shape}, expected {expected.shape}", _LEADING)
+        if factor_of(one["y"], expected) is None:
+            return Fault(f"{shown}: the output is no multiple of (x A^T) B^T", "the axes are mixed up")
+    return None
+
+
+def judge_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
+    """A, B and x get the gradients of the formula; a common factor is the scale's."""
+    expected = update_gradients(inputs)
+    factors = {name: factor_of(seen[name], value) for name, value in expected.items()}
+    return gradients_fault(factors, seen)
+
+
+def judge_forward_backward(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_forward(inputs, seen) or judge_gradients(inputs, seen)
+
+
+def judge_intermediates(inputs: Inputs, seen: Observation) -> Fault | None:
+    """No tensor as large as B A is made. Even products written with broadcasting stay below a hundredth of it."""
+    full = inputs["out_features"] * inputs["in_features"]
+    if factor_of(seen["y"], forward_expected(inputs)) is None:
+        return Fault("the output is no multiple of (x A^T) B^T", "")
+    if seen["elements"] < full // 2:
+        return None
+    size = f"{inputs['out_features']} x {inputs['in_features']}"
+    return Fault(
+        f"on a layer of {size} the forward makes a tensor of {seen['elements']:,} elements ({seen['operation']})",
+        "the matrix B A is built; apply A to x first, then B: (x A^T) B^T",
+    )
+
+
+EXERCISE = Exercise(
+    "2.2",
+    "LoRALayer.forward",
+    names=("LoRALayer",),
+    builds_on=("LoRALayer.__init__",),
+    checks=[
+        Check(
+            "2.2/forward",
+            "with B != 0 the output is scaling * (x A^T) B^T, and A, B and x get its gradients",
+            probe_forward,
+            judge_forward_backward,
+            draw_with_gradients(draw_layer),
+            seed=3,
+        ),
+        Check(
+            "2.2/leading",
+            "x may have any number of leading dimensions",
+            probe_leading,
+            judge_leading,
+            rank_one(draw_layer),
+            seed=3,
+        ),
+        Check(
+            "2.2/dropout",
+            "dropout acts on x, in training mode alone, and scales what it keeps",
+            probe_dropout,
+            judge_dropout,
+            draw_dropout,
+            seed=4,
+        ),
+        Check(
+            "2.2/small", "the forward never builds B A", probe_intermediates, judge_intermediates, draw_large, seed=4
+        ),
+    ],
+)

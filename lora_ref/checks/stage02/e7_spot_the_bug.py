@@ -1,0 +1,219 @@
+"""Exercise 2.7, spot the bug."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array
+from lora_ref.checks.stage02.shared import (
+    _LEADING,
+    attempt,
+    build_linear,
+    draw_layer,
+    draw_wrapped,
+    factor_of,
+    forward_expected,
+    leading,
+    scale_cause,
+    set_factors,
+    shape_error,
+    tensor,
+    transposed,
+    uninitialised_is_nan,
+)
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+
+def probe_project_up(names: Names, **inputs: Any) -> dict:
+    """project_up where rank and out_features differ, and where they are the same; h of one to four dimensions."""
+
+    def outputs(B: np.ndarray) -> list[dict]:
+        return [
+            attempt(lambda h=h: {"y": array(names.project_up(transposed(h), tensor(B)))}) for h in leading(inputs["h"])
+        ]
+
+    return {"h": outputs(inputs["B"]), "square": outputs(inputs["square"])}
+
+
+def draw_project_up(rng: np.random.Generator) -> Inputs:
+    rank, out_features = (int(n) for n in rng.choice(np.arange(3, 9), size=2, replace=False))
+    return {
+        "h": rng.normal(size=(2, 5, rank)),
+        "B": rng.normal(size=(out_features, rank)),
+        "square": rng.normal(size=(rank, rank)),
+    }
+
+
+def probe_fold_in(names: Names, **inputs: Any) -> dict:
+    """The layer and its adapter after fold_in, and whether the adapter can still train.
+
+    With the student's own LoRALayer, which may have methods that fold_in uses, and with one that has the contract's
+    names alone.
+    """
+    sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
+    x = tensor(inputs["x"])
+
+    lora = names.LoRALayer(*sizes)
+    set_factors(lora, inputs)
+    linear = build_linear(inputs).requires_grad_(False)
+    with torch.no_grad():
+        before = array(lora(x))
+    names.fold_in(linear, lora)
+    with torch.no_grad():
+        seen = {"W": array(linear.weight), "b": array(linear.bias), "update": array(lora(x)), "before": before}
+    (lora(x) * torch.linspace(-1, 2, inputs["out_features"])).sum().backward()
+    gradients = [p.grad for p in (lora.lora_A, lora.lora_B) if p.grad is not None]
+    return {**seen, "gradient": max((float(g.abs().max()) for g in gradients), default=0.0)}
+
+
+def probe_make_factors(names: Names, **inputs: Any) -> dict:
+    """What make_factors registers beside layers of two dtypes, twice, and what it asks a layer's parameters for."""
+    sizes, seen = (inputs["in_features"], inputs["out_features"]), {}
+    for dtype in (torch.float32, torch.float64):
+        linear = nn.Linear(*sizes).to(dtype)
+        with uninitialised_is_nan():
+            factors, others = (names.make_factors(linear, inputs["rank"]) for _ in range(2))
+        seen[str(dtype).removeprefix("torch.")] = {
+            "registered": {name: list(p.shape) for name, p in factors.named_parameters() if p.requires_grad},
+            "dtypes": {name: str(getattr(factors, name).dtype) for name in ("lora_A", "lora_B")},
+            "A": array(factors.lora_A),
+            "again": array(others.lora_A),
+            "B": array(factors.lora_B),
+        }
+    linear, asked = nn.Linear(*sizes), []
+    for name, parameter in list(linear.named_parameters()):
+        setattr(linear, name, watched(parameter, asked))
+    asked.clear()  # registering asks too
+    names.make_factors(linear, inputs["rank"])
+    return {**seen, "asked": sorted(set(asked))}
+
+
+def watched(parameter: nn.Parameter, asked: list[str]) -> nn.Parameter:
+    """A parameter that writes down what it is asked for.
+
+    A grader's machine has no second device on which a forgotten one would show: torch's own stand-in, `meta`, takes
+    more than a second to be loaded.
+    """
+
+    class Watched(nn.Parameter):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func.__name__
+            asked.append(func.__self__.__name__ if name == "__get__" else name)
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
+
+    return torch.Tensor._make_subclass(Watched, parameter.data, parameter.requires_grad)
+
+
+def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
+    for case, matrix in (("h", "B"), ("square", "square")):
+        B = inputs[matrix]
+        # three dimensions first: an error there is none of their number
+        cases = sorted(zip(leading(inputs["h"]), seen[case], strict=True), key=lambda pair: pair[0].ndim != 3)
+        for h, one in cases:
+            expected = h @ B.T
+            sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}, h of shape {h.shape}"
+            if "error" in one:
+                likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
+                return shape_error(one["error"], sizes, likely if h.ndim == 3 else _LEADING)
+            if close(one["y"], expected):
+                continue
+            likely = ""
+            if one["y"].shape == expected.shape and close(one["y"], h @ B):
+                likely = "B is used transposed; where rank equals out_features nothing complains"
+            return Fault(f"{sizes}: the result is not h B^T", likely)
+    return None
+
+
+def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
+    if not close(seen["before"], forward_expected(inputs)):
+        return Fault("lora(x) is not the update even before", "see exercise 2.2", "section 2.2")
+    if not close(seen["b"], inputs["b"], 1e-6):
+        return Fault("the bias changed", "")
+    update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
+    if not close(seen["W"], inputs["W"] + update):
+        ratio = factor_of(seen["W"] - inputs["W"], update)
+        likely = "" if ratio is None else scale_cause(inputs, ratio)
+        if close(seen["W"], inputs["W"]):
+            likely = "the factors are emptied before the weight gets them"
+        return Fault("the weight is not W + scaling * B A", likely)
+    if not close(seen["update"], np.zeros_like(seen["update"]), 1e-6):
+        return Fault("afterwards lora(x) is not zero", "the update counts twice: in the weight and in the adapter")
+    if not seen["gradient"] > 0:
+        return Fault(
+            "afterwards the gradients of A and of B are both zero",
+            "A and B are both zero (or the scale is, or what is left does not train): the adapter can never train "
+            "again; one zero factor is enough",
+        )
+    return None
+
+
+def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
+    expected = {
+        "lora_A": [inputs["rank"], inputs["in_features"]],
+        "lora_B": [inputs["out_features"], inputs["rank"]],
+    }
+    for dtype in ("float32", "float64"):
+        one = seen[dtype]
+        if one["registered"] != expected:
+            shown = ", ".join(f"{name} {tuple(shape)}" for name, shape in one["registered"].items()) or "nothing"
+            return Fault(
+                f"beside a {dtype} layer {shown} is registered",
+                "nn.Parameter(...).to(...) makes a plain tensor wherever it converts, and a module registers none",
+            )
+        wrong = [name for name, kind in one["dtypes"].items() if kind != f"torch.{dtype}"]
+        if wrong:
+            return Fault(f"beside a {dtype} layer {wrong[0]} is {one['dtypes'][wrong[0]]}", "")
+        A = one["A"]
+        if np.any(one["B"]) or not np.any(A) or not np.isfinite(A).all():
+            likely = "torch.empty is uninitialised memory" if np.any(A) else "with A at zero too nothing ever learns"
+            return Fault("A must start random and B at zero", likely, "section 2.1")
+        if np.ptp(A) == 0 or np.array_equal(one["again"], A):
+            return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
+    asked = set(seen["asked"])
+    if "dtype" in asked and asked <= {"dtype", "shape", "size", "ndim", "dim", "numel"}:
+        return Fault(
+            f"of the layer's weight it asks {' and '.join(sorted(asked))} alone",
+            "take linear.weight's device as well as its dtype; on a GPU the product would fail",
+        )
+    return None
+
+
+EXERCISE = Exercise(
+    "2.7",
+    "spot the bug",
+    names=("project_up", "fold_in", "make_factors"),
+    checks=[
+        Check(
+            "2.7/project_up",
+            "project_up(h, lora_B) is h B^T at any rank",
+            probe_project_up,
+            judge_project_up,
+            draw_project_up,
+            seed=11,
+        ),
+        Check(
+            "2.7/fold_in",
+            "fold_in leaves W + update in the layer, a zero update in the adapter, and the adapter able to train",
+            probe_fold_in,
+            judge_fold_in,
+            draw_wrapped,
+            seed=12,
+            builds_on=("LoRALayer",),
+        ),
+        Check(
+            "2.7/make_factors",
+            "make_factors registers both factors, in the layer's dtype and on its device",
+            probe_make_factors,
+            judge_make_factors,
+            draw_layer,
+            seed=13,
+        ),
+    ],
+)

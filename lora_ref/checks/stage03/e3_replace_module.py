@@ -1,0 +1,150 @@
+"""Exercise 3.3, replace_module."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, raised
+from lora_ref.checks.stage03.shared import at, build, draw_model, some
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+
+
+def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
+    """A model and places in it."""
+    inputs = draw_model(rng)
+    layer = f"{inputs['prefix']}.layer.{int(rng.integers(0, inputs['layers']))}"
+    places = {
+        "deep": [f"{layer}.attention.self.query", f"{layer}.output.dense"],
+        "top": ["my_query", "classifier"],
+        "containers": ["mixer.0", "mixer.1", "extra.gate", f"{inputs['prefix']}.layer.1"],
+    }[where]
+    return {**inputs, "places": places}
+
+
+class Marker(nn.Linear):
+    """What is put in: a layer that adds its own number to what comes in."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def probe_replace(names: Names, **inputs: Any) -> dict:
+    """For each place: whether the new module is there, and whether all others are where they were, in their order."""
+    outcomes, replace = [], names.replace_module
+    for place in inputs["places"]:
+        model, new = build(inputs), Marker()
+        before = [(name, id(module)) for name, module in model.named_modules() if not _inside(name, place)]
+        children = _child_order(model, place)
+        error = raised(lambda model=model, place=place, new=new: replace(model, place, new))
+        after = dict(model.named_modules())
+        outcomes.append(
+            {
+                "raised": error,
+                "there": at(model, place) is new,
+                "copy": isinstance(at(model, place), Marker),
+                "dotted": "." in place
+                and any(place.endswith(n) and "." in n for m in model.modules() for n in m._modules),
+                "elsewhere": [name for name, module in after.items() if module is new and name != place],
+                "moved": [name for name, number in before if id(after.get(name)) != number],
+                "added": [name for name in after if name not in dict(before) and not _inside(name, place)],
+                "order": children == _child_order(model, place),
+            }
+        )
+    return {"outcomes": outcomes}
+
+
+def _inside(name: str, place: str) -> bool:
+    return name == place or name.startswith(place + ".")
+
+
+def _child_order(model: nn.Module, place: str) -> list[str]:
+    parent = place.rpartition(".")[0]
+    return [name for name, _ in model.get_submodule(parent).named_children()]
+
+
+def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The new module is at the place, and nothing else changed."""
+    read = "section 3.3"
+    if len(seen["outcomes"]) != len(inputs["places"]):
+        return Fault("not every place was tried", "", read)
+    for place, outcome in zip(inputs["places"], seen["outcomes"], strict=True):
+        error = outcome["raised"]
+        if error:
+            likely = "the parts before the last dot lead to the parent (none: the model itself), the last is its child"
+            return Fault(f"replacing {place} raised {error['type']}: {error['text'][:100]}", likely, read)
+        if outcome["moved"]:
+            return Fault(
+                f"replacing {place} changed {some(list(outcome['moved']), 2)} as well",
+                "only the last part of the name is the child; the parts before it lead to its parent",
+                read,
+            )
+        if not outcome["there"]:
+            likely = "the module at that name is still the old one: set it as an attribute of its parent"
+            if outcome["dotted"]:
+                likely = (
+                    "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
+                )
+                return Fault(f"the module at {place} is not the new one", likely, read)
+            if outcome["copy"]:
+                likely = (
+                    "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
+                )
+            if outcome["elsewhere"]:
+                likely = "it hangs at the wrong parent: model.get_submodule of all parts but the last is the right one"
+            return Fault(f"the module at {place} is not the new one", likely, read)
+        if outcome["elsewhere"] or outcome["added"]:
+            return Fault(
+                f"replacing {place} added {some([*outcome['elsewhere'], *outcome['added']], 2)}",
+                "a module is put in place of the old one, and nowhere else",
+                read,
+            )
+        if not outcome["order"]:
+            return Fault(
+                f"replacing {place} changed the order of its parent's children",
+                "deleted and added again it comes last, and an nn.Sequential then runs in another order: setattr keeps "
+                "the place",
+                read,
+            )
+    return None
+
+
+EXERCISE = Exercise(
+    "3.3",
+    "replace_module",
+    names=("replace_module",),
+    checks=[
+        Check(
+            "3.3/deep",
+            "the new module stands at the dotted name, and all others stay",
+            probe_replace,
+            judge_replaced,
+            partial(draw_replace, where="deep"),
+            seed=5,
+        ),
+        Check(
+            "3.3/top",
+            "children of the model itself, too",
+            probe_replace,
+            judge_replaced,
+            partial(draw_replace, where="top"),
+            seed=19,
+        ),
+        Check(
+            "3.3/containers",
+            "inside lists, dicts and sequences as well, in the same order",
+            probe_replace,
+            judge_replaced,
+            partial(draw_replace, where="containers"),
+            seed=6,
+        ),
+    ],
+)

@@ -1,0 +1,564 @@
+"""Exercise 3.4, inject_lora."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage03.shared import at, build, draw_model, matches, not_the_model, numpy_parameters, some
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+
+def draw_inject(
+    rng: np.random.Generator,
+    defaults: bool = False,
+    head: bool | None = None,
+    head_targets: bool = False,
+    dropout: bool = False,
+    targets: Sequence[str] | None = None,
+    **model: Any,
+) -> Inputs:
+    """A model, targets, and arguments: none of them (``defaults``), or all but ``train_head`` if ``head`` is None."""
+    inputs = draw_model(rng, **model)
+    if targets is None:
+        # one of each kind, so that a mistake costs the same whatever is drawn; my_query is no target, and ends so
+        kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
+        targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
+        if head_targets:
+            targets += ["classifier"] if inputs["plain_head"] else ["classifier.dense"]
+    options: dict[str, Any] = {}
+    if not defaults:
+        options = {"rank": int(rng.integers(2, 5)), "alpha": float(rng.integers(3, 30)) + 0.5}
+        options["dropout"] = 0.5 if dropout else 0.0
+    if head is not None:
+        options["train_head"] = head
+    sizes = max(inputs["width"], inputs["inner"])
+    return {**inputs, "targets": list(targets), "options": options, "x": rng.normal(size=(4, sizes))}
+
+
+def is_wrapper(module: Any) -> bool:
+    """A module that holds a linear layer and an update of it, by the contract's names."""
+    lora = getattr(module, "lora", None)
+    return hasattr(module, "linear") and hasattr(lora, "lora_A") and hasattr(lora, "lora_B")
+
+
+def wrappers(model: nn.Module) -> dict[str, Any]:
+    """The wrapped layers by name."""
+    return {name: module for name, module in model.named_modules() if is_wrapper(module) and at(model, name) is module}
+
+
+def injected(names: Names, inputs: Inputs) -> tuple[nn.Module, Any]:
+    """The model after the student's inject_lora, and what it returned."""
+    model = build(inputs)
+    result = names.inject_lora(model, list(inputs["targets"]), **inputs["options"])
+    return model, result
+
+
+def probe_inject(names: Names, **inputs: Any) -> dict:
+    """The wrapped layers, what trains, every pretrained value, logits, and each update's output."""
+    model, result = injected(names, inputs)
+    model.eval()
+    layers = wrappers(model)
+    parameters = dict(model.named_parameters())
+    return {
+        "same": result is model,
+        "kind": type(result).__name__,
+        "kinds": {name: type(at(model, name)).__name__ for name in matches(inputs, inputs["targets"])},
+        "dotted": any("." in child for module in model.modules() for child in module._modules),
+        "wrapped": {name: _layer(layer) for name, layer in layers.items()},
+        "parameters": list(parameters),
+        "trains": [name for name, p in parameters.items() if p.requires_grad],
+        "values": {name: array(p) for name, p in parameters.items() if not _of_lora(name)},
+        "logits": array(model(torch.tensor(inputs["ids"]))),
+    }
+
+
+def _of_lora(name: str) -> bool:
+    return name.endswith(("lora_A", "lora_B"))
+
+
+def _layer(layer: Any) -> dict:
+    A, B = layer.lora.lora_A, layer.lora.lora_B
+    return {
+        "linear": type(layer.linear).__name__,
+        "is_linear": isinstance(layer.linear, nn.Linear),
+        "A": list(A.shape),
+        "B": list(B.shape),
+        "zero": not bool(array(B).any()),
+    }
+
+
+def probe_updates(names: Names, **inputs: Any) -> dict:
+    """With values in B: each wrapped layer's output in evaluation mode, and whether dropout acts in training mode."""
+    model, _ = injected(names, inputs)
+    seen = {}
+    for name in matches(inputs, inputs["targets"])[:6]:
+        layer = model.get_submodule(name)
+        if not is_wrapper(layer):
+            seen[name] = {"kind": type(layer).__name__}
+            continue
+        A, B = layer.lora.lora_A, layer.lora.lora_B
+        with torch.no_grad():
+            B.copy_(torch.randn(B.shape))
+        x = torch.tensor(inputs["x"][:, : array(A).shape[1]], dtype=torch.float32)
+        layer.eval()
+        y = array(layer(x))
+        layer.train()
+        noisy = [array(layer(x)) for _ in range(3)]
+        seen[name] = {"A": array(A), "B": array(B), "y": y, "noisy": any(not close(n, y) for n in noisy)}
+    return seen
+
+
+def probe_again(names: Names, **inputs: Any) -> dict:
+    """A second call, with the same targets or with ``inputs["more"]``: what it raises, and the first call's layers."""
+    model, _ = injected(names, inputs)
+    first = wrappers(model)
+    for layer in first.values():
+        with torch.no_grad():
+            layer.lora.lora_B.normal_()
+    factors = {name: (array(layer.lora.lora_A), array(layer.lora.lora_B)) for name, layer in first.items()}
+    trained = [name for name, p in model.named_parameters() if p.requires_grad and _of_lora(name)]
+    before = {name: array(p) for name, p in _pretrained(model).items()}
+    awake = [name for name, p in _pretrained(model).items() if p.requires_grad and not name.startswith("classifier.")]
+    targets, results, inject_lora = [*inputs["targets"], *inputs.get("more", [])], [], names.inject_lora
+    error = raised(lambda: results.append(inject_lora(model, targets, **inputs["options"])))
+    now = wrappers(model)
+    parameters, base = dict(model.named_parameters()), _pretrained(model)
+    lost = []
+    for name, (A, B) in factors.items():
+        layer = now.get(name)
+        if layer is None or not (_equal(layer.lora.lora_A, A) and _equal(layer.lora.lora_B, B)):
+            lost.append(name)
+    return {
+        "first": list(first),
+        "now": list(now),
+        "raised": error,
+        "same": bool(results) and results[0] is model,
+        "kind": type(results[0]).__name__ if results else "",
+        "changed": [name for name in before if name not in base or not _equal(base[name], before[name])],
+        "awake": awake,
+        "thawed": [name for name, p in base.items() if p.requires_grad and not name.startswith("classifier.")],
+        "lost": lost,
+        "stopped": [name for name in trained if not (name in parameters and parameters[name].requires_grad)],
+    }
+
+
+def _pretrained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The base model's parameters under their first names, whether their layers are wrapped or not."""
+    return {name.replace(".linear.", "."): p for name, p in model.named_parameters() if not _of_lora(name)}
+
+
+def _equal(parameter: Any, values: np.ndarray) -> bool:
+    return np.array_equal(array(parameter), values)
+
+
+def draw_typo(rng: np.random.Generator) -> Inputs:
+    """A list of targets of which one means nothing."""
+    return {**draw_inject(rng, targets=["query", "vlaue"]), "typo": "vlaue"}
+
+
+def probe_typo(names: Names, **inputs: Any) -> dict:
+    """What a target that matches nothing raises, beside an injection that must work."""
+    works = {**inputs, "targets": ["query"]}
+    injected(names, works)
+    return {"raised": raised(lambda: injected(names, inputs))}
+
+
+def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Exactly the matches are wrapped, each once."""
+    read, wanted, found = "section 3.4", matches(inputs, inputs["targets"]), list(seen["wrapped"])
+    if found == wanted and all(layer["is_linear"] for layer in seen["wrapped"].values()):
+        return None
+    inner = [name for name in found if any(name.startswith(other + ".") for other in found)]
+    if inner:
+        return Fault(
+            f"{inner[0]} is wrapped, and so is the layer around it",
+            "the layer inside a wrapper was wrapped again: collect all names before the first replacement",
+            read,
+        )
+    extra, missing = [n for n in found if n not in wanted], [n for n in wanted if n not in found]
+    if extra:
+        return Fault(
+            f"{some(extra, 2)} is wrapped without being a target",
+            "inject_lora has a search of its own: match_targets is the one place that reads names",
+            read,
+        )
+    if missing:
+        kinds = sorted({seen["kinds"].get(name, "nothing") for name in missing})
+        likely = "replace_module must be called once for each name that match_targets gives"
+        if seen["dotted"]:
+            likely = (
+                "a child with a dot in its name was added, and no forward meets it: replace_module finds the parent"
+            )
+        elif kinds == ["Linear"] and not found:
+            likely = "nothing was put into the model: a wrapper that is only made replaces nothing"
+        elif kinds not in (["Linear"], ["Classifier"]):
+            likely = "a wrapper keeps the old layer as .linear, and the update as .lora with lora_A and lora_B"
+        return Fault(
+            f"{len(missing)} of {len(wanted)} targets are not wrapped: {missing[0]} is a {kinds[0]}", likely, read
+        )
+    return Fault("what a wrapper holds as .linear is no nn.Linear", "wrap the pretrained layer itself", read)
+
+
+def judge_sizes(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The updates have the rank that was asked for, 8 if none was."""
+    read = "section 3.4"
+    rank = inputs["options"].get("rank", 8)
+    model = build(inputs)
+    if not seen["wrapped"]:
+        return Fault("no layer is wrapped", "", read)
+    for name, layer in seen["wrapped"].items():
+        if not isinstance(linear := _submodule(model, name), nn.Linear):
+            continue  # wrapped without being a target: another check's
+        wanted = [rank, linear.in_features], [linear.out_features, rank]
+        if (layer["A"], layer["B"]) != wanted:
+            asked = "the default rank is 8" if "rank" not in inputs["options"] else "the rank is not passed on"
+            likely = asked if layer["A"][0] == layer["B"][1] != rank else "sizes of another layer: one update a layer"
+            return Fault(f"{name}: lora_A is {tuple(layer['A'])}, expected {tuple(wanted[0])}", likely, read)
+    return None
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    return dict(model.named_modules()).get(name)
+
+
+def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Each wrapped layer computes W x + b + alpha / rank * B A x, and dropout acts if it was asked for."""
+    read, options = "section 3.4", inputs["options"]
+    alpha, dropout = options.get("alpha", 16), options.get("dropout", 0.0)
+    weights = numpy_parameters(inputs)
+    if not any("y" in seen.get(name, {}) for name in matches(inputs, inputs["targets"])[:6]):
+        return Fault("no layer is wrapped", "", read)
+    for name in matches(inputs, inputs["targets"])[:6]:
+        one = seen[name]
+        if "y" not in one:
+            continue  # not wrapped: another check's
+        A, B = one["A"], one["B"]
+        if not A.any():
+            return Fault(
+                f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn", read
+            )
+        x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
+        base = x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
+        update = x @ A.T @ B.T
+        if not close(one["y"], base + alpha / len(A) * update, 1e-4):
+            likely = ""
+            difference = one["y"] - base
+            norm = float((update**2).sum())
+            factor = float((difference * update).sum()) / norm if norm else 0.0
+            if close(difference, factor * update, 1e-3):
+                shown = f"{factor:.4g} times B A x is added, expected {alpha / len(A):.4g}"
+                likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
+                if close(factor, alpha, 1e-4):
+                    likely = "alpha must be divided by the rank"
+                elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
+                    likely = "rank and alpha are passed on in the wrong order"
+                return Fault(f"{name}: {shown}", likely, read)
+            if not np.isfinite(one["y"]).all():
+                likely = "uninitialised memory stands in place of the pretrained weight"
+            elif close(one["y"], base - weights.get(f"{name}.bias", 0.0) + alpha / len(A) * update, 1e-4):
+                likely = "the bias was dropped"
+            return Fault(f"{name}: the output is not W x + b + scaling * B A x", likely, read)
+        if one["noisy"] != (dropout > 0):
+            likely = "dropout is not passed on" if dropout else "dropout is off by default"
+            return Fault(f"{name}: dropout {'never acts' if dropout else 'acts'} in training mode", likely, read)
+    return None
+
+
+def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Every pretrained number is where it was, bit for bit; wrapped layers keep theirs under .linear."""
+    read, before = "section 3.4", numpy_parameters(inputs)
+    if not seen["wrapped"]:
+        return Fault("no layer is wrapped", "", read)
+    for name, values in before.items():
+        layer, _, kind = name.rpartition(".")
+        found = seen["values"].get(_place(name, seen["wrapped"]))
+        if found is None:
+            likely = "the wrapper's layer was built without a bias" if kind == "bias" else "a new module without it"
+            if kind == "bias":
+                likely = "the bias was dropped: wrap the layer that is there, do not build a new one"
+            return Fault(f"the pretrained {name} is gone", likely, read)
+        if not np.array_equal(found, values):
+            likely = "wrap the layer that is there: a new nn.Linear has new weights, torch.empty whatever was in memory"
+            if layer not in seen["wrapped"]:
+                likely = "injection changes no value of the model"
+            return Fault(f"{name} is not the pretrained one, bit for bit", likely, read)
+    return None
+
+
+def _place(name: str, wrapped: Mapping) -> str:
+    """What a parameter of the base model is called after the injection."""
+    layer, _, kind = name.rpartition(".")
+    return f"{layer}.linear.{kind}" if layer in wrapped else name
+
+
+def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
+    """With B at zero the logits are those of the base model."""
+    if not seen["wrapped"]:
+        return Fault("no layer is wrapped", "")
+    with torch.no_grad():
+        wanted = array(build(inputs)(torch.tensor(inputs["ids"])))
+    if close(seen["logits"], wanted, 1e-5):
+        return None
+    shown = f"differ by up to {np.abs(seen['logits'] - wanted).max():.3g}"
+    likely = "the update must start at zero, and the pretrained layer must stay inside"
+    if not np.isfinite(seen["logits"]).all():
+        shown, likely = "are not finite", "uninitialised memory stands in place of the pretrained weight"
+    elif not all(layer["zero"] for layer in seen["wrapped"].values()):
+        likely = "B does not start at zero"
+    return Fault(f"the logits after injection {shown}", likely)
+
+
+def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Nothing pretrained outside the head trains; every lora_A and lora_B does."""
+    read = "section 3.4"
+    if not seen["wrapped"]:
+        return Fault("no layer is wrapped", "", read)
+    trains = set(seen["trains"])
+    factors = [f"{name}.lora.{factor}" for name in seen["wrapped"] for factor in ("lora_A", "lora_B")]
+    asleep = [name for name in factors if name in seen["parameters"] and name not in trains]
+    absent = [name for name in factors if name not in seen["parameters"]]
+    if absent:
+        return Fault(f"{absent[0]} is no parameter of the model", "nn.Parameter, inside a registered module", read)
+    if asleep:
+        likely = "freeze comes first: called after the wrapping it freezes the updates, too"
+        return Fault(f"{len(asleep)} of {len(factors)} LoRA matrices do not train: {asleep[0]}", likely, read)
+    others = [n for n in seen["trains"] if n not in factors and not n.startswith("classifier.")]  # the head: judge_head
+    if others:
+        linears = {f"{name}.linear.{kind}" for name in seen["wrapped"] for kind in ("weight", "bias")}
+        likely = "wrapping freezes the wrapped layers alone; freeze(model) is for all the others"
+        if set(others) <= linears:
+            likely = "the layers inside the wrappers train: freeze the model, not only what is not wrapped"
+        elif linears & set(others):
+            likely = (
+                "the layers inside the wrappers train, too: what comes after freeze(model) wakes the whole model up"
+            )
+        elif all("classifier" in n for n in others):
+            likely = "the head is model.classifier alone: what else has classifier in its name stays frozen"
+        elif all("lora" not in n for n in others) and all(n.endswith("bias") for n in others):
+            likely = "weights are frozen and biases are not"
+        return Fault(f"{len(others)} pretrained parameters train: {some(others, 2)}", likely, read)
+    return None
+
+
+def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The head trains if asked for, which is the default."""
+    read, asked = "section 3.4", inputs["options"].get("train_head")
+    if not seen["wrapped"]:
+        return Fault("no layer is wrapped", "", read)
+    head = [_place(name, seen["wrapped"]) for name in numpy_parameters(inputs) if name.startswith("classifier.")]
+    head = [name for name in head if name in seen["parameters"]]  # what is gone is another check's matter
+    trains = [name for name in head if name in seen["trains"]]
+    called = "train_head is left at its default" if asked is None else f"train_head={asked}"
+    if len(trains) < len(head):
+        left = [name for name in head if name not in trains]
+        likely = "freeze(model) froze the head as well: let model.classifier train again, after it"
+        if all(name.rpartition(".linear.")[0] in seen["wrapped"] for name in left):
+            likely = "a wrapper freezes the layer that it is given: let the head train after its layers are wrapped"
+        elif trains:
+            likely = "the head may be more than one layer: model.classifier.requires_grad_(True) means all of it"
+        elif asked is None:
+            likely += "; train_head is True by default"
+        return Fault(f"{called}, and {some(left, 2)} must train and do not", likely, read)
+    return None
+
+
+def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
+    """With train_head=False nothing of the head trains but updates of it that were asked for."""
+    if not seen["wrapped"]:
+        return Fault("no layer is wrapped", "")
+    trains = [name for name in seen["trains"] if name.startswith("classifier.") and not _of_lora(name)]
+    base = [name for name in seen["trains"] if not (_of_lora(name) or name.startswith("classifier."))]
+    if trains and not base:  # a model that is not frozen at all is another check's matter
+        likely = "ask train_head before the head is woken up"
+        return Fault(f"train_head=False, and {some(trains, 2)} train", likely)
+    if not any(f"{name}.".startswith("classifier.") for name in seen["wrapped"]):
+        return Fault(f"targets {inputs['targets']}: nothing in the head is wrapped", "")
+    asleep = [name for name in seen["parameters"] if _of_lora(name) and name not in seen["trains"]]
+    if asleep:
+        likely = "the head was frozen after the wrapping, with the updates inside it"
+        return Fault(f"{len(asleep)} LoRA matrices do not train: {asleep[0]}", likely)
+    return None
+
+
+def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The model itself comes back."""
+    if not seen["same"]:
+        return not_the_model(seen)
+    return None if seen["wrapped"] else Fault("no layer is wrapped", "")
+
+
+def judge_again(inputs: Inputs, seen: Observation) -> Fault | None:
+    """A second call is refused, or leaves the first call's layers wrapped once, as trained, and trainable."""
+    read, wanted = "section 3.4", matches(inputs, inputs["targets"])
+    if not seen["first"]:
+        return Fault("no layer is wrapped", "", read)
+    again = matches(inputs, [*inputs["targets"], *inputs.get("more", [])])
+    inner = [name for name in seen["now"] if any(name.startswith(other + ".") for other in seen["now"])]
+    if inner and not [n for n in seen["first"] if any(n.startswith(other + ".") for other in seen["first"])]:
+        return Fault(
+            f"after a second call {inner[0]} is wrapped inside a wrapper",
+            "the search finds the linear layers inside the wrappers: refuse, or skip what is wrapped",
+            read,
+        )
+    if seen["lost"]:
+        return Fault(
+            f"a second call replaced the updates of {some(list(seen['lost']), 2)}",
+            "what was trained is lost: refuse, or skip what is wrapped",
+            read,
+        )
+    if seen["raised"] is None and seen["stopped"]:
+        return Fault(
+            f"a second call returned, and {len(seen['stopped'])} LoRA matrices do not train any more",
+            "freeze(model) ran again over the updates: refuse before anything changes, or wake them up again",
+            read,
+        )
+    if seen["raised"] is None and not seen["same"]:
+        fault = not_the_model(seen, read)
+        return Fault(f"after a second call, {fault.seen}", fault.likely, read)
+    if seen["raised"] is None and seen["changed"]:
+        return Fault(
+            f"a second call changed the pretrained {some(list(seen['changed']), 2)}",
+            "the wrapped layers are to stay as they are: an update merged into its weight cannot be told from it again",
+            read,
+        )
+    if seen["raised"] is None and seen["thawed"] and not seen["awake"]:
+        return Fault(
+            f"after a second call {some(list(seen['thawed']), 2)} train",
+            "only the updates and the head are to be woken up: a wrapper holds the pretrained layer, too",
+            read,
+        )
+    if seen["raised"] is None and any(name not in again for name in seen["now"] if name not in wanted):
+        return Fault("a second call wrapped other layers", "", read)
+    return None
+
+
+def judge_typo(inputs: Inputs, seen: Observation) -> Fault | None:
+    """A target that matches nothing is a ValueError here, too."""
+    error = seen["raised"]
+    shown = f"targets {inputs['targets']}"
+    if error is None:
+        return Fault(
+            f"{shown}: no error",
+            "a typo would leave layers without LoRA, in silence: match_targets raises, let it",
+        )
+    if "ValueError" not in error["bases"]:
+        return Fault(f"{shown}: {error['type']}", "the contract is a ValueError")
+    return None
+
+
+EXERCISE = Exercise(
+    "3.4",
+    "inject_lora",
+    names=("inject_lora",),
+    builds_on=("freeze", "match_targets", "replace_module", "LinearWithLoRA"),
+    checks=[
+        Check(
+            "3.4/wrapped",
+            "exactly the matches are wrapped, once each",
+            probe_inject,
+            judge_wrapped,
+            draw_inject,
+            seed=7,
+        ),
+        Check(
+            "3.4/untouched",
+            "every pretrained weight and bias is the same, bit for bit",
+            probe_inject,
+            judge_untouched,
+            draw_inject,
+            seed=7,
+        ),
+        Check(
+            "3.4/sizes", "each update has the rank that was asked for", probe_inject, judge_sizes, draw_inject, seed=8
+        ),
+        Check(
+            "3.4/update",
+            "a wrapped layer computes W x + b + alpha / rank * B A x",
+            probe_updates,
+            judge_update,
+            draw_inject,
+            seed=9,
+        ),
+        Check(
+            "3.4/default-rank",
+            "the rank is 8 by default",
+            probe_inject,
+            judge_sizes,
+            partial(draw_inject, defaults=True),
+            seed=24,
+        ),
+        Check(
+            "3.4/default-alpha",
+            "alpha is 16 by default",
+            probe_updates,
+            judge_update,
+            partial(draw_inject, defaults=True),
+            seed=24,
+        ),
+        Check(
+            "3.4/dropout",
+            "dropout is passed on",
+            probe_updates,
+            judge_update,
+            partial(draw_inject, dropout=True),
+            seed=25,
+        ),
+        Check(
+            "3.4/start",
+            "right after injection the logits are the base model's",
+            probe_inject,
+            judge_start,
+            draw_inject,
+            seed=7,
+        ),
+        Check(
+            "3.4/frozen",
+            "LoRA's matrices train, and nothing pretrained does",
+            probe_inject,
+            judge_frozen_base,
+            draw_inject,
+            seed=10,
+        ),
+        Check(
+            "3.4/head",
+            "the head trains if asked for, which is the default",
+            probe_inject,
+            judge_head,
+            partial(draw_inject, plain_head=False, head_targets=True),
+            seed=11,
+        ),
+        Check(
+            "3.4/no-head",
+            "train_head=False leaves LoRA alone to train, even where the head is wrapped",
+            probe_inject,
+            judge_no_head,
+            partial(draw_inject, head=False, head_targets=True),
+            seed=26,
+        ),
+        Check(
+            "3.4/returned",
+            "it returns the model it was given",
+            probe_inject,
+            judge_inject_returned,
+            draw_inject,
+            seed=11,
+        ),
+        Check(
+            "3.4/again",
+            "a second call is refused, or leaves the wrapped layers as they are",
+            probe_again,
+            judge_again,
+            draw_inject,
+            seed=20,
+        ),
+        Check("3.4/typo", "a target that matches nothing is a ValueError", probe_typo, judge_typo, draw_typo, seed=21),
+    ],
+)

@@ -1,0 +1,251 @@
+"""Exercise 3.6, spot the bug."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage03.shared import build, draw_model, layer_names, numpy_parameters, some
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+
+def draw_blocks(rng: np.random.Generator) -> Inputs:
+    """Blocks whose names begin like others'."""
+    inputs = draw_model(rng, layers=int(rng.integers(12, 14)))
+    start = f"{inputs['prefix']}.layer."
+    return {**inputs, "blocks": [[f"{start}1"], [f"{start}1", f"{start}{int(rng.integers(2, 9))}"], [f"{start}11"]]}
+
+
+def probe_blocks(names: Names, **inputs: Any) -> dict:
+    """What trains after each call on a fresh model, of which all trains, or nothing."""
+    trains = []
+    for blocks, before in itertools.product(inputs["blocks"], (True, False)):
+        model = build(inputs).requires_grad_(before)
+        names.unfreeze_blocks(model, list(blocks))
+        trains.append([name for name, p in model.named_parameters() if p.requires_grad])
+    return {"trains": trains}
+
+
+def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Exactly the named blocks' parameters train."""
+    every = list(numpy_parameters(inputs))
+    if len(seen["trains"]) != 2 * len(inputs["blocks"]):
+        return Fault("not every list of blocks was tried", "")
+    cases = itertools.product(inputs["blocks"], (True, False))
+    for (blocks, before), trains in zip(cases, seen["trains"], strict=True):
+        wanted = [name for name in every if any(name.startswith(block + ".") for block in blocks)]
+        extra, missing = [n for n in trains if n not in wanted], [n for n in wanted if n not in trains]
+        if extra:
+            others = sorted({".".join(name.split(".")[:3]) for name in extra})
+            likely = "layer.1 is the beginning of layer.10, too: compare with the dot that ends the name"
+            if any(inputs["prefix"] not in name for name in extra):
+                likely = "all other parameters must be frozen"
+            return Fault(f"blocks {blocks}: parameters of {some(others)} train as well", likely)
+        if missing:
+            likely = "a block is named from the model on: all that begins with the name and a dot belongs to it"
+            if not before and not trains:
+                likely = "the model was frozen before, and its blocks must train now: set the flag to True as well"
+            return Fault(f"blocks {blocks}: {some(missing, 2)} must train and do not", likely)
+    return None
+
+
+def draw_dropout(rng: np.random.Generator) -> Inputs:
+    return draw_model(rng, p=float(rng.choice([0.2, 0.3, 0.4])))
+
+
+def probe_dropout(names: Names, **inputs: Any) -> dict:
+    """What stands where each linear layer stood."""
+    model = build(inputs)
+    before = {name: id(m) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    results: list[Any] = []
+    add_dropout = names.add_dropout
+    error = raised(lambda: results.append(add_dropout(model, inputs["p"])))
+    if error:
+        return {"raised": error}
+    places = {}
+    for name in before:
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            continue
+        parts = list(module) if isinstance(module, nn.Sequential) else []
+        places[name] = {
+            "kind": type(module).__name__,
+            "parts": [type(part).__name__ for part in parts],
+            "p": [float(part.p) for part in parts if isinstance(part, nn.Dropout)],
+            "same": bool(parts) and id(parts[-1]) == before[name],
+        }
+    dropouts = sum(isinstance(m, nn.Dropout) for m in model.modules())
+    return {"places": places, "dropouts": dropouts, "same": results[0] is model}
+
+
+def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Each linear layer stands once, behind one dropout."""
+    read, names = "section 3.6", layer_names(inputs)
+    if "raised" in seen:
+        error = seen["raised"]
+        likely = ""
+        if error["type"] == "RecursionError":
+            likely = (
+                "the walk goes on into what it has put in, without end: collect the modules before the first change"
+            )
+        return Fault(f"add_dropout raised {error['type']}: {error['text'][:80]}", likely, read)
+    for name in names:
+        place = seen["places"].get(name)
+        if place is None:
+            return Fault(f"{name} is gone", "", read)
+        if place["parts"] != ["Dropout", "Linear"]:
+            shown = f"{place['kind']}({', '.join(place['parts'])})" if place["parts"] else place["kind"]
+            likely = "the walk goes on into what it has put in"
+            if place["parts"] == ["Linear", "Dropout"]:
+                likely = "the dropout comes first, and the layer behind it"
+            if place["kind"] == "Linear":
+                likely = "the walk does not get there: model.modules() meets every depth"
+            return Fault(f"{name} is {shown}, expected Sequential(Dropout, Linear)", likely, read)
+        if not place["same"]:
+            return Fault(f"{name}: another layer than the model's own", "keep the layer that was there", read)
+        if place["p"] != [inputs["p"]]:
+            return Fault(f"{name}: Dropout({place['p'][0]:g}), expected {inputs['p']:g}", "p is not passed on", read)
+    if seen["dropouts"] != len(names):
+        return Fault(f"{seen['dropouts']} dropouts for {len(names)} linear layers", "one each", read)
+    if not seen["same"]:
+        return Fault("add_dropout does not return the model", "", read)
+    return None
+
+
+def draw_convolution(rng: np.random.Generator) -> Inputs:
+    out_features, in_features, length = (int(n) for n in rng.choice(np.arange(3, 10), size=3, replace=False))
+    return {
+        "W": rng.normal(size=(out_features, in_features)),
+        "b": rng.normal(size=out_features),
+        "x": rng.normal(size=(2, in_features, length)),
+    }
+
+
+def probe_convolution(names: Names, **inputs: Any) -> dict:
+    """The convolution's output for a layer with a bias and for one without."""
+    seen = {}
+    for bias in (True, False):
+        linear = nn.Linear(inputs["W"].shape[1], inputs["W"].shape[0], bias=bias)
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(inputs["W"]))
+            if bias:
+                linear.bias.copy_(torch.tensor(inputs["b"]))
+        conv = names.as_convolution(linear)
+        seen["bias" if bias else "no bias"] = {
+            "kind": [base.__name__ for base in type(conv).__mro__],
+            "y": array(conv(torch.tensor(inputs["x"], dtype=torch.float32))),
+            "linear": array(linear.weight),
+        }
+    return seen
+
+
+def judge_convolution(inputs: Inputs, seen: Observation) -> Fault | None:
+    """At each position the convolution gives what the linear layer gives."""
+    read = "section 3.6"
+    for case in ("bias", "no bias"):
+        one = seen[case]
+        bare = np.einsum("oi,bil->bol", inputs["W"], inputs["x"])
+        wanted = bare + inputs["b"][:, None] if case == "bias" else bare
+        if "Conv1d" not in one["kind"]:
+            return Fault(f"as_convolution returned a {one['kind'][0]}", "the docstring says nn.Conv1d", read)
+        if not close(one["linear"], inputs["W"].astype(np.float32)):
+            return Fault("the given layer's weight has changed", "copy out of it", read)
+        if close(one["y"], wanted, 1e-4):
+            continue
+        likely = "the weight is new: torch.empty is whatever was in memory, and nobody copies the pretrained one"
+        if close(one["y"], bare, 1e-4):
+            likely = "the bias was dropped"
+        elif one["y"].shape != wanted.shape:
+            likely = "its weight has the shape (out_features, in_features, 1)"
+        return Fault(f"a layer with {case}: the convolution gives something else", likely, read)
+    return None
+
+
+class Prompted(nn.Module):
+    """Something pretrained, a new prompt and a new head."""
+
+    def __init__(self, inputs: Inputs):
+        super().__init__()
+        inner = build({**inputs, "plain_head": True})
+        del inner.classifier, inner.pre_classifier, inner.classifier_norm
+        self.encoder = inner
+        self.prompt = nn.Embedding(4, inputs["width"])
+        self.classifier = nn.Sequential(nn.Linear(inputs["width"], 5), nn.LayerNorm(5))
+
+
+def probe_prompt(names: Names, **inputs: Any) -> dict:
+    """What trains of a model with a prompt and a new head, of which all trained before, or nothing."""
+    trains, same = [], True
+    for before in (True, False):
+        model = Prompted(inputs).requires_grad_(before)
+        same = names.train_prompt(model) is model and same
+        trains.append([name for name, p in model.named_parameters() if p.requires_grad])
+    return {"trains": trains, "same": same}
+
+
+def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The prompt and the head train, the encoder does not."""
+    every = [name for name, _ in Prompted(inputs).named_parameters()]
+    wanted = [name for name in every if not name.startswith("encoder.")]
+    if len(seen["trains"]) != 2:
+        return Fault("not every model was tried", "")
+    for before, trains in zip((True, False), seen["trains"], strict=True):
+        extra, missing = [n for n in trains if n not in wanted], [n for n in wanted if n not in trains]
+        if missing:
+            likely = "a freeze by name that knows only one name: the new head is random, and stays so"
+            if not before and len(missing) == len(wanted):
+                likely = "the model was frozen before, and its new parts must train now: set the flag to True as well"
+            return Fault(f"{some(missing, 2)} must train and do not", likely)
+        if extra:
+            return Fault(f"{some(extra, 2)} train", "the encoder is pretrained and must stay frozen")
+    if not seen["same"]:
+        return Fault("train_prompt does not return the model", "")
+    return None
+
+
+EXERCISE = Exercise(
+    "3.6",
+    "spot the bug",
+    names=("unfreeze_blocks", "add_dropout", "as_convolution", "train_prompt"),
+    checks=[
+        Check(
+            "3.6/unfreeze_blocks",
+            "unfreeze_blocks lets the named blocks train, and no others",
+            probe_blocks,
+            judge_blocks,
+            draw_blocks,
+            seed=13,
+        ),
+        Check(
+            "3.6/add_dropout",
+            "add_dropout puts one dropout before each linear layer",
+            probe_dropout,
+            judge_dropout,
+            draw_dropout,
+            seed=14,
+        ),
+        Check(
+            "3.6/as_convolution",
+            "as_convolution computes what the linear layer computes",
+            probe_convolution,
+            judge_convolution,
+            draw_convolution,
+            seed=15,
+        ),
+        Check(
+            "3.6/train_prompt",
+            "train_prompt trains the prompt and the new head",
+            probe_prompt,
+            judge_prompt,
+            draw_model,
+            seed=16,
+        ),
+    ],
+)

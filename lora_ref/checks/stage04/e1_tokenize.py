@@ -1,0 +1,333 @@
+"""Exercise 4.1, tokenize and collate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+
+SPECIAL = ("<s>", "</s>", "<pad>", "<unk>")
+
+
+def word_tokenizer(vocabulary: Sequence[str]) -> Any:
+    """A tokenizer with one token for each part of a word between hyphens, and the texts' ends marked.
+
+    It tells capitals apart, and takes up to 512 tokens, as real ones do.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: number for number, word in enumerate(vocabulary)}
+    backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("-", "removed")]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(split)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        padding_side="right",
+        model_max_length=512,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+WORDS = [f"{'W' if n % 3 else 'w'}{n}" for n in range(40)]
+
+
+def draw_vocabulary(rng: np.random.Generator) -> list[str]:
+    """Forty words and the special tokens in any order, but padding never at 0: a zero there must not go unnoticed."""
+    while True:
+        vocabulary = [str(w) for w in rng.permutation([*WORDS, *SPECIAL])]
+        if vocabulary[0] != "<pad>":
+            return vocabulary
+
+
+def draw_sentences(rng: np.random.Generator, max_length: int | None = 10, longest: int = 30) -> Inputs:
+    """Five sentences, one of them far longer than ``max_length`` (None: the default), one far shorter.
+
+    A hyphen joins some words of each: words are not tokens.
+    """
+    lengths = [longest, 3, *(int(n) for n in rng.integers(2, longest, size=3))]
+    sentences = []
+    for length in rng.permutation(lengths):
+        ends = ["-" if n % 3 == 0 else " " for n in range(length - 1)]
+        words = [WORDS[n] for n in rng.integers(0, 40, size=length)]
+        sentences.append("".join(word + end for word, end in zip(words, [*ends, ""], strict=True)))
+    return {"vocabulary": draw_vocabulary(rng), "sentences": sentences, "max_length": max_length}
+
+
+def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = False) -> Inputs:
+    """Batches of examples of different lengths, with labels 0 and 1 in each; ``single``: then a batch of one."""
+    vocabulary = draw_vocabulary(rng)
+    real = [n for n, word in enumerate(vocabulary) if word != "<pad>"]
+    drawn = []
+    for size in [*rng.integers(3, 6, size=batches), *[1] * single]:
+        lengths = rng.choice(np.arange(3, 21), size=size, replace=False)
+        labels = rng.permutation([0, 1, *rng.integers(0, 2, size=max(0, size - 2))])[:size]
+        drawn.append(
+            [
+                {"input_ids": rng.choice(real, size=n).tolist(), "attention_mask": [1] * int(n), "label": int(label)}
+                for n, label in zip(lengths, labels, strict=True)
+            ]
+        )
+    return {"vocabulary": vocabulary, "batches": drawn}
+
+
+def probe_tokenize(names: Names, **inputs: Any) -> dict:
+    """The rows that tokenize returns."""
+    batch = {"sentence": list(inputs["sentences"])}
+    options = {} if inputs["max_length"] is None else {"max_length": inputs["max_length"]}
+    encoded = names.tokenize(batch, word_tokenizer(inputs["vocabulary"]), **options)
+    if not isinstance(encoded, Mapping):
+        return {"kind": type(encoded).__name__}
+    columns = {str(key): encoded[key] for key in encoded if key in ("input_ids", "attention_mask")}
+    return {
+        "keys": [str(key) for key in encoded],
+        "columns": {k: [_ints(row) for row in v] for k, v in columns.items()},
+    }
+
+
+def _ints(row: Any) -> list[int]:
+    return [int(n) for n in (row.tolist() if hasattr(row, "tolist") else row)]
+
+
+def probe_collate(names: Names, **inputs: Any) -> dict:
+    """What collate makes of each batch, and whether the examples are still what they were."""
+    tokenizer = word_tokenizer(inputs["vocabulary"])
+    seen = []
+    for examples in copy.deepcopy(inputs["batches"]):
+        before = copy.deepcopy(examples)
+        batch = names.collate(examples, tokenizer)
+        if not isinstance(batch, Mapping):
+            return {"kind": type(batch).__name__}
+        tensors = {str(key): value for key, value in batch.items() if isinstance(value, torch.Tensor)}
+        seen.append(
+            {
+                "kinds": {str(key): type(value).__name__ for key, value in batch.items()},
+                "tensors": {key: array(value) for key, value in tensors.items()},
+                "dtypes": {key: str(value.dtype).removeprefix("torch.") for key, value in tensors.items()},
+                "unchanged": _same(examples, before),
+            }
+        )
+    return {"batches": seen}
+
+
+def _same(examples: Any, before: Any) -> bool:
+    try:
+        return bool(examples == before)
+    except Exception:  # lists turned into tensors, which have no single truth value
+        return False
+
+
+def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
+    read, limit = "section 4.1", inputs["max_length"] or 128
+    if "kind" in seen:
+        return Fault(
+            f"tokenize returned a {seen['kind']}",
+            "Dataset.map needs a dict of columns: return what the tokenizer returns",
+            read,
+        )
+    absent = [key for key in ("input_ids", "attention_mask") if key not in seen["columns"]]
+    if absent:
+        return Fault(f"columns {seen['keys']}", f"{' and '.join(absent)} must be among them", read)
+    ids, masks = seen["columns"]["input_ids"], seen["columns"]["attention_mask"]
+    if len(ids) != len(inputs["sentences"]):
+        return Fault(
+            f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}",
+            "one row for each sentence of batch['sentence']",
+            read,
+        )
+    number = {word: n for n, word in enumerate(inputs["vocabulary"])}
+    full = [
+        [number["<s>"], *(number[w] for w in s.replace("-", " ").split()), number["</s>"]] for s in inputs["sentences"]
+    ]
+    lengths, wanted = [len(row) for row in ids], [min(len(row), limit) for row in full]
+    if lengths != wanted:
+        seen_lengths = f"rows of {lengths} tokens, expected {wanted} (max_length {limit})"
+        if len(set(lengths)) == 1 and lengths[0] >= max(wanted):
+            return Fault(
+                seen_lengths,
+                f"all rows are padded to one length, {lengths[0]}: padding belongs to collate, which knows its batch",
+                read,
+            )
+        if max(lengths) > limit:
+            likely = (
+                "truncation=True is missing"
+                if lengths == [len(row) for row in full]
+                else "max_length does not reach the tokenizer"
+            )
+            return Fault(seen_lengths, likely, read)
+        return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off", read)
+    for row, mask, whole, length in zip(ids, masks, full, wanted, strict=True):
+        # a sentence that was cut may keep its closing token (what tokenizers do) or lose it
+        if row not in (whole[:length], [*whole[: length - 1], whole[-1]]):
+            return Fault(
+                f"tokens {row[:8]} for a sentence whose tokens are {whole[:8]}",
+                "another text, or another order: the tokenizer gets each sentence as it is",
+                read,
+            )
+        if mask != [1] * length:
+            return Fault(
+                f"attention_mask {mask[:8]} for a row without padding", "each token of the text has mask 1", read
+            )
+    return None
+
+
+def _batches(inputs: Inputs, seen: Observation) -> Fault | list[tuple[list[dict], Mapping]]:
+    if "kind" in seen:
+        return Fault(
+            f"collate returned a {seen['kind']}",
+            "the model is called as model(**batch): return a dict of tensors",
+        )
+    return list(zip(inputs["batches"], seen["batches"], strict=True))
+
+
+def judge_padding(inputs: Inputs, seen: Observation) -> Fault | None:
+    if fault := _padding_fault(inputs, seen):
+        return fault
+    for batch in seen["batches"]:
+        for key in ("input_ids", "attention_mask"):
+            if (kind := batch["dtypes"][key]) != "int64":
+                return Fault(f"{key} are {kind}", "the contract is int64, for the mask as well")
+    return None
+
+
+def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
+    read, batches = "section 4.1", _batches(inputs, seen)
+    if isinstance(batches, Fault):
+        return batches
+    pad = inputs["vocabulary"].index("<pad>")
+    for examples, batch in batches:
+        longest = max(len(e["input_ids"]) for e in examples)
+        for key, filler in (("input_ids", pad), ("attention_mask", 0)):
+            found = batch["tensors"].get(key)
+            if found is None:
+                return Fault(
+                    f"{key}: {batch['kinds'].get(key, 'absent')}",
+                    "the batch holds tensors input_ids, attention_mask, labels",
+                    read,
+                )
+            wanted = np.array([e[key] + [filler] * (longest - len(e[key])) for e in examples])
+            if found.shape != wanted.shape:
+                likely = ""
+                if found.ndim == 2 and found.shape[1] > longest:
+                    likely = "it is padded to a fixed length or a multiple, not to the longest example of this batch"
+                elif len(examples) == 1:
+                    likely = "a batch of one example has the axis of the batch, too: squeeze() takes it away"
+                return Fault(f"{key} of shape {found.shape}, expected {wanted.shape}", likely, read)
+            if not np.array_equal(found, wanted):
+                return Fault(
+                    f"{key}[0] = {found[0].tolist()}, expected {wanted[0].tolist()}"
+                    if (found[0] != wanted[0]).any()
+                    else f"{key} differs from the examples padded on the right",
+                    _padding_cause(found, wanted, key, pad),
+                    read,
+                )
+        extra = sorted(set(batch["kinds"]) - {"input_ids", "attention_mask", "labels", "token_type_ids"})
+        if extra and extra != ["label"]:  # "label" left in place of "labels" is another check's matter
+            return Fault(f"the batch also holds {', '.join(extra)}", "model(**batch) takes no such argument", read)
+    return None
+
+
+def _padding_cause(found: np.ndarray, wanted: np.ndarray, key: str, pad: int) -> str:
+    if key == "attention_mask":
+        if found.all():
+            return "the mask is 1 on padding too, so the model reads it"
+        return "the mask does not mark the same places as the padding"
+    if np.array_equal(found, np.where(wanted == pad, 0, wanted)):
+        return f"padded with 0, but this tokenizer's pad_token_id is {pad}"
+    if any(row[0] == pad for row in found):
+        return "padded on the left: positions of the tokens change with their batch"
+    return "padding goes to the right of each row, and nothing else changes"
+
+
+def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
+    read, batches = "section 4.1", _batches(inputs, seen)
+    if isinstance(batches, Fault):
+        return batches
+    for examples, batch in batches:
+        wanted, found = np.array([e["label"] for e in examples]), batch["tensors"].get("labels")
+        if found is None:
+            likely = "the examples say label, the model's argument is labels" if "label" in batch["kinds"] else ""
+            return Fault(
+                f"labels: {batch['kinds'].get('labels', 'absent')}; the batch holds {', '.join(batch['kinds'])}",
+                likely or "the loss needs a tensor of labels",
+                read,
+            )
+        if batch["dtypes"]["labels"] != "int64":
+            return Fault(f"labels are {batch['dtypes']['labels']}", "cross-entropy takes class numbers as int64", read)
+        if not np.array_equal(found, wanted):
+            return Fault(
+                f"labels {found.tolist()}, expected {wanted.tolist()}",
+                "one label an example, in the examples' order",
+                read,
+            )
+        if "label" in batch["kinds"]:
+            return Fault("the batch also holds label", "model(**batch) takes no argument of that name", read)
+    return None
+
+
+def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
+    batches = _padding_fault(inputs, seen) or _batches(inputs, seen)
+    if isinstance(batches, Fault):
+        return batches
+    return _changed_fault(seen)
+
+
+def _changed_fault(seen: Observation) -> Fault | None:
+    if all(batch["unchanged"] for batch in seen["batches"]):
+        return None
+    return Fault(
+        "the examples have changed",
+        "pop, append or an assignment works on the caller's own dicts, and the next epoch meets what is left of them",
+    )
+
+
+def judge_labels_alone(inputs: Inputs, seen: Observation) -> Fault | None:
+    return judge_labels(inputs, seen) or _changed_fault(seen)
+
+
+EXERCISE = Exercise(
+    "4.1",
+    "tokenize and collate",
+    names=("tokenize", "collate"),
+    checks=[
+        Check(
+            "4.1/tokenize",
+            "tokenize truncates each sentence to max_length tokens and pads none",
+            probe_tokenize,
+            judge_tokenize,
+            partial(draw_sentences, longest=150),
+            seed=1,
+        ),
+        Check(
+            "4.1/padding",
+            "collate pads to the longest example of its batch, with the tokenizer's padding token and mask 0",
+            probe_collate,
+            judge_padding,
+            partial(draw_examples, single=True),
+            seed=2,
+        ),
+        Check(
+            "4.1/labels",
+            "collate gives labels as an int64 tensor, and leaves the examples as they are",
+            probe_collate,
+            judge_labels_alone,
+            partial(draw_examples, single=True),
+            seed=2,
+        ),
+    ],
+)

@@ -1,0 +1,89 @@
+"""Exercise 4.2, compute_metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+
+def draw_predictions(rng: np.random.Generator, classes: Sequence[int] = (2, 2, 2), size: int = 37) -> Inputs:
+    """Logits of which about two in three are right. Each row is shifted, so only the comparison within a row tells."""
+    logits, labels = [], []
+    for count in classes:
+        truth = rng.integers(0, count, size=size)
+        scores = rng.normal(size=(size, count)) + 1.2 * np.eye(count)[truth]
+        logits.append((scores + rng.normal(scale=3.0, size=(size, 1))).astype(np.float32))
+        labels.append(truth)
+    return {"logits": logits, "labels": labels}
+
+
+def probe_metrics(names: Names, **inputs: Any) -> dict:
+    """The metrics of each set of predictions, given as the Trainer gives them."""
+    from transformers import EvalPrediction
+
+    values = []
+    for logits, labels in zip(inputs["logits"], inputs["labels"], strict=True):
+        metrics = names.compute_metrics(EvalPrediction(predictions=logits.copy(), label_ids=labels.copy()))
+        if not isinstance(metrics, Mapping):
+            return {"kind": type(metrics).__name__}
+        if "accuracy" not in metrics:
+            return {"keys": [str(key) for key in metrics]}
+        if isinstance(metrics["accuracy"], (bool, str)) or metrics["accuracy"] is None:
+            return {"accuracy_kind": type(metrics["accuracy"]).__name__}
+        values.append(float(metrics["accuracy"]))
+    return {"accuracy": values}
+
+
+def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
+    read = "section 4.2"
+    if "kind" in seen:
+        return Fault(f"compute_metrics returned a {seen['kind']}", 'the Trainer wants a dict: {"accuracy": ...}', read)
+    if "keys" in seen:
+        return Fault(f"keys {seen['keys']}", 'the key is "accuracy"; the Trainer makes "eval_accuracy" of it', read)
+    if "accuracy_kind" in seen:
+        return Fault(f"accuracy is a {seen['accuracy_kind']}", "it must be a number", read)
+    pairs = list(zip(inputs["logits"], inputs["labels"], strict=True))
+    wanted = np.array([np.mean(logits.argmax(axis=1) == labels) for logits, labels in pairs])
+    found = np.array(seen["accuracy"])
+    if close(found, wanted, 1e-6):
+        return None
+    size = len(pairs[0][1])
+    guesses = {
+        "a percentage: the contract is a share between 0 and 1": 100 * wanted,
+        "the share of errors, not of right answers": 1 - wanted,
+        "the number of right answers, without the division by their count": size * wanted,
+        "a threshold on one logit: compare the classes of a row with each other (argmax over the last axis)": np.array(
+            [np.mean((logits[:, -1] > 0) == labels) for logits, labels in pairs]
+        ),
+    }
+    likely = next((cause for cause, value in guesses.items() if close(found, value, 1e-6)), "")
+    return Fault(
+        f"accuracy {found[0]:.4g}, expected {wanted[0]:.4g} ({size} examples, {pairs[0][0].shape[1]} classes)"
+        if abs(found[0] - wanted[0]) > 1e-6
+        else f"accuracies {found.round(4).tolist()}, expected {wanted.round(4).tolist()}",
+        likely or "argmax over the classes of a row (the last axis), compared with labels",
+        read,
+    )
+
+
+EXERCISE = Exercise(
+    "4.2",
+    "compute_metrics",
+    names=("compute_metrics",),
+    checks=[
+        Check(
+            "4.2/accuracy",
+            "accuracy is the share of rows whose largest logit is at the label",
+            probe_metrics,
+            judge_metrics,
+            draw_predictions,
+            seed=3,
+        ),
+    ],
+)

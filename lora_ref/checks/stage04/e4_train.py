@@ -1,0 +1,513 @@
+"""Exercise 4.4, the training loop."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array
+from lora_ref.checks.stage04.shared import number
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+#: How much the head counts: little, so that the gradients' norm stays below 1, where clipping changes nothing.
+HEAD = 0.2
+
+
+class PooledClassifier(nn.Module):
+    """Mean of frozen word vectors, a frozen linear layer, a low-rank update, and two biases as the head.
+
+    It is called as RoBERTa is, and writes down each forward pass, so that a judge can redo the sums. In float64: then
+    NumPy agrees to 1e-10.
+    """
+
+    def __init__(self, words: np.ndarray, weight: np.ndarray, A: np.ndarray, B: np.ndarray, head: np.ndarray):
+        super().__init__()
+        self.words = nn.Parameter(torch.tensor(words), requires_grad=False)
+        self.weight = nn.Parameter(torch.tensor(weight), requires_grad=False)
+        self.lora_A = nn.Parameter(torch.tensor(A))
+        self.lora_B = nn.Parameter(torch.tensor(B))
+        self.classifier = nn.Parameter(torch.tensor(head))
+        # whose names tell nothing about what trains
+        self.bias = nn.Parameter(torch.zeros(len(head), dtype=torch.float64))
+        self.classifier_norm = nn.Parameter(torch.ones(len(head)), requires_grad=False)
+        self.forwards: list[dict] = []
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **others: Any) -> Any:
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        if others:
+            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(others))!r}")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if len(self.forwards) < 200:
+            given = {"input_ids": input_ids, "attention_mask": attention_mask}
+            given |= {"A": self.lora_A, "B": self.lora_B, "head": self.classifier + self.bias}
+            self.forwards.append({k: array(v) for k, v in given.items()} | {"training": bool(self.training)})
+        mask = attention_mask.unsqueeze(-1).to(self.words.dtype)
+        pooled = (self.words[input_ids] * mask).sum(1) / mask.sum(1)
+        logits = pooled @ self.weight.T + (pooled @ self.lora_A.T) @ self.lora_B.T
+        logits = logits + HEAD * (self.classifier + self.bias)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class Passes(torch.utils.data.IterableDataset):
+    """Each pass over it yields other batches, as a shuffled loader's do."""
+
+    def __init__(self, passes: Sequence[Sequence[Mapping[str, np.ndarray]]]):
+        self.passes, self.started = passes, 0
+
+    def __len__(self) -> int:
+        return len(self.passes[0])
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        number, self.started = self.started, self.started + 1
+        for batch in self.passes[number % len(self.passes)]:
+            yield {key: torch.tensor(values) for key, values in batch.items()}
+
+
+def draw_training(
+    rng: np.random.Generator, steps: int = 4, length: int = 6, passes: int = 1, stale: bool = False
+) -> Inputs:
+    """A model, batches that are all different, a learning rate; ``stale``: old gradients on what is frozen."""
+    vocabulary, width, classes, rank = 12, 6, 3, 2
+
+    def batch() -> dict[str, np.ndarray]:
+        mask = (np.arange(7) < rng.integers(2, 8, size=(4, 1))).astype(np.int64)
+        ids = rng.integers(1, vocabulary, size=(4, 7)) * mask
+        return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, classes, size=4)}
+
+    while True:
+        inputs = {
+            "words": rng.normal(size=(vocabulary, width)),
+            "weight": rng.normal(size=(classes, width)),
+            "A": 0.3 * rng.normal(size=(rank, width)),
+            "B": 0.3 * rng.normal(size=(classes, rank)),
+            "passes": [[batch() for _ in range(length)] for _ in range(passes)],
+            "head": rng.normal(size=classes),
+            "steps": steps,
+            "lr": float(np.round(10 ** rng.uniform(-2.7, -1.7), 5)),
+            "stale": stale,
+        }
+        # gradients of a norm well below 1: who clips at 1 is right as well
+        gradients = [forward_numpy(inputs, one, inputs)[1:] for batches in inputs["passes"] for one in batches]
+        if max(sum((g**2).sum() for g in one) for one in gradients) < 0.6**2:
+            return inputs
+
+
+def probe_train(names: Names, **inputs: Any) -> dict:
+    """Losses, forward passes, optimisers and final weights of a short training run."""
+    model = PooledClassifier(*(inputs[name] for name in ("words", "weight", "A", "B", "head"))).train()
+    if inputs["stale"]:  # an optimiser that holds frozen parameters moves those that have a gradient
+        for frozen in (p for p in model.parameters() if not p.requires_grad):
+            frozen.grad = torch.ones_like(frozen)
+    loader = torch.utils.data.DataLoader(Passes(inputs["passes"]), batch_size=None)
+    optimizers: dict[int, dict] = {}
+    handle = register_optimizer_step_pre_hook(
+        lambda optimizer, args, kwargs: optimizers.setdefault(id(optimizer), _optimizer(optimizer, model)) and None
+    )
+    losses, stopped = None, False
+    try:
+        losses = names.train(model, loader, inputs["steps"], inputs["lr"])
+    except StopIteration:
+        stopped = True
+    finally:
+        handle.remove()
+    items = None if losses is None or isinstance(losses, (float, int, str)) else list(losses)
+    return {
+        "stopped": stopped,
+        "kind": "" if items is not None else type(losses).__name__,
+        "kinds": sorted({type(i).__name__ for i in items or () if not isinstance(i, (float, np.floating))}),
+        "losses": [number(i.detach() if isinstance(i, torch.Tensor) else i) for i in items or ()],
+        "forwards": model.forwards,
+        "optimizers": list(optimizers.values())[:20],
+        "after": {name: array(p) for name, p in model.named_parameters()},
+        "trainable": {name: p.requires_grad for name, p in model.named_parameters()},
+    }
+
+
+def probe_counts(names: Names, **inputs: Any) -> dict:
+    """Several training runs."""
+    return {"runs": [probe_train(names, **run) for run in inputs["runs"]]}
+
+
+def _optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    group = optimizer.param_groups[0]
+    return {
+        "classes": [base.__name__ for base in type(optimizer).__mro__],
+        "held": [name for name, p in model.named_parameters() if id(p) in held],
+        "betas": [float(b) for b in group.get("betas", (0.9, 0.999))],
+        "eps": float(group.get("eps", 1e-8)),
+        "decoupled": bool(group.get("decoupled_weight_decay", False)),
+    }
+
+
+def forward_numpy(inputs: Inputs, batch: Mapping, at: Mapping) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """The loss on a batch and its gradients with respect to A, B and head, with the parameters of a recorded pass."""
+    A, B = at["A"], at["B"]
+    mask = batch["attention_mask"][..., None]
+    pooled = (inputs["words"][batch["input_ids"]] * mask).sum(1) / mask.sum(1)
+    logits = pooled @ (inputs["weight"] + B @ A).T + HEAD * at["head"]
+    logits = logits - logits.max(axis=1, keepdims=True)
+    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    rows, labels = np.arange(len(pooled)), batch["labels"]
+    loss = -np.mean(np.log(share[rows, labels]))
+    error = share
+    error[rows, labels] -= 1
+    error /= len(rows)
+    return float(loss), (error @ B).T @ pooled, error.T @ (pooled @ A.T), HEAD * error.sum(axis=0)
+
+
+def batch_order(inputs: Inputs, seen: Observation) -> list[Mapping]:
+    """The batches of the run's steps, pass after pass; from the second pass on if the first was only looked into."""
+    passes, order = inputs["passes"], []
+    starts = [batches[0]["input_ids"] for batches in passes[:2]]
+    met = seen["forwards"][0]["input_ids"] if seen["forwards"] else starts[0]
+    number = int(not np.array_equal(met, starts[0]) and np.array_equal(met, starts[-1]))
+    while len(order) < inputs["steps"]:
+        order += passes[number % len(passes)]
+        number += 1
+    return order[: inputs["steps"]]
+
+
+def _first_forwards(inputs: Inputs, seen: Observation) -> list[Mapping | None]:
+    """For each step, the first forward pass on its batch that comes after the one before."""
+    found, start = [], 0
+    for batch in batch_order(inputs, seen):
+        at = next(
+            (
+                i
+                for i in range(start, len(seen["forwards"]))
+                if np.array_equal(seen["forwards"][i]["input_ids"], batch["input_ids"])
+                and np.array_equal(seen["forwards"][i]["attention_mask"], batch["attention_mask"])
+            ),
+            None,
+        )
+        found.append(None if at is None else seen["forwards"][at])
+        start = start if at is None else at + 1
+    return found
+
+
+def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
+    """What is wrong with the list that train returns, whatever the numbers in it."""
+    read, steps, length = "section 4.4", inputs["steps"], len(inputs["passes"][0])
+    if seen["stopped"]:
+        return Fault(
+            f"StopIteration after {length} batches, {steps} steps were asked for",
+            "the loader is not started again: when it ends, go on with a new iter(loader)",
+            read,
+        )
+    if seen["kind"]:
+        return Fault(f"train returned a {seen['kind']}", "return the list of losses, one a step", read)
+    count = len(seen["losses"])
+    if count != steps:
+        likely = ""
+        if count == length < steps:
+            likely = "the loop ends with the loader: it must be started again until all steps are done"
+        elif abs(count - steps) == 1:
+            likely = "one step too many or too few: compare before the step, not after it"
+        elif steps > 1 and count == steps * length:
+            likely = "steps counts batches, not passes over the loader"
+        elif count % length == 0:
+            likely = "the pass over the loader is always finished: stop in the middle of it"
+        return Fault(f"{count} losses with steps={steps} and a loader of {length} batches", likely, read)
+    if seen["kinds"]:
+        likely = (
+            "a loss tensor keeps its step's whole graph in memory: loss.item()" if "Tensor" in seen["kinds"] else ""
+        )
+        return Fault(f"losses of type {', '.join(seen['kinds'])}", likely or "one float a step", read)
+    return None
+
+
+def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
+    """What is wrong with the batches that the forward passes met."""
+    length, order = len(inputs["passes"][0]), _first_forwards(inputs, seen)
+    missing = next((k for k, forward in enumerate(order) if forward is None), None)
+    if missing is None:
+        return None
+    met = [f["input_ids"] for f in seen["forwards"]]
+    first = [batch["input_ids"] for batch in inputs["passes"][0]]
+    starts = [batches[0]["input_ids"] for batches in inputs["passes"]]
+    if missing == 0:
+        likely = "the first forward pass is not on the loader's first batch, or not on all of it: model(**batch)"
+    elif missing == 1 and len(met) > 1 and any(np.array_equal(met[1], start) for start in starts):
+        likely = "next(iter(loader)) at each step starts the loader anew, and only ever meets a first batch"
+    elif (
+        missing == length and len(met) > length and all(np.array_equal(m, first[i % length]) for i, m in enumerate(met))
+    ):
+        likely = (
+            "itertools.cycle, or a list, replays the first pass: no new shuffle, and all batches stay in memory. "
+            "When the loader ends, iterate over it again"
+        )
+    elif missing == length == len(met):
+        likely = "the loader is not started again when it ends"
+    else:
+        likely = "each step takes the loader's next batch, and model(**batch) gets all of it"
+    seen_text = (
+        f"step {missing} is not on batch {missing % length} of the loader's pass {missing // length} (counted from 0)"
+    )
+    return Fault(seen_text, likely)
+
+
+def judge_restart(inputs: Inputs, seen: Observation) -> Fault | None:
+    return form_fault(inputs, seen) or _order_fault(inputs, seen) or _later_fault(inputs, seen)
+
+
+def _later_fault(inputs: Inputs, seen: Observation) -> Fault | None:
+    """What goes wrong once the loader has started again, in a run whose first pass is right."""
+    first = {**inputs, "steps": len(inputs["passes"][0])}
+    if inputs["steps"] > first["steps"]:
+        for judge in (judge_mode, judge_adamw):
+            if judge(first, seen) is None and (fault := judge(inputs, seen)):
+                return fault
+    return None
+
+
+def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
+    if fault := judge_restart(inputs, seen):
+        return fault
+    if not inputs["steps"]:
+        return None
+    order, losses = batch_order(inputs, seen), seen["losses"]
+    params = _first_forwards(inputs, seen)
+    wanted = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, params, strict=True)]
+    if close(losses, wanted, 1e-6):
+        return None
+    end = seen["after"]
+    last = {"A": end["lora_A"], "B": end["lora_B"], "head": end["classifier"] + end["bias"]}
+    after = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, [*params[1:], last], strict=True)]
+    running = np.cumsum(wanted) / np.arange(1, len(wanted) + 1)
+    likely = ""
+    if close(losses, after, 1e-6):
+        likely = "the loss is measured after the step: record the one that backward was called on"
+    elif close(losses, running, 1e-6):
+        likely = "a running mean: return each step's own loss"
+    elif len(wanted) > 1 and close(losses, [wanted[0]] * len(wanted), 1e-6):
+        likely = "the same number at each step"
+    at = int(np.argmax(np.abs(np.nan_to_num(np.asarray(losses, dtype=float), nan=1e9) - wanted)))
+    return Fault(
+        f"losses[{at}] = {losses[at]:.6g}, the model's loss on that batch before the step is {wanted[at]:.6g}",
+        likely or "losses[k] is the loss of the batch of step k, as the model returned it",
+    )
+
+
+def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Redo each step with the gradients at the weights that the forward passes met.
+
+    Any weight decay is fine: it is read off the first step, where AdamW's own part is lr times the gradient's sign.
+    """
+    if fault := _order_fault(inputs, seen):
+        return fault
+    read, lr = "section 4.4", inputs["lr"]
+    forwards, order = _first_forwards(inputs, seen), batch_order(inputs, seen)
+    used = seen["optimizers"]
+    named = next((o for o in used if "AdamW" in o["classes"]), None)
+    betas, eps = (named["betas"], named["eps"]) if named else ([0.9, 0.999], 1e-8)
+    for which, name in enumerate(("A", "B")):
+        # a run of the wrong length says nothing of its last step; that is another check's matter
+        last = [seen["after"][f"lora_{name}"]] if len(seen["forwards"]) == inputs["steps"] else []
+        path = [f[name] for f in forwards] + last
+        moves = [b - a for a, b in itertools.pairwise(path)]
+        grads = [forward_numpy(inputs, b, f)[1 + which] for b, f in zip(order, forwards, strict=True)][: len(moves)]
+        if not any(np.any(m != 0) for m in moves):
+            return Fault(
+                f"lora_{name} has not moved after {len(moves)} steps",
+                "optimizer.step() is missing, comes before backward(), or holds other parameters than this model's",
+                read,
+            )
+        decay = _decay(moves[0], path[0], grads[0], lr, eps)
+        wrong = _first_wrong(moves, path, grads, lr, decay, betas, eps)
+        if wrong is None:
+            if decay < 1e-7 and any(o["classes"][0] == "Adam" and not o["decoupled"] for o in used):
+                return Fault("the optimiser is Adam", "the contract asks for AdamW: torch.optim.AdamW", read)
+            continue
+        if wrong[0] == 0:  # nothing about this optimiser is AdamW's, so neither is the decay
+            wrong = _first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
+        at, wanted = wrong
+        sizes = [float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)]
+        return Fault(
+            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {sizes[0]:.3g} lr, "
+            f"AdamW by {sizes[1]:.3g} lr",
+            _step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
+            read,
+        )
+    return None
+
+
+def _decay(move: np.ndarray, start: np.ndarray, grad: np.ndarray, lr: float, eps: float) -> float:
+    """The weight decay that explains the first step best, within [0, 1]."""
+    rest = move + lr * grad / (np.abs(grad) + eps)
+    return float(np.clip(-(rest * start).sum() / (lr * (start**2).sum()), 0.0, 1.0))
+
+
+def _first_wrong(
+    moves: list[np.ndarray],
+    path: list[np.ndarray],
+    grads: list[np.ndarray],
+    lr: float,
+    decay: float,
+    betas: Sequence[float],
+    eps: float,
+) -> tuple[int, np.ndarray] | None:
+    """The first move that is not AdamW's for these gradients, to 0.1 % of lr, and AdamW's own; None if all are."""
+    m, v = np.zeros_like(grads[0]), np.zeros_like(grads[0])
+    for k, (move, start, grad) in enumerate(zip(moves, path, grads, strict=False)):
+        m = betas[0] * m + (1 - betas[0]) * grad
+        v = betas[1] * v + (1 - betas[1]) * grad**2
+        mean, square = m / (1 - betas[0] ** (k + 1)), v / (1 - betas[1] ** (k + 1))
+        wanted = -lr * mean / (np.sqrt(square) + eps) - lr * decay * start
+        if not np.abs(move - wanted).max() <= 1e-3 * lr:
+            return k, wanted
+    return None
+
+
+def _step_cause(
+    moves: list[np.ndarray],
+    path: list[np.ndarray],
+    grads: list[np.ndarray],
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+    used: Sequence[Mapping],
+    decay: float,
+    at: int,
+    wanted: np.ndarray,
+) -> str:
+    """The mistake that explains the moves, tried one after the other."""
+
+    def sizes(factor: float) -> bool:
+        rate = lr * factor
+        return (
+            _first_wrong(moves, path, grads, rate, _decay(moves[0], path[0], grads[0], rate, eps), betas, eps) is None
+        )
+
+    # AdamW's first step is -lr * sign(gradient) - lr * decay * weight, whatever lr and decay are
+    parts = np.stack([np.sign(grads[0]).ravel(), path[0].ravel()], axis=1)
+    ratio = float(-np.linalg.lstsq(parts, moves[0].ravel(), rcond=None)[0][0] / lr)
+    signs = [-np.sign(g) for g in grads]
+    if all(np.abs(m + lr * g).max() <= 1e-3 * lr for m, g in zip(moves, grads, strict=True)):
+        return "plain SGD: steps grow with the gradient. Use torch.optim.AdamW"
+    if _first_wrong(moves, path, list(np.cumsum(grads, axis=0)), lr, decay, betas, eps) is None:
+        return "gradients add up over the steps: zero_grad() is missing"
+    if np.abs(moves[0] - lr * np.sign(grads[0])).max() <= 0.1 * lr:
+        return "the steps climb the loss"
+    if len(moves) > 1 and all(np.abs(m - lr * s).max() <= 0.05 * lr for m, s in zip(moves, signs, strict=True)):
+        return "each step is a first step: the optimiser is made anew in the loop and forgets its moments"
+    if not np.any(moves[0] != 0):
+        return "the first step moves nothing: step() stands before backward(), or the learning rate starts at 0"
+    if sizes(ratio) and abs(ratio - 1) > 0.01:
+        return f"the learning rate is {ratio * lr:.3g}, not the {lr:.3g} that was passed"
+    if used and not any("AdamW" in o["classes"] for o in used):
+        return f"the optimiser is {used[0]['classes'][0]}: use torch.optim.AdamW"
+    later = float((moves[at] * wanted).sum() / (wanted**2).sum())
+    if at and np.abs(moves[at] - later * wanted).max() <= 1e-3 * lr:
+        return f"from step {at} on the learning rate is {later:.3g} times the one that was passed: it stays the same"
+    if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
+        return f"step {at} is a first step: an optimiser that is made anew for each pass forgets its moments"
+    if abs(ratio - 1) < 0.05:
+        return "a later step is not right: the learning rate stays lr, and zero_grad() comes before each backward()"
+    return "for each step: zero_grad(), backward(), step(), with AdamW's learning rate lr"
+
+
+def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
+    if seen["stopped"]:
+        return form_fault(inputs, seen)
+    read = "section 4.4"
+    frozen = {"words": inputs["words"], "weight": inputs["weight"], "classifier_norm": 1.0}
+    trains = {"lora_A": inputs["A"], "lora_B": inputs["B"], "classifier": inputs["head"], "bias": 0.0}
+    thawed = [name for name in frozen if seen["trainable"][name]]
+    moved = [name for name, given in frozen.items() if (seen["after"][name] != given).any()]
+    if thawed or moved:
+        what = (
+            f"requires_grad was switched on for {', '.join(thawed)}" if thawed else f"frozen {', '.join(moved)} changed"
+        )
+        likely = "the optimiser holds frozen parameters: weight decay and old gradients move them"
+        if thawed:
+            likely = "train leaves requires_grad as it is: the flags say what trains"
+        return Fault(what, likely, read)
+    still = [name for name, given in trains.items() if (seen["after"][name] == given).all()]
+    if still:
+        likely = "the optimiser needs every parameter with requires_grad, and a step() after each backward()"
+        if still in (["classifier"], ["classifier", "bias"]):
+            likely = "the head trains as well as LoRA: go by requires_grad, not by lora_ in a name"
+        elif still == ["bias"]:
+            likely = "go by requires_grad: what trains may have any name, and what is frozen, too"
+        return Fault(f"{', '.join(still)} must train and has not moved", likely, read)
+    for optimizer in seen["optimizers"]:
+        held = [name for name in optimizer["held"] if name in frozen]
+        if held:
+            return Fault(
+                f"the optimiser was given {', '.join(optimizer['held'])}, of which {', '.join(held)} are frozen",
+                "it was given all of model.parameters(): pass those with requires_grad alone",
+                read,
+            )
+    asleep = [name for name in trains if not seen["trainable"][name]]
+    if asleep:
+        return Fault(
+            f"requires_grad was switched off for {', '.join(asleep)}",
+            "train leaves requires_grad as it is: the model may be trained further",
+            read,
+        )
+    return None
+
+
+def judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
+    if fault := _order_fault(inputs, seen):
+        return fault
+    modes = [forward["training"] for forward in seen["forwards"][: inputs["steps"]]]
+    if all(modes):
+        return None
+    return Fault(
+        "the model was switched to evaluation mode" + (f" before step {modes.index(False)}" if modes[0] else ""),
+        "model.eval() turns dropout off; training wants model.train(), in each pass",
+    )
+
+
+EXERCISE = Exercise(
+    "4.4",
+    "the training loop",
+    names=("train",),
+    checks=[
+        Check(
+            "4.4/losses",
+            (
+                "train returns one float a step: the loss of that step's batch before the update; "
+                "a loader that ends is started again"
+            ),
+            probe_train,
+            judge_losses,
+            partial(draw_training, steps=7, length=3, passes=4),
+            seed=6,
+        ),
+        Check("4.4/mode", "the model is in training mode at each step", probe_train, judge_mode, draw_training, seed=6),
+        Check(
+            "4.4/adamw",
+            "each step is AdamW's, with the learning rate that was passed",
+            probe_train,
+            judge_adamw,
+            draw_training,
+            seed=6,
+        ),
+        Check(
+            "4.4/frozen",
+            ("all that has requires_grad trains, the head too; what is frozen stays, and the optimiser never holds it"),
+            probe_train,
+            judge_trainable_alone,
+            partial(draw_training, stale=True),
+            seed=6,
+        ),
+    ],
+)

@@ -1,0 +1,444 @@
+"""Exercise 4.5, save and load an adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+
+ALL_LINEARS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+
+
+@functools.lru_cache(maxsize=2)
+def _base(seed: int) -> nn.Module:
+    """The tiny RoBERTa; making one takes three times as long as copying it, and one check needs a dozen."""
+    from lora_ref.models import tiny_roberta
+
+    return tiny_roberta(seed=seed)
+
+
+def adapted_model(inputs: Mapping[str, Any], tensors: Mapping[str, np.ndarray] | None = None) -> nn.Module:
+    """The tiny RoBERTa with LoRA, as stage 03 makes it, with these values in what an adapter holds."""
+    from lora_ref.inject import inject_lora
+
+    model = copy.deepcopy(_base(inputs["base_seed"]))
+    inject_lora(model, inputs["targets"], inputs["rank"], inputs["alpha"], train_head=inputs["train_head"])
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, values in (tensors or {}).items():
+            parameters[name].copy_(torch.tensor(values))
+    return model.eval()
+
+
+def draw_adapter(rng: np.random.Generator, train_head: bool = True, edits: Sequence[Sequence[str]] = ()) -> Inputs:
+    """An injection, the values of the adapter that is saved (B is not zero), and what the fresh model has instead."""
+    inputs: Inputs = {
+        "base_seed": int(rng.integers(1000)),
+        "targets": [str(t) for t in (ALL_LINEARS if rng.integers(2) else ("query", "value", "output.dense"))],
+        "rank": int(rng.integers(2, 6)),
+        "alpha": float(rng.integers(4, 20)),
+        "train_head": train_head,
+    }
+    model = adapted_model(inputs)
+    shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
+    for key in ("saved", "fresh"):
+        inputs[key] = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    base = [n for n, p in model.named_parameters() if not (p.requires_grad or n.startswith("classifier."))]
+    name = str(rng.choice(base))
+    inputs["foreign"] = {"frozen": name, "values": array(model.get_parameter(name)).astype(np.float32) + 1}
+    inputs["tokens"] = rng.integers(4, 50, size=(3, 9))
+    return inputs | ({"edits": [list(edit) for edit in edits]} if edits else {})
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="lora-check-") as folder:
+        yield Path(folder)
+
+
+def with_path(function: Callable, model: nn.Module, path: Path) -> Any:
+    """``function(model, path)`` with a string, which most code takes; with a Path where that is of the wrong type."""
+    try:
+        return function(model, str(path))
+    except (TypeError, AttributeError):
+        return function(model, path)
+
+
+def read_adapter(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file, or why it is none."""
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        return {"problem": "no file at the path" if not path.exists() else "the path is a folder"}
+    if path.stat().st_size > 5_000_000:
+        return {"problem": f"a file of {path.stat().st_size:,} bytes"}
+    try:
+        return {"tensors": {name: array(values) for name, values in load_file(path).items()}}
+    except Exception as error:  # the file is a student's: anything may be in it
+        head = path.read_bytes()[:4]
+        kind = "a pickle (torch.save)" if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") else "no safetensors file"
+        return {"problem": f"{kind}: {type(error).__name__}"}
+
+
+def probe_save(names: Names, **inputs: Any) -> dict:
+    """What save_adapter writes, and whether the model stays as it was."""
+    with scratch_folder() as folder:
+        path = folder / "adapter.safetensors"
+        model = adapted_model(inputs, inputs["saved"])
+        before = snapshot(model)
+        with_path(names.save_adapter, model, path)
+        others = sorted(name for name in os.listdir(folder) if name != path.name)
+        return {"file": read_adapter(path), "others": others, "changed": changed(model, before)}
+
+
+def probe_round_trip(names: Names, **inputs: Any) -> dict:
+    """Save, load into a fresh model with other values, and compare the two."""
+    with scratch_folder() as folder:
+        path = folder / "adapter.safetensors"
+        model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"])
+        before = snapshot(fresh)
+        with_path(names.save_adapter, model, path)
+        try:
+            with_path(names.load_adapter, fresh, path)
+        except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
+            return {"refused": str(error)[:120]}
+        tokens = torch.tensor(inputs["tokens"])
+        with torch.no_grad():
+            logits = [array(m.eval()(input_ids=tokens).logits) for m in (model, fresh)]
+        parameters = dict(fresh.named_parameters())
+        return {
+            "logits": logits,
+            "loaded": {name: array(parameters[name]) for name in inputs["saved"]},
+            "untouched": not changed(fresh, before),
+            "asleep": [name for name in inputs["saved"] if not parameters[name].requires_grad],
+            "changed": changed(fresh, before),
+        }
+
+
+def snapshot(model: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:
+    """Values and flags of all parameters and buffers."""
+    state = [*model.named_parameters(), *model.named_buffers()]
+    return {name: (tensor.detach().clone(), tensor.requires_grad) for name, tensor in state}
+
+
+def changed(model: nn.Module, before: Mapping[str, tuple[torch.Tensor, bool]]) -> list[str]:
+    """Names whose values, shapes or flags are not what they were, bit for bit."""
+    after = snapshot(model)
+    same = {
+        n
+        for n in after.keys() & before.keys()
+        if torch.equal(after[n][0], before[n][0]) and after[n][1] == before[n][1]
+    }
+    return sorted((after.keys() | before.keys()) - same)
+
+
+def edit_file(source: Path, target: Path, kind: str, place: str, base: Mapping[str, Any]) -> None:
+    """Copy a safetensors file with one thing changed; what its metadata says stays.
+
+    ``place``: the first or the last of its tensors, or the first matrix that is not square. What is unexpected is a
+    tensor with a name like LoRA's, one with a ``foreign`` name, or one called as a ``frozen`` tensor of the base is.
+    """
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(source, framework="np") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    oblong = {name for name, t in tensors.items() if t.ndim == 2 and t.shape[0] != t.shape[1]}
+    name = (max if place == "last" else min)(oblong if place == "oblong" else tensors)
+    if kind == "missing":
+        del tensors[name]
+    elif kind == "unexpected":
+        names = {"first": "AAA.lora_A", "last": "zzz.lora_A", "foreign": "other.bias", "frozen": base["frozen"]}
+        tensors[names[place]] = base["values"] if place == "frozen" else np.ones((2, 3), dtype=np.float32)
+    elif kind == "renamed":
+        tensors[name + "_2"] = tensors.pop(name)
+    else:
+        shapes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+            "one row more": lambda t: np.concatenate([t, t[:1]]),
+            "one row": lambda t: t[:1],  # copy_ would broadcast it over all rows
+            "one dimension more": lambda t: t[None],
+            "one column more": lambda t: np.concatenate([t, t[:, :1]], axis=1),
+            "one column": lambda t: t[:, :1],  # as one row
+            "transposed": lambda t: t.T,
+        }
+        tensors[name] = np.ascontiguousarray(shapes[kind](tensors[name]))
+    save_file(tensors, target, metadata=metadata)
+
+
+class Trap:
+    """What a hostile pickle holds: unpickling it makes a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = str(folder)
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (self.folder,)
+
+
+def write_foreign(source: Path, target: Path, kind: str, marker: Path) -> None:
+    """A file that is no adapter: noise, half of one, or a pickle with a trap."""
+    if kind == "noise":
+        target.write_bytes(bytes(range(256)) * 40)
+    elif kind == "half a file":
+        target.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    elif kind == "a torch.save file":
+        torch.save({"lora_A": Trap(marker)}, target)
+    else:
+        target.write_bytes(pickle.dumps({"lora_A": Trap(marker)}))
+
+
+FOREIGN = ("noise", "half a file", "a torch.save file", "a pickle")
+
+
+def probe_refusal(names: Names, **inputs: Any) -> dict:
+    """What load_adapter does with edited copies of a good file: the student's own, if load_adapter takes it."""
+    from safetensors.numpy import save_file
+
+    with scratch_folder() as folder:
+        marker, tries = folder / "trap", []
+        path = folder / "adapter.safetensors"
+        saving = raised(lambda: with_path(names.save_adapter, adapted_model(inputs, inputs["saved"]), path))
+        for by in ("save_adapter", "parameter names"):
+            if by == "parameter names":
+                # save_adapter's mistake is another check's matter: load_adapter is judged on a file that is right
+                path = folder / "named.safetensors"
+                save_file(inputs["saved"], path)
+            elif saving or "tensors" not in read_adapter(path):
+                continue
+            fresh = adapted_model(inputs, inputs["fresh"])
+            error = raised(lambda fresh=fresh, path=path: with_path(names.load_adapter, fresh, path))
+            parameters = dict(fresh.named_parameters())
+            loaded = all(np.array_equal(array(parameters[n]), values) for n, values in inputs["saved"].items())
+            tries.append({"by": by, "raised": error, "loaded": loaded})
+            if loaded and not error:
+                break
+        else:
+            return {"tries": tries}
+        outcomes = []
+        for kind, place in inputs["edits"]:
+            edited = folder / "edited.safetensors"
+            if kind in FOREIGN:
+                edited = folder / "edited.bin"  # recent torch.load refuses to unpickle where the name says safetensors
+                write_foreign(path, edited, kind, marker)
+            else:
+                edit_file(path, edited, kind, place, inputs["foreign"])
+            model = adapted_model(inputs, inputs["fresh"])
+            before = snapshot(model)
+            error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
+            outcomes.append({"raised": error, "changed": changed(model, before), "sprung": marker.exists()})
+            if marker.exists():
+                marker.rmdir()
+        return {"tries": tries, "outcomes": outcomes}
+
+
+def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
+    read, file = "section 4.5", seen["file"]
+    if "problem" in file:
+        return Fault(file["problem"], "write with safetensors.torch.save_file, to exactly this path", read)
+    if seen["others"]:
+        return Fault(
+            f"beside the file: {', '.join(seen['others'])}",
+            "an adapter is one file; what else it needs goes into its metadata",
+            read,
+        )
+    expected, stored = dict(inputs["saved"]), dict(file["tensors"])
+    if not stored:
+        return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is", read)
+    for name, values in inputs["saved"].items():
+        # by value: the contract does not say how the tensors are called in the file
+        match = [key for key, found in stored.items() if found.shape == values.shape and np.array_equal(found, values)]
+        if match:
+            del expected[name], stored[name if name in match else match[0]]
+    absent = list(expected)
+    if absent:
+        if all("classifier" in name for name in absent):
+            likely = "the head is missing: it was trained with LoRA, and with a new one the model answers at chance"
+        elif all("lora_" in name for name in absent):
+            likely = "LoRA's own tensors are missing, or were changed before they were written"
+        else:
+            likely = "each trainable tensor belongs in, bit for bit: not in half precision, not scaled"
+        return Fault(
+            f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely, read
+        )
+    if not inputs["train_head"]:
+        stored = {key: found for key, found in stored.items() if "classifier" not in key}  # a frozen head does no harm
+    if stored:
+        base = [array(p) for p in adapted_model(inputs).parameters() if not p.requires_grad]
+        likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
+        if any(np.array_equal(found, values) for found in stored.values() for values in base):
+            likely = "the frozen base model is in the file: everyone who loads it has that already"
+        return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely, read)
+    if seen["changed"]:
+        return Fault(
+            f"saving changed the model: {', '.join(seen['changed'][:3])}",
+            "save copies, and leave the model as it is",
+            read,
+        )
+    return None
+
+
+def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
+    read = "section 4.5"
+    if "refused" in seen:
+        return Fault(
+            f"load_adapter refused what save_adapter wrote: {seen['refused']}",
+            "the two must choose their tensors by the same rule",
+            read,
+        )
+    wrong = [name for name, values in inputs["saved"].items() if not np.array_equal(seen["loaded"][name], values)]
+    if wrong:
+        if seen["untouched"]:
+            likely = "nothing was copied into the model that was passed: copy_ is missing, or works on a copy"
+        elif all("classifier" in name for name in wrong):
+            likely = "the head is not restored: without it the reloaded model answers at chance"
+        else:
+            likely = "a tensor is left out, or rounded on the way"
+        return Fault(
+            f"{len(wrong)} of {len(inputs['saved'])} tensors differ from the saved ones, such as {wrong[0]}",
+            likely,
+            read,
+        )
+    others = [name for name in seen["changed"] if name not in inputs["saved"]]
+    if others:
+        return Fault(f"loading changed {others[0]}", "the base model is not the adapter's to change", read)
+    # the tensors are equal bit for bit by now; where they lie in memory may still move a product's last bit
+    if not close(*seen["logits"], 1e-3):
+        gap = np.abs(np.subtract(*seen["logits"])).max()
+        return Fault(f"logits differ by up to {gap:.3g}", "something beside the tensors was changed by loading", read)
+    return None
+
+
+def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The round trip, and what trained before it trains after it."""
+    if fault := judge_round_trip(inputs, seen):
+        return fault
+    if seen["asleep"]:
+        return Fault(
+            f"after loading, {len(seen['asleep'])} tensors do not train any more, such as {seen['asleep'][0]}",
+            "loading copies values, and leaves requires_grad as it is",
+        )
+    return None
+
+
+_REFUSAL_CAUSE = {
+    "missing": "a loop over the file's tensors never meets what is not there: compare the sets of names first",
+    "unexpected": "a loop over the model's tensors never meets what only the file has: compare the sets of names first",
+    "renamed": "names are compared by their number alone, or not at all",
+    "one row": "copy_ repeats one row over all rows without a word: compare the shapes first",
+    "one column": "copy_ repeats one column over all columns without a word: compare whole shapes, not len() alone",
+    "frozen": "a frozen tensor of the base is as unexpected as any: compare with the names of what trains",
+    "foreign": "what has another name than expected is dropped while the file is read: compare all of its names",
+}
+
+
+def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
+    read = "section 4.5"
+    if "outcomes" not in seen:
+        first = seen["tries"][0]
+        what = f"raised {first['raised']['type']}" if first["raised"] else "did not change the model"
+        return Fault(
+            f"a good file {what}", "mend the round trip first: these checks edit a file that load_adapter takes", read
+        )
+    for (kind, place), outcome in zip(inputs["edits"], seen["outcomes"], strict=True):
+        foreign = kind in FOREIGN
+        what = kind if foreign else f"{kind} ({place} tensor)"
+        if outcome["sprung"]:
+            return Fault(
+                f"{what} was unpickled, which ran the code inside it",
+                "read with safetensors alone, never with torch.load or pickle",
+                read,
+            )
+        if outcome["raised"] is None:
+            return Fault(
+                f"{what}: no error",
+                _REFUSAL_CAUSE.get(place) or _REFUSAL_CAUSE.get(kind, "the shapes are not compared" * (not foreign)),
+                read,
+            )
+        if outcome["changed"]:
+            return Fault(
+                f"{what}: {outcome['raised']['type']}, but {len(outcome['changed'])} tensors had changed by then",
+                "tensors before the bad one are loaded already: check all names and whole shapes first, then copy",
+                read,
+            )
+        if not foreign and "ValueError" not in outcome["raised"]["bases"]:
+            return Fault(
+                f"{what}: {outcome['raised']['type']}: {outcome['raised']['text'][:80]}",
+                "the contract asks for a ValueError, raised before anything changes: compare the two sets of names "
+                "(not how many there are), then the shapes",
+                read,
+            )
+    return None
+
+
+_NAME_EDITS = [("missing", "last"), ("renamed", "last"), *(("unexpected", n) for n in ("first", "foreign", "frozen"))]
+
+
+_SHAPE_EDITS = [("one row more", "first"), ("one row", "last"), ("one column", "oblong"), ("transposed", "oblong")]
+
+
+_FOREIGN_EDITS = [("half a file", ""), ("a torch.save file", "")]
+
+
+EXERCISE = Exercise(
+    "4.5",
+    "save and load an adapter",
+    names=("save_adapter", "load_adapter"),
+    checks=[
+        Check(
+            "4.5/file",
+            "the file is safetensors and holds the LoRA tensors and the trainable head, nothing else",
+            probe_save,
+            judge_file,
+            draw_adapter,
+            seed=7,
+        ),
+        Check(
+            "4.5/round-trip",
+            "save, load into a fresh model: equal logits, bit for bit",
+            probe_round_trip,
+            judge_loaded,
+            draw_adapter,
+            seed=7,
+        ),
+        Check(
+            "4.5/names",
+            "a missing, renamed or unexpected tensor is a ValueError, and nothing has changed",
+            probe_refusal,
+            judge_refusal,
+            partial(draw_adapter, edits=_NAME_EDITS),
+            seed=8,
+        ),
+        Check(
+            "4.5/shapes",
+            "a tensor of another shape is a ValueError, and nothing has changed",
+            probe_refusal,
+            judge_refusal,
+            partial(draw_adapter, edits=_SHAPE_EDITS),
+            seed=8,
+        ),
+        Check(
+            "4.5/foreign",
+            "a file that is not safetensors is refused, never unpickled, and nothing has changed",
+            probe_refusal,
+            judge_refusal,
+            partial(draw_adapter, edits=_FOREIGN_EDITS),
+            seed=8,
+        ),
+    ],
+)

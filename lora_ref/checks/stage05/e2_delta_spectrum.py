@@ -1,0 +1,219 @@
+"""Exercise 5.2, delta_spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from lora_ref.checks.exercise import Exercise
+from lora_ref.checks.probing import Names
+from lora_ref.checks.stage05.shared import (
+    KINDS,
+    TALL,
+    WIDE,
+    attempt,
+    build,
+    changed,
+    delta_of,
+    draw_update,
+    scaling_of,
+    state_of,
+    told,
+    touched_fault,
+    value_of,
+)
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+
+
+def draw_spectra(rng: np.random.Generator, kinds: tuple[str, ...] = ("LinearWithLoRA",), **options: Any) -> Inputs:
+    """Updates of a tall and of a wide layer, of two ranks, for each kind of layer."""
+    ranks = [int(r) for r in rng.choice([2, 3, 4, 5], size=2, replace=False)]
+    return {
+        "updates": [
+            draw_update(rng, shape, rank, kind, **options)
+            for kind in kinds
+            for shape, rank in zip((TALL, WIDE), ranks, strict=True)
+        ]
+    }
+
+
+def draw_looked_at(rng: np.random.Generator) -> Inputs:
+    """Merged layers, and layers of both kinds that are not: none may be other afterwards."""
+    return {"updates": [*draw_spectra(rng, merged=True)["updates"], *draw_spectra(rng, KINDS)["updates"]]}
+
+
+def probe_spectra(names: Names, **inputs: Any) -> dict:
+    """The spectrum of each layer's update, and which parts of the layer are other than before."""
+    seen = []
+    for update in inputs["updates"]:
+        layer = build(update)
+        before = state_of(layer)
+        one = attempt(lambda layer=layer: value_of(names.delta_spectrum(layer)))
+        seen.append({**one, "changed": changed(before, state_of(layer))})
+    return {"spectra": seen}
+
+
+def _spectrum(update: Mapping[str, Any], one: Mapping[str, Any]) -> Fault | np.ndarray:
+    """The values as an array of the length of the expected ones, or what is wrong with their form."""
+    read = "section 5.2"
+    if "error" in one:
+        return told(one["error"], update["kind"], read)
+    if "kind" in one:
+        return Fault(f"delta_spectrum returned a {one['kind']}", "a tensor is asked for", read)
+    found, (out_features, in_features) = one["value"], update["W"].shape
+    if found.dtype.kind == "b" or found.ndim != 1:
+        likely = "the singular values alone, a vector: torch.linalg.svdvals(M), or the middle part of the SVD"
+        return Fault(f"a result of shape {found.shape}, expected a vector", likely, read)
+    most = min(out_features, in_features)
+    if len(found) not in (update["rank"], most):
+        likely = "all of them: some may be small, or zero, and they belong to the spectrum"
+        if len(found) > most:
+            likely = "a matrix of shape (out, in) has min(out, in) singular values"
+        return Fault(
+            f"{len(found)} values for a layer of {out_features} x {in_features} at rank {update['rank']}, "
+            f"expected {most} or {update['rank']}",
+            likely,
+            read,
+        )
+    if not np.isfinite(found).all():
+        return Fault(
+            "NaN or infinity among the singular values", "a root of a number that rounding made negative", read
+        )
+    return np.pad(found.astype(float), (0, most - len(found)))
+
+
+def judge_spectrum(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The right values up to one factor, largest first; the factor is `judge_spectrum_scale`'s."""
+    for update, one in zip(inputs["updates"], seen["spectra"], strict=True):
+        found = _spectrum(update, one)
+        if isinstance(found, Fault):
+            return found
+        wanted = np.linalg.svd(delta_of(update), compute_uv=False)
+        if not found[0] or not _proportional(found, wanted):
+            return Fault(f"{_shown(found)}, expected {_shown(wanted)}", _spectrum_cause(update, found, wanted))
+    return None
+
+
+def _proportional(found: np.ndarray, wanted: np.ndarray) -> bool:
+    if np.abs(found).max() == 0 or found.max() <= 0:
+        return False
+    # a root of an eigenvalue (of B^T B A A^T) keeps half of float32's digits
+    return bool(np.abs(found / found.max() - wanted / wanted.max()).max() < 2e-3)
+
+
+def _spectrum_cause(update: Mapping[str, Any], found: np.ndarray, wanted: np.ndarray) -> str:
+    if not found.any():
+        return "the update is B A of the layer as it is now, and B is not zero"
+    if _proportional(found, wanted[::-1]) or _proportional(found[: update["rank"]], wanted[: update["rank"]][::-1]):
+        return "smallest first: eigvalsh and sort() count upwards"
+    if _proportional(found, wanted**2):
+        return "these are squares: eigenvalues of D^T D, whose roots are the singular values"
+    if _proportional(found, np.sqrt(wanted)):
+        return "these are roots of the singular values: one square root too many"
+    A, B, W = (update[name] for name in "ABW")
+    for matrix, likely in (
+        (A, "these are the values of A alone; the update is B A"),
+        (B, "these are the values of B alone; the update is B A"),
+        (W, "these are the values of the weight, not of its update"),
+        (W + delta_of(update), "these are the values of W + scaling * B A: the update alone is asked for"),
+        (W - delta_of(update), "the update is taken from a weight that does not hold it"),
+    ):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        other = np.pad(values, (0, max(0, len(found) - len(values))))[: len(found)]
+        if _proportional(found, other):
+            return likely
+    products = np.linalg.svd(A, compute_uv=False) * np.linalg.svd(B, compute_uv=False)
+    if _proportional(found[: len(products)], products):
+        return "the values of a product are not the products of the values"
+    if _proportional(np.sort(found)[::-1], wanted):
+        return "they are not in order: largest first"
+    return "torch.linalg.svdvals of scaling * B A gives them, largest first"
+
+
+def judge_spectrum_scale(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The factor, where the values are right up to one; where they are not, `judge_spectrum` says so."""
+    for update, one in zip(inputs["updates"], seen["spectra"], strict=True):
+        found = _spectrum(update, one)
+        if isinstance(found, Fault):
+            return found
+        wanted = np.linalg.svd(delta_of(update), compute_uv=False)
+        if not _proportional(found, wanted):
+            return Fault(f"{_shown(found)} is no multiple of {_shown(wanted)}", "")
+        ratio = float(found[0] / wanted[0])
+        if abs(ratio - 1) > 2e-3:
+            return Fault(
+                f"values {ratio:.4g} times those of scaling * B A",
+                scale_cause(ratio, update, float(1 / wanted[0]), float(1 / wanted.sum())),
+            )
+    return None
+
+
+def scale_cause(ratio: float, update: Mapping[str, Any], by_largest: float = 0.0, by_sum: float = 0.0) -> str:
+    scaling, rank = scaling_of(update), update["rank"]
+    for value, likely in (
+        (by_largest, "divided by the largest: the size of the update is part of its spectrum"),
+        (by_sum, "divided by their sum: the size of the update is part of its spectrum"),
+        (1 / scaling, "the scale is missing: the update is scaling * B A"),
+        (scaling, "the scale is applied twice"),
+        (update["alpha"] / scaling, "multiplied by alpha: the division by rank is missing"),
+        (update["alpha"] / rank / scaling, "alpha / rank is computed anew; .scaling holds the layer's own rule"),
+        (1 / rank / scaling, "divided by the rank in place of multiplied by .scaling"),
+        (0.5, "half of it"),
+    ):
+        if value and abs(ratio / value - 1) < 3e-3:
+            return likely
+    return "the update is scaling * B A, with the layer's own scaling"
+
+
+def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Layers of every kind as they were; the values are judged of the merged ones, the others' are other checks'."""
+    looked_at = list(zip(inputs["updates"], seen["spectra"], strict=True))
+    for update, one in looked_at:
+        if one["changed"] and "error" not in one:
+            likely = "looking at an update must not merge, unmerge or scale anything in place"
+            return touched_fault(one["changed"], f"the {update['kind']} has", likely)
+    merged = [pair for pair in looked_at if pair[0]["merged"]]
+    return judge_spectrum({"updates": [update for update, _ in merged]}, {"spectra": [one for _, one in merged]})
+
+
+def _shown(values: np.ndarray) -> str:
+    size = np.abs(values).max(initial=0.0)  # what is left of a zero after rounding is shown as zero
+    shown = [0.0 if abs(value) < 1e-9 * size else value for value in values[:6]]
+    return f"[{', '.join(f'{value:.3g}' for value in shown)}{', ...' if len(values) > 6 else ''}]"
+
+
+EXERCISE = Exercise(
+    "5.2",
+    "delta_spectrum",
+    names=("delta_spectrum",),
+    checks=[
+        Check(
+            "5.2/values",
+            "the update's singular values, largest first",
+            probe_spectra,
+            judge_spectrum,
+            draw_spectra,
+            seed=1,
+        ),
+        Check("5.2/scaling", "the update is scaling * B A", probe_spectra, judge_spectrum_scale, draw_spectra, seed=1),
+        Check(
+            "5.2/kinds",
+            "a LoRALayer and a LinearWithLoRA both have a spectrum",
+            probe_spectra,
+            judge_spectrum,
+            partial(draw_spectra, kinds=KINDS),
+            seed=2,
+        ),
+        Check(
+            "5.2/merged",
+            "a merged layer has the same spectrum, and every layer stays as it was",
+            probe_spectra,
+            judge_spectrum_untouched,
+            draw_looked_at,
+            seed=3,
+        ),
+    ],
+)
