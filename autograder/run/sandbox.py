@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from autograder.run import wire
+from autograder.system import BUBBLEWRAP
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = ("zygote.py", "shell.py", "syscalls.py", "wire.py")
-INSTALL = "apt-get install bubblewrap   (Fedora: dnf install bubblewrap; Arch: pacman -S bubblewrap)"
 UNPROTECTED = """\
 --sandbox none: the submissions run with your own rights on this machine. Unprotected are
   files      everything that you may read or write: the gradebook, the judges, other submissions, your keys
@@ -71,17 +71,9 @@ def require(kind: str) -> None:
             raise SandboxError("to run a submission as another user takes root and the command setpriv (util-linux)")
         return
     instead = "Or run on a machine or in a container that has it, or give --sandbox none and read what it prints."
-    if not sys.platform.startswith("linux"):
-        raise SandboxError(f"the sandbox needs Linux (namespaces); here is {sys.platform}. {instead}")
-    if shutil.which("bwrap") is None:
-        raise SandboxError(f"bubblewrap is missing (the command bwrap). Install it: {INSTALL}\n{instead}")
-    probe = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SandboxError(
-            f"bubblewrap is installed but may not make namespaces here: {done.stderr.strip()}\n"
-            f"In a container, allow namespaces; docs/grading_in_a_container.md says how. {instead}"
-        )
+    problem = BUBBLEWRAP.problem()
+    if problem:
+        raise SandboxError(f"{problem}\nTo get it: {BUBBLEWRAP.remedy()}\n{instead}")
 
 
 def first_uid() -> int:
