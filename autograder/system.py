@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import invalidate_caches
 from importlib.util import find_spec
@@ -67,7 +67,7 @@ class Program:
             return f"{self.name} needs Linux; this is {sys.platform}"
         path = self.path()
         if path is None:
-            return f"{self.name} is missing (the command {' or '.join(c for c in self.commands if '/' not in c)})"
+            return f"{self.name} is missing: no {' or '.join(c for c in self.commands if '/' not in c)} on the PATH"
         try:
             done = subprocess.run([path, *self.trial], capture_output=True, text=True, timeout=SECONDS, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -84,11 +84,13 @@ class Program:
         if self.path() is None:
             ways = {name: f"{MANAGERS[name][1]} {package}" for name, package in self.packages.items()}
             here = [_allowed(line) for name, line in ways.items() if shutil.which(name)]
-            return here[0] if here else "; ".join(f"{MANAGERS[name][0]}: {line}" for name, line in ways.items())
+            return here[0] if here else ";  ".join(f"{MANAGERS[name][0]}: {line}" for name, line in ways.items())
         if self is not BUBBLEWRAP:
-            return "see what it says by itself; on Ubuntu it's a snap, which containers lack: install Google Chrome"
+            return "start it by hand to see why. In a container, Ubuntu's snap does not run: take Google Chrome"
         if _text(USER_NAMESPACES) == "1":
-            return _allowed("sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, which holds until the next start")
+            return _allowed(
+                "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, which holds until the next start"
+            )
         return "in a container, allow namespaces: docs/grading_in_a_container.md"
 
 
@@ -96,7 +98,7 @@ BUBBLEWRAP = Program(
     name="bubblewrap",
     commands=("bwrap",),
     trial=("--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"),
-    without="the sandbox: its tests are skipped, make demo grades without it, the command `grade` refuses",
+    without="the sandbox: its tests are skipped, the demo grades without it, and `grade` refuses to grade a class",
     broken="bubblewrap is installed but may not make namespaces here",
     packages={"apt-get": "bubblewrap", "dnf": "bubblewrap", "pacman": "bubblewrap"},
     debian=("bubblewrap",),
@@ -110,7 +112,7 @@ CHROMIUM = Program(
         "/Applications/Chromium.app/Contents/MacOS/Chromium",
     ),
     trial=("--version",),
-    without="the browser: the tests that drive Jupyter, the site and the reports in one are skipped",
+    without="the browser: tests that work in Jupyter, or look at the site and at reports, are skipped",
     broken="Chromium is installed but does not run",
     packages={"apt-get": "chromium", "dnf": "chromium", "pacman": "chromium", "brew": "--cask google-chrome"},
     debian=("chromium", "chromium-browser"),
@@ -118,13 +120,13 @@ CHROMIUM = Program(
 PROGRAMS = (BUBBLEWRAP, CHROMIUM)
 
 
-def left_out() -> str:
+def left_out(programs: Iterable[Program]) -> str:
     """One block: each program that doesn't run here, what goes without it, and how to get it; empty if all run."""
     blocks = []
-    for program in PROGRAMS:
+    for program in programs:
         problem = program.problem()
         if problem:
-            blocks.append(f"{problem}\n  left out:  {program.without}\n  to get it: {program.remedy()}")
+            blocks.append(f"{problem}\n  left out   {program.without}\n  to get it  {program.remedy()}")
     return "\n".join(blocks)
 
 
@@ -145,7 +147,7 @@ def main(arguments: list[str]) -> int:
     for program in PROGRAMS:
         if program.possible() and program.path() is None:
             install(program.debian, lambda program=program: program.path() is not None)
-    block = left_out()
+    block = left_out(PROGRAMS)
     failing = [program.name for program in PROGRAMS if must_run(program) and program.problem()]
     if block:
         print(block, flush=True)
@@ -185,7 +187,8 @@ def install(packages: tuple[str, ...], done: Callable[[], bool]) -> None:
         if fresh:
             _run([*apt, "update"])  # one source of several may fail, and the package come from another
         for package in packages:
-            print(f"apt-get install {package}", flush=True)
+            if not fresh:
+                print(f"apt-get install {package}", flush=True)
             said = _run([*apt, "install", "-y", "--no-install-recommends", package])
             if done():
                 return

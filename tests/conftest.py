@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
-import sys
 
 import pytest
 import torch
 
+from autograder.system import BUBBLEWRAP, CHROMIUM, PROGRAMS, Program, left_out, must_run
 from lora_ref import assets
 
 # The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
@@ -42,10 +41,43 @@ def no_choice(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+# --- what pip does not bring -----------------------------------------------------------------------------
+
+
+def need(program: Program) -> None:
+    """Skip what needs a program that doesn't run here, and say why; with ``CI=true`` that is a failure."""
+    problem = program.problem()
+    if problem and must_run(program):
+        pytest.fail(f"{problem}. To get it: {program.remedy()}")
+    if problem:
+        pytest.skip(problem)
+
+
 @pytest.fixture(scope="session")
 def bubblewrap():
-    """The sandbox's program; where it could be had and is not there, the error says how to get it."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the sandbox needs Linux")
-    if shutil.which("bwrap") is None:
-        pytest.fail("bubblewrap is missing: apt-get install -y bubblewrap")
+    """The sandbox's program: every test that runs something in the sandbox takes this."""
+    need(BUBBLEWRAP)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Where the browser is: every test that looks at a page in one takes this."""
+    need(CHROMIUM)
+    return CHROMIUM.path()
+
+
+def pytest_report_header():
+    return left_out(PROGRAMS).splitlines()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """Below everything else, where it is read: what this run has left out for want of a program."""
+    result = yield
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    missed = {program: sum((program.problem() or "\0") in reason for reason in reasons) for program in PROGRAMS}
+    if any(missed.values()):
+        counts = ", ".join(f"{program.name}'s tests ({count})" for program, count in missed.items() if count)
+        terminalreporter.section(f"left out: {counts}", yellow=True)
+        terminalreporter.line(left_out(program for program in PROGRAMS if missed[program]))
+    return result

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "build" / "browser"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
@@ -30,14 +28,16 @@ SERVER_SECONDS = 120
 expect.set_options(timeout=SECONDS * 1000)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def first(chromium):
+    """Before any test here makes what it would show in a browser."""
+
+
 @pytest.fixture(scope="module")
-def browser():
+def browser(chromium):
     """Chromium with a fresh profile; for one module only, because while it runs nothing else here may use asyncio."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.fail("Chromium is missing: apt-get install -y chromium (or put chromium or google-chrome on the PATH)")
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
+        found = playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
         yield found
         found.close()
 
