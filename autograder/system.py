@@ -1,6 +1,6 @@
 """``make system``: the programs that pip doesn't bring, where they are, and what goes without them.
 
-It runs before there is an environment, so it needs nothing but Python's own library.
+It runs before there is an environment, so it imports nothing that pip would have to bring.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import invalidate_caches
 from importlib.util import find_spec
+
+from lora_ref.doctor import OLDEST_PYTHON
 
 SECONDS = 60  # for a program to show that it runs, on a busy machine
 #: Package manager -> who has it, and how it installs.
@@ -158,6 +160,11 @@ def main(arguments: list[str]) -> int:
 
 def environments() -> int:
     """See to it that this Python can make environments; Debian and Ubuntu keep a part of that in another package."""
+    other = "use another Python: make PYTHON=/path/to/python3 ..."
+    if sys.version_info < OLDEST_PYTHON:
+        here, oldest = (".".join(map(str, version[:2])) for version in (sys.version_info, OLDEST_PYTHON))
+        print(f"{sys.executable} is Python {here}, and the course needs {oldest} or newer: {other}", flush=True)
+        return 1
 
     def able() -> bool:
         invalidate_caches()
@@ -171,7 +178,7 @@ def environments() -> int:
     print(
         f"{sys.executable} cannot make an environment: it lacks the module ensurepip.\n"
         f"  Debian, Ubuntu: {_allowed('sudo apt-get install')} {package}\n"
-        "  or use another Python: make PYTHON=/path/to/python3 ...",
+        f"  or {other}",
         flush=True,
     )
     return 1
