@@ -41,7 +41,7 @@ def find_lora_ref(*starts, content=Path("/content")):  # the last is Colab's
         sys.path.insert(0, checkout)
     spec = importlib.util.find_spec("lora_ref")
     site = Path(spec.origin).parents[1] if spec and spec.origin else None
-    installed = [Version(info.name.split("-")[1]) for info in site.glob("lora_ref-*.dist-info")] if site else []
+    installed = [Version(info.stem.split("-")[1]) for info in site.glob("lora_ref-*.dist-info")] if site else []
     if site and not installed:
         return None, None, None  # a checkout: it stays
     up, drive = [folder for start in starts for folder in start.parents[:3]], content / "drive" / "MyDrive"

@@ -25,8 +25,8 @@ from lora_ref import environment
 environment.prepare(*found_lora_ref)
 """
 FROM_WHEEL = """\
-    upload = "drop it on the Files panel (or, if it is in your Drive, mount Drive there)"
-    raise ModuleNotFoundError(f"Put lora-from-scratch-*.zip beside this notebook (Colab: {upload}); run this cell again.")\
+    colab = "on the Files panel; is it in your Drive? mount that there"
+    raise ModuleNotFoundError(f"put lora-from-scratch-*.zip beside this notebook (Colab: {colab}) and run this cell")\
 """
 FROM_GIT = """\
     import subprocess
