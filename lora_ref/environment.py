@@ -75,7 +75,7 @@ def make_usable() -> list[str]:
         return [f"there is no home folder here, so caches go to {_stand_in()}"]
     cache, changed = Path(os.environ.get("XDG_CACHE_HOME") or folder / ".cache"), False
     if not _can_write(cache):
-        if (cache / "lora_ref").is_dir():  # what was fetched when it could be written to
+        if any((cache / "lora_ref").glob("*/*")):  # what was fetched when it could be written to
             os.environ.setdefault("LORA_CACHE", str(cache / "lora_ref"))
         os.environ["XDG_CACHE_HOME"] = str(_stand_in() / ".cache")
         changed = True
@@ -146,7 +146,7 @@ def install_missing() -> list[str]:
     if not missing:
         return lines
     kept = [f"{name}=={version}" for name, version in here.items()]
-    if importlib.util.find_spec("pip"):
+    if version_of("pip"):
         command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--retries=1"]
     elif uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--python", sys.executable]
@@ -156,5 +156,5 @@ def install_missing() -> list[str]:
     importlib.invalidate_caches()
     if done.returncode == 0:
         return [*lines, f"installed {', '.join(missing)}"]
-    said = next((line for line in done.stderr.splitlines() if "rror" in line), "no network?").strip()
+    said = next((line for line in done.stderr.splitlines() if line.lower().startswith("error")), "no network?").strip()
     return [*lines, f"missing: {', '.join(missing)} ({said}); to install: {pip_install(*missing)}"]

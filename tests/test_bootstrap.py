@@ -1,4 +1,4 @@
-"""The set-up's search for `lora_ref`, as a plain function, over every place and name that a student's files may have."""
+"""The set-up's search for `lora_ref`, as a plain function, over the places and names that files come to have."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def zipped(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine without `lora_ref`: `put` lays a file down, `install` says what is installed, `find` looks from a folder."""
+    """A machine without `lora_ref`: `put` lays a file down, `install` a version, `find` looks from a folder."""
     root = tmp_path / "a" / "b" / "c" / "d"  # no search comes out of this
     (root / "content").mkdir(parents=True)
     python = SimpleNamespace(path=[], modules={"torch": 1})
@@ -175,15 +175,13 @@ def test_nothing_is_found(machine):
 
 
 def test_a_damaged_download_is_named_and_another_serves(machine, capsys):
-    machine.put(f"content/{WHEEL}", "0.2.0", release("0.2.0")[:100])
-    machine.put(f"content/{ZIP}", "0.3.0", b"")
+    machine.put(f"content/{WHEEL}", "0.2.0", wheel("0.2.0")[:100])
     machine.put("content/lora_ref-latest-py3-none-any.whl", "0.4.0")
     file = machine.put(f"content/{ZIP}", "0.1.0")
     assert machine.find()[0] == file
     said = capsys.readouterr().out
-    assert [
-        f"{name} cannot be read, download it again" in said for name in (WHEEL.format("0.2.0"), ZIP.format("0.3.0"))
-    ]
+    assert said.count("cannot be read, download it again") == 1
+    assert WHEEL.format("0.2.0") in said
 
 
 @pytest.mark.parametrize(

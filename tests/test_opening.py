@@ -82,9 +82,12 @@ def test_with_an_address_there_are_badges_and_an_installation_with_git(tmp_path)
 
 def test_the_start_page_says_how_to_open_a_notebook_in_colab():
     without, public = (start_page("lora_ref-1.whl", ["01_a"], r) for r in (None, Repository(ADDRESS)))
-    assert "upload <code>lora_ref-1.whl</code>" in without
+    gpu, upload = without.index("Change runtime type, T4"), without.index("Drop the zip")
+    assert gpu < upload, "a change of runtime drops what was uploaded"
+    assert "(<code>lora_ref-1.whl</code> alone will do)" in without
     assert "badge" in public
-    assert "upload <code>" not in public
+    assert "Change runtime type, T4" in public
+    assert "Drop the zip" not in public
 
 
 @pytest.mark.parametrize(
