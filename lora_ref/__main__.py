@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_ref import __version__
+from lora_ref.environment import make_usable
 from lora_ref.files import whole_file
 from lora_ref.profiles import METHODS, PROFILES
 
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    for line in make_usable():
+        print(line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
         if not MAIN_PROCESS:
             silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))

@@ -403,6 +403,7 @@ def test_where_the_cache_is(monkeypatch, tmp_path, platform, variables, expected
         monkeypatch.setenv(name, str(tmp_path / value))
     monkeypatch.setattr(assets.sys, "platform", platform)
     monkeypatch.setattr(assets.Path, "home", lambda: tmp_path / "home")
+    (tmp_path / "home").mkdir()
     assert assets.cache_dir() == tmp_path / expected
 
 
