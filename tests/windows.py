@@ -42,11 +42,16 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt")
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
     """The environment for a process under these rules; `folder` is empty, and must stay while such processes run."""
+    from lora_ref.assets import cache_dir
+
     source = f"import runpy\nrunpy.run_path({str(Path(__file__).resolve())!r})['install']()\n"
     (folder / "sitecustomize.py").write_text(source, encoding="utf-8")
     paths = [str(folder), str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    # what is piped or sent to a file is in the system's code page, too
-    settings = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    settings = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONIOENCODING": "cp1252",  # of what is piped or sent to a file
+        "LORA_CACHE": str(cache_dir()),  # what is there already, instead of Windows' own place
+    }
     return os.environ | settings | more
 
 
@@ -97,6 +102,9 @@ def _file_rules(event: str, arguments: tuple) -> None:
         if isinstance(path, (str, bytes, os.PathLike)) and flags & (os.O_CREAT | os.O_TRUNC):
             _may_write(_absolute(path))
     elif event == "os.remove":
+        caller = sys._getframe(1).f_code
+        if caller.co_name in ("close", "cleanup") and caller.co_filename.endswith("tempfile.py"):
+            return  # Windows removes a NamedTemporaryFile by itself, when the last handle is closed
         _must_be_free(_absolute(*arguments), 32, "is being used by another process")
     elif event == "os.rename":
         source, target, at_source, at_target = arguments
@@ -190,12 +198,12 @@ def _hide_calls() -> None:
     import socket
     import time
 
-    hidden = {os: _other_than(os, OS), signal: _other_than(signal, SIGNAL)}
+    hidden = {os: _other_than(os, OS), signal: _other_than(signal, SIGNAL), sys: set()}
     hidden |= {module: set(LACKS[module.__name__].split()) for module in (select, socket, time)}
+    other = {os: {"name": "nt", "linesep": "\r\n"}, sys: {"platform": "win32"}}
     for module, names in hidden.items():
-        _hide(module, {name: (vars(module)[name],) for name in names if name in vars(module)})
-    _hide(sys, {"platform": (sys.platform, "win32")})
-    _hide(os, {"name": (os.name, "nt"), "linesep": (os.linesep, "\r\n")})
+        here = {name: (vars(module)[name],) for name in names if name in vars(module)}
+        _hide(module, here | {name: (vars(module)[name], there) for name, there in other.get(module, {}).items()})
     original = builtins.__import__
 
     def importing(name, *arguments, **more):
@@ -212,22 +220,19 @@ def _other_than(module, names: str) -> set[str]:
 
 def _hide(module, attributes: dict[str, tuple]) -> None:
     """Let libraries see each attribute's first value, and others the second, or nothing if there is none."""
-    before = type(module)
 
-    class Windows(before):
-        def __getattr__(self, name):
-            if name in attributes:
-                if _from_a_library(1):
-                    return attributes[name][0]
-                if attributes[name][1:]:
-                    return attributes[name][1]
-            if hasattr(before, "__getattr__"):
-                return before.__getattr__(self, name)
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    def missing(name: str):
+        if name in attributes:
+            first, *other = attributes[name]
+            if _from_a_library(1):
+                return first
+            if other:
+                return other[0]
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
     for name in attributes:
         delattr(module, name)
-    module.__class__ = Windows
+    module.__getattr__ = missing
 
 
 def _change_processes() -> None:
