@@ -300,7 +300,7 @@ def test_damage_in_the_middle_is_an_error(results):
     sweeps.run_grid(Runs(), GRID, results, progress=False)
     lines = results.read_text().splitlines()
     lines[2] = "16,,"
-    results.write_text("\n".join(lines) + "\n")
+    results.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\r\n")  # as an editor on Windows does
     with pytest.raises(ValueError, match=r"results\.\w+, line 3 is damaged: '16,,'"):
         sweeps.run_grid(Runs(), GRID, results, progress=False)
 
