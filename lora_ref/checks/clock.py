@@ -84,7 +84,7 @@ class Clock:
         elif self.computed >= self.slept:
             self.over = f"still running after {self.seconds:g} s of processor time"
         else:
-            self.over = f"still waiting after {self.seconds:g} s"
+            self.over = f"still running after {self.seconds:g} s, most of them asleep"
         return 0.0
 
     def _start(self) -> None:
