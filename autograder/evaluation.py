@@ -10,7 +10,7 @@ from typing import Any
 
 from autograder.contract import STAGES, Exercise, exercise, stage_of
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, Verdict, messages, run_check
+from lora_ref.checks.verdicts import Check, Verdict, messages, run_checks
 
 #: The seed from which plain nbgrader draws inputs, so that grading again gives the same grade; an instructor sets it.
 SEED_VARIABLE = "LORA_GRADE_SEED"
@@ -98,8 +98,7 @@ def evaluate(stage: str, namespace: Namespace, seed: int | None = None) -> Repor
 def evaluate_exercise(exercise_id: str, namespace: Namespace, seed: int) -> Result:
     """Run one exercise's hidden checks (KeyError: there is no such exercise, or it is graded by hand)."""
     row = exercise(exercise_id)
-    verdicts = tuple(run_check(check, namespace, seed) for check in hidden_checks(row.id))
-    return result_from(row, verdicts)
+    return result_from(row, run_checks(hidden_checks(row.id), namespace, seed))
 
 
 def result_from(row: Exercise, verdicts: tuple[Verdict, ...]) -> Result:

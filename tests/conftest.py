@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,9 +14,31 @@ import torch
 from autograder.system import BUBBLEWRAP, CHROMIUM, PROGRAMS, Program, left_out, must_run
 from lora_ref import assets
 
+ROOT = Path(__file__).resolve().parents[1]
+
 # The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
 ALL_THREADS = torch.get_num_threads()
 torch.set_num_threads(1)
+
+
+#: The number from which the tests' order is drawn; pytest-xdist's workers inherit it. Another order at each run.
+ORDER = os.environ.setdefault("LORA_TEST_ORDER", str(random.SystemRandom().randrange(10**6)))
+
+
+def pytest_report_header():
+    return [f"random order; the same again: LORA_TEST_ORDER={ORDER}", *left_out(PROGRAMS).splitlines()]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest brings together what shares a fixture's parameter
+def pytest_collection_modifyitems(items):
+    """Files in random order, and the tests within each; a file's stay together, for its fixtures' sake."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    draw = random.Random(ORDER)
+    for tests in files.values():
+        draw.shuffle(tests)
+    items[:] = [item for file in draw.sample(list(files.values()), len(files)) for item in file]
 
 
 def hears_ctrl_c():
@@ -54,6 +80,17 @@ def need(program: Program) -> None:
 
 
 @pytest.fixture(scope="session")
+def site_source(tmp_path_factory):
+    """The course in a folder of its own, for Sphinx: it writes pages below docs/ and its cache to build/."""
+    root = tmp_path_factory.mktemp("site-source")
+    for path in ROOT.iterdir():
+        if path.name not in ("docs", "build") and not path.name.startswith("."):
+            (root / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("stages", "__pycache__"))
+    return root
+
+
+@pytest.fixture(scope="session")
 def bubblewrap():
     """The sandbox's program: every test that runs something in the sandbox takes this."""
     need(BUBBLEWRAP)
@@ -64,10 +101,6 @@ def chromium():
     """Where the browser is: every test that looks at a page in one takes this."""
     need(CHROMIUM)
     return CHROMIUM.path()
-
-
-def pytest_report_header():
-    return left_out(PROGRAMS).splitlines()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

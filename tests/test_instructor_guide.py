@@ -35,7 +35,7 @@ def ask(path, body=None):
     url = f"{server['url']}formgrader/api/{path}"
     request = urllib.request.Request(url, data, headers, method="PUT" if body else "GET")
     return json.load(urllib.request.urlopen(request, timeout=60))
-for _ in range(600):
+for _ in range(3000):
     time.sleep(0.2)
     try:
         server = json.loads(next(pathlib.Path(sys.argv[1]).glob("jpserver-*.json")).read_text())

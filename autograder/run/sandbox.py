@@ -40,6 +40,8 @@ MODULES += tuple(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models"
 MODULES += tuple(f"lora_ref.checks.stage0{number}" for number in range(1, 6))
 #: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
 WARM_SECONDS = 180
+#: Seconds for the warm process to obey, which takes it milliseconds: less only on a machine that is hardly its own.
+ORDER_SECONDS = 60
 #: How often a job is tried when its worker dies under it.
 TRIES = 2
 #: Seconds beyond a submission's own limit after which its worker is given up.
@@ -322,7 +324,7 @@ class Sandbox:
         try:
             socket.send_fds(self._control, [b"start %d" % total], [other.fileno()])
             other.close()
-            if wire.receive(self._control, 30).get("started", 0) <= 0:
+            if wire.receive(self._control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
         except (OSError, wire.Closed, wire.WireError, TimeoutError):
             mine.close()
@@ -332,8 +334,11 @@ class Sandbox:
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the submission runs."""
-        with contextlib.suppress(OSError, AttributeError):
-            self._control.sendall(b"interrupt")
+        self._order(b"interrupt")
+
+    def starved(self) -> float:
+        """Seconds that others have taken from the submission since it began."""
+        return float(self._order(b"starved").get("seconds", 0.0))
 
     def kill(self) -> dict[str, Any]:
         """End the submission with everything it started.
@@ -341,9 +346,13 @@ class Sandbox:
         Returns:
             ``cpu`` seconds, ``peak_kib``, and ``over`` (1: it was killed for its memory), where they are known.
         """
+        return self._order(b"kill")
+
+    def _order(self, order: bytes) -> dict[str, Any]:
+        """The warm process's answer to a word; empty if it is gone, or takes so long that it is given up."""
         try:
-            self._control.sendall(b"kill")
-            return wire.receive(self._control, 20)
+            self._control.sendall(order)
+            return wire.receive(self._control, ORDER_SECONDS)
         except (OSError, AttributeError, wire.Closed, wire.WireError, TimeoutError):
             self._end()
             return {}

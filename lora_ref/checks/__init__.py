@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, run_check, summary
+from lora_ref.checks.verdicts import Check, run_checks, summary
 
 __all__ = ["check", "title", "visible_checks"]
 
@@ -71,6 +71,6 @@ def check(exercise: str, namespace: Namespace) -> NotYet | None:
           ok    scaling is alpha / rank
           ok    a rank below 1 is a ValueError
     """
-    verdicts = [run_check(c, namespace) for c in visible_checks(exercise)]
+    verdicts = run_checks(visible_checks(exercise), namespace)
     print(summary(verdicts, f"{exercise} {title(exercise)}"))
     return None if all(v.passed for v in verdicts) else NotYet(0.0)

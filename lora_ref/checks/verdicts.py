@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_ref.checks.probing import SECONDS, Namespace, observe
+from lora_ref.checks.probing import SECONDS, Namespace, Patience
 
 Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
@@ -54,7 +54,7 @@ class Check:
         points: share of the exercise's points (hidden checks; visible ones carry none).
         carry: names that an earlier exercise defines, with a contract-only stand-in each. If the check fails with the
             student's own, it is run once more with the stand-ins, so that one mistake costs once.
-        seconds: time limit of the probe.
+        seconds: time limit of the probe (`lora_ref.checks.clock.Clock`).
     """
 
     id: str
@@ -100,16 +100,22 @@ def draw(check: Check, seed: int) -> Inputs:
     return check.draw(np.random.default_rng([seed, zlib.crc32(check.id.encode())]))
 
 
-def run_check(check: Check, namespace: Namespace, seed: int = 0) -> Verdict:
+def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int = 0) -> tuple[Verdict, ...]:
+    """`run_check` for the checks of one exercise: where it hangs, the time for all of them has a bound."""
+    patience = Patience()
+    return tuple(run_check(check, namespace, seed, patience) for check in checks)
+
+
+def run_check(check: Check, namespace: Namespace, seed: int = 0, patience: Patience | None = None) -> Verdict:
     """Draw the check's inputs from ``seed``, probe the student's object, judge what was seen.
 
     `autograder.run.oracle` does the same with a process in a sandbox between probe and judge.
     """
-    inputs = draw(check, seed)
-    seen = observe(check.probe, namespace, inputs, seconds=check.seconds)
+    inputs, patience = draw(check, seed), patience or Patience()
+    seen = patience.observe(check.probe, namespace, inputs, seconds=check.seconds)
     fault = judge(check, inputs, seen)
     if fault and check.carry:
-        again = observe(check.probe, namespace, inputs, substitutes=check.carry, seconds=check.seconds)
+        again = patience.observe(check.probe, namespace, inputs, substitutes=check.carry, seconds=check.seconds)
         if judge(check, inputs, again) is None:
             fault = None
     return Verdict(check, fault, seen.get("printed", ""))

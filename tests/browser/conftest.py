@@ -1,6 +1,6 @@
 """A real browser: the system's Chromium, driven by Playwright; and real Jupyter servers for it to look at.
 
-Screenshots go to `build/browser/`, which git does not see: look at them after a change.
+Screenshots go to pytest's folder for the run, below `browser-shots`: look at them after a change.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-SHOTS = ROOT / "build" / "browser"
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
-SECONDS = 90  # for a page of Jupyter's or a cell, on a busy machine
-SERVER_SECONDS = 120
+SECONDS = 300  # for a page of Jupyter's or a cell, on a busy machine
+SERVER_SECONDS = 600
 expect.set_options(timeout=SECONDS * 1000)
 
 
@@ -56,12 +55,12 @@ def page(browser):
 
 
 @pytest.fixture(scope="session")
-def shot():
+def shot(tmp_path_factory):
     """`shot(page, name)` keeps a picture of what is shown."""
+    folder = tmp_path_factory.mktemp("browser-shots")
 
     def save(page: Page, name: str, whole: bool = False) -> None:
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SHOTS / f"{name}.png", full_page=whole)
+        page.screenshot(path=folder / f"{name}.png", full_page=whole)
 
     return save
 
