@@ -9,6 +9,7 @@ Plain Python: everything may import it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 #: What a comparison in float32 takes for zero, beside numbers around 1.
@@ -74,6 +75,40 @@ def row(values: Iterable[float], most: int = 6, *, tolerance: float = TOLERANCE)
     scale = max(map(abs, values), default=0.0)
     shown = [number(value, scale=scale, tolerance=tolerance) for value in values[:most]]
     return f"[{', '.join(shown)}{', ...' if len(values) > most else ''}]"
+
+
+def apart(gap: float, *, scale: float = 1.0, tolerance: float = TOLERANCE) -> str:
+    """How far two results differ, for a sentence: they "differ ...".
+
+    Example:
+        >>> apart(3e-7), apart(0.25)
+        ('only by rounding', 'by up to 0.25')
+    """
+    return "only by rounding" if gap <= tolerance * scale else f"by up to {number(gap, 2, tolerance=0)}"
+
+
+def below(value: float) -> str:
+    """The power of ten above a number that is rounding itself: its digits are the processor's, its size is not.
+
+    Example:
+        >>> below(3.4e-16), below(0)
+        ('1e-15', '0')
+    """
+    return f"{10.0 ** math.ceil(math.log10(settled(value, 2))):.0e}" if value > 0 else "0"
+
+
+def within(share: float) -> str:
+    """A bound on a share, as people write it: one digit, rounded up; two from 10 % on.
+
+    Example:
+        >>> within(0.000561), within(0.143), within(5.7e-7)
+        ('within 0.06 %', 'within 15 %', 'within 0.00006 %')
+    """
+    value = settled(100 * share, 3)
+    digits = 1 if value < 10 else 2
+    places = digits - 1 - math.floor(math.log10(value))
+    bound = math.ceil(settled(value * 10**places, 5)) / 10**places
+    return f"within {bound:.{max(0, places)}f} %"
 
 
 def percent(share: float, digits: int = 2) -> str:

@@ -16,8 +16,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 #: Operations that sum, and those whose last digit is the library's own.
 OPERATIONS = frozenset(
-    "mm addmm bmm baddbmm mv dot addmv sum mean cumsum var std linalg_vector_norm native_layer_norm exp log tanh "
-    "_softmax _log_softmax gelu rsqrt _linalg_svd linalg_qr _linalg_eigh convolution linalg_lstsq".split()
+    [
+        "mm",
+        "addmm",
+        "bmm",
+        "baddbmm",
+        "mv",
+        "dot",
+        "addmv",
+        "sum",
+        "mean",
+        "cumsum",
+        "var",
+        "std",
+        "linalg_vector_norm",
+        "native_layer_norm",
+        "exp",
+        "log",
+        "tanh",
+        "_softmax",
+        "_log_softmax",
+        "gelu",
+        "rsqrt",
+        "_linalg_svd",
+        "linalg_qr",
+        "_linalg_eigh",
+        "convolution",
+        "linalg_lstsq",
+    ]
 )
 #: How far a result is moved, in epsilons of the largest number beside it.
 FACTORS = 0.5

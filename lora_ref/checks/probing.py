@@ -113,7 +113,7 @@ def array(tensor: Any) -> np.ndarray:
 
 
 def raised(call: Callable[[], Any]) -> dict[str, str] | None:
-    """What ``call()`` raises, as ``{"type", "text", "quoted"}`` with its base classes in ``"bases"``; None if it returns.
+    """What ``call()`` raises, as ``{"type", "text", "quoted"}`` with its base classes in ``"bases"``; else None.
 
     ``"quoted"``: see `describe_error`.
     """

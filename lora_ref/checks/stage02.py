@@ -858,8 +858,9 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
     for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
         if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
+            mean, deviation = number(one["mean"], 2), number(one["std"], 2)
             return Fault(
-                f"lora_A has mean {number(one['mean'], 2)}, standard deviation {number(one['std'], 2)} over {one['size']:,} values",
+                f"lora_A has mean {mean}, standard deviation {deviation} over {one['size']:,} values",
                 "the distribution is not centred at zero (torch.rand draws from 0 to 1; normal_ takes the mean first)",
                 "section 2.1",
             )

@@ -184,9 +184,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             "one row for each sentence of batch['sentence']",
             read,
         )
-    number = {word: n for n, word in enumerate(inputs["vocabulary"])}
+    ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     full = [
-        [number["<s>"], *(number[w] for w in s.replace("-", " ").split()), number["</s>"]] for s in inputs["sentences"]
+        [ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in inputs["sentences"]
     ]
     lengths, wanted = [len(row) for row in ids], [min(len(row), limit) for row in full]
     if lengths != wanted:
@@ -405,10 +405,10 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
 def draw_schedule(rng: np.random.Generator, warmup: bool = True, beyond: bool = False) -> Inputs:
     """Steps of three runs, the second and third with a warm-up of more than half: from 0 to the end, or after it."""
     cases = []
-    for number, total in enumerate(rng.integers(40, 400, size=3)):
+    for run, total in enumerate(rng.integers(40, 400, size=3)):
         rise = int(rng.integers(3, total // 3)) if warmup else 0
-        if warmup and not beyond and number:
-            rise = int(total) - 1 if number == 2 else int(rng.integers(2 * total // 3, total - 1))
+        if warmup and not beyond and run:
+            rise = int(total) - 1 if run == 2 else int(rng.integers(2 * total // 3, total - 1))
         inside = [0, 1, rise // 2, rise, rise + 1, (rise + total) // 2, total - 1, total]
         if beyond:
             inside = [rise, (rise + total) // 2, total, total + 1, 3 * total]
@@ -935,7 +935,8 @@ def _step_cause(
         return f"the optimiser is {used[0]['classes'][0]}: use torch.optim.AdamW"
     later = float((moves[at] * wanted).sum() / (wanted**2).sum())
     if at and np.abs(moves[at] - later * wanted).max() <= 1e-3 * lr:
-        return f"from step {at} on the learning rate is {number(later, tolerance=1e-3)} times the one that was passed: it stays the same"
+        times = number(later, tolerance=1e-3)
+        return f"from step {at} on the learning rate is {times} times the one that was passed: it stays the same"
     if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
         return f"step {at} is a first step: an optimiser that is made anew for each pass forgets its moments"
     if abs(ratio - 1) < 0.05:
