@@ -87,11 +87,11 @@ def apart(gap: float, *, scale: float = 1.0, tolerance: float = TOLERANCE) -> st
     return "only by rounding" if gap <= tolerance * scale else f"by up to {number(gap, 2, tolerance=0)}"
 
 
-def below(value: float) -> str:
-    """The power of ten above a number that is rounding itself: its digits are the processor's, its size is not.
+def at_most(value: float) -> str:
+    """The power of ten that bounds a number that is rounding itself: its digits are the processor's, its size is not.
 
     Example:
-        >>> below(3.4e-16), below(0)
+        >>> at_most(3.4e-16), at_most(0)
         ('1e-15', '0')
     """
     return f"{10.0 ** math.ceil(math.log10(settled(value, 2))):.0e}" if value > 0 else "0"

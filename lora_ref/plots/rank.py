@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, set_title
-from lora_ref.rounding import TOLERANCE, below, number, within
+from lora_ref.rounding import TOLERANCE, at_most, number, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,11 +149,13 @@ def rounding(values: Sequence[float], threshold: float) -> Figure:
     ax.legend(frameon=False, fontsize=9)
     most = values[~above].max(initial=0.0)
     finding = f"{above.sum()} singular values count; rounding alone left the other {(~above).sum()}"
-    set_title(figure, finding, f"The others: below {below(most / values[0])} of the largest of all, and not zero.")
+    set_title(
+        figure, finding, f"The others are at most {at_most(most / values[0])} of the largest of all, and not zero."
+    )
     figure.lora_alt = (
         f"Dots on a logarithmic scale: {above.sum()} singular values from {number(values[0], tolerance=0)} to "
-        f"{number(values[above][-1], tolerance=0)} above a line at {threshold:.1g}, {(~above).sum()} below it, all below "
-        f"{below(most)}. {finding}."
+        f"{number(values[above][-1], tolerance=0)} above a line at {threshold:.1g}, {(~above).sum()} below it, at most "
+        f"{at_most(most)}. {finding}."
     )
     return figure
 
