@@ -293,7 +293,7 @@ def _merge(options: argparse.Namespace) -> int:
     difference = float((before - after).abs().max())
     agree = float((before.argmax(-1) == after.argmax(-1)).double().mean())
     print(
-        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ by at most {difference:.1e}, "
+        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ {apart(difference)}, "
         f"and {agree:.1%} of the answers agree",
         flush=True,
     )
