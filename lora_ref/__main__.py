@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from lora_ref import __version__
 from lora_ref.files import whole_file
 from lora_ref.profiles import METHODS, PROFILES
+from lora_ref.rounding import apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -293,7 +294,7 @@ def _merge(options: argparse.Namespace) -> int:
     difference = float((before - after).abs().max())
     agree = float((before.argmax(-1) == after.argmax(-1)).double().mean())
     print(
-        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ {apart(difference)}, "
+        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ {apart(difference, tolerance=TOLERANCE)}, "
         f"and {agree:.1%} of the answers agree",
         flush=True,
     )
