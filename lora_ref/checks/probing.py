@@ -7,11 +7,13 @@ returns is plain data of exact types (`plain`), so that a judge can sit in anoth
 from __future__ import annotations
 
 import contextlib
+import dis
 import io
 import logging
 import os
 import random
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -126,7 +128,10 @@ def array(tensor: Any) -> np.ndarray:
 
 
 def raised(call: Callable[[], Any]) -> dict[str, str] | None:
-    """What ``call()`` raises, as ``{"type", "text"}`` with its base classes in ``"bases"``; None if it returns."""
+    """What ``call()`` raises, as ``{"type", "text", "quoted"}`` with its base classes in ``"bases"``; else None.
+
+    ``"quoted"``: see `describe_error`.
+    """
     try:
         call()
     except (TimeLimit, KeyboardInterrupt):
@@ -137,6 +142,7 @@ def raised(call: Callable[[], Any]) -> dict[str, str] | None:
         return {
             "type": type(error).__name__,
             "text": _short(error),
+            "quoted": _quoted(error),
             "bases": [base.__name__ for base in type(error).__mro__],
         }
     return None
@@ -172,21 +178,43 @@ def plain(value: Any, _budget: list[int] | None = None) -> Any:
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """Type, text and last line of the student's own code for an error, as plain data."""
+    """Type, text and last line of the student's own code for an error, as plain data.
+
+    ``"quoted"`` says that the text is Python's or a library's: each release words it as it likes. What a ``raise`` in
+    the student's code or in this package says is not.
+    """
     if isinstance(error, TimeLimit):
-        return {"type": "TimeLimit", "text": str(error), "line": ""}
+        return {"type": "TimeLimit", "text": str(error), "line": "", "quoted": False}
     if isinstance(error, NotDefined):
-        return {"type": "NotDefined", "text": str(error), "line": ""}
+        return {"type": "NotDefined", "text": str(error), "line": "", "quoted": False}
     line = ""
     with contextlib.suppress(Exception):
         here = os.path.dirname(os.path.abspath(__file__))
         site = os.path.dirname(os.path.dirname(os.path.abspath(torch.__file__)))
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((here, site))]
         if frames:
-            line = f"line {frames[-1].lineno}, in {frames[-1].name}" + (
-                f": {frames[-1].line}" if frames[-1].line else ""
-            )
-    return {"type": type(error).__name__[:100], "text": _short(error), "line": line[:300]}
+            # from Python 3.12 on, a comprehension has no frame of its own
+            named = [f.name for f in frames if f.name not in ("<listcomp>", "<dictcomp>", "<setcomp>")]
+            line = f"line {frames[-1].lineno}, in {(named or ['<module>'])[-1]}"
+            line += f": {frames[-1].line}" if frames[-1].line else ""
+    text = _short(error)
+    return {"type": type(error).__name__[:100], "text": text, "line": line[:300], "quoted": _quoted(error)}
+
+
+def _quoted(error: BaseException) -> bool:
+    """Whether an error's text is worded by Python or a library."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None:
+        return True
+    code = step.tb_frame.f_code
+    if code.co_code[step.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+        return True  # nobody wrote a raise there: it comes from inside an operation
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    theirs = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(os.path.abspath(torch.__file__))))
+    file = os.path.abspath(code.co_filename)
+    return file.startswith(theirs) and not file.startswith(ours)
 
 
 def _short(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from lora_ref.checks.probing import Names, array, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.rounding import number, pair
 
 TITLES = {
     "2.1": "LoRALayer: two matrices and a scale",
@@ -857,8 +858,9 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
     for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
         if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
+            mean, deviation = number(one["mean"], 2), number(one["std"], 2)
             return Fault(
-                f"lora_A has mean {one['mean']:.3g}, standard deviation {one['std']:.3g} over {one['size']:,} values",
+                f"lora_A has mean {mean}, standard deviation {deviation} over {one['size']:,} values",
                 "the distribution is not centred at zero (torch.rand draws from 0 to 1; normal_ takes the mean first)",
                 "section 2.1",
             )
@@ -873,7 +875,7 @@ def judge_B(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("lora_B is never given values", "torch.empty is uninitialised memory", "section 2.1")
     if np.any(B != 0):
         return Fault(
-            f"lora_B starts with values up to {np.abs(B).max():.3g}",
+            f"lora_B starts with values up to {number(np.abs(B).max(), tolerance=0)}",
             "B must start at zero, or the update changes the pretrained model before the first step",
             "section 2.1",
         )
@@ -901,7 +903,8 @@ def scaling_fault(alpha: float, rank: int, found: float) -> Fault | None:
         rank / alpha: "it is upside down",
     }
     likely = next((cause for value, cause in causes.items() if close(found, value)), "")
-    return Fault(f"scaling {found:g} at rank {rank} and alpha {alpha:g}, expected {expected:g}", likely, "section 2.1")
+    shown, wanted = pair(found, expected, scale=expected)
+    return Fault(f"scaling {shown} at rank {rank} and alpha {alpha:g}, expected {wanted}", likely, "section 2.1")
 
 
 def judge_bad_rank(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -962,7 +965,7 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
     ratio = factor_of(y, expected)
     if ratio is not None:
         return Fault(
-            f"the update is {ratio:.4g} times what alpha / rank asks for", scale_cause(inputs, ratio), "section 2.2"
+            f"the update is {number(ratio)} times what alpha / rank asks for", scale_cause(inputs, ratio), "section 2.2"
         )
     if close(y, inputs["alpha"] / inputs["rank"] ** 0.5 * forward_expected({**inputs, "alpha": inputs["rank"]}), 1e-4):
         return Fault("scaled by alpha / sqrt(rank)", "that is rsLoRA's scale", "section 2.2")
@@ -971,7 +974,7 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "dropout is on although its probability is 0, or something cuts values off (ReLU)"
         return Fault(f"{half:.0%} of the output is zero", likely, "section 2.2")
     return Fault(
-        f"largest difference {np.abs(y - expected).max():.3g} from scaling * (x A^T) B^T",
+        f"largest difference {number(np.abs(y - expected).max())} from scaling * (x A^T) B^T",
         "A or B is used the wrong way round, dropout is on although its probability is 0, or something is added",
         "section 2.2",
     )
@@ -1102,7 +1105,9 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "what is kept must be divided by 1 - p, or training and evaluation differ in size"
         if abs(factor - 1 / p) < 1e-2:
             likely = "p is the probability to drop, not to keep"
-        return Fault(f"what is kept is multiplied by {factor:.3g}, expected {expected:.3g}", likely, "section 2.2")
+        return Fault(
+            f"what is kept is multiplied by {number(factor)}, expected {number(expected)}", likely, "section 2.2"
+        )
     share = dropped.mean()
     # six standard deviations of the share of n coin flips; fails by chance once in 10^8
     if abs(share - p) > 6 * (p * (1 - p) / dropped.size) ** 0.5:
@@ -1243,7 +1248,8 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
         ((expected - update) * (1 + update), "multiplied instead of added"),
     ]
     likely = next((cause for wrong, cause in causes if close(y, wrong, 1e-4)), "")
-    return Fault(f"largest difference {np.abs(y - expected).max():.3g} from linear(x) + lora(x)", likely, "section 2.4")
+    off = number(np.abs(y - expected).max())
+    return Fault(f"largest difference {off} from linear(x) + lora(x)", likely, "section 2.4")
 
 
 def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -1338,19 +1344,18 @@ def weight_fault(inputs: Inputs, W: np.ndarray, times: int) -> Fault | None:
             )
         elif ratio is not None and abs(ratio + 1) < 1e-3:
             likely = "an update was taken away that is not there: ask .merged first"
-        return Fault(
-            f"the weight differs from the original by up to {np.abs(W - inputs['W']).max():.3g}", likely, "section 2.5"
-        )
+        off = number(np.abs(W - inputs["W"]).max(), 2, tolerance=0)
+        return Fault(f"the weight differs from the original by up to {off}", likely, "section 2.5")
     if close(W, inputs["W"]):
         return Fault("the weight is unchanged", "the sum is not written back into linear.weight", "section 2.5")
     if ratio is not None:
         likely = (
             "the update was added twice: ask .merged first" if abs(ratio - 2) < 1e-3 else scale_cause(inputs, ratio)
         )
-        return Fault(f"{ratio:.4g} times the update was added to the weight, expected once", likely, "section 2.5")
+        return Fault(f"{number(ratio)} times the update was added to the weight, expected once", likely, "section 2.5")
     likely = "the weight is replaced, not added to" if close(W, update) else ""
     return Fault(
-        f"the weight is not W + scaling * B A (largest difference {np.abs(W - inputs['W'] - update).max():.3g})",
+        f"the weight is not W + scaling * B A (largest difference {number(np.abs(W - inputs['W'] - update).max())})",
         likely,
         "section 2.5",
     )
@@ -1394,9 +1399,8 @@ def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
     likely = (
         "the update was added twice: ask .merged first" if close(second - first, update, 1e-4) else "ask .merged first"
     )
-    return Fault(
-        f"the second merge() changed the weight by up to {np.abs(second - first).max():.3g}", likely, "section 2.5"
-    )
+    off = number(np.abs(second - first).max())
+    return Fault(f"the second merge() changed the weight by up to {off}", likely, "section 2.5")
 
 
 def judge_merged_once(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -1499,7 +1503,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     ratio = factor_of(found - inputs["W"], expected - inputs["W"])
     if ratio is not None:
-        return Fault(f"{ratio:.4g} times the update is added", scale_cause(inputs, ratio), "section 2.6")
+        return Fault(f"{number(ratio)} times the update is added", scale_cause(inputs, ratio), "section 2.6")
     likely = "W is missing from the sum" if close(found, expected - inputs["W"], 1e-4) else ""
     likely = "the update is missing although enabled is True" if close(found, inputs["W"]) else likely
     return Fault("forward(W) is not W + (alpha / rank) * B A", likely, "section 2.6")

@@ -26,6 +26,7 @@ from lora_ref import inject
 from lora_ref.checks.probing import Names, array, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.layers import LinearWithLoRA
+from lora_ref.rounding import number, pair
 
 TITLES = {
     "3.1": "freeze",
@@ -468,7 +469,7 @@ def _refusal_fault(
         likely = f"the message does not name {target!r}: a reader must find the typo"
         if any(f"'{other}'" in error["text"] for other in present):
             likely = f"it complains of a target that does match; {target!r} is the one that does not"
-        return Fault(f"{shown} raised ValueError: {error['text'][:80]}", likely, read)
+        return Fault(f"{shown} raised ValueError: {error['text']}", likely, read)
     return None
 
 
@@ -867,7 +868,8 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
             norm = float((update**2).sum())
             factor = float((difference * update).sum()) / norm if norm else 0.0
             if close(difference, factor * update, 1e-3):
-                shown = f"{factor:.4g} times B A x is added, expected {alpha / len(A):.4g}"
+                times, asked = pair(factor, alpha / len(A))
+                shown = f"{times} times B A x is added, expected {asked}"
                 likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
@@ -920,7 +922,7 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = array(build(inputs)(torch.tensor(inputs["ids"])))
     if close(seen["logits"], wanted, 1e-5):
         return None
-    shown = f"differ by up to {np.abs(seen['logits'] - wanted).max():.3g}"
+    shown = f"differ by up to {number(np.abs(seen['logits'] - wanted).max())}"
     likely = "the update must start at zero, and the pretrained layer must stay inside"
     if not np.isfinite(seen["logits"]).all():
         shown, likely = "are not finite", "uninitialised memory stands in place of the pretrained weight"
@@ -1231,7 +1233,8 @@ def judge_ratio(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "divided by the frozen parameters: total counts all"
     elif abs(value - (1 - wanted)) < 1e-9:
         likely = "the share that is frozen"
-    return Fault(f"ratio is {value:.6g}, expected {wanted:.6g}", likely, "section 3.5")
+    shown, asked = pair(value, wanted)
+    return Fault(f"ratio is {shown}, expected {asked}", likely, "section 3.5")
 
 
 # --- 3.6 spot the bug -----------------------------------------------------------------------------------------------
@@ -1317,7 +1320,7 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = (
                 "the walk goes on into what it has put in, without end: collect the modules before the first change"
             )
-        return Fault(f"add_dropout raised {error['type']}: {error['text'][:80]}", likely, read)
+        return Fault(f"add_dropout raised {error['type']}: {error['text']}", likely, read)
     for name in names:
         place = seen["places"].get(name)
         if place is None:

@@ -24,8 +24,9 @@ import torch._dynamo  # torch loads it with the first optimiser, for seconds: no
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.probing import Names, array, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number, pair
 
 TITLES = {
     "4.1": "tokenize and collate",
@@ -184,9 +185,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             "one row for each sentence of batch['sentence']",
             read,
         )
-    number = {word: n for n, word in enumerate(inputs["vocabulary"])}
+    ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     full = [
-        [number["<s>"], *(number[w] for w in s.replace("-", " ").split()), number["</s>"]] for s in inputs["sentences"]
+        [ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in inputs["sentences"]
     ]
     lengths, wanted = [len(row) for row in ids], [min(len(row), limit) for row in full]
     if lengths != wanted:
@@ -390,10 +391,10 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
         ),
     }
     likely = next((cause for cause, value in guesses.items() if close(found, value, 1e-6)), "")
+    wrong = int(np.argmax(np.abs(found - wanted) > 1e-6))
+    shown, asked = pair(found[wrong], wanted[wrong], tolerance=1e-6)
     return Fault(
-        f"accuracy {found[0]:.4g}, expected {wanted[0]:.4g} ({size} examples, {pairs[0][0].shape[1]} classes)"
-        if abs(found[0] - wanted[0]) > 1e-6
-        else f"accuracies {found.round(4).tolist()}, expected {wanted.round(4).tolist()}",
+        f"accuracy {shown}, expected {asked} ({size} examples, {pairs[wrong][0].shape[1]} classes)",
         likely or "argmax over the classes of a row (the last axis), compared with labels",
         read,
     )
@@ -405,10 +406,10 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
 def draw_schedule(rng: np.random.Generator, warmup: bool = True, beyond: bool = False) -> Inputs:
     """Steps of three runs, the second and third with a warm-up of more than half: from 0 to the end, or after it."""
     cases = []
-    for number, total in enumerate(rng.integers(40, 400, size=3)):
+    for run, total in enumerate(rng.integers(40, 400, size=3)):
         rise = int(rng.integers(3, total // 3)) if warmup else 0
-        if warmup and not beyond and number:
-            rise = int(total) - 1 if number == 2 else int(rng.integers(2 * total // 3, total - 1))
+        if warmup and not beyond and run:
+            rise = int(total) - 1 if run == 2 else int(rng.integers(2 * total // 3, total - 1))
         inside = [0, 1, rise // 2, rise, rise + 1, (rise + total) // 2, total - 1, total]
         if beyond:
             inside = [rise, (rise + total) // 2, total, total + 1, 3 * total]
@@ -488,9 +489,8 @@ def judge_schedule(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the fall is measured from step 0: it starts at the end of the warm-up, at 1"
         elif step > total:
             likely = "after total_steps it stays 0"
-        return Fault(
-            f"linear_schedule({step}, {total}, {rise}) = {value:.4g}, expected {wanted:.4g}", likely, "section 4.3"
-        )
+        shown, asked = pair(value, wanted, tolerance=1e-6)
+        return Fault(f"linear_schedule({step}, {total}, {rise}) = {shown}, expected {asked}", likely, "section 4.3")
     return None
 
 
@@ -516,14 +516,15 @@ def judge_short_runs(inputs: Inputs, seen: Observation) -> Fault | None:
         # as long as the run: 1 at its end by one sentence of the contract, 0 by the next; elsewhere it is plain
         wanted = step / rise if step < total else 0.0
         if rise == total != step and not close(value, wanted, 1e-6):
+            shown, asked = pair(value, wanted, tolerance=1e-6)
             return Fault(
-                f"{at} = {value:.4g}, expected {wanted:.4g}",
+                f"{at} = {shown}, expected {asked}",
                 "a warm-up as long as the run rises until the end, and afterwards the multiplier is 0",
                 "section 4.3",
             )
         if not 0 <= value <= 1:
             return Fault(
-                f"{at} = {value:.4g}",
+                f"{at} = {number(value, tolerance=0)}",
                 "a multiplier lies between 0 and 1, also where the warm-up outlasts the run",
                 "section 4.3",
             )
@@ -813,9 +814,11 @@ def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "a running mean: return each step's own loss"
     elif len(wanted) > 1 and close(losses, [wanted[0]] * len(wanted), 1e-6):
         likely = "the same number at each step"
-    at = int(np.argmax(np.abs(np.nan_to_num(np.asarray(losses, dtype=float), nan=1e9) - wanted)))
+    right = np.abs(np.asarray(losses, dtype=float) - wanted) <= 1e-6 * max(1.0, float(np.abs(wanted).max()))
+    at = int(np.argmin(right))  # the first that is wrong
+    shown, asked = pair(losses[at], wanted[at], tolerance=1e-6)
     return Fault(
-        f"losses[{at}] = {losses[at]:.6g}, the model's loss on that batch before the step is {wanted[at]:.6g}",
+        f"losses[{at}] = {shown}, the model's loss on that batch before the step is {asked}",
         likely or "losses[k] is the loss of the batch of step k, as the model returned it",
         "section 4.4",
     )
@@ -854,10 +857,10 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         if wrong[0] == 0:  # nothing about this optimiser is AdamW's, so neither is the decay
             wrong = _first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
         at, wanted = wrong
-        sizes = [float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)]
+        shown, asked = pair(*(float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
         return Fault(
-            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {sizes[0]:.3g} lr, "
-            f"AdamW by {sizes[1]:.3g} lr",
+            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {shown} lr, "
+            f"AdamW by {asked} lr",
             _step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
             read,
         )
@@ -926,12 +929,15 @@ def _step_cause(
     if not np.any(moves[0] != 0):
         return "the first step moves nothing: step() stands before backward(), or the learning rate starts at 0"
     if sizes(ratio) and abs(ratio - 1) > 0.01:
-        return f"the learning rate is {ratio * lr:.3g}, not the {lr:.3g} that was passed"
+        return (
+            f"the learning rate is {number(ratio * lr, tolerance=0)}, not the {number(lr, tolerance=0)} that was passed"
+        )
     if used and not any("AdamW" in o["classes"] for o in used):
         return f"the optimiser is {used[0]['classes'][0]}: use torch.optim.AdamW"
     later = float((moves[at] * wanted).sum() / (wanted**2).sum())
     if at and np.abs(moves[at] - later * wanted).max() <= 1e-3 * lr:
-        return f"from step {at} on the learning rate is {later:.3g} times the one that was passed: it stays the same"
+        times = number(later, tolerance=1e-3)
+        return f"from step {at} on the learning rate is {times} times the one that was passed: it stays the same"
     if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
         return f"step {at} is a first step: an optimiser that is made anew for each pass forgets its moments"
     if abs(ratio - 1) < 0.05:
@@ -1106,7 +1112,7 @@ def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
     try:
         with_path(names.load_adapter, fresh, path)
     except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
-        return {"refused": str(error)[:120]}
+        return {"refused": describe_error(error)}
     tokens = torch.tensor(inputs["tokens"])
     with torch.no_grad():
         logits = [array(m.eval()(input_ids=tokens).logits) for m in (model, fresh)]
@@ -1221,8 +1227,8 @@ def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
     else:
         return {"tries": tries}
     outcomes = []
-    for number, (kind, place) in enumerate(inputs["edits"]):
-        edited = folder / f"edited-{number}.safetensors"  # a new name: the last one may be mapped still
+    for count, (kind, place) in enumerate(inputs["edits"]):
+        edited = folder / f"edited-{count}.safetensors"  # a new name: the last one may be mapped still
         if kind in FOREIGN:
             # recent torch.load refuses to unpickle where the name says safetensors
             edited = edited.with_suffix(".bin")
@@ -1288,7 +1294,7 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
     read = "section 4.5"
     if "refused" in seen:
         return Fault(
-            f"load_adapter refused what save_adapter wrote: {seen['refused']}",
+            f"load_adapter refused what save_adapter wrote: {seen['refused']['type']}: {seen['refused']['text']}",
             "the two must choose their tensors by the same rule",
             read,
         )
@@ -1311,7 +1317,9 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
     # the tensors are equal bit for bit by now; where they lie in memory may still move a product's last bit
     if not close(*seen["logits"], 1e-3):
         gap = np.abs(np.subtract(*seen["logits"])).max()
-        return Fault(f"logits differ by up to {gap:.3g}", "something beside the tensors was changed by loading", read)
+        return Fault(
+            f"logits differ by up to {number(gap)}", "something beside the tensors was changed by loading", read
+        )
     return None
 
 
@@ -1370,7 +1378,7 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if not foreign and "ValueError" not in outcome["raised"]["bases"]:
             return Fault(
-                f"{what}: {outcome['raised']['type']}: {outcome['raised']['text'][:80]}",
+                f"{what}: {outcome['raised']['type']}: {outcome['raised']['text']}",
                 "the contract asks for a ValueError, raised before anything changes: compare the two sets of names "
                 "(not how many there are), then the shapes",
                 read,
@@ -1478,7 +1486,7 @@ def probe_match(names: Names, **inputs: Any) -> dict:
         value: list[Any] = []
         error = raised(lambda a=a, b=b, value=value: value.append(names.metrics_match(dict(a), dict(b))))
         if error:
-            answers.append(f"{error['type']}: {error['text']}")
+            answers.append(error)
         else:
             answers.append(bool(value[0]) if isinstance(value[0], (bool, np.bool_)) else f"a {type(value[0]).__name__}")
     return {"answers": answers}
@@ -1491,9 +1499,9 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         differ = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
         real = [key for key in differ if not _timing(key)]
         likely = ""
-        if isinstance(found, str):
+        if isinstance(found, (str, Mapping)):
             likely = "the answer is True or False, for any two dicts; a raise left in after a check stops what follows"
-            if found.startswith("KeyError"):
+            if isinstance(found, Mapping) and found["type"] == "KeyError":
                 likely = "a key that only one side has is a difference: compare the two sets of keys"
         elif wanted and differ and not real:
             likely = (
@@ -1519,8 +1527,9 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
                 else "a real difference goes unnoticed: floats may differ by a relative 1e-6, other values not at all"
             )
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]
+        answer = f"{found['type']}: {found['text']}" if isinstance(found, Mapping) else found
         return Fault(
-            f"{found} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}",
+            f"{answer} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}",
             likely,
             "section 4.6",
         )

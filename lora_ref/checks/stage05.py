@@ -16,6 +16,7 @@ import torch
 from lora_ref.checks.probing import Names, NotDefined, array, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.rounding import number, pair, row
 
 TITLES = {
     "5.1": "rank_sweep: a table of trainings",
@@ -26,6 +27,10 @@ TITLES = {
 }
 
 COLUMNS = ("rank", "trainable", "accuracy", "seconds")
+
+#: How closely singular values, beside the largest, and similarities are compared: a root of an eigenvalue (of
+#: B^T B A A^T, say) keeps half of float32's digits.
+SAME = 2e-3
 
 #: The two kinds of layers that the contracts name.
 KINDS = ("LoRALayer", "LinearWithLoRA")
@@ -377,8 +382,7 @@ def judge_spectrum(inputs: Inputs, seen: Observation) -> Fault | None:
 def _proportional(found: np.ndarray, wanted: np.ndarray) -> bool:
     if np.abs(found).max() == 0 or found.max() <= 0:
         return False
-    # a root of an eigenvalue (of B^T B A A^T) keeps half of float32's digits
-    return bool(np.abs(found / found.max() - wanted / wanted.max()).max() < 2e-3)
+    return bool(np.abs(found / found.max() - wanted / wanted.max()).max() < SAME)
 
 
 def _spectrum_cause(update: Mapping[str, Any], found: np.ndarray, wanted: np.ndarray) -> str:
@@ -420,9 +424,9 @@ def judge_spectrum_scale(inputs: Inputs, seen: Observation) -> Fault | None:
         if not _proportional(found, wanted):
             return Fault(f"{_shown(found)} is no multiple of {_shown(wanted)}", "", "section 5.2")
         ratio = float(found[0] / wanted[0])
-        if abs(ratio - 1) > 2e-3:
+        if abs(ratio - 1) > SAME:
             return Fault(
-                f"values {ratio:.4g} times those of scaling * B A",
+                f"values {number(ratio)} times those of scaling * B A",
                 scale_cause(ratio, update, float(1 / wanted[0]), float(1 / wanted.sum())),
                 "section 5.2",
             )
@@ -458,9 +462,7 @@ def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def _shown(values: np.ndarray) -> str:
-    size = np.abs(values).max(initial=0.0)  # what is left of a zero after rounding is shown as zero
-    shown = [0.0 if abs(value) < 1e-9 * size else value for value in values[:6]]
-    return f"[{', '.join(f'{value:.3g}' for value in shown)}{', ...' if len(values) > 6 else ''}]"
+    return row(values, tolerance=SAME)
 
 
 # --- 5.3 subspace_similarity ----------------------------------------------------------------------------------------
@@ -577,14 +579,15 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"{at}: a {one['kind']}{' of shape ' + str(one['shape']) if one['shape'] else ''}", likely, read
             )
         wanted = case.get("is", similarity_of(case["A1"], case["A2"], case["i"], case["j"]))
-        if not np.isfinite(one["value"]) or abs(one["value"] - wanted) > 2e-3:
+        if not np.isfinite(one["value"]) or abs(one["value"] - wanted) > SAME:
             wrong.append((at, case, one["value"], wanted))
     if not wrong:
         return None
     at, case, value, wanted = wrong[0]
     what = f" {case['what']}" if "what" in case else ""
     cases = [(c, o["value"]) for c, o in zip(inputs["cases"], seen["outcomes"], strict=True)]
-    return Fault(f"{at}{what}: {value:.4g}, expected {wanted:.4g}", _similarity_cause(cases), read)
+    shown, asked = pair(value, wanted, tolerance=SAME)
+    return Fault(f"{at}{what}: {shown}, expected {asked}", _similarity_cause(cases), read)
 
 
 def _similarity_error(case: Mapping[str, Any], error: Mapping[str, str], at: str) -> Fault:
@@ -644,7 +647,7 @@ def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
             one, two = _bases(case)[basis]
             if one.shape[1] != two.shape[1]:
                 return False
-            if not abs(rule(one @ two.T, case["i"], case["j"]) - value) <= 2e-3:
+            if not abs(rule(one @ two.T, case["i"], case["j"]) - value) <= SAME:
                 return False
         return True
 
@@ -772,7 +775,9 @@ def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
         if not close(found, wanted, 1e-4):
             # the judge compares with what was drawn, so the cause is looked for in the same numbers
             off = np.abs(found - wanted).max() / np.abs(wanted).max()
-            return Fault(f"off by up to {off:.2g} times the largest entry", _compose_cause(one, deltas, found), read)
+            return Fault(
+                f"off by up to {number(off, 2)} times the largest entry", _compose_cause(one, deltas, found), read
+            )
     return None
 
 

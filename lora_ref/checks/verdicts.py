@@ -8,7 +8,7 @@ A judge is a pure function of a check's inputs and the observation. It returns N
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +73,19 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one check."""
+    """The outcome of one check.
+
+    Attributes:
+        check: the check.
+        fault: what is wrong, if anything.
+        printed: what the student's code printed meanwhile.
+        quotes: errors that Python or a library worded, ``(type, text)`` each; the fault may quote them.
+    """
 
     check: Check
     fault: Fault | None
     printed: str = ""
+    quotes: tuple[tuple[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -118,7 +126,18 @@ def run_check(check: Check, namespace: Namespace, seed: int = 0, patience: Patie
         again = patience.observe(check.probe, namespace, inputs, substitutes=check.carry, seconds=check.seconds)
         if judge(check, inputs, again) is None:
             fault = None
-    return Verdict(check, fault, seen.get("printed", ""))
+    return Verdict(check, fault, seen.get("printed", ""), tuple(_quotes(seen)))
+
+
+def _quotes(seen: Any) -> Iterator[tuple[str, str]]:
+    """The errors in an observation, at whatever depth, whose words are Python's or a library's."""
+    if isinstance(seen, Mapping):
+        if seen.get("quoted") is True:
+            yield str(seen.get("type")), str(seen.get("text"))
+        seen = list(seen.values())
+    if isinstance(seen, list):
+        for item in seen:
+            yield from _quotes(item)
 
 
 def judge(check: Check, inputs: Inputs, seen: Observation) -> Fault | None:
