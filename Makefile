@@ -6,21 +6,32 @@ READY := $(VENV)/.ready
 OLDEST := 4.46.3
 PROFILE ?= tiny
 
-.PHONY: help setup demo build test test-all test-min lint bench release site clean
+.PHONY: help setup system demo build test test-all test-min lint bench release site clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-# torch and setuptools first: the first so that nothing resolves to a larger build, the second to build the package itself
+# $(call install,environment,constraints): torch and setuptools first, the first so that nothing resolves to a larger
+# build, the second to build the package itself. pip says hundreds of lines, which are shown if it fails.
+define install
+@echo "pip: everything into $(1); this takes some minutes"
+@{ $(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off -c $(2) torch setuptools && \
+	$(1)/bin/python -m pip install --disable-pip-version-check --progress-bar off -c $(2) --no-build-isolation -e ".[dev]"; \
+	} > $(1)/pip.log 2>&1 || { cat $(1)/pip.log >&2; exit 1; }
+endef
+
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -m autograder.system venv
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch setuptools
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e ".[dev]"
+	$(call install,$(VENV),constraints.txt)
 	touch $(READY)
 
 setup: $(READY)  ## .venv with everything in it
 
-demo: setup  ## build, run the worked solutions on the real model, grade a sample class
+system:  ## the programs that pip doesn't bring, bubblewrap and Chromium: installed with apt-get where that may be done
+	@$(PYTHON) -m autograder.system
+
+demo: system setup  ## build, run the worked solutions on the real model, grade a sample class
 	$(PY) -m lora_ref.assets encoder reviews mnist
 	$(PY) -m autograder demo
 
@@ -30,10 +41,10 @@ build: setup  ## make the notebooks from the masters
 # Tests run beside each other: there, threads that spin while they wait cost several times the work itself.
 test test-all test-min: export OMP_WAIT_POLICY ?= PASSIVE
 
-test: setup  ## the test suite
+test: system setup  ## the test suite
 	$(PY) -m pytest -n auto --dist loadfile
 
-test-all: setup  ## the test suite with the slow tests
+test-all: system setup  ## the test suite with the slow tests
 	$(PY) -m pytest -m "slow or not slow" -n auto --dist loadfile
 
 lint: setup  ## style, formatting, and whether the notebooks are what the masters make
@@ -53,13 +64,13 @@ site: setup  ## the course's site in build/site, executed on the tiny profile (P
 	LORA_PROFILE=$(PROFILE) $(PY) -m sphinx -q -W --keep-going -b html docs build/site
 	@echo "open build/site/index.html"
 
-test-min:  ## the tests that touch transformers, on the oldest release that is supported (an environment of its own)
+test-min: system  ## the tests that touch transformers, on the oldest release that is supported (an environment of its own)
+	@$(PYTHON) -m autograder.system venv
 	$(PYTHON) -m venv .venv-min
 	grep -vE '^(accelerate|datasets|fsspec|hf-xet|httpcore2|httpx2|huggingface_hub|tokenizers|transformers)==' \
 		constraints.txt > .venv-min/constraints.txt
 	echo "transformers==$(OLDEST)" >> .venv-min/constraints.txt
-	.venv-min/bin/python -m pip install --quiet -c .venv-min/constraints.txt torch setuptools
-	.venv-min/bin/python -m pip install --quiet -c .venv-min/constraints.txt --no-build-isolation -e ".[dev]"
+	$(call install,.venv-min,.venv-min/constraints.txt)
 	.venv-min/bin/python -m pytest -n auto --dist loadfile --ignore tests/test_project.py
 
 clean:  ## what the other targets made, but for the environment

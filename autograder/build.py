@@ -102,6 +102,7 @@ def _expand(
     if role == "locked":
         if name == "setup":
             cell.source = f"{setup(public)}\n{cell.source}"
+            cell.metadata |= {"jupyter": {"source_hidden": True}, "cellView": "form"}  # folded, in JupyterLab and Colab
         _nbgrader(cell, name, locked=True)
         return [cell]
     if role == "solution":

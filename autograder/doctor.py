@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from autograder.run.sandbox import SandboxError, require
+from autograder.system import BUBBLEWRAP, CHROMIUM, Program
 from lora_ref.doctor import BROKEN, MISSING, OK, Line, pip_install, version_of
 
 GRADING = pip_install("-e", ".[grading]")
 DEVELOPING = pip_install("-e", ".[dev]")
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def examine() -> list[Line]:
     """All lines; none is a student's need."""
-    return [*_nbgrader(), _sandbox(), *_browser()]
+    sandbox = _system(BUBBLEWRAP, "sandbox", "grading a class needs it")
+    return [*_nbgrader(), sandbox, _playwright(), _system(CHROMIUM, "chromium", "`make test` needs it")]
 
 
 def _nbgrader() -> Iterator[Line]:
@@ -34,25 +33,18 @@ def _nbgrader() -> Iterator[Line]:
         yield Line("formgrader", MISSING, f"no {enabled}", fix, needed=False)
 
 
-def _sandbox() -> Line:
-    try:
-        require("bwrap")
-    except SandboxError as error:
-        first, _, rest = str(error).partition("\n")
-        status = BROKEN if shutil.which("bwrap") else MISSING
-        return Line("sandbox", status, first, rest or "see README, 'I teach'", needed=False)
-    return Line("sandbox", OK, "bubblewrap makes namespaces here", needed=False)
+def _system(program: Program, name: str, why: str) -> Line:
+    problem = program.problem()
+    if problem is None:
+        return Line(name, OK, program.path(), needed=False)
+    installed = program.path() is not None
+    fix = program.remedy() if installed or not program.possible() else f"make system, or {program.remedy()}"
+    return Line(name, BROKEN if installed else MISSING, f"{problem}; {why}", fix, needed=False)
 
 
-def _browser() -> Iterator[Line]:
-    """What `make test` drives."""
+def _playwright() -> Line:
+    """What `make test` drives the browser with."""
     version = version_of("playwright")
     if version is None:
-        yield Line("playwright", MISSING, "not installed", DEVELOPING, needed=False)
-    else:
-        yield Line("playwright", OK, version, needed=False)
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found:
-        yield Line("chromium", OK, found, needed=False)
-    else:
-        yield Line("chromium", MISSING, "not installed; `make test` needs it", "apt-get install chromium", needed=False)
+        return Line("playwright", MISSING, "not installed", DEVELOPING, needed=False)
+    return Line("playwright", OK, version, needed=False)

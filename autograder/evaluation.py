@@ -10,7 +10,7 @@ from typing import Any
 
 from autograder.exercises import STAGES, exercise
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, Fault, Verdict, messages, run_check
+from lora_ref.checks.verdicts import Check, Fault, Verdict, messages, run_checks
 
 #: The seed from which plain nbgrader draws inputs, so that grading again gives the same grade; an instructor sets it.
 SEED_VARIABLE = "LORA_GRADE_SEED"
@@ -107,7 +107,7 @@ def evaluate(stage: str, namespace: Namespace, seed: int | None = None) -> Repor
 
 def evaluate_exercise(exercise_id: str, namespace: Namespace, seed: int) -> Result:
     """Run one exercise's hidden checks (KeyError: there is no such exercise, or it is graded by hand)."""
-    return result_from(exercise_id, [run_check(check, namespace, seed) for check in hidden_checks(exercise_id)])
+    return result_from(exercise_id, run_checks(hidden_checks(exercise_id), namespace, seed))
 
 
 def result_from(exercise_id: str, verdicts: Iterable[Verdict]) -> Result:

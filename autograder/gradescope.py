@@ -22,7 +22,7 @@ from autograder.run.assignment import ROOT
 
 #: What of this package grades one submission. The judges of the stage and `lora_ref` come with it.
 MODULES = (
-    *("__init__", "contract", "evaluation", "files", "grade", "judges/__init__"),
+    *("__init__", "contract", "evaluation", "files", "grade", "judges/__init__", "system"),
     *(f"run/{name}" for name in ("__init__", "assignment", "cluster", "exports", "feedback", "gradescope", "intake")),
     *(f"run/{name}" for name in ("integrity", "needed", "oracle", "report", "sandbox", "shell", "store", "wire")),
     "run/syscalls",

@@ -11,38 +11,28 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SETUP = """\
-# Set-up. It installs the course's package where that is missing, and leaves torch, numpy and transformers as they are.
-import importlib
-import importlib.metadata
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # a library's warning below a graded cell would cost its points
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-folders = [Path.cwd(), *Path.cwd().parents]
-checkout = next((str(folder) for folder in folders if (folder / "lora_ref" / "__init__.py").is_file()), None)
-if checkout and checkout not in sys.path:
-    sys.path.insert(0, checkout)
-elif importlib.util.find_spec("lora_ref") is None:
-{source}
-    here = [name for name in ("torch", "numpy", "transformers") if importlib.util.find_spec(name)]
-    kept = [f"{{name}}=={{importlib.metadata.version(name)}}" for name in here]
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source, *kept], check=True)
-    importlib.invalidate_caches()
+_SOURCE = Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
+#: How every set-up begins: `autograder.bootstrap` without its docstring and what only tools read.
+BOOTSTRAP = "# @title Set-up: finds the course's package, and changes nothing that is installed\n" + (
+    _SOURCE[_SOURCE.index("\nimport ") + 1 :].replace("\n\n\n", "\n\n")
+)
+FIND = """
+# VS Code's working folder may be another than the notebook's
+found_lora_ref = find_lora_ref(Path.cwd(), Path.cwd().joinpath(globals().get("__vsc_ipynb_file__", "this")).parent)
+if importlib.util.find_spec("lora_ref") is None:
+{without}
+from lora_ref import environment
+environment.prepare(*found_lora_ref)
 """
 FROM_WHEEL = """\
-    drive = Path("/content/drive/MyDrive")  # Colab's place for Google Drive, once it is mounted
-    places = [*folders, drive, *drive.glob("*")]
-    source = next((str(file) for place in places for file in place.glob("lora_ref-*-none-any.whl")), None)
-    if source is None:
-        where = "the notebook's folder (in Colab: upload it with the folder icon on the left, or mount Drive)"
-        raise ModuleNotFoundError(f"put lora_ref-*.whl, which came with this notebook, into {where}")"""
-FROM_GIT = '    source = "lora_ref @ git+{address}@{branch}"'
+    colab = "on the Files panel; is it in your Drive? mount that there"
+    raise ModuleNotFoundError(f"put lora-from-scratch-*.zip beside this notebook (Colab: {colab}) and run this cell")\
+"""
+FROM_GIT = """\
+    import subprocess
+    sys.path.insert(0, tempfile.mkdtemp(prefix="lora_ref-"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", sys.path[0]]
+    subprocess.run([*pip, "lora_ref @ git+{address}@{branch}"], check=True)"""
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{path}/blob/{branch}/notebooks/{stage}/{stage}.ipynb)"
@@ -87,8 +77,8 @@ def repository(root: Path) -> Repository | None:
 
 def setup(public: Repository | None) -> str:
     """The source that every set-up cell begins with."""
-    source = FROM_WHEEL if public is None else FROM_GIT.format(address=public.address, branch=public.branch)
-    return SETUP.format(source=source)
+    without = FROM_WHEEL if public is None else FROM_GIT.format(address=public.address, branch=public.branch)
+    return BOOTSTRAP + FIND.format(without=without)
 
 
 def badge(public: Repository | None, stage: str) -> str:

@@ -66,9 +66,8 @@ jupyter lab notebooks</pre>
 <code>.venv</code> kernel.</p>
 <h2>On Colab</h2>
 {colab}
-<p>For a GPU choose <em>Runtime, Change runtime type, T4</em> before you begin. Then <em>Runtime, Run all</em>. The
-first cell installs the package, leaves Colab&rsquo;s own torch, numpy and transformers alone, and says which model and
-data will be used and how long it takes.</p>
+<p>Then <em>Runtime, Run all</em>. The first cell finds the package, leaves Colab&rsquo;s own torch, numpy and
+transformers alone, and says which model and data will be used and how long it takes.</p>
 <h2>Work</h2>
 <p>Each exercise says what to write. A gap is a line <code>raise NotImplementedError("Exercise ...")</code>: replace it,
 run the cell, then the check below it. A check says what it saw and where to look; run it as often as you like.
@@ -80,9 +79,16 @@ changing them gains nothing; written answers are read by a person.</p>
 </main></body></html>
 """
 UPLOAD = """\
-<p>Open a notebook with <em>File, Upload notebook</em>. Then upload <code>{wheel}</code> beside it, with the folder icon
-on the left; or keep this folder in Google Drive, and mount Drive there.</p>"""
-LINKS = "<p>Follow a notebook&rsquo;s &ldquo;Open in Colab&rdquo; badge: it needs no upload.</p>"
+<ol>
+<li>Open a notebook with <em>File, Upload notebook</em>.</li>
+<li>Choose the GPU first: <em>Runtime, Change runtime type, T4</em>. A change later drops what was uploaded.</li>
+<li>Drop the zip that you downloaded, as it is, on the Files panel on the left (<code>{wheel}</code> alone will do). Or
+keep the zip or this folder in Google Drive, at its top or in <em>Colab Notebooks</em>, and mount Drive in that
+panel.</li>
+</ol>"""
+LINKS = """\
+<p>Follow a notebook&rsquo;s &ldquo;Open in Colab&rdquo; badge: it needs no upload. Choose the GPU before you begin:
+<em>Runtime, Change runtime type, T4</em>.</p>"""
 
 
 class LeakError(RuntimeError):

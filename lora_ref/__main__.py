@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_ref import __version__
+from lora_ref.environment import make_usable
 from lora_ref.files import whole_file
 from lora_ref.profiles import METHODS, PROFILES
+from lora_ref.rounding import apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
+    for line in make_usable():
+        print(line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
         if not MAIN_PROCESS:
             silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -292,8 +296,9 @@ def _merge(options: argparse.Namespace) -> int:
     after = predict_logits(plain, sentences, tokenizer, profile.eval_batch_size, profile.max_length)
     difference = float((before - after).abs().max())
     agree = float((before.argmax(-1) == after.argmax(-1)).double().mean())
+    how_far = apart(difference, tolerance=TOLERANCE)
     print(
-        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ by at most {difference:.1e}, "
+        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ {how_far}, "
         f"and {agree:.1%} of the answers agree",
         flush=True,
     )

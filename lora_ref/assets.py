@@ -48,6 +48,8 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from lora_ref.environment import home
+
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError)
@@ -195,11 +197,11 @@ def cache_dir() -> Path:
     if own := os.environ.get("LORA_CACHE"):
         return Path(own).expanduser()
     if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
+        base = home() / "Library" / "Caches"
     elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or home() / "AppData" / "Local")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache")
     return base / "lora_ref"
 
 

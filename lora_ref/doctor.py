@@ -256,7 +256,7 @@ def _jupyter() -> Iterator[Line]:
     else:
         fix = pip_install("jupyterlab") + "   (VS Code and Colab need none)"
         yield Line("JupyterLab", MISSING, "not installed", fix, needed=False)
-    places = [Path(sys.prefix) / "share", Path.home() / ".local" / "share"]
+    places = [Path(sys.prefix) / "share", Path(os.path.expanduser("~")) / ".local" / "share"]
     widgets = [
         p for p in places if (p / "jupyter/labextensions/@jupyter-widgets/jupyterlab-manager/package.json").is_file()
     ]

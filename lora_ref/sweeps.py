@@ -188,7 +188,7 @@ class _ResultsFile:
                 break  # some file systems leave a line of zeros after a power cut
             if row is None:
                 raise ValueError(
-                    f"{self.path}, line {number} is damaged: {line[:60]!r}. Remove that line, or the file."
+                    f"{self.path}, line {number} is damaged: {line.strip()[:60]!r}. Remove that line, or the file."
                 )
             self._check(row)
             found.setdefault(_identity({key: row[key] for key in self.keys}), row)

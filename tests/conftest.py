@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import signal
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from autograder.system import BUBBLEWRAP, CHROMIUM, PROGRAMS, Program, left_out, must_run
 from lora_ref import assets
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
 ALL_THREADS = torch.get_num_threads()
 torch.set_num_threads(1)
+
+
+#: The number from which the tests' order is drawn; pytest-xdist's workers inherit it. Another order at each run.
+ORDER = os.environ.setdefault("LORA_TEST_ORDER", str(random.SystemRandom().randrange(10**6)))
+
+
+def pytest_report_header():
+    return [f"random order; the same again: LORA_TEST_ORDER={ORDER}", *left_out(PROGRAMS).splitlines()]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest brings together what shares a fixture's parameter
+def pytest_collection_modifyitems(items):
+    """Files in random order, and the tests within each; a file's stay together, for its fixtures' sake."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    draw = random.Random(ORDER)
+    for tests in files.values():
+        draw.shuffle(tests)
+    items[:] = [item for file in draw.sample(list(files.values()), len(files)) for item in file]
 
 
 def hears_ctrl_c():
@@ -42,10 +67,50 @@ def no_choice(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+# --- what pip does not bring -----------------------------------------------------------------------------
+
+
+def need(program: Program) -> None:
+    """Skip what needs a program that doesn't run here, and say why; with ``CI=true`` that is a failure."""
+    problem = program.problem()
+    if problem and must_run(program):
+        pytest.fail(f"{problem}. To get it: {program.remedy()}")
+    if problem:
+        pytest.skip(problem)
+
+
+@pytest.fixture(scope="session")
+def site_source(tmp_path_factory):
+    """The course in a folder of its own, for Sphinx: it writes pages below docs/ and its cache to build/."""
+    root = tmp_path_factory.mktemp("site-source")
+    for path in ROOT.iterdir():
+        if path.name not in ("docs", "build") and not path.name.startswith("."):
+            (root / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("stages", "__pycache__"))
+    return root
+
+
 @pytest.fixture(scope="session")
 def bubblewrap():
-    """The sandbox's program; where it could be had and is not there, the error says how to get it."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("the sandbox needs Linux")
-    if shutil.which("bwrap") is None:
-        pytest.fail("bubblewrap is missing: apt-get install -y bubblewrap")
+    """The sandbox's program: every test that runs something in the sandbox takes this."""
+    need(BUBBLEWRAP)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Where the browser is: every test that looks at a page in one takes this."""
+    need(CHROMIUM)
+    return CHROMIUM.path()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """Below everything else, where it is read: what this run has left out for want of a program."""
+    result = yield
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    missed = {program: sum((program.problem() or "\0") in reason for reason in reasons) for program in PROGRAMS}
+    if any(missed.values()):
+        counts = ", ".join(f"{program.name}'s tests ({count})" for program, count in missed.items() if count)
+        terminalreporter.section(f"left out: {counts}", yellow=True)
+        terminalreporter.line(left_out(program for program in PROGRAMS if missed[program]))
+    return result

@@ -8,14 +8,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
-from autograder.bank.attacks import attacks
-from autograder.contract import POINTS, STAGES
+from conftest import hears_ctrl_c
+from stage_answers import POINTS
 
-from autograder.bank import alternates, mutants
+from autograder.attacks import attacks
 from autograder.demo import ROOT, fill, sample_answers
+from autograder.exercises import STAGES, alternates, mutants
 from autograder.preprocessors import clear_gaps
 from autograder.run.assignment import grade_id, nbgrader, source_of
 
@@ -44,14 +46,6 @@ def sample(answer: str, stage: str = STAGE) -> bytes:
     """One of `autograder.demo.sample_answers` as a file."""
     release, worked = (nbformat.reads(json.dumps(n), as_version=4) for n in notebooks(stage))
     return nbformat.writes(fill(release, worked, sample_answers(stage)[answer])).encode()
-
-
-def half_done(seconds: float) -> bytes:
-    """A submission that earns 11 points and takes its time, so that a run can be disturbed."""
-    notebook = nbformat.reads(sample("half-done").decode(), as_version=4)
-    cell = next(cell for cell in notebook.cells if grade_id(cell) == "layer")
-    cell.source += f"\n\nimport time\ntime.sleep({seconds})\n"
-    return nbformat.writes(notebook).encode()
 
 
 def bank_class(stage: str = STAGE) -> dict[str, bytes]:
@@ -107,6 +101,42 @@ def command(submissions: Path, out: Path, *options: str) -> list[str]:
         *(sys.executable, "-m", "autograder", "grade", "--submissions", str(submissions), "--out", str(out)),
         *("--stage", STAGE, "--cells", "needed", "--seed", "7", *options),
     ]
+
+
+#: `python -m autograder`, whose grading processes wait before each job but the first few until a file is there: so a
+#: run can be disturbed in the middle, however fast or slow the machine is.
+HELD = """
+import os, sys, time
+from autograder.__main__ import main
+from autograder.run import oracle
+
+first, go, grade, parent, begun = int(sys.argv.pop(1)), sys.argv.pop(1), oracle.grade, os.getpid(), []
+
+def held(*arguments):
+    begun.append(arguments)
+    while len(begun) > first and not os.path.exists(go) and os.getppid() == parent:
+        time.sleep(0.02)
+    return grade(*arguments)
+
+oracle.grade = held
+sys.exit(main())
+"""
+
+
+def start_held(submissions: Path, out: Path, first: int, *options: str) -> subprocess.Popen:
+    """Start the command with one worker, which does ``first`` jobs and then waits for a file ``go`` in ``out``."""
+    line = command(submissions, out, "--workers", "1", *options)
+    line = [sys.executable, "-c", HELD, str(first), str(out / "go"), *line[line.index("grade") :]]
+    return subprocess.Popen(
+        line, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=hears_ctrl_c, text=True
+    )
+
+
+def wait_for(process: subprocess.Popen, true) -> None:
+    """Wait until ``true()``, which must come before the process ends."""
+    while not true():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 def grade(submissions: Path, out: Path, *options: str) -> subprocess.CompletedProcess:

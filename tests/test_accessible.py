@@ -7,9 +7,8 @@ import re
 import jupytext
 import numpy as np
 import pytest
-from autograder.contract import STAGES
 
-from autograder.bank import ROOT
+from autograder.exercises import ROOT, STAGES
 from lora_ref import plots
 from lora_ref.plots import base
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import toy_course
-from autograder.contract import STAGES
 from toy_course import CONTRACT, MASTER, ROOT, STAGE
 
 from autograder import build as build_module
 from autograder.build import BuildError, build, find_masters
+from autograder.exercises import STAGES
 from autograder.preprocessors import GAP, clear_gaps, gap_stub
 
 MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))

@@ -1,4 +1,4 @@
-"""On Colab: a notebook and the wheel are uploaded, and run.
+"""On Colab: a notebook and the course's zip are uploaded, and run.
 
 Colab is simulated: a Python that has torch, transformers and most of what the course needs, and lacks `lora_ref`.
 """
@@ -23,13 +23,13 @@ from nbclient import NotebookClient
 from toy_course import ROOT
 
 from autograder.opening import setup
-from autograder.release import build_wheel
+from autograder.release import build_wheel, pack
 
 STAGE = "01_rank_theory"
 #: Not preinstalled in the simulated Colab: has to be fetched.
 ABSENT = "accelerate"
 UNTOUCHED = ("torch", "numpy", "transformers")
-DRIVE = "/content/drive/MyDrive"
+ZIP = "lora-from-scratch-0.1.0 (1).zip"
 
 
 def as_wheel(name: str, folder: Path) -> Path:
@@ -67,8 +67,9 @@ def colab(tmp_path, files, monkeypatch):
 
     `colab.run(notebook)` opens a notebook there and runs all; `colab.set_up(source)` runs the common set-up alone.
     """
-    packages, work, home = tmp_path / "colab" / "site-packages", tmp_path / "content", tmp_path / "home"
-    for folder in (packages, work, home):
+    packages, work = tmp_path / "colab" / "site-packages", tmp_path / "machine" / "colab" / "content"
+    home, scratch = tmp_path / "home", tmp_path / "tmp"
+    for folder in (packages, work, home, scratch):
         folder.mkdir(parents=True)
     for there in map(Path, site.getsitepackages()):
         for entry in there.iterdir():
@@ -88,9 +89,9 @@ def colab(tmp_path, files, monkeypatch):
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
 
-    drop = ("PYTHONPATH", "VIRTUAL_ENV", "PIP_CONSTRAINT")
+    drop = ("PYTHONPATH", "VIRTUAL_ENV", "PIP_CONSTRAINT", "XDG_CACHE_HOME", "MPLCONFIGDIR", "LORA_CACHE")
     environment = {name: value for name, value in os.environ.items() if name not in drop}
-    environment |= {"HOME": str(home), "LORA_PROFILE": "tiny", "MPLCONFIGDIR": str(home)}
+    environment |= {"HOME": str(home), "LORA_PROFILE": "tiny", "TMPDIR": str(scratch)}
     environment |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(files.index), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
     def run(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -102,7 +103,8 @@ def colab(tmp_path, files, monkeypatch):
         command = [python, "-c", source]
         return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
 
-    return SimpleNamespace(packages=packages, work=work, own=own, run=run, set_up=set_up)
+    here = {"packages": packages, "work": work, "own": own, "home": home, "scratch": scratch, "index": files.index}
+    return SimpleNamespace(**here, run=run, set_up=set_up, environment=environment)
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:
@@ -131,13 +133,25 @@ def installed(folder: Path) -> set[str]:
     return {path.name.split("-")[0] for path in folder.glob("*.dist-info")}
 
 
-def test_upload_a_notebook_and_the_wheel_and_run_all(colab, files):
-    (colab.work / files.wheel.name).symlink_to(files.wheel)
+def put_zip(colab, files):
+    """The release, as it was downloaded a second time."""
+    zipped = pack({f"lora-from-scratch/{files.wheel.name}": files.wheel.read_bytes()})
+    (colab.work / ZIP).write_bytes(zipped)
+
+
+def test_upload_a_notebook_and_the_zip_and_run_all(colab, files):
+    put_zip(colab, files)
+    colab.home.rmdir()  # HOME names a folder that is not there
     before = files_of(colab.packages)
     notebook = colab.run(nbformat.read(ROOT / "notebooks" / STAGE / f"{STAGE}.ipynb", as_version=4))
     assert files_of(colab.packages) == before
-    assert installed(colab.own) == {"lora_ref", ABSENT}, "only what is missing is installed"
+    assert installed(colab.own) == {ABSENT}, "only what is missing is installed"
+    assert [path.name for path in colab.work.iterdir()] == [ZIP], "nothing is left in the notebook's folder"
+    assert not colab.home.exists()
     said = printed(notebook)
+    assert f"lora_ref 0.1.0 from {colab.work / ZIP}\n" in said
+    assert f"installed {ABSENT}" in said
+    assert f"there is no home folder here, so caches go to {colab.scratch}" in said
     assert "no GPU" in said
     assert "Change runtime type" in said
     assert "profile tiny" in said
@@ -149,33 +163,30 @@ def test_upload_a_notebook_and_the_wheel_and_run_all(colab, files):
     assert all(cell.execution_count for cell in run)
 
 
-@pytest.mark.parametrize("place", ["", "lora-from-scratch"], ids=["top", "folder"])
-def test_the_wheel_in_a_mounted_drive_is_found(colab, files, tmp_path, place):
-    drive = tmp_path / "drive" / "MyDrive"
-    (drive / place).mkdir(parents=True)
-    (drive / place / files.wheel.name).symlink_to(files.wheel)
-    assert setup(None).count(DRIVE) == 1
-    done = colab.set_up(setup(None).replace(DRIVE, str(drive)) + "\nimport lora_ref\nprint(lora_ref.__file__)")
-    assert done.stdout.startswith(str(colab.own)), done.stderr
+def test_without_a_network_what_is_missing_is_named(colab, files):
+    put_zip(colab, files)
+    for archive in colab.index.iterdir():
+        archive.rename(archive.with_suffix(".away"))
+    try:
+        done = colab.set_up(
+            setup(None)
+            + """
+import subprocess
+subprocess.run([sys.executable, "-c", "import lora_ref; print(lora_ref.__file__)"], check=True)
+"""
+        )
+    finally:
+        for archive in colab.index.iterdir():
+            archive.rename(archive.with_suffix(".whl"))
+    first, missing, started = done.stdout.splitlines()
+    assert first == f"lora_ref 0.1.0 from {colab.work / ZIP}"
+    assert missing.startswith(f"missing: {ABSENT}>=1.1 (ERROR: ")
+    assert f'-m pip install "{ABSENT}>=1.1"' in missing
+    assert started.startswith(str(colab.scratch)), "what a notebook starts has the package too"
 
 
-def test_a_missing_wheel_is_an_error_that_says_where_it_goes(colab):
+def test_a_missing_zip_is_an_error_that_says_where_it_goes(colab):
     done = colab.set_up(setup(None))
-    assert "put lora_ref-*.whl" in done.stderr
-    assert "in Colab: upload it with the folder icon" in done.stderr
-
-
-def test_a_course_that_wants_another_torch_does_not_get_it(colab, files):
-    with zipfile.ZipFile(files.wheel) as old, zipfile.ZipFile(colab.work / files.wheel.name, "w") as new:
-        for name in old.namelist():
-            data = old.read(name)
-            if name.endswith("METADATA"):
-                assert data.count(b"Requires-Dist: torch>=2.4") == 1
-                data = data.replace(b"Requires-Dist: torch>=2.4", b"Requires-Dist: torch>=99")
-            new.writestr(name, data)
-    before = files_of(colab.packages)
-    done = colab.set_up(setup(None))
-    assert done.returncode != 0
-    assert "lora-ref==0.1.0 and torch==" in done.stderr, "pip says what cannot be had together"
-    assert files_of(colab.packages) == before
-    assert installed(colab.own) == set()
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ModuleNotFoundError: put lora-from-scratch-*.zip beside this notebook")
+    assert "is it in your Drive? mount that there" in last

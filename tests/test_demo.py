@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
+import nbformat
 import pytest
 
 from autograder import demo
-from autograder.run.sandbox import SandboxError
+from autograder.build import find_masters
 
 STAGE = "01_rank_theory"
 
 
-@pytest.fixture
-def refused(monkeypatch):
-    """A machine without bubblewrap."""
+def test_without_a_sandbox_the_sample_class_is_graded_too_and_that_is_said_at_both_ends(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(demo, "build", lambda root: None)
+    monkeypatch.setattr(demo, "find_masters", lambda root: [p for p in find_masters(root) if p.stem == STAGE])
+    monkeypatch.setattr(demo, "run_notebook", lambda path, profile: nbformat.read(path, as_version=4))
+    monkeypatch.setattr(demo, "comparison_png", lambda notebooks: b"")
+    assert demo.main(Namespace(out=tmp_path, all=False, profile="tiny")) == 0
 
-    def require(kind):
-        raise SandboxError("bubblewrap is missing")
-
-    monkeypatch.setattr(demo, "require", require)
-
-
-def test_the_sample_class_is_graded_without_a_sandbox_too_and_that_is_said(refused, tmp_path, capfd):
-    demo.write_class(tmp_path / "submitted", [STAGE])
-    demo.grade(tmp_path / "submitted", tmp_path / "course")
-    assert (
-        "Without the sandbox, since the sample class is this program's own: bubblewrap is missing"
-        in capfd.readouterr().out
-    )
+    said = capfd.readouterr().out
+    assert said.startswith("bubblewrap is missing")
+    last = said.rpartition("\n== ")[2]
+    assert last.startswith("Graded without a sandbox")
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for text in (said.partition("\n== ")[0], last, page):
+        assert "bubblewrap is missing: no bwrap on the PATH" in text
+        assert "apt-get install bubblewrap" in text
+    assert page.index("Graded without a sandbox") < page.index("<h2>Gradebook")
 
     book = demo.gradebook(tmp_path / "course", [STAGE])
     earned = dict(zip(book.student, book.earned, strict=True))
@@ -37,7 +40,6 @@ def test_the_sample_class_is_graded_without_a_sandbox_too_and_that_is_said(refus
     messages = dict(zip(book.student, book["first failing message"], strict=True))
     assert messages["complete"] == ""
     assert "FAIL" in messages["buggy"]
-    assert demo.verdict(book) == 0
     for name in ("report.html", "grades.csv", f"feedback/buggy/{STAGE}/{STAGE}.html"):
         assert (tmp_path / "course" / name).is_file()
 
@@ -50,6 +52,6 @@ def test_a_worked_solution_that_loses_points_fails_the_demo(capsys):
     assert "bug in the checks" in capsys.readouterr().out
 
 
-def test_a_command_that_fails_stops_the_demo(refused, tmp_path):
+def test_a_command_that_fails_stops_the_demo(tmp_path):
     with pytest.raises(SystemExit, match="ended with status 2"):
-        demo.grade(tmp_path / "nowhere", tmp_path / "course")
+        demo.grade(tmp_path / "nowhere", tmp_path / "course", "none")

@@ -7,11 +7,12 @@ import re
 
 import jupytext
 import pytest
-from autograder.contract import POINTS, STAGES, stage_of
+from stage_answers import POINTS
 
 from autograder.answers import load_answer, run_cells
-from autograder.bank import ROOT, alternates, mutants, worked_cells
 from autograder.evaluation import evaluate, evaluate_exercise
+from autograder.exercises import ROOT, STAGES, alternates, mutants, stage_of
+from autograder.exercises.mutant import worked_cells
 
 #: Seeds from which inputs are drawn, for what must hold of any: a draw of one kind in 20 is found nearly surely.
 MANY_SEEDS = range(60)

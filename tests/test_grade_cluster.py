@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import grade_course
@@ -34,10 +33,10 @@ def client(dask):
         yield made
 
 
-def hand_in(root, count, seconds=0.0):
-    """Submissions that earn 11 points and take some time."""
+def hand_in(root, count):
+    """Submissions that earn 11 points."""
     for number in range(count):
-        grade_course.hand_in(root, f"s{number}", grade_course.half_done(seconds))
+        grade_course.hand_in(root, f"s{number}", grade_course.sample("half-done"))
 
 
 def jobs(root):
@@ -53,12 +52,23 @@ def start(root, address):
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def wait_until(true, process=None, seconds=300):
-    until = time.monotonic() + seconds
+def wait_until(true, process=None):
     while not true():
         assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < until
         time.sleep(0.05)
+
+
+def hold(folder):
+    """On a worker: all its jobs after the first wait until the folder has a file ``go``."""
+    begun, grade = [], cluster._grade
+
+    def held(*arguments):
+        begun.append(arguments)
+        while len(begun) > 1 and not os.path.exists(f"{folder}/go"):
+            time.sleep(0.05)
+        return grade(*arguments)
+
+    cluster._grade = held
 
 
 def results(out):
@@ -67,7 +77,7 @@ def results(out):
 
 
 def end(process):
-    out, told = process.communicate(timeout=300)
+    out, told = process.communicate()
     assert process.returncode == 0, (out, told)
 
 
@@ -104,13 +114,15 @@ def test_the_same_seed_gives_the_same_grades_as_here(tmp_path, dask, client):
 
 
 def test_a_worker_is_killed_in_mid_run(tmp_path, dask, client):
-    hand_in(tmp_path, 8, seconds=1)
-    pids, kept = client.run(os.getpid), client.run(judges)
+    hand_in(tmp_path, 8)
+    pids = client.run(os.getpid)
+    client.run(hold, str(tmp_path))
     process = start(tmp_path, dask.scheduler_address)
-    wait_until(lambda: len(results(tmp_path / "out")) >= 2, process)
-    busy = []
+    wait_until(lambda: len(results(tmp_path / "out")) == 2, process)
+    busy, kept = [], client.run(judges)
     wait_until(lambda: busy.extend(a for a, keys in client.processing().items() if keys) or busy, process)
     os.kill(pids[busy[0]], signal.SIGKILL)
+    (tmp_path / "go").touch()
     end(process)
     assert scores(tmp_path) == {f"s{n}": "11" for n in range(8)}
     assert len(results(tmp_path / "out")) == 8  # nothing twice
@@ -119,12 +131,14 @@ def test_a_worker_is_killed_in_mid_run(tmp_path, dask, client):
 
 @pytest.mark.slow
 def test_a_worker_leaves_and_another_joins(tmp_path, dask, client):
-    hand_in(tmp_path, 8, seconds=1)
+    hand_in(tmp_path, 8)
     first = min(client.nthreads())
+    client.run(hold, str(tmp_path))
     process = start(tmp_path, dask.scheduler_address)
     wait_until(lambda: results(tmp_path / "out"), process)
     dask.scale(3)
     wait_until(lambda: len(client.nthreads()) == 3, process)
+    (tmp_path / "go").touch()
     client.retire_workers([first])
     assert first not in client.nthreads()
     end(process)
@@ -171,7 +185,7 @@ def test_a_job_that_ends_its_grading_process_twice_is_given_up_and_others_go_on(
 
         def grade(self, job):
             if job["seconds"] < 1:
-                threading.Timer(0.05, self.process.kill).start()
+                self.process.kill()
             return super().grade(job)
 
     monkeypatch.setattr(cluster, "Judge", Deadly)

@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 
 import grade_course
 import pytest
-from autograder.contract import STAGES
 from grade_course import STAGE
 
+from autograder.exercises import STAGES
 from autograder.run import exports, intake
 from autograder.run.assignment import STUDENT, Assignment
 

@@ -16,7 +16,7 @@ for _ in range(12):
     if os.fork() == 0:
         held = bytearray({each})
         held[::4096] = b"x" * len(held[::4096])
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
 time.sleep({seconds})
 print("still here")
@@ -29,9 +29,9 @@ for _ in range(4):
         held = mmap.mmap(-1, 200_000_000)
         for at in range(0, len(held), 4096):
             held[at] = 1
-        time.sleep(60)
+        time.sleep(600)
         os._exit(0)
-time.sleep(20)
+time.sleep(200)
 """
 #: What takes memory that is in no process's account, or makes room for more: (call, arguments of the machine's libc).
 REFUSED = """
@@ -58,8 +58,8 @@ print([int(x) for x in torch.utils.data.DataLoader(range(4), num_workers=2)])
 
 
 def shown_by(box, source):
-    session = oracle.Session(box, time.monotonic() + 60)
-    outputs = session.ask({"do": "cell", "source": source}, 50)["outputs"]
+    session = oracle.Session(box, time.monotonic() + 600)
+    outputs = session.ask({"do": "cell", "source": source}, 500)["outputs"]
     session.close()
     return "".join(one.get("text", str(one)) for one in outputs)
 
@@ -67,8 +67,8 @@ def shown_by(box, source):
 def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
     source = "import torch\ntorch.nn.Linear(3, 2)(torch.zeros(4))"
     with Sandbox("bwrap", modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 60)
-        (error,) = session.ask({"do": "cell", "source": source}, 50)["outputs"]
+        session = oracle.Session(box, time.monotonic() + 600)
+        (error,) = session.ask({"do": "cell", "source": source}, 500)["outputs"]
         session.close()
     told = "\n".join(error["traceback"])
     assert "site-packages/torch/nn/modules" in told
@@ -77,9 +77,9 @@ def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
 
 def test_memory_that_processes_share_counts(bubblewrap):
     with Sandbox("bwrap", modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 60, total=500_000_000)
+        session = oracle.Session(box, time.monotonic() + 600, total=500_000_000)
         with pytest.raises(Gone):
-            session.ask({"do": "cell", "source": SHARED}, 30)
+            session.ask({"do": "cell", "source": SHARED}, 500)
         session.close()
         assert session.used["over"] == 1
 
@@ -98,15 +98,15 @@ def test_what_would_take_memory_from_elsewhere_is_refused(bubblewrap):
 @pytest.mark.parametrize("kind", ["bwrap", "none"])
 def test_the_sum_of_many_processes(kind, bubblewrap):
     with Sandbox(kind, modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 60, total=600_000_000)
-        source = FORKS.format(each=100_000_000, seconds=20)
+        session = oracle.Session(box, time.monotonic() + 600, total=600_000_000)
+        source = FORKS.format(each=100_000_000, seconds=200)
         with pytest.raises(Gone):
-            session.ask({"do": "cell", "source": source}, 30)
+            session.ask({"do": "cell", "source": source}, 500)
         session.close()
         assert session.used["over"] == 1
         # what the processes share with the warm one counts once, and the next submission starts anew
-        session = oracle.Session(box, time.monotonic() + 60, total=600_000_000)
-        shown = session.ask({"do": "cell", "source": FORKS.format(each=1_000_000, seconds=1)}, 30)["outputs"]
+        session = oracle.Session(box, time.monotonic() + 600, total=600_000_000)
+        shown = session.ask({"do": "cell", "source": FORKS.format(each=1_000_000, seconds=1)}, 500)["outputs"]
         session.close()
         assert "still here" in shown[0]["text"]
         assert session.used["over"] == 0

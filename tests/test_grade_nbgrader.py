@@ -9,9 +9,10 @@ import sys
 
 import grade_course
 import pytest
-from autograder.contract import STAGES
 from grade_course import ROOT, STAGE
 from nbgrader.api import Gradebook
+
+from autograder.exercises import STAGES
 
 
 def by_nbgrader(root, stage):

@@ -6,13 +6,10 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import time
 
 import grade_course
 import nbformat
 import pytest
-from conftest import hears_ctrl_c
 
 from autograder.demo import ROOT
 from autograder.run import sandbox
@@ -23,40 +20,24 @@ def results(out):
     return sorted(path.name for path in (out / ".grading" / "results").glob("*.json"))
 
 
-def start(root, *options):
-    command = grade_course.command(root, root / "out", "--workers", "1", *options)
-    return subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=hears_ctrl_c, text=True
-    )
-
-
-def wait_for(root, count, process):
-    until = time.monotonic() + 120
-    while len(results(root / "out")) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def small_class(tmp_path):
     for number in range(6):
-        grade_course.hand_in(tmp_path, f"s{number}", grade_course.half_done(seconds=0.7))
+        grade_course.hand_in(tmp_path, f"s{number}", grade_course.sample("half-done"))
     return tmp_path
 
 
 def test_kill_and_go_on(small_class, bubblewrap):
     out = small_class / "out"
-    process = start(small_class)
-    wait_for(small_class, 2, process)
+    process = grade_course.start_held(small_class, out, 2)
+    grade_course.wait_for(process, lambda: len(results(out)) == 2)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = results(out)
-    assert 2 <= len(before) < 6
-    process = start(small_class)
-    wait_for(small_class, len(before) + 1, process)
+    process = grade_course.start_held(small_class, out, 1)
+    grade_course.wait_for(process, lambda: len(results(out)) == 3)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate()
     assert process.returncode == 130, told
     with sqlite3.connect(out / "gradebook.db") as db:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)

@@ -16,13 +16,13 @@ from types import SimpleNamespace
 import grade_course
 import nbformat
 import pytest
-from autograder.bank.attacks import attacks
 from grade_course import STAGE
 from nbconvert import HTMLExporter
 from nbgrader.api import Gradebook
 
 from autograder import demo
 from autograder.answers import load_answer
+from autograder.attacks import attacks
 from autograder.evaluation import evaluate
 from autograder.run.gradebook import harmless, harmless_output
 from autograder.run.store import seed_of

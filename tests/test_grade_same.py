@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from autograder.contract import STAGES
 
 from autograder.answers import read_cells, run_cells
-from autograder.bank import alternates, mutants, worked_cells
 from autograder.evaluation import evaluate
+from autograder.exercises import STAGES, alternates, mutants
+from autograder.exercises.mutant import worked_cells
 from autograder.run import oracle
 from autograder.run.sandbox import Sandbox
 

@@ -14,7 +14,7 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import __main__ as command_line
-from autograder.bank import ROOT
+from autograder.exercises import ROOT
 from autograder.export import ExportError, Final, fill, finals
 from autograder.late import PerDay, apply, settings
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import grade_course
 import nbformat
 import pytest
-from autograder.contract import STAGES
 from grade_course import STAGE
 
 from autograder import gradescope
 from autograder.answers import load_answer
 from autograder.evaluation import evaluate
+from autograder.exercises import STAGES
 from autograder.release import secret_lines
 from autograder.run import gradescope as inside
 from autograder.run import sandbox

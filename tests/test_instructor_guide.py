@@ -15,11 +15,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from autograder.contract import STAGES
 from grade_course import STAGE, sample
 
 from autograder import __main__ as command_line
-from autograder.bank import ROOT
+from autograder.exercises import ROOT, STAGES
 from autograder.run.sandbox import LIMITS, TOTAL
 
 GUIDE = ROOT / "docs" / "instructor_guide.md"
@@ -35,7 +34,7 @@ def ask(path, body=None):
     url = f"{server['url']}formgrader/api/{path}"
     request = urllib.request.Request(url, data, headers, method="PUT" if body else "GET")
     return json.load(urllib.request.urlopen(request, timeout=60))
-for _ in range(600):
+for _ in range(3000):
     time.sleep(0.2)
     try:
         server = json.loads(next(pathlib.Path(sys.argv[1]).glob("jpserver-*.json")).read_text())

@@ -1,10 +1,9 @@
 """The table of messages is what the checks say now, and every message says something to act upon."""
 
 import pytest
-from autograder.contract import STAGES
 
 from autograder import messages
-from autograder.bank import mutants
+from autograder.exercises import STAGES, mutants
 
 
 @pytest.mark.parametrize("stage", STAGES)

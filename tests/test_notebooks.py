@@ -4,10 +4,9 @@ import re
 
 import nbformat
 import pytest
-from autograder.contract import STAGES
 
-from autograder.bank import ROOT
 from autograder.demo import run_notebook
+from autograder.exercises import ROOT, STAGES
 
 SWITCH = "USE_MY_CODE = False"
 

@@ -7,13 +7,14 @@ import re
 import nbformat
 import pytest
 import toy_course
-from autograder.contract import STAGES
 from toy_course import CONTRACT, ROOT, STAGE
 
 from autograder.build import BuildError, build
-from autograder.opening import SETUP, Repository, badge, repository, setup
+from autograder.exercises import STAGES
+from autograder.opening import BOOTSTRAP, FIND, Repository, badge, repository, setup
 from autograder.release import start_page
 
+FIRST = next(iter(STAGES))
 ADDRESS = "https://github.com/somebody/lora-course"
 
 
@@ -36,13 +37,18 @@ def test_every_stage_begins_with_the_same_set_up(side):
         assert cell.source.endswith(f"\nprofile = profiles.announce({number})")
 
 
-def test_the_set_up_is_short():
-    assert len(setup(None).splitlines()) <= 30
-    assert max(map(len, setup(None).splitlines())) <= 120
+def test_the_set_up_is_short_and_folded():
+    lines = [line for line in setup(None).splitlines() if line]
+    assert len(lines) <= 50
+    assert max(map(len, lines)) <= 120
+    cell = first_code_cell(ROOT / "notebooks" / FIRST / f"{FIRST}.ipynb")
+    assert cell.source.startswith("# @title ")  # what Colab shows of it
+    assert cell.metadata.cellView == "form"
+    assert cell.metadata.jupyter.source_hidden
 
 
 def test_no_master_repeats_the_set_up():
-    lines = {line for line in SETUP.splitlines() if len(line) > 50}
+    lines = {line for line in (BOOTSTRAP + FIND).splitlines() if len(line) > 50}
     for master in ROOT.glob("solutions/*/*.py"):
         assert not lines & set(master.read_text(encoding="utf-8").splitlines())
 
@@ -54,7 +60,7 @@ def test_without_an_address_there_is_no_badge(tmp_path):
     text = (tmp_path / "notebooks" / STAGE / f"{STAGE}.ipynb").read_text(encoding="utf-8")
     assert "colab.research" not in text
     assert "git+" not in text
-    assert "lora_ref-*-none-any.whl" in text
+    assert "put lora-from-scratch-*.zip" in text
 
 
 def test_with_an_address_there_are_badges_and_an_installation_with_git(tmp_path):
@@ -68,17 +74,20 @@ def test_with_an_address_there_are_badges_and_an_installation_with_git(tmp_path)
         opens = f"/github/somebody/lora-course/blob/main/notebooks/{STAGE}/{STAGE}.ipynb"
         assert link.endswith(f"(https://colab.research.google.com{opens})")
         source = nb.cells[1].source
-        assert f'source = "lora_ref @ git+{ADDRESS}@main"' in source
-        assert "lora_ref-*" not in source
+        assert f'"lora_ref @ git+{ADDRESS}@main"' in source
+        assert "put lora-from-scratch-*.zip" not in source
         compile(source, "set-up", "exec")
     assert build(tmp_path, contract=CONTRACT, check=True) == []
 
 
 def test_the_start_page_says_how_to_open_a_notebook_in_colab():
     without, public = (start_page("lora_ref-1.whl", ["01_a"], r) for r in (None, Repository(ADDRESS)))
-    assert "upload <code>lora_ref-1.whl</code>" in without
+    gpu, upload = without.index("Change runtime type, T4"), without.index("Drop the zip")
+    assert gpu < upload, "a change of runtime drops what was uploaded"
+    assert "(<code>lora_ref-1.whl</code> alone will do)" in without
     assert "badge" in public
-    assert "upload <code>" not in public
+    assert "Change runtime type, T4" in public
+    assert "Drop the zip" not in public
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import tomllib
 import yaml
-from autograder.contract import POINTS, STAGES
 from packaging.requirements import Requirement
 from packaging.version import Version
+from stage_answers import POINTS
 
 from autograder.evaluation import hidden_checks
+from autograder.exercises import STAGES
 from lora_ref.checks import title, visible_checks
 
 ROOT = Path(__file__).resolve().parents[1]

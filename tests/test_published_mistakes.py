@@ -7,9 +7,8 @@ import re
 
 import jupytext
 import pytest
-from autograder.contract import STAGES
 
-from autograder.bank import ROOT, mutants
+from autograder.exercises import ROOT, STAGES, mutants
 
 #: The piece, its mistake, and where it is: ids of mutants, or a stage and words of one of its cells.
 MISTAKES = [

@@ -16,10 +16,9 @@ from urllib.parse import unquote, urlsplit
 import jupytext
 import nbformat
 import pytest
-from autograder.contract import STAGES
 
-from autograder.bank import ROOT
 from autograder.build import SCHEME, BuildError, find_masters
+from autograder.exercises import ROOT, STAGES
 from autograder.pages import page_of, write_pages
 from lora_ref.checks import stage01, stage02, stage03, stage04, stage05
 
@@ -27,19 +26,19 @@ TEXT = {".html", ".js", ".ipynb", ".txt", ".json", ".md", ".css"}
 VISIBLE = {check.id for module in (stage01, stage02, stage03, stage04, stage05) for check in module.VISIBLE}
 
 
-def make_site(folder: Path, *options: str) -> Path:
+def make_site(source: Path, folder: Path, *options: str) -> Path:
     """The site, built as `make site` builds it, with a warning as an error."""
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", *options, "docs", str(folder)]
     environment = {**os.environ, "LORA_PROFILE": "tiny"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
+def site(site_source, tmp_path_factory):
     """The site without its notebooks executed: text, links and what must not be there are the same."""
-    return make_site(tmp_path_factory.mktemp("site") / "site", "-D", "nb_execution_mode=off")
+    return make_site(site_source, tmp_path_factory.mktemp("site") / "site", "-D", "nb_execution_mode=off")
 
 
 class Page(HTMLParser):
@@ -161,8 +160,8 @@ def test_a_page_that_has_not_changed_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_executed_site(tmp_path):
-    site = make_site(tmp_path / "site")
+def test_the_executed_site(site_source, tmp_path):
+    site = make_site(site_source, tmp_path / "site")
     test_nothing_that_graders_keep_is_on_the_site(site)
     test_no_page_loads_anything_from_elsewhere(site)
     for stage, exercises in STAGES.items():

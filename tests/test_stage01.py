@@ -9,15 +9,15 @@ import time
 import numpy as np
 import pytest
 import torch
-from autograder.contract import POINTS, STAGES
 from autograder.judges import stage01 as judges
-from stage_answers import earned, faults_of_visible, release
+from stage_answers import POINTS, earned, faults_of_visible, release
 from test_stage02 import HOSTILE
 
 import lora_ref.rank
 from autograder import evaluate
 from autograder.answers import load_answer, run_cells
-from autograder.bank import ROOT, alternates, mutants, worked_cells
+from autograder.exercises import ROOT, STAGES, alternates, mutants
+from autograder.exercises.mutant import worked_cells
 from lora_ref import costs
 from lora_ref.checks import stage01 as visible
 from lora_ref.checks import visible_checks

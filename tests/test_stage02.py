@@ -8,14 +8,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from autograder.contract import POINTS, STAGES
 from autograder.judges import stage02 as judges
-from stage_answers import earned, faults_of_visible, release
+from stage_answers import POINTS, earned, faults_of_visible, release
 from torch import nn
 
 from autograder import evaluate
 from autograder.answers import load_answer, run_cells
-from autograder.bank import ROOT, alternates, mutants, worked_cells
+from autograder.exercises import ROOT, STAGES, alternates, mutants
+from autograder.exercises.mutant import worked_cells
 from lora_ref.checks import stage02 as visible
 from lora_ref.checks import visible_checks
 from lora_ref.checks.gaps import after

@@ -8,16 +8,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from autograder.contract import POINTS, STAGES
 from autograder.judges import stage03 as judges
-from stage_answers import earned, faults_of_visible, release
+from stage_answers import POINTS, earned, faults_of_visible, release
 from test_stage02 import HOSTILE, hangs
 from torch import nn
 
 from autograder import evaluate
 from autograder.answers import load_answer, run_cells
-from autograder.bank import ROOT, alternates, mutants, worked_cells
 from autograder.evaluation import evaluate_exercise
+from autograder.exercises import ROOT, STAGES, alternates, mutants
+from autograder.exercises.mutant import worked_cells
 from lora_ref import costs, inject
 from lora_ref.checks import stage03 as visible
 from lora_ref.checks import visible_checks

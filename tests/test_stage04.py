@@ -10,14 +10,14 @@ import jupytext
 import numpy as np
 import pytest
 import torch
-from autograder.contract import POINTS, STAGES
 from autograder.judges import stage04 as judges
-from stage_answers import earned, faults_of_visible, release
+from stage_answers import POINTS, earned, faults_of_visible, release
 
 from autograder import evaluate
 from autograder.answers import load_answer, run_cells
-from autograder.bank import ROOT, alternates, mutants, worked_cells
 from autograder.evaluation import evaluate_exercise
+from autograder.exercises import ROOT, STAGES, alternates, mutants
+from autograder.exercises.mutant import worked_cells
 from lora_ref import data, models, profiles, training
 from lora_ref.checks import stage04 as visible
 from lora_ref.checks import visible_checks

@@ -32,7 +32,7 @@ class Attack:
 
 def attacks() -> list[Attack]:
     """All of them."""
-    from autograder.bank.attacks import code, files
+    from autograder.attacks import code, files
 
     return [*code.ATTACKS, *files.ATTACKS]
 

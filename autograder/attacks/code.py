@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
-from autograder.bank.attacks import Attack, Notebook, as_bytes, solution_cells
+from autograder.attacks import Attack, Notebook, as_bytes, solution_cells
 
 
 def instead(source: str) -> Callable[[Notebook, Notebook], bytes]:

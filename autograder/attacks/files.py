@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from autograder.bank.attacks import Attack, Notebook, as_bytes, solution_cells
+from autograder.attacks import Attack, Notebook, as_bytes, solution_cells
 from autograder.preprocessors import clear_gaps
 
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import resource
+import select
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
 from autograder.run import wire
 from autograder.run.sandbox import LIMITS, TOTAL, Gone, Sandbox
+from lora_ref.checks.probing import TRIES
 from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge, second_chance
 
 #: Seconds that a cell has to end after its KeyboardInterrupt.
@@ -50,6 +52,7 @@ class Session:
         self.sandbox, self.deadline = sandbox, deadline
         self.used: dict[str, Any] = {}
         self.replaced: list[str] = []
+        self._given_back = 0.0
         self._channel = sandbox.start(total)
         self.ask({"do": "limits", "limits": dict(limits)}, 30)
 
@@ -87,11 +90,11 @@ class Session:
         late = False
         try:
             try:
-                answer = wire.receive(self._channel, min(seconds, left), MAX_OUTPUTS)
+                answer = self._receive(seconds)
             except TimeoutError:
                 late = True
                 self.sandbox.interrupt()
-                answer = wire.receive(self._channel, GRACE, MAX_OUTPUTS)
+                answer = self._receive(GRACE, GRACE)
         except TimeoutError:
             raise Gone(f"stopped after {min(seconds, left):.0f} s, which did not help") from None
         except wire.Closed:
@@ -103,6 +106,17 @@ class Session:
         if late:
             answer["late"] = True
         return answer
+
+    def _receive(self, seconds: float, beyond: float = 0.0) -> Any:
+        """Wait ``seconds`` for a frame, and as long again as others took from the submission, within the deadline."""
+        until, last = time.monotonic() + seconds, self.deadline + beyond
+        while not select.select([self._channel], [], [], max(0.0, min(until, last) - time.monotonic()))[0]:
+            back = self.sandbox.starved() - self._given_back
+            if back < seconds / 100 or time.monotonic() >= last:
+                raise TimeoutError
+            self._given_back += back
+            until = time.monotonic() + back
+        return wire.receive(self._channel, max(GRACE, min(until, last) - time.monotonic()), MAX_OUTPUTS)
 
     def observe_all(self, checks: Sequence[Check], seed: int, stand_ins: bool = False) -> list[Observation]:
         """What `lora_ref.checks.probing.observe` sees for each check's inputs, in the sandbox.
@@ -117,6 +131,7 @@ class Session:
             orders.append(
                 {
                     "do": "probe",
+                    "exercise": check.exercise,
                     "probe": [check.probe.__module__, check.probe.__qualname__],
                     "inputs": draw(check, seed),
                     "builds_on": list(check.builds_on) if stand_ins else [],
@@ -125,7 +140,7 @@ class Session:
             )
         found: list[Observation] = []
         longest = max((check.seconds for check in checks), default=0.0)
-        for check, answer in zip(checks, self.ask_all(orders, longest + 2 * GRACE), strict=True):
+        for check, answer in zip(checks, self.ask_all(orders, TRIES * longest + 2 * GRACE), strict=True):
             self.replaced = sorted({*self.replaced, *_texts(answer.get("replaced"))})
             seen = answer.get("seen")
             if type(seen) is not dict:

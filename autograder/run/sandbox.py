@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from autograder.run import wire
+from autograder.system import BUBBLEWRAP
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = ("zygote.py", "shell.py", "syscalls.py", "wire.py")
-INSTALL = "apt-get install bubblewrap   (Fedora: dnf install bubblewrap; Arch: pacman -S bubblewrap)"
 UNPROTECTED = """\
 --sandbox none: the submissions run with your own rights on this machine. Unprotected are
   files      everything that you may read or write: the gradebook, the judges, other submissions, your keys
@@ -40,6 +40,8 @@ MODULES += tuple(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models"
 MODULES += tuple(f"lora_ref.checks.stage0{number}" for number in range(1, 6))
 #: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
 WARM_SECONDS = 180
+#: Seconds for the warm process to obey, which takes it milliseconds: less only on a machine that is hardly its own.
+ORDER_SECONDS = 60
 #: How often a job is tried when its worker dies under it.
 TRIES = 2
 #: Seconds beyond a submission's own limit after which its worker is given up.
@@ -71,17 +73,9 @@ def require(kind: str) -> None:
             raise SandboxError("to run a submission as another user takes root and the command setpriv (util-linux)")
         return
     instead = "Or run on a machine or in a container that has it, or give --sandbox none and read what it prints."
-    if not sys.platform.startswith("linux"):
-        raise SandboxError(f"the sandbox needs Linux (namespaces); here is {sys.platform}. {instead}")
-    if shutil.which("bwrap") is None:
-        raise SandboxError(f"bubblewrap is missing (the command bwrap). Install it: {INSTALL}\n{instead}")
-    probe = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SandboxError(
-            f"bubblewrap is installed but may not make namespaces here: {done.stderr.strip()}\n"
-            f"In a container, allow namespaces; docs/grading_in_a_container.md says how. {instead}"
-        )
+    problem = BUBBLEWRAP.problem()
+    if problem:
+        raise SandboxError(f"{problem}\nTo get it: {BUBBLEWRAP.remedy()}\n{instead}")
 
 
 def first_uid() -> int:
@@ -330,7 +324,7 @@ class Sandbox:
         try:
             socket.send_fds(self._control, [b"start %d" % total], [other.fileno()])
             other.close()
-            if wire.receive(self._control, 30).get("started", 0) <= 0:
+            if wire.receive(self._control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
         except (OSError, wire.Closed, wire.WireError, TimeoutError):
             mine.close()
@@ -340,8 +334,11 @@ class Sandbox:
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the submission runs."""
-        with contextlib.suppress(OSError, AttributeError):
-            self._control.sendall(b"interrupt")
+        self._order(b"interrupt")
+
+    def starved(self) -> float:
+        """Seconds that others have taken from the submission since it began."""
+        return float(self._order(b"starved").get("seconds", 0.0))
 
     def kill(self) -> dict[str, Any]:
         """End the submission with everything it started.
@@ -349,9 +346,13 @@ class Sandbox:
         Returns:
             ``cpu`` seconds, ``peak_kib``, and ``over`` (1: it was killed for its memory), where they are known.
         """
+        return self._order(b"kill")
+
+    def _order(self, order: bytes) -> dict[str, Any]:
+        """The warm process's answer to a word; empty if it is gone, or takes so long that it is given up."""
         try:
-            self._control.sendall(b"kill")
-            return wire.receive(self._control, 20)
+            self._control.sendall(order)
+            return wire.receive(self._control, ORDER_SECONDS)
         except (OSError, AttributeError, wire.Closed, wire.WireError, TimeoutError):
             self._end()
             return {}

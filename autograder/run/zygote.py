@@ -4,9 +4,9 @@ Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control 
 `wire`, `shell`, `syscalls` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over
 it, one submission at a time:
 
-    start BYTES (with a socket of the submission's own) | interrupt | kill
+    start BYTES (with a socket of the submission's own) | interrupt | starved | kill
 
-A submission whose processes together take more than BYTES of memory is killed.
+Each is answered. A submission whose processes together take more than BYTES of memory is killed.
 
 Each fork gets namespaces of its own (user, process ids, mounts, ipc), so that what runs in it can neither see nor
 signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
@@ -117,9 +117,13 @@ def obey(warmed: tuple[shells.Shell, Pristine], control: socket.socket, uid: int
             most, over = int(argument), False
             submission = _start(warmed, channel, control, nested)
             wire.send(control, {"started": submission})
-        elif order == "interrupt" and submission:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(submission, signal.SIGINT)
+        elif order == "interrupt":
+            if submission:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(submission, signal.SIGINT)
+            wire.send(control, {})
+        elif order == "starved":
+            wire.send(control, {"seconds": _starved(submission) if submission else 0.0})
         elif order == "kill":
             used = _kill(submission, nested)
             submission = 0
@@ -205,17 +209,33 @@ def _kill_group(submission: int, nested: bool) -> None:
         os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
 
 
-def _memory(enough: int) -> int:
-    """Bytes that this process's descendants take; where a quick look says more than ``enough``, exactly."""
-    found, ages = [os.getpid()], {}
+def _descendants() -> dict[int, list[str]]:
+    """This process's descendants: for each, its /proc/PID/stat from the state on."""
+    found, stats, children = [os.getpid()], {}, {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
-            ages.setdefault(int(file.read().rpartition(")")[2].split()[1]), []).append(int(name))
+            stats[int(name)] = file.read().rpartition(")")[2].split()
+            children.setdefault(int(stats[int(name)][1]), []).append(int(name))
     for pid in found:
-        found += ages.get(pid, ())
+        found += children.get(pid, ())
+    return {pid: stats[pid] for pid in found[1:]}
+
+
+def _starved(submission: int) -> float:
+    """Seconds that others took from a submission: for which its first process waited for a processor, less those that
+    all its processes together had one."""
+    from lora_ref.checks.clock import starved
+
+    ticks = sum(int(field) for stat in _descendants().values() for field in stat[11:15])  # their dead children's, too
+    return max(0.0, (starved(str(submission)) or 0.0) - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def _memory(enough: int) -> int:
+    """Bytes that this process's descendants take; where a quick look says more than ``enough``, exactly."""
+    found = list(_descendants())
     for read in (_unshared, _proportional):  # a fork's pages that it shares with this process are counted in the first
         total = 0
-        for pid in found[1:]:
+        for pid in found:
             with contextlib.suppress(OSError, ValueError):
                 total += read(pid)
         if total <= enough:
@@ -323,8 +343,9 @@ class _Interruptible:
 
 def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> None:
     """Answer orders over the submission's socket: limits, cell, probe, inspect."""
-    from lora_ref.checks.probing import observe
+    from lora_ref.checks.probing import Patience
 
+    patience: dict[str, Patience] = {}
     interruptible = _Interruptible()
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -348,8 +369,9 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
             elif order["do"] == "probe":
                 answer["replaced"] = pristine.restore()
                 probe, builds_on = _named(order["probe"]), order["builds_on"]
+                asked = patience.setdefault(order["exercise"], Patience())
                 with interruptible:
-                    answer["seen"] = observe(
+                    answer["seen"] = asked.observe(
                         probe, shell.user_ns, order["inputs"], builds_on=builds_on, seconds=order["seconds"]
                     )
             elif order["do"] == "inspect":

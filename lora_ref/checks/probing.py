@@ -7,16 +7,14 @@ returns is plain data of exact types (`plain`), so that a judge can sit in anoth
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import dis
 import importlib
 import io
 import logging
 import os
 import random
-import signal
 import sys
-import threading
-import time
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,23 +24,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from lora_ref.checks.clock import Clock, TimeLimit, time_limit
+
 #: Largest number of array elements, and of characters of text, that one observation may hold.
 MAX_ELEMENTS = 4_000_000
 MAX_TEXT = 2_000
 #: Seconds one probe may take. The probes' inputs are tiny: a right answer needs milliseconds.
 SECONDS = 10.0
-#: Seconds by which loading modules may delay the end of a probe.
-LOADING = 60.0
+#: How often a probe that hangs is asked.
+TRIES = 2
 
 Namespace = Mapping[str, Any]
 
 
 class NotDefined(Exception):
     """The student's notebook does not define a name."""
-
-
-class TimeLimit(BaseException):
-    """Raised inside the student's code when its time is up; not an Exception, so ``except Exception`` lets it pass."""
 
 
 class Names:
@@ -81,27 +77,29 @@ def observe(
         inputs: keyword arguments of the probe.
         builds_on: names to replace by their stand-ins (`stand_ins`), so that an earlier exercise's mistake does not
             cost twice.
-        seconds: time limit.
+        seconds: time limit; a probe that reaches it is asked once more.
 
     Returns:
         The probe's dict, with ``"printed"`` added if the student's code printed; or, where it raised,
         ``{"error": {"type": ..., "text": ..., "line": ...}}``. Nothing that the student's code does makes this raise,
         except the reader's own Ctrl-C.
     """
-    printed = _Bounded()
-    with _isolated(printed):
-        over = threading.Event()
-        try:
-            with _time_limit(seconds, over):
-                instead = stand_ins(probe, namespace, builds_on)
-                everywhere = {name: value for name, value in instead.items() if "." not in name}
-                with _substituted(namespace, everywhere):
-                    names = Names(namespace, {name.partition(".")[0]: value for name, value in instead.items()})
-                    seen = plain(probe(names, **inputs))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            seen = {"error": describe_error(TimeLimit() if over.is_set() else error, seconds)}
+    for _ in range(TRIES):
+        printed, clock = _Bounded(), Clock(seconds, observe.__code__)
+        with _isolated(printed):
+            try:
+                with time_limit(clock):
+                    instead = stand_ins(probe, namespace, builds_on)
+                    everywhere = {name: value for name, value in instead.items() if "." not in name}
+                    with _substituted(namespace, everywhere):
+                        names = Names(namespace, {name.partition(".")[0]: value for name, value in instead.items()})
+                        seen = plain(probe(names, **inputs))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                seen = {"error": describe_error(TimeLimit(clock.over) if clock.over else error)}
+        if not clock.over:
+            break
     if printed.text:
         seen["printed"] = printed.text
     return seen
@@ -122,6 +120,25 @@ def stand_ins(probe: Callable[..., dict], namespace: Namespace, wanted: Iterable
     return {name: shared.STAND_INS[name](Names(namespace)) for name in wanted}
 
 
+class Patience:
+    """How long the probes of one exercise may take.
+
+    After one that hung, the others have a tenth of their time: what never ends mostly is in all of them, and whoever
+    waits for the report should not wait for each.
+    """
+
+    def __init__(self) -> None:
+        self._share = 1.0
+
+    def observe(self, *asked: Any, seconds: float = SECONDS, **options: Any) -> dict[str, Any]:
+        """As the function `observe`."""
+        seen = observe(*asked, seconds=seconds * self._share, **options)
+        error = seen.get("error")
+        if isinstance(error, dict) and error.get("type") == "TimeLimit":
+            self._share = 0.1
+        return seen
+
+
 def array(tensor: Any) -> np.ndarray:
     """The values of a tensor as a float64 (or int64, bool) array.
 
@@ -139,7 +156,10 @@ def array(tensor: Any) -> np.ndarray:
 
 
 def raised(call: Callable[[], Any]) -> dict[str, str] | None:
-    """What ``call()`` raises, as ``{"type", "text"}`` with its base classes in ``"bases"``; None if it returns."""
+    """What ``call()`` raises, as ``{"type", "text", "quoted"}`` with its base classes in ``"bases"``; else None.
+
+    ``"quoted"``: see `describe_error`.
+    """
     try:
         call()
     except (TimeLimit, KeyboardInterrupt):
@@ -150,6 +170,7 @@ def raised(call: Callable[[], Any]) -> dict[str, str] | None:
         return {
             "type": type(error).__name__,
             "text": _short(error),
+            "quoted": _quoted(error),
             "bases": [base.__name__ for base in type(error).__mro__],
         }
     return None
@@ -184,22 +205,44 @@ def plain(value: Any, _budget: list[int] | None = None) -> Any:
     raise TypeError(f"an observation cannot hold {kind.__name__}")
 
 
-def describe_error(error: BaseException, seconds: float = SECONDS) -> dict[str, Any]:
-    """Type, text and last line of the student's own code for an error, as plain data."""
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Type, text and last line of the student's own code for an error, as plain data.
+
+    ``"quoted"`` says that the text is Python's or a library's: each release words it as it likes. What a ``raise`` in
+    the student's code or in this package says is not.
+    """
     if isinstance(error, TimeLimit):
-        return {"type": "TimeLimit", "text": f"still running after {seconds:g} s", "line": ""}
+        return {"type": "TimeLimit", "text": str(error), "line": "", "quoted": False}
     if isinstance(error, NotDefined):
-        return {"type": "NotDefined", "text": str(error), "line": ""}
+        return {"type": "NotDefined", "text": str(error), "line": "", "quoted": False}
     line = ""
     with contextlib.suppress(Exception):
         here = os.path.dirname(os.path.abspath(__file__))
         site = os.path.dirname(os.path.dirname(os.path.abspath(torch.__file__)))
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((here, site))]
         if frames:
-            line = f"line {frames[-1].lineno}, in {frames[-1].name}" + (
-                f": {frames[-1].line}" if frames[-1].line else ""
-            )
-    return {"type": type(error).__name__[:100], "text": _short(error), "line": line[:300]}
+            # from Python 3.12 on, a comprehension has no frame of its own
+            named = [f.name for f in frames if f.name not in ("<listcomp>", "<dictcomp>", "<setcomp>")]
+            line = f"line {frames[-1].lineno}, in {(named or ['<module>'])[-1]}"
+            line += f": {frames[-1].line}" if frames[-1].line else ""
+    text = _short(error)
+    return {"type": type(error).__name__[:100], "text": text, "line": line[:300], "quoted": _quoted(error)}
+
+
+def _quoted(error: BaseException) -> bool:
+    """Whether an error's text is worded by Python or a library."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None:
+        return True
+    code = step.tb_frame.f_code
+    if code.co_code[step.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+        return True  # nobody wrote a raise there: it comes from inside an operation
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    theirs = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(os.path.abspath(torch.__file__))))
+    file = os.path.abspath(code.co_filename)
+    return file.startswith(theirs) and not file.startswith(ours)
 
 
 def _short(error: BaseException) -> str:
@@ -307,84 +350,3 @@ def _substituted(namespace: Namespace, substitutes: Mapping[str, Any]) -> Iterat
                     space.pop(name, None)
                 else:
                     space[name] = value
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float, over: threading.Event) -> Iterator[None]:
-    """Set ``over`` and raise `TimeLimit` in this thread after ``seconds``, and again while the code swallows it.
-
-    What is loading a module is not interrupted (`_Clock`).
-
-    In the main thread of a POSIX system by a signal, which also interrupts sleeping; elsewhere by an asynchronous
-    exception. Neither interrupts C code that never returns to Python, nor a loop of nothing but ``try`` and a bare
-    ``except``: for those, a process must be killed from outside, as ``python -m autograder check`` does.
-    """
-    clock = _Clock(seconds)
-    if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-
-        def time_is_up(_signal: int, frame: Any) -> None:
-            if wait := clock.wait(frame):
-                signal.setitimer(signal.ITIMER_REAL, wait, 0.1)
-                return
-            over.set()
-            raise TimeLimit
-
-        before = signal.signal(signal.SIGALRM, time_is_up)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
-            yield
-        finally:
-            stopped = False
-            while not stopped:  # one more signal may be on its way
-                with contextlib.suppress(TimeLimit):
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    signal.signal(signal.SIGALRM, before)
-                    stopped = True
-        return
-
-    done, thread = threading.Event(), ctypes.c_ulong(threading.get_ident())
-
-    def watch() -> None:
-        wait = seconds
-        while not done.wait(wait):
-            if wait := clock.wait(sys._current_frames().get(thread.value)):
-                continue
-            over.set()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TimeLimit))
-            wait = 0.1
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
-
-
-class _Clock:
-    """Says when a probe's time is up.
-
-    Torch and others import on first use: the first optimiser loads torch._dynamo, for seconds, and on a busy machine
-    for many. An import that is cut in half leaves its modules broken for the whole process, so it is waited for; and
-    its time is not the answer's, which is given its whole time once more.
-    """
-
-    def __init__(self, seconds: float):
-        self.seconds, self.again, self.loading = seconds, True, None
-        self.latest = time.monotonic() + seconds + LOADING
-
-    def wait(self, frame: Any) -> float:
-        """Seconds until the next look at the frame that runs; 0 if the time is up."""
-        outermost = None
-        while frame is not None and frame.f_code is not observe.__code__:
-            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-                outermost = frame
-            frame = frame.f_back
-        if outermost is not None and self.loading in (None, outermost) and time.monotonic() < self.latest:
-            self.loading = outermost
-            return 0.1
-        if self.loading is not None and self.again:
-            self.again, self.loading = False, None
-            return self.seconds
-        return 0.0

@@ -12,13 +12,13 @@ says what that is in ``builds_on``; where it fails with the student's own, it is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lora_ref.checks.probing import SECONDS, Namespace, observe
+from lora_ref.checks.probing import SECONDS, Namespace, Patience
 
 Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
@@ -62,7 +62,7 @@ class Check:
         seed: from which a visible check draws its inputs, the same every time.
         points: share of the exercise's points (hidden checks; visible ones carry none).
         builds_on: what earlier exercises answer for, as names of their stage's stand-ins.
-        seconds: time limit of the probe.
+        seconds: time limit of the probe (`lora_ref.checks.clock.Clock`).
     """
 
     id: str
@@ -88,6 +88,7 @@ class Verdict:
         id, contract, points: the check's.
         fault: None if it passed.
         printed: what the student's code printed.
+        quotes: errors that Python or a library worded, ``(type, text)`` each; the fault may quote them.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Verdict:
     points: float = 0.0
     fault: Fault | None = None
     printed: str = ""
+    quotes: tuple[tuple[str, str], ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -142,17 +144,34 @@ def draw(check: Check, seed: int | None = None) -> Inputs:
     return check.draw(np.random.default_rng(mixed))
 
 
-def run_check(check: Check, namespace: Namespace, seed: int | None = None) -> Verdict:
+def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None = None) -> tuple[Verdict, ...]:
+    """`run_check` for the checks of one exercise: where it hangs, the time for all of them has a bound."""
+    patience = Patience()
+    return tuple(run_check(check, namespace, seed, patience) for check in checks)
+
+
+def run_check(check: Check, namespace: Namespace, seed: int | None = None, patience: Patience | None = None) -> Verdict:
     """Draw the check's inputs from ``seed``, probe the student's object, judge what was seen.
 
     `autograder.engine.oracle` does the same with a process in a sandbox between probe and judge.
     """
-    inputs = draw(check, seed)
-    verdict = judge(check, inputs, observe(check.probe, namespace, inputs, seconds=check.seconds))
+    inputs, patience = draw(check, seed), patience or Patience()
+    verdict = judge(check, inputs, patience.observe(check.probe, namespace, inputs, seconds=check.seconds))
     if verdict.passed or not check.builds_on:
         return verdict
-    again = observe(check.probe, namespace, inputs, builds_on=check.builds_on, seconds=check.seconds)
+    again = patience.observe(check.probe, namespace, inputs, builds_on=check.builds_on, seconds=check.seconds)
     return second_chance(verdict, judge(check, inputs, again))
+
+
+def _quotes(seen: Any) -> Iterator[tuple[str, str]]:
+    """The errors in an observation, at whatever depth, whose words are Python's or a library's."""
+    if isinstance(seen, Mapping):
+        if seen.get("quoted") is True:
+            yield str(seen.get("type")), str(seen.get("text"))
+        seen = list(seen.values())
+    if isinstance(seen, list):
+        for item in seen:
+            yield from _quotes(item)
 
 
 def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
@@ -164,7 +183,7 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:
         fault = replace(fault, read=f"section {check.exercise}")
-    return Verdict(check.id, check.contract, check.points, fault, seen.get("printed", ""))
+    return Verdict(check.id, check.contract, check.points, fault, seen.get("printed", ""), tuple(_quotes(seen)))
 
 
 def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
@@ -177,7 +196,7 @@ def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
     if with_stand_ins.fault is None or own.fault is None:
         return replace(own, fault=None)
     misfit = with_stand_ins.fault.raised and own.fault.raised != "NotImplementedError"
-    return own if misfit else replace(own, fault=with_stand_ins.fault)
+    return own if misfit else replace(own, fault=with_stand_ins.fault, quotes=with_stand_ins.quotes)
 
 
 #: Parts of torch's messages, and what they mean here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lora_ref.checks.exercise import find
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, run_check, summary
+from lora_ref.checks.verdicts import Check, run_checks, summary
 
 
 class NotYet(float):
@@ -56,6 +56,6 @@ def check(exercise_id: str, namespace: Namespace) -> NotYet | None:
           ok    scaling is alpha / rank
           ok    a rank below 1 is a ValueError
     """
-    verdicts = [run_check(c, namespace) for c in visible_checks(exercise_id)]
+    verdicts = run_checks(visible_checks(exercise_id), namespace)
     print(summary(verdicts, f"{exercise_id} {title(exercise_id)}"))
     return None if all(v.passed for v in verdicts) else NotYet(0.0)

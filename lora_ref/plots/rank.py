@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, set_title
+from lora_ref.rounding import TOLERANCE, at_most, number, within
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,11 +150,12 @@ def rounding(values: Sequence[float], threshold: float) -> Figure:
     most = values[~above].max(initial=0.0)
     finding = f"{above.sum()} singular values count; rounding alone left the other {(~above).sum()}"
     set_title(
-        figure, finding, f"The largest of the others is {most / values[0]:.1g} of the largest of all, and not zero."
+        figure, finding, f"The others are at most {at_most(most / values[0])} of the largest of all, and not zero."
     )
     figure.lora_alt = (
-        f"Dots on a logarithmic scale: {above.sum()} singular values from {values[0]:.3g} to {values[above][-1]:.3g} "
-        f"above a line at {threshold:.1g}, {(~above).sum()} below it, at most {most:.1g}. {finding}."
+        f"Dots on a logarithmic scale: {above.sum()} singular values from {number(values[0], tolerance=0)} to "
+        f"{number(values[above][-1], tolerance=0)} above a line at {threshold:.1g}, {(~above).sum()} below it, at most "
+        f"{at_most(most)}. {finding}."
     )
     return figure
 
@@ -203,8 +204,8 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
         f"{rival} {errors[rival][k]:.1%}"
     )
     off = max(abs(errors[first][j] - tail[j]) for j in tail)
-    agrees = f"to {off:.0e}" if off else "exactly"
-    set_title(figure, finding, f"Circles: the tail-energy identity. It agrees with the distances {agrees}.")
+    differs = "no distance differs from it" if off <= TOLERANCE else f"the distances differ from it by up to {off:.1%}"
+    set_title(figure, finding, f"Circles: the tail-energy identity; {differs}.")
     told = "; ".join(f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items())
     figure.lora_alt = f"Line plot of the relative distance by rank. {told}. {finding}."
     return figure
@@ -264,7 +265,7 @@ def memory_check(frame: pd.DataFrame) -> Figure:
     ax.legend(frameon=False, fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.16))
     measured = frame["weights"] + frame["gradients"] + frame["optimizer"]
     off = float(((measured - frame["predicted"]).abs() / frame["predicted"]).max())
-    gap = "to the byte" if off == 0 else f"to {off:.1%}" if off >= 1e-3 else f"to {math.ceil(off * 1e6)} millionths"
+    gap = within(off) if off else "to the byte"
     first, last = frame.iloc[0], frame.iloc[-1]
     shrunk = (first["gradients"] + first["optimizer"]) / (last["gradients"] + last["optimizer"])
     finding = (

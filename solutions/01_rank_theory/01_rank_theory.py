@@ -36,6 +36,7 @@ from lora_ref.checks import check
 from lora_ref.checks.gaps import after
 from lora_ref.inject import inject_lora
 from lora_ref.plots import describe
+from lora_ref.rounding import apart
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # most matrices here are tiny: more threads would wait for one another
@@ -275,7 +276,7 @@ torch.manual_seed(0)
 B, A = torch.randn(6, 2), torch.randn(2, 8)
 terms = sum(torch.outer(B[:, j], A[j]) for j in range(2))
 print("B", tuple(B.shape), "times A", tuple(A.shape), "gives", tuple((B @ A).shape))
-print(f"B A and the sum of its 2 columns times rows differ by at most {(B @ A - terms).abs().max().item():.1g}")
+print(f"B A and the sum of its 2 columns times rows differ {apart((B @ A - terms).abs().max().item())}")
 print("rank:", reference.matrix_rank(B @ A), "whatever numbers stand in B and A, it is never more than 2")
 
 # %% [markdown]
@@ -324,7 +325,7 @@ with after("1.3", "one product from many pairs of factors"):
     R = torch.randn(8, 8, dtype=image.dtype)
     other_B, other_A = B @ R, torch.linalg.solve(R, A)  # (B R) (R^-1 A)
     print(f"B changes by up to {(other_B - B).abs().max().item():.2g}")
-    print(f"B A changes by up to {(other_B @ other_A - B @ A).abs().max().item():.1g}")
+    print(f"B A changes {apart((other_B @ other_A - B @ A).abs().max().item())}")
 
 # %% [markdown]
 # Only the product means something. Comparing the `B` of two trainings entry by entry tells nothing; stage 5 compares the

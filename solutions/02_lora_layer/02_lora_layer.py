@@ -38,6 +38,7 @@ from lora_ref import data, plots, profiles, vision
 from lora_ref.checks import check
 from lora_ref.checks.gaps import after
 from lora_ref.plots import describe
+from lora_ref.rounding import apart
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # the matrices here are tiny: more threads would mostly wait for one another
@@ -484,11 +485,11 @@ with after("2.5", "what merging costs and what it changes"):
     wrapped = LinearWithLoRA(nn.Linear(768, 768), rank=8, alpha=16)
     nn.init.normal_(wrapped.lora.lora_B, std=0.05)
     x = torch.randn(16, 768)
-    apart, weight = wrapped(x).detach(), wrapped.linear.weight.clone()
+    first, weight = wrapped(x).detach(), wrapped.linear.weight.clone()
     wrapped.merge()
     wrapped.merge()
-    print(f"merged (twice): output differs by up to {(wrapped(x) - apart).abs().max().item():.2g}")
-    twice = (wrapped.linear(x) + wrapped.lora(x) - apart).abs().max().item()
+    print(f"merged (twice): output differs {apart((wrapped(x) - first).abs().max().item())}")
+    twice = (wrapped.linear(x) + wrapped.lora(x) - first).abs().max().item()
     print(f"a forward that still adds the update: off by up to {twice:.2g}")
     wrapped.unmerge()
     print("unmerged: weight bit for bit as before:", torch.equal(wrapped.linear.weight, weight))

@@ -49,6 +49,7 @@ from lora_ref.checks import check
 from lora_ref.checks.gaps import after
 from lora_ref.inject import freeze, inject_lora, match_targets
 from lora_ref.plots import describe
+from lora_ref.rounding import apart
 
 datasets.disable_progress_bars()
 torch.manual_seed(0)
@@ -216,7 +217,7 @@ wider = {key: F.pad(batch[key], (0, 30), value=filler) for key, filler in filler
 model = models.base_model(profile).to(device)
 with torch.no_grad():
     gap = (model(**batch).logits - model(**wider).logits).abs().max().item()
-print(f"largest change of a logit by 30 more columns of padding: {gap:.1g}")
+print(f"with 30 more columns of padding the logits change {apart(gap)}")
 
 # %% [markdown]
 # The mask hides padding, up to the rounding of sums in another order.
@@ -480,7 +481,7 @@ with after("4.4", "your loop beside the Trainer, loss by loss"):
     theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     mine = train(small_lora(), loader, steps=16, lr=1e-2)
     gap = max(abs(a - b) for a, b in zip(mine, theirs, strict=True))
-    print(f"losses of 16 steps, {mine[0]:.4f} to {mine[-1]:.4f}; largest difference {gap:.1g}")
+    print(f"losses of 16 steps, {mine[0]:.4f} to {mine[-1]:.4f}; the two runs differ {apart(gap, tolerance=1e-4)}")
 
 # %% [markdown]
 # Nothing is hidden in it. Besides, the Trainer shuffles; asked to, it puts sentences of like length into one batch, which spares most of the padding
@@ -704,7 +705,7 @@ else:
     here = training.predict_logits(trained.cpu(), tokenised["validation"].select(range(50)), tokenizer)
     there = torch.from_numpy(np.load(folder / "logits.npy"))
     trained.to(device)
-    print(f"50 sentences, logits of two processes: largest difference {(here - there).abs().max().item():.1g}")
+    print(f"50 sentences, logits of two processes: they differ {apart((here - there).abs().max().item())}")
 
 # %% [markdown]
 # ## 4.6 Are these two evaluations the same?

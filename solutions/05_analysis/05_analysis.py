@@ -43,6 +43,7 @@ from lora_ref.checks import check
 from lora_ref.checks.gaps import after
 from lora_ref.inject import inject_lora, lora_layers
 from lora_ref.plots import describe
+from lora_ref.rounding import apart
 from lora_ref.rank import lora_param_count
 
 datasets.disable_progress_bars()
@@ -576,7 +577,8 @@ with after("5.4", "your sum beside the course's, in one layer"):
     theirs = lora_layers(several.model)[middle].lora
     gap = (compose(updates, weights) - theirs.delta_weight()).abs().max().item()
     print(f"ranks {[len(update.lora_A) for update in updates]} -> one update of rank {len(theirs.lora_A)}")
-    print(f"largest entry {theirs.delta_weight().abs().max().item():.3g}, largest difference {gap:.1g}")
+    largest = theirs.delta_weight().abs().max().item()
+    print(f"largest entry {largest:.3g}; the two sums differ {apart(gap, scale=largest)}")
     several.remove("mix")
 
 # %% [markdown]

@@ -13,10 +13,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from autograder.contract import STAGES
-from toy_course import ROOT
 
 from autograder.demo import overview
+from autograder.exercises import STAGES
 from autograder.release import start_page
 
 
@@ -57,7 +56,7 @@ def test_the_demos_overview(page, shot, grave, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(site_source, tmp_path_factory):
     """The site: the folder that LORA_SITE names, or else one built here without running the notebooks."""
     folder = Path(os.environ.get("LORA_SITE") or tmp_path_factory.mktemp("site"))
     if not (folder / "index.html").is_file():
@@ -73,7 +72,7 @@ def site(tmp_path_factory):
             "docs",
             str(folder),
         ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=site_source, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)  # pages from files may not load each other

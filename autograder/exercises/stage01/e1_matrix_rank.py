@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage01 import e1_matrix_rank as room
 from lora_ref.checks.verdicts import Check
 

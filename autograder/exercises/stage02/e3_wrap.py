@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from autograder.exercises.mutant import Mutant
 
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from autograder.exercises.stage02.shared import KEEP, LORA
 from lora_ref.checks.stage02 import e3_wrap as room
 from lora_ref.checks.verdicts import Inputs

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from autograder.exercises.mutant import Mutant
 
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from autograder.exercises.stage02.shared import IF_MERGED, SUM
 from lora_ref.checks.stage02 import e4_wrap_forward as room
 from lora_ref.checks.stage02 import shared

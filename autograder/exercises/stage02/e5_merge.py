@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from autograder.exercises.stage02.shared import IF_MERGED, KEEP, LORA, SUM
 from lora_ref.checks.stage02 import e5_merge as room
 from lora_ref.checks.stage02 import shared

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage03 import e2_match_targets as room
 from lora_ref.checks.verdicts import Check
 

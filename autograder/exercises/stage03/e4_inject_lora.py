@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from autograder.exercises.mutant import Mutant
 
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage03 import e4_inject_lora as room
 from lora_ref.checks.verdicts import Check, Inputs
 

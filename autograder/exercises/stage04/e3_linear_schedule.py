@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage04 import e3_linear_schedule as room
 from lora_ref.checks.verdicts import Check
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from autograder.exercises.mutant import Mutant
 
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage04 import e4_train as room
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 

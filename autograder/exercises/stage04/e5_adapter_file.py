@@ -6,9 +6,8 @@ import functools
 from functools import partial
 from typing import Any
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage04 import e5_adapter_file as room
 from lora_ref.checks.verdicts import Check
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage04 import e6_metrics_match as room
 from lora_ref.checks.verdicts import Check
 

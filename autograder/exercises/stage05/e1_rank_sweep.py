@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from autograder.exercises.mutant import Mutant
-
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage05 import e1_rank_sweep as room
 
 HIDDEN = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from autograder.exercises.mutant import Mutant
 
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage05 import e2_delta_spectrum as room
 from lora_ref.checks.stage05 import shared
 from lora_ref.checks.verdicts import Inputs

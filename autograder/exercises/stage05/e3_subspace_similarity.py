@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from autograder.exercises.mutant import Mutant
 
 from autograder.exercises import graded
+from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage05 import e3_subspace_similarity as room
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 

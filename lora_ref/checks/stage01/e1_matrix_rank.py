@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
 from lora_ref.checks.stage01.shared import number, numbers_fault, sizes, tensor, tried, type_fault, with_values
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.rounding import number as figure
 
 
 def on_diagonal(rows: int, columns: int, values: Sequence[float]) -> np.ndarray:
@@ -29,7 +29,8 @@ def case(what: str, M: np.ndarray, rtol: float | None = None, dtype: str = "floa
 EXAMPLES = (
     case("[[2, 1], [1, 3]]", [[2, 1], [1, 3]]),
     case("three rows, none a mix of the others", [[1, 0, 2, 1], [0, 1, 1, 0], [3, 0, 0, 1]]),
-    case("three rows, each a multiple of the first", [[1, 2, 3], [2, 4, 6], [-1, -2, -3]]),
+    # tenths are not exact, so rounding is there to be counted, on every processor
+    case("three rows, each a multiple of the first", [[0.1, 0.2, 0.3], [0.2, 0.4, 0.6], [-0.1, -0.2, -0.3]]),
     case("zeros of shape (3, 2)", np.zeros((3, 2))),
 )
 
@@ -39,7 +40,7 @@ _EPS8 = 8 * float(np.finfo("float64").eps)
 
 
 AT_THRESHOLD = case(
-    f"a diagonal of 1, 1, {_EPS8:.3g} and five zeros; rtol is that third number",
+    "a diagonal of 1, 1, 8 eps and five zeros; rtol=8 eps",
     on_diagonal(8, 8, [1, 1, _EPS8]),
     _EPS8,
 )
@@ -54,16 +55,16 @@ def low_rank(
     transposed: bool = False,
     factor: float = 1.0,
 ) -> dict:
-    """A case of rank ``r`` in which rounding leaves less than half an epsilon of the largest singular value.
+    """A case of rank ``r`` in which rounding leaves far less than an epsilon of the largest singular value.
 
     How large the tolerance must be is the default's check to say: one that is somewhat too small must cost the same
-    whatever is drawn.
+    whatever is drawn, and on every processor. So the largest value has the first row and column for itself, where an
+    SVD begins and rounds nothing, and what rounding leaves of the others is as small as they are.
     """
-    while True:
-        M = factor * with_values(rng, *shape, rng.uniform(1, 3, size=r))
-        S = torch.linalg.svdvals(tensor(M, dtype, transposed))
-        if S[r] < 0.5 * torch.finfo(S.dtype).eps * S[0]:
-            return case(what, M, None, dtype, transposed)
+    M = np.zeros(shape)
+    M[0, 0] = 20.0
+    M[1:, 1:] = with_values(rng, shape[0] - 1, shape[1] - 1, rng.uniform(0.5, 1, size=r - 1))
+    return case(what, factor * M, None, dtype, transposed)
 
 
 def draw_products(rng: np.random.Generator) -> Inputs:
@@ -112,7 +113,7 @@ def draw_rtol(rng: np.random.Generator) -> Inputs:
     largest = float(rng.uniform(20, 60))
     values = largest * np.array([1.0, 0.5, 0.1, 1e-2, 1e-4])
     M = with_values(rng, large, small, values)
-    seen = f"singular values {', '.join(f'{v:.3g}' for v in values)}"
+    seen = f"singular values {', '.join(map(figure, values))}"
     tiny = on_diagonal(3, 5, [largest, 1.0, largest * 1e-9])
     # one value far from the others: the largest is not the norm, the sum or the mean
     alike = [largest * np.array([1.0] + [share] * (small - 1)) for share in (0.7, 0.3)]
@@ -121,7 +122,7 @@ def draw_rtol(rng: np.random.Generator) -> Inputs:
             *(case(f"{seen}; rtol={rtol:g}", M, rtol) for rtol in (0.7, 0.2, 0.03, 1e-3, 1e-6)),
             *(
                 case(
-                    f"singular values {v[0]:.3g} and {small - 1} times {v[1]:.3g}; rtol=0.5",
+                    f"singular values {figure(v[0])} and {small - 1} times {figure(v[1])}; rtol=0.5",
                     with_values(rng, small, large, v),
                     0.5,
                 )
@@ -177,6 +178,15 @@ def true_rank(one: Mapping[str, Any], above: Callable[[Any, Any], Any] = np.grea
     return int(above(values, rtol * values.max()).sum())
 
 
+def counts_rounding(one: Mapping[str, Any], result: Observation, expected: int) -> bool:
+    """Whether singular values are counted that are nothing but rounding: how many, each processor has its own."""
+    if result["raised"] or (result["value"] or 0) <= expected or not one["M"].any():
+        return False
+    values = np.linalg.svd(one["M"].astype(one["dtype"]).astype(float), compute_uv=False)
+    real = int((values > float(np.finfo(one["dtype"]).eps) * values.max()).sum())
+    return real < result["value"] <= len(values)
+
+
 def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]:
     """Right ranks; ``otherwise`` is the likely cause where the number itself does not tell."""
 
@@ -184,13 +194,16 @@ def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]
         for one, result in zip(inputs["cases"], seen["ranks"], strict=True):
             M, expected = one["M"], true_rank(one)
             call = f"matrix_rank of {one['what']}"
+            if counts_rounding(one, result, expected):
+                likely = _NO_TOLERANCE if otherwise == _COUNT else otherwise
+                return Fault(f"{call} is more than {expected}, expected {expected}", likely)
             mistakes = []
             if not M.any():
                 mistakes = [(min(M.shape), _ZERO)]
             elif true_rank(one, np.greater_equal) != expected:
                 mistakes = [(true_rank(one, np.greater_equal), _AT_LEAST)]
-            elif otherwise == _COUNT:  # in the other checks the tolerance is there and wrong
-                mistakes = [(min(M.shape), _NO_TOLERANCE), (max(M.shape), "the longer side of a shape is not the rank")]
+            elif otherwise == _COUNT:
+                mistakes = [(max(M.shape), "the longer side of a shape is not the rank")]
             fault = numbers_fault([(call, result, expected, mistakes)], "section 1.1", otherwise)
             if fault:
                 return fault

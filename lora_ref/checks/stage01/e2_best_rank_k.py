@@ -22,6 +22,7 @@ from lora_ref.checks.stage01.shared import (
     with_values,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import pair
 
 
 def matrix(value: Any) -> dict:
@@ -117,7 +118,8 @@ def judge_best(inputs: Inputs, seen: Observation) -> Fault | None:
         if not close(result["values"], expected):
             likely = by_matrix(result["values"], best_mistakes(M, k))
             got, best = (float(np.linalg.norm(M - X)) for X in (result["values"], expected))
-            found = f"{best_call(one)} lies {got:.4g} from M, the closest one {best:.4g}"
+            shown, closest = pair(got, best)
+            found = f"{best_call(one)} lies {shown} from M, the closest one {closest}"
             if got < best:
                 found += " (so it has more than rank k)"
             if abs(got - best) < 1e-4 * max(best, float(np.linalg.norm(M))):

@@ -21,6 +21,7 @@ from lora_ref.checks.stage01.shared import (
     with_values,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number as figure
 
 
 def draw_factors(rng: np.random.Generator) -> Inputs:
@@ -129,7 +130,7 @@ def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
         if not any(close(product, expected, 1e-6) for product in products):
             likely = by_matrix(products[0], {**_factor_mistakes(M, r), **best_mistakes(M, r)})
             off = float(np.linalg.norm(products[0] - expected))
-            found = f"{call}: B @ A lies {off:.4g} from the closest matrix of rank {r}"
+            found = f"{call}: B @ A lies {figure(off)} from the closest matrix of rank {r}"
             return Fault(found, likely or "B @ A must be best_rank_k(M, r)")
     return None
 

@@ -16,6 +16,7 @@ import torch
 from lora_ref import rank
 from lora_ref.checks.probing import array, raised
 from lora_ref.checks.verdicts import Fault, close
+from lora_ref.rounding import number as figure
 
 #: See `lora_ref.checks.probing.stand_ins`.
 STAND_INS = {
@@ -99,7 +100,7 @@ def numbers_fault(
 
 
 def shown(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
+    return f"{value:,}" if isinstance(value, int) else figure(value, 6, tolerance=0)
 
 
 def type_fault(
@@ -111,8 +112,8 @@ def type_fault(
         if fault:
             return fault
         if one["value"] != value:
-            got = f"gives a {one['kind']}" if one["value"] is None else f"= {one['value']}"
-            return Fault(f"{call} {got}, expected {value:,}", "see the other checks of this exercise", read)
+            got = f"gives a {one['kind']}" if one["value"] is None else f"is not {value:,}"
+            return Fault(f"{call} {got}", "see the other checks of this exercise", read)
         if not one["whole"]:
             likely = "a count is an int: int(...) or .item() at the end; and / gives a float, // an int"
             return Fault(f"{call} is a {one['kind']}, expected an int", likely, read)

@@ -11,6 +11,7 @@ from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised
 from lora_ref.checks.stage02.shared import draw_layer, judge_shapes, scaling_fault, uninitialised_is_nan
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.rounding import number
 
 
 def probe_initial(names: Names, **inputs: Any) -> dict:
@@ -74,8 +75,9 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
     for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
         if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
+            mean, deviation = number(one["mean"], 2), number(one["std"], 2)
             return Fault(
-                f"lora_A has mean {one['mean']:.3g}, standard deviation {one['std']:.3g} over {one['size']:,} values",
+                f"lora_A has mean {mean}, standard deviation {deviation} over {one['size']:,} values",
                 "the distribution is not centred at zero (torch.rand draws from 0 to 1; normal_ takes the mean first)",
             )
     return None
@@ -89,7 +91,7 @@ def judge_B(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("lora_B is never given values", "torch.empty is uninitialised memory")
     if np.any(B != 0):
         return Fault(
-            f"lora_B starts with values up to {np.abs(B).max():.3g}",
+            f"lora_B starts with values up to {number(np.abs(B).max(), tolerance=0)}",
             "B must start at zero, or the update changes the pretrained model before the first step",
         )
     return None

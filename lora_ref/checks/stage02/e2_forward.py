@@ -33,6 +33,7 @@ from lora_ref.checks.stage02.shared import (
     update_gradients,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number
 
 
 def draw_large(rng: np.random.Generator) -> Inputs:
@@ -123,7 +124,7 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("the output is zero although B is not", "the result of the second product is lost")
     ratio = factor_of(y, expected)
     if ratio is not None:
-        return Fault(f"the update is {ratio:.4g} times what alpha / rank asks for", scale_cause(inputs, ratio))
+        return Fault(f"the update is {number(ratio)} times what alpha / rank asks for", scale_cause(inputs, ratio))
     if close(y, inputs["alpha"] / inputs["rank"] ** 0.5 * forward_expected({**inputs, "alpha": inputs["rank"]}), 1e-4):
         return Fault("scaled by alpha / sqrt(rank)", "that is rsLoRA's scale")
     half = np.isclose(y, 0).mean()
@@ -131,7 +132,7 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "dropout is on although its probability is 0, or something cuts values off (ReLU)"
         return Fault(f"{half:.0%} of the output is zero", likely)
     return Fault(
-        f"largest difference {np.abs(y - expected).max():.3g} from scaling * (x A^T) B^T",
+        f"largest difference {number(np.abs(y - expected).max())} from scaling * (x A^T) B^T",
         "A or B is used the wrong way round, dropout is on although its probability is 0, or something is added",
     )
 

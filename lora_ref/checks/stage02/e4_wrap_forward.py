@@ -26,6 +26,7 @@ from lora_ref.checks.stage02.shared import (
     update_gradients,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number
 
 
 def draw_wrapped_dropout(rng: np.random.Generator) -> Inputs:
@@ -88,7 +89,8 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
         ((expected - update) * (1 + update), "multiplied instead of added"),
     ]
     likely = next((cause for wrong, cause in causes if close(y, wrong, 1e-4)), "")
-    return Fault(f"largest difference {np.abs(y - expected).max():.3g} from linear(x) + lora(x)", likely)
+    off = number(np.abs(y - expected).max())
+    return Fault(f"largest difference {off} from linear(x) + lora(x)", likely)
 
 
 def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -25,6 +25,7 @@ from lora_ref.checks.stage02.shared import (
     tensor,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.rounding import number
 
 
 def steps(*names: str, dropout: float = 0.0) -> Callable[[np.random.Generator], Inputs]:
@@ -129,17 +130,18 @@ def weight_fault(inputs: Inputs, W: np.ndarray, times: int) -> Fault | None:
             )
         elif ratio is not None and abs(ratio + 1) < 1e-3:
             likely = "an update was taken away that is not there: ask .merged first"
-        return Fault(f"the weight differs from the original by up to {np.abs(W - inputs['W']).max():.3g}", likely)
+        off = number(np.abs(W - inputs["W"]).max(), 2, tolerance=0)
+        return Fault(f"the weight differs from the original by up to {off}", likely)
     if close(W, inputs["W"]):
         return Fault("the weight is unchanged", "the sum is not written back into linear.weight")
     if ratio is not None:
         likely = (
             "the update was added twice: ask .merged first" if abs(ratio - 2) < 1e-3 else scale_cause(inputs, ratio)
         )
-        return Fault(f"{ratio:.4g} times the update was added to the weight, expected once", likely)
+        return Fault(f"{number(ratio)} times the update was added to the weight, expected once", likely)
     likely = "the weight is replaced, not added to" if close(W, update) else ""
     return Fault(
-        f"the weight is not W + scaling * B A (largest difference {np.abs(W - inputs['W'] - update).max():.3g})",
+        f"the weight is not W + scaling * B A (largest difference {number(np.abs(W - inputs['W'] - update).max())})",
         likely,
     )
 
@@ -182,7 +184,8 @@ def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
     likely = (
         "the update was added twice: ask .merged first" if close(second - first, update, 1e-4) else "ask .merged first"
     )
-    return Fault(f"the second merge() changed the weight by up to {np.abs(second - first).max():.3g}", likely)
+    off = number(np.abs(second - first).max())
+    return Fault(f"the second merge() changed the weight by up to {off}", likely)
 
 
 def judge_merged_once(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -24,6 +24,7 @@ from lora_ref.checks.stage02.shared import (
     uninitialised_is_nan,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.rounding import number
 
 
 def find_factors(module: Any, inputs: Inputs) -> dict[str, nn.Parameter]:
@@ -151,7 +152,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     ratio = factor_of(found - inputs["W"], expected - inputs["W"])
     if ratio is not None:
-        return Fault(f"{ratio:.4g} times the update is added", scale_cause(inputs, ratio))
+        return Fault(f"{number(ratio)} times the update is added", scale_cause(inputs, ratio))
     likely = "W is missing from the sum" if close(found, expected - inputs["W"], 1e-4) else ""
     likely = "the update is missing although enabled is True" if close(found, inputs["W"]) else likely
     return Fault("forward(W) is not W + (alpha / rank) * B A", likely)

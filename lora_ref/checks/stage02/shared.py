@@ -18,6 +18,7 @@ from torch import nn
 
 from lora_ref.checks.probing import Names, array, describe_error
 from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
+from lora_ref.rounding import number, pair
 
 #: The probes' own training step: large enough to be seen, small enough for float32.
 LEARNING_RATE = 0.05
@@ -306,7 +307,8 @@ def scaling_fault(alpha: float, rank: int, found: float) -> Fault | None:
         rank / alpha: "it is upside down",
     }
     likely = next((cause for value, cause in causes.items() if close(found, value)), "")
-    return Fault(f"scaling {found:g} at rank {rank} and alpha {alpha:g}, expected {expected:g}", likely, "section 2.1")
+    shown, wanted = pair(found, expected, scale=expected)
+    return Fault(f"scaling {shown} at rank {rank} and alpha {alpha:g}, expected {wanted}", likely, "section 2.1")
 
 
 def forward_expected(inputs: Inputs, x: np.ndarray | None = None) -> np.ndarray:
@@ -422,7 +424,9 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "what is kept must be divided by 1 - p, or training and evaluation differ in size"
         if abs(factor - 1 / p) < 1e-2:
             likely = "p is the probability to drop, not to keep"
-        return Fault(f"what is kept is multiplied by {factor:.3g}, expected {expected:.3g}", likely, "section 2.2")
+        return Fault(
+            f"what is kept is multiplied by {number(factor)}, expected {number(expected)}", likely, "section 2.2"
+        )
     share = dropped.mean()
     # six standard deviations of the share of n coin flips; fails by chance once in 10^8
     if abs(share - p) > 6 * (p * (1 - p) / dropped.size) ** 0.5:

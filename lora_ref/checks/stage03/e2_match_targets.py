@@ -169,7 +169,7 @@ def _refusal_fault(
         likely = f"the message does not name {target!r}: a reader must find the typo"
         if any(f"'{other}'" in error["text"] for other in present):
             likely = f"it complains of a target that does match; {target!r} is the one that does not"
-        return Fault(f"{shown} raised ValueError: {error['text'][:80]}", likely, read)
+        return Fault(f"{shown} raised ValueError: {error['text']}", likely, read)
     return None
 
 

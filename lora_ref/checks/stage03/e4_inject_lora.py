@@ -14,6 +14,7 @@ from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised
 from lora_ref.checks.stage03.shared import at, build, draw_model, matches, not_the_model, numpy_parameters, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number, pair
 
 
 def draw_inject(
@@ -254,7 +255,8 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
             norm = float((update**2).sum())
             factor = float((difference * update).sum()) / norm if norm else 0.0
             if close(difference, factor * update, 1e-3):
-                shown = f"{factor:.4g} times B A x is added, expected {alpha / len(A):.4g}"
+                times, asked = pair(factor, alpha / len(A))
+                shown = f"{times} times B A x is added, expected {asked}"
                 likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
@@ -307,7 +309,7 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = array(build(inputs)(torch.tensor(inputs["ids"])))
     if close(seen["logits"], wanted, 1e-5):
         return None
-    shown = f"differ by up to {np.abs(seen['logits'] - wanted).max():.3g}"
+    shown = f"differ by up to {number(np.abs(seen['logits'] - wanted).max())}"
     likely = "the update must start at zero, and the pretrained layer must stay inside"
     if not np.isfinite(seen["logits"]).all():
         shown, likely = "are not finite", "uninitialised memory stands in place of the pretrained weight"

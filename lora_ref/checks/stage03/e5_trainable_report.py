@@ -14,6 +14,7 @@ from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
 from lora_ref.checks.stage03.shared import build, draw_model
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.rounding import pair
 
 
 def draw_report(rng: np.random.Generator, state: str = "some", shared: bool = False) -> Inputs:
@@ -174,7 +175,8 @@ def judge_ratio(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "divided by the frozen parameters: total counts all"
     elif abs(value - (1 - wanted)) < 1e-9:
         likely = "the share that is frozen"
-    return Fault(f"ratio is {value:.6g}, expected {wanted:.6g}", likely)
+    shown, asked = pair(value, wanted)
+    return Fault(f"ratio is {shown}, expected {asked}", likely)
 
 
 EXERCISE = Exercise(

@@ -95,7 +95,7 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = (
                 "the walk goes on into what it has put in, without end: collect the modules before the first change"
             )
-        return Fault(f"add_dropout raised {error['type']}: {error['text'][:80]}", likely, read)
+        return Fault(f"add_dropout raised {error['type']}: {error['text']}", likely, read)
     for name in names:
         place = seen["places"].get(name)
         if place is None:

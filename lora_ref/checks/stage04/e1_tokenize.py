@@ -150,9 +150,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             "one row for each sentence of batch['sentence']",
             read,
         )
-    number = {word: n for n, word in enumerate(inputs["vocabulary"])}
+    ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     full = [
-        [number["<s>"], *(number[w] for w in s.replace("-", " ").split()), number["</s>"]] for s in inputs["sentences"]
+        [ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in inputs["sentences"]
     ]
     lengths, wanted = [len(row) for row in ids], [min(len(row), limit) for row in full]
     if lengths != wanted:

@@ -10,6 +10,7 @@ import numpy as np
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import pair
 
 
 def draw_predictions(rng: np.random.Generator, classes: Sequence[int] = (2, 2, 2), size: int = 37) -> Inputs:
@@ -63,10 +64,10 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
         ),
     }
     likely = next((cause for cause, value in guesses.items() if close(found, value, 1e-6)), "")
+    wrong = int(np.argmax(np.abs(found - wanted) > 1e-6))
+    shown, asked = pair(found[wrong], wanted[wrong], tolerance=1e-6)
     return Fault(
-        f"accuracy {found[0]:.4g}, expected {wanted[0]:.4g} ({size} examples, {pairs[0][0].shape[1]} classes)"
-        if abs(found[0] - wanted[0]) > 1e-6
-        else f"accuracies {found.round(4).tolist()}, expected {wanted.round(4).tolist()}",
+        f"accuracy {shown}, expected {asked} ({size} examples, {pairs[wrong][0].shape[1]} classes)",
         likely or "argmax over the classes of a row (the last axis), compared with labels",
         read,
     )

@@ -10,17 +10,18 @@ import numpy as np
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, raised
-from lora_ref.checks.stage04.shared import number
+from lora_ref.checks.stage04.shared import _number
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number, pair
 
 
 def draw_schedule(rng: np.random.Generator, warmup: bool = True, beyond: bool = False) -> Inputs:
     """Steps of three runs, the second and third with a warm-up of more than half: from 0 to the end, or after it."""
     cases = []
-    for position, total in enumerate(rng.integers(40, 400, size=3)):
+    for run, total in enumerate(rng.integers(40, 400, size=3)):
         rise = int(rng.integers(3, total // 3)) if warmup else 0
-        if warmup and not beyond and position:
-            rise = int(total) - 1 if position == 2 else int(rng.integers(2 * total // 3, total - 1))
+        if warmup and not beyond and run:
+            rise = int(total) - 1 if run == 2 else int(rng.integers(2 * total // 3, total - 1))
         inside = [0, 1, rise // 2, rise, rise + 1, (rise + total) // 2, total - 1, total]
         if beyond:
             inside = [rise, (rise + total) // 2, total, total + 1, 3 * total]
@@ -48,7 +49,7 @@ def probe_schedule(names: Names, **inputs: Any) -> dict:
         value: list[Any] = []
         error = raised(lambda case=case, value=value: value.append(names.linear_schedule(*case)))
         kind = type(value[0]).__name__ if value else ""
-        outcomes.append({"raised": error, "kind": kind, "value": number(value[0]) if value else None})
+        outcomes.append({"raised": error, "kind": kind, "value": _number(value[0]) if value else None})
     return {"outcomes": outcomes}
 
 
@@ -94,7 +95,8 @@ def judge_schedule(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the fall is measured from step 0: it starts at the end of the warm-up, at 1"
         elif step > total:
             likely = "after total_steps it stays 0"
-        return Fault(f"linear_schedule({step}, {total}, {rise}) = {value:.4g}, expected {wanted:.4g}", likely)
+        shown, asked = pair(value, wanted, tolerance=1e-6)
+        return Fault(f"linear_schedule({step}, {total}, {rise}) = {shown}, expected {asked}", likely)
     return None
 
 
@@ -119,13 +121,14 @@ def judge_short_runs(inputs: Inputs, seen: Observation) -> Fault | None:
         # as long as the run: 1 at its end by one sentence of the contract, 0 by the next; elsewhere it is plain
         wanted = step / rise if step < total else 0.0
         if rise == total != step and not close(value, wanted, 1e-6):
+            shown, asked = pair(value, wanted, tolerance=1e-6)
             return Fault(
-                f"{at} = {value:.4g}, expected {wanted:.4g}",
+                f"{at} = {shown}, expected {asked}",
                 "a warm-up as long as the run rises until the end, and afterwards the multiplier is 0",
             )
         if not 0 <= value <= 1:
             return Fault(
-                f"{at} = {value:.4g}",
+                f"{at} = {number(value, tolerance=0)}",
                 "a multiplier lies between 0 and 1, also where the warm-up outlasts the run",
             )
     return None

@@ -14,8 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array
-from lora_ref.checks.stage04.shared import number
+from lora_ref.checks.stage04.shared import _number
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number, pair
 
 #: How much the head counts: little, so that the gradients' norm stays below 1, where clipping changes nothing.
 HEAD = 0.2
@@ -130,7 +131,7 @@ def probe_train(names: Names, **inputs: Any) -> dict:
         "stopped": stopped,
         "kind": "" if items is not None else type(losses).__name__,
         "kinds": sorted({type(i).__name__ for i in items or () if not isinstance(i, (float, np.floating))}),
-        "losses": [number(i.detach() if isinstance(i, torch.Tensor) else i) for i in items or ()],
+        "losses": [_number(i.detach() if isinstance(i, torch.Tensor) else i) for i in items or ()],
         "forwards": model.forwards,
         "optimizers": list(optimizers.values())[:20],
         "after": {name: array(p) for name, p in model.named_parameters()},
@@ -297,9 +298,11 @@ def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "a running mean: return each step's own loss"
     elif len(wanted) > 1 and close(losses, [wanted[0]] * len(wanted), 1e-6):
         likely = "the same number at each step"
-    at = int(np.argmax(np.abs(np.nan_to_num(np.asarray(losses, dtype=float), nan=1e9) - wanted)))
+    right = np.abs(np.asarray(losses, dtype=float) - wanted) <= 1e-6 * max(1.0, float(np.abs(wanted).max()))
+    at = int(np.argmin(right))  # the first that is wrong
+    shown, asked = pair(losses[at], wanted[at], tolerance=1e-6)
     return Fault(
-        f"losses[{at}] = {losses[at]:.6g}, the model's loss on that batch before the step is {wanted[at]:.6g}",
+        f"losses[{at}] = {shown}, the model's loss on that batch before the step is {asked}",
         likely or "losses[k] is the loss of the batch of step k, as the model returned it",
     )
 
@@ -337,10 +340,10 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         if wrong[0] == 0:  # nothing about this optimiser is AdamW's, so neither is the decay
             wrong = _first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
         at, wanted = wrong
-        sizes = [float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)]
+        shown, asked = pair(*(float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
         return Fault(
-            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {sizes[0]:.3g} lr, "
-            f"AdamW by {sizes[1]:.3g} lr",
+            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {shown} lr, "
+            f"AdamW by {asked} lr",
             _step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
             read,
         )
@@ -409,12 +412,15 @@ def _step_cause(
     if not np.any(moves[0] != 0):
         return "the first step moves nothing: step() stands before backward(), or the learning rate starts at 0"
     if sizes(ratio) and abs(ratio - 1) > 0.01:
-        return f"the learning rate is {ratio * lr:.3g}, not the {lr:.3g} that was passed"
+        return (
+            f"the learning rate is {number(ratio * lr, tolerance=0)}, not the {number(lr, tolerance=0)} that was passed"
+        )
     if used and not any("AdamW" in o["classes"] for o in used):
         return f"the optimiser is {used[0]['classes'][0]}: use torch.optim.AdamW"
     later = float((moves[at] * wanted).sum() / (wanted**2).sum())
     if at and np.abs(moves[at] - later * wanted).max() <= 1e-3 * lr:
-        return f"from step {at} on the learning rate is {later:.3g} times the one that was passed: it stays the same"
+        times = number(later, tolerance=1e-3)
+        return f"from step {at} on the learning rate is {times} times the one that was passed: it stays the same"
     if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
         return f"step {at} is a first step: an optimiser that is made anew for each pass forgets its moments"
     if abs(ratio - 1) < 0.05:

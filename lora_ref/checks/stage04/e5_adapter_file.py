@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
+import gc
 import os
 import pickle
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.probing import Names, array, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number
 
 ALL_LINEARS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
@@ -65,10 +67,25 @@ def draw_adapter(rng: np.random.Generator, train_head: bool = True, edits: Seque
     return inputs | ({"edits": [list(edit) for edit in edits]} if edits else {})
 
 
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="lora-check-") as folder:
-        yield Path(folder)
+def in_scratch_folder(probe: Callable[..., dict]) -> Callable[..., dict]:
+    """Give a probe an empty folder, which goes once the probe has let go of its models.
+
+    A right answer's tensors may stay mapped to the file, and Windows removes no file that is mapped. What can't be
+    removed even then stays in the system's temporary folder: that is no student's mistake.
+    """
+
+    @functools.wraps(probe)
+    def run(names: Names, **inputs: Any) -> dict:
+        folder = Path(tempfile.mkdtemp(prefix="lora-check-"))
+        try:
+            return probe(names, folder, **inputs)
+        finally:  # not TemporaryDirectory: Python 3.11's raises in spite of ignore_cleanup_errors
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                gc.collect()  # a model that refers to itself outlives its names
+                shutil.rmtree(folder, ignore_errors=True)
+
+    return run
 
 
 def with_path(function: Callable, model: nn.Module, path: Path) -> Any:
@@ -95,39 +112,39 @@ def read_adapter(path: Path) -> dict[str, Any]:
         return {"problem": f"{kind}: {type(error).__name__}"}
 
 
-def probe_save(names: Names, **inputs: Any) -> dict:
+@in_scratch_folder
+def probe_save(names: Names, folder: Path, **inputs: Any) -> dict:
     """What save_adapter writes, and whether the model stays as it was."""
-    with scratch_folder() as folder:
-        path = folder / "adapter.safetensors"
-        model = adapted_model(inputs, inputs["saved"])
-        before = snapshot(model)
-        with_path(names.save_adapter, model, path)
-        others = sorted(name for name in os.listdir(folder) if name != path.name)
-        return {"file": read_adapter(path), "others": others, "changed": changed(model, before)}
+    path = folder / "adapter.safetensors"
+    model = adapted_model(inputs, inputs["saved"])
+    before = snapshot(model)
+    with_path(names.save_adapter, model, path)
+    others = sorted(name for name in os.listdir(folder) if name != path.name)
+    return {"file": read_adapter(path), "others": others, "changed": changed(model, before)}
 
 
-def probe_round_trip(names: Names, **inputs: Any) -> dict:
+@in_scratch_folder
+def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
     """Save, load into a fresh model with other values, and compare the two."""
-    with scratch_folder() as folder:
-        path = folder / "adapter.safetensors"
-        model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"])
-        before = snapshot(fresh)
-        with_path(names.save_adapter, model, path)
-        try:
-            with_path(names.load_adapter, fresh, path)
-        except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
-            return {"refused": str(error)[:120]}
-        tokens = torch.tensor(inputs["tokens"])
-        with torch.no_grad():
-            logits = [array(m.eval()(input_ids=tokens).logits) for m in (model, fresh)]
-        parameters = dict(fresh.named_parameters())
-        return {
-            "logits": logits,
-            "loaded": {name: array(parameters[name]) for name in inputs["saved"]},
-            "untouched": not changed(fresh, before),
-            "asleep": [name for name in inputs["saved"] if not parameters[name].requires_grad],
-            "changed": changed(fresh, before),
-        }
+    path = folder / "adapter.safetensors"
+    model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"])
+    before = snapshot(fresh)
+    with_path(names.save_adapter, model, path)
+    try:
+        with_path(names.load_adapter, fresh, path)
+    except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
+        return {"refused": describe_error(error)}
+    tokens = torch.tensor(inputs["tokens"])
+    with torch.no_grad():
+        logits = [array(m.eval()(input_ids=tokens).logits) for m in (model, fresh)]
+    parameters = dict(fresh.named_parameters())
+    return {
+        "logits": logits,
+        "loaded": {name: array(parameters[name]) for name in inputs["saved"]},
+        "untouched": not changed(fresh, before),
+        "asleep": [name for name in inputs["saved"] if not parameters[name].requires_grad],
+        "changed": changed(fresh, before),
+    }
 
 
 def snapshot(model: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:
@@ -206,45 +223,46 @@ def write_foreign(source: Path, target: Path, kind: str, marker: Path) -> None:
 FOREIGN = ("noise", "half a file", "a torch.save file", "a pickle")
 
 
-def probe_refusal(names: Names, **inputs: Any) -> dict:
+@in_scratch_folder
+def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
     """What load_adapter does with edited copies of a good file: the student's own, if load_adapter takes it."""
     from safetensors.numpy import save_file
 
-    with scratch_folder() as folder:
-        marker, tries = folder / "trap", []
-        path = folder / "adapter.safetensors"
-        saving = raised(lambda: with_path(names.save_adapter, adapted_model(inputs, inputs["saved"]), path))
-        for by in ("save_adapter", "parameter names"):
-            if by == "parameter names":
-                # save_adapter's mistake is another check's matter: load_adapter is judged on a file that is right
-                path = folder / "named.safetensors"
-                save_file(inputs["saved"], path)
-            elif saving or "tensors" not in read_adapter(path):
-                continue
-            fresh = adapted_model(inputs, inputs["fresh"])
-            error = raised(lambda fresh=fresh, path=path: with_path(names.load_adapter, fresh, path))
-            parameters = dict(fresh.named_parameters())
-            loaded = all(np.array_equal(array(parameters[n]), values) for n, values in inputs["saved"].items())
-            tries.append({"by": by, "raised": error, "loaded": loaded})
-            if loaded and not error:
-                break
+    marker, tries = folder / "trap", []
+    path = folder / "adapter.safetensors"
+    saving = raised(lambda: with_path(names.save_adapter, adapted_model(inputs, inputs["saved"]), path))
+    for by in ("save_adapter", "parameter names"):
+        if by == "parameter names":
+            # save_adapter's mistake is another check's matter: load_adapter is judged on a file that is right
+            path = folder / "named.safetensors"
+            save_file(inputs["saved"], path)
+        elif saving or "tensors" not in read_adapter(path):
+            continue
+        fresh = adapted_model(inputs, inputs["fresh"])
+        error = raised(lambda fresh=fresh, path=path: with_path(names.load_adapter, fresh, path))
+        parameters = dict(fresh.named_parameters())
+        loaded = all(np.array_equal(array(parameters[n]), values) for n, values in inputs["saved"].items())
+        tries.append({"by": by, "raised": error, "loaded": loaded})
+        if loaded and not error:
+            break
+    else:
+        return {"tries": tries}
+    outcomes = []
+    for count, (kind, place) in enumerate(inputs["edits"]):
+        edited = folder / f"edited-{count}.safetensors"  # a new name: the last one may be mapped still
+        if kind in FOREIGN:
+            # recent torch.load refuses to unpickle where the name says safetensors
+            edited = edited.with_suffix(".bin")
+            write_foreign(path, edited, kind, marker)
         else:
-            return {"tries": tries}
-        outcomes = []
-        for kind, place in inputs["edits"]:
-            edited = folder / "edited.safetensors"
-            if kind in FOREIGN:
-                edited = folder / "edited.bin"  # recent torch.load refuses to unpickle where the name says safetensors
-                write_foreign(path, edited, kind, marker)
-            else:
-                edit_file(path, edited, kind, place, inputs["foreign"])
-            model = adapted_model(inputs, inputs["fresh"])
-            before = snapshot(model)
-            error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
-            outcomes.append({"raised": error, "changed": changed(model, before), "sprung": marker.exists()})
-            if marker.exists():
-                marker.rmdir()
-        return {"tries": tries, "outcomes": outcomes}
+            edit_file(path, edited, kind, place, inputs["foreign"])
+        model = adapted_model(inputs, inputs["fresh"])
+        before = snapshot(model)
+        error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
+        outcomes.append({"raised": error, "changed": changed(model, before), "sprung": marker.exists()})
+        if marker.exists():
+            marker.rmdir()
+    return {"tries": tries, "outcomes": outcomes}
 
 
 def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -297,7 +315,7 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
     read = "section 4.5"
     if "refused" in seen:
         return Fault(
-            f"load_adapter refused what save_adapter wrote: {seen['refused']}",
+            f"load_adapter refused what save_adapter wrote: {seen['refused']['type']}: {seen['refused']['text']}",
             "the two must choose their tensors by the same rule",
             read,
         )
@@ -320,7 +338,9 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
     # the tensors are equal bit for bit by now; where they lie in memory may still move a product's last bit
     if not close(*seen["logits"], 1e-3):
         gap = np.abs(np.subtract(*seen["logits"])).max()
-        return Fault(f"logits differ by up to {gap:.3g}", "something beside the tensors was changed by loading", read)
+        return Fault(
+            f"logits differ by up to {number(gap)}", "something beside the tensors was changed by loading", read
+        )
     return None
 
 
@@ -378,7 +398,7 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if not foreign and "ValueError" not in outcome["raised"]["bases"]:
             return Fault(
-                f"{what}: {outcome['raised']['type']}: {outcome['raised']['text'][:80]}",
+                f"{what}: {outcome['raised']['type']}: {outcome['raised']['text']}",
                 "the contract asks for a ValueError, raised before anything changes: compare the two sets of names "
                 "(not how many there are), then the shapes",
                 read,

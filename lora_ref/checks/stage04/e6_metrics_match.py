@@ -109,7 +109,7 @@ def probe_match(names: Names, **inputs: Any) -> dict:
         value: list[Any] = []
         error = raised(lambda a=a, b=b, value=value: value.append(names.metrics_match(dict(a), dict(b))))
         if error:
-            answers.append(f"{error['type']}: {error['text']}")
+            answers.append(error)
         else:
             answers.append(bool(value[0]) if isinstance(value[0], (bool, np.bool_)) else f"a {type(value[0]).__name__}")
     return {"answers": answers}
@@ -122,9 +122,9 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         differ = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
         real = [key for key in differ if not _timing(key)]
         likely = ""
-        if isinstance(found, str):
+        if isinstance(found, (str, Mapping)):
             likely = "the answer is True or False, for any two dicts; a raise left in after a check stops what follows"
-            if found.startswith("KeyError"):
+            if isinstance(found, Mapping) and found["type"] == "KeyError":
                 likely = "a key that only one side has is a difference: compare the two sets of keys"
         elif wanted and differ and not real:
             likely = (
@@ -150,8 +150,9 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
                 else "a real difference goes unnoticed: floats may differ by a relative 1e-6, other values not at all"
             )
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]
+        answer = f"{found['type']}: {found['text']}" if isinstance(found, Mapping) else found
         return Fault(
-            f"{found} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}",
+            f"{answer} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}",
             likely,
         )
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def number(value: Any) -> float | None:
+def _number(value: Any) -> float | None:
     if isinstance(value, (bool, str)) or value is None:
         return None
     return float(value)

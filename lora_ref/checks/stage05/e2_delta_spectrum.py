@@ -12,6 +12,7 @@ from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
 from lora_ref.checks.stage05.shared import (
     KINDS,
+    SAME,
     TALL,
     WIDE,
     attempt,
@@ -26,6 +27,7 @@ from lora_ref.checks.stage05.shared import (
     value_of,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.rounding import number, row
 
 
 def draw_spectra(rng: np.random.Generator, kinds: tuple[str, ...] = ("LinearWithLoRA",), **options: Any) -> Inputs:
@@ -100,8 +102,7 @@ def judge_spectrum(inputs: Inputs, seen: Observation) -> Fault | None:
 def _proportional(found: np.ndarray, wanted: np.ndarray) -> bool:
     if np.abs(found).max() == 0 or found.max() <= 0:
         return False
-    # a root of an eigenvalue (of B^T B A A^T) keeps half of float32's digits
-    return bool(np.abs(found / found.max() - wanted / wanted.max()).max() < 2e-3)
+    return bool(np.abs(found / found.max() - wanted / wanted.max()).max() < SAME)
 
 
 def _spectrum_cause(update: Mapping[str, Any], found: np.ndarray, wanted: np.ndarray) -> str:
@@ -143,9 +144,9 @@ def judge_spectrum_scale(inputs: Inputs, seen: Observation) -> Fault | None:
         if not _proportional(found, wanted):
             return Fault(f"{_shown(found)} is no multiple of {_shown(wanted)}", "")
         ratio = float(found[0] / wanted[0])
-        if abs(ratio - 1) > 2e-3:
+        if abs(ratio - 1) > SAME:
             return Fault(
-                f"values {ratio:.4g} times those of scaling * B A",
+                f"values {number(ratio)} times those of scaling * B A",
                 scale_cause(ratio, update, float(1 / wanted[0]), float(1 / wanted.sum())),
             )
     return None
@@ -180,9 +181,7 @@ def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def _shown(values: np.ndarray) -> str:
-    size = np.abs(values).max(initial=0.0)  # what is left of a zero after rounding is shown as zero
-    shown = [0.0 if abs(value) < 1e-9 * size else value for value in values[:6]]
-    return f"[{', '.join(f'{value:.3g}' for value in shown)}{', ...' if len(values) > 6 else ''}]"
+    return row(values, tolerance=SAME)
 
 
 EXERCISE = Exercise(

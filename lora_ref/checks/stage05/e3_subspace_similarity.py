@@ -10,8 +10,9 @@ import torch
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
-from lora_ref.checks.stage05.shared import attempt, separated
+from lora_ref.checks.stage05.shared import SAME, attempt, separated
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, error_fault
+from lora_ref.rounding import pair
 
 
 def draw_subspaces(rng: np.random.Generator, pairs: int = 5) -> Inputs:
@@ -125,14 +126,15 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"{at}: a {one['kind']}{' of shape ' + str(one['shape']) if one['shape'] else ''}", likely, read
             )
         wanted = case.get("is", similarity_of(case["A1"], case["A2"], case["i"], case["j"]))
-        if not np.isfinite(one["value"]) or abs(one["value"] - wanted) > 2e-3:
+        if not np.isfinite(one["value"]) or abs(one["value"] - wanted) > SAME:
             wrong.append((at, case, one["value"], wanted))
     if not wrong:
         return None
     at, case, value, wanted = wrong[0]
     what = f" {case['what']}" if "what" in case else ""
     cases = [(c, o["value"]) for c, o in zip(inputs["cases"], seen["outcomes"], strict=True)]
-    return Fault(f"{at}{what}: {value:.4g}, expected {wanted:.4g}", _similarity_cause(cases), read)
+    shown, asked = pair(value, wanted, tolerance=SAME)
+    return Fault(f"{at}{what}: {shown}, expected {asked}", _similarity_cause(cases), read)
 
 
 def _similarity_error(case: Mapping[str, Any], error: Mapping[str, str], at: str) -> Fault:
@@ -192,7 +194,7 @@ def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
             one, two = _bases(case)[basis]
             if one.shape[1] != two.shape[1]:
                 return False
-            if not abs(rule(one @ two.T, case["i"], case["j"]) - value) <= 2e-3:
+            if not abs(rule(one @ two.T, case["i"], case["j"]) - value) <= SAME:
                 return False
         return True
 

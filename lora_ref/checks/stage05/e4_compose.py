@@ -25,6 +25,7 @@ from lora_ref.checks.stage05.shared import (
     value_of,
 )
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number
 
 
 def draw_composition(
@@ -98,7 +99,9 @@ def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
         if not close(found, wanted, 1e-4):
             # the judge compares with what was drawn, so the cause is looked for in the same numbers
             off = np.abs(found - wanted).max() / np.abs(wanted).max()
-            return Fault(f"off by up to {off:.2g} times the largest entry", _compose_cause(one, deltas, found), read)
+            return Fault(
+                f"off by up to {number(off, 2)} times the largest entry", _compose_cause(one, deltas, found), read
+            )
     return None
 
 

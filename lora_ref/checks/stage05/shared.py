@@ -17,6 +17,11 @@ from lora_ref.checks.probing import NotDefined, array, describe_error
 from lora_ref.checks.verdicts import Fault, error_fault
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 
+#: How closely singular values, beside the largest, and similarities are compared: a root of an eigenvalue (of
+#: B^T B A A^T, say) keeps half of float32's digits.
+SAME = 2e-3
+
+
 #: The two kinds of layers that the contracts name.
 KINDS = ("LoRALayer", "LinearWithLoRA")
 
