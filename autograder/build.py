@@ -8,7 +8,7 @@ A cell of a master says in its header what it is, and the build writes nbgrader'
 
     # %%                              an ordinary cell
     # %% locked="setup"               a cell that students cannot change; the build puts the set-up of all stages
-                                      (`autograder.opening`) before the stage's own imports
+                                      (`autograder.publish.opening`) before the stage's own imports
     # %% solution="layers"            a cell with gaps: ### BEGIN SOLUTION 2.1 ... ### END SOLUTION
     # %% check="2.1"                  the visible check of an exercise; the build appends the hidden one
     # %% [markdown] written="2.8"     a model answer, and its mark scheme between
@@ -37,8 +37,8 @@ from nbgrader.preprocessors import SaveCells
 from traitlets.config import PyFileConfigLoader
 
 from autograder.files import write_whole
-from autograder.opening import Repository, badge, repository, setup
-from autograder.preprocessors import GAP
+from autograder.publish.opening import Repository, badge, repository, setup
+from autograder.publish.preprocessors import GAP
 
 ROLES = {
     "solution": "code",

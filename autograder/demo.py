@@ -30,7 +30,7 @@ from nbgrader.utils import determine_grade, is_grade
 from autograder.build import build, find_masters
 from autograder.exercises import STAGES, exercise, mutants
 from autograder.files import write_whole
-from autograder.preprocessors import clear_gaps
+from autograder.publish.preprocessors import clear_gaps
 from autograder.system import BUBBLEWRAP, left_out
 
 ROOT = Path(__file__).resolve().parents[1]

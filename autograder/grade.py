@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from autograder.engine import cluster
+from autograder.engine.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
+from autograder.engine.needed import needed
+from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
+from autograder.engine.store import Store, key_of, seed_of
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.run import cluster, feedback, intake, integrity, report
-from autograder.run.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
-from autograder.run.needed import needed
-from autograder.run.sandbox import UNPROTECTED, SandboxError, Warm, require
-from autograder.run.store import Store, key_of, seed_of
+from autograder.intake import submissions as intake
+from autograder.results import feedback, integrity, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,8 +133,8 @@ def grade(args: argparse.Namespace, out: Path) -> int:
                 count = min(max(1, args.workers), len(submissions))
                 warm = Warm(args.sandbox, 0, count, list(dict.fromkeys(modules)))
                 stack.callback(warm.close)
+        from autograder.engine import pool
         from autograder.evaluation import hidden_checks  # with torch: not before the warm process is on its way
-        from autograder.run import pool
 
         for stage in {row["stage"]: None for row in todo}:
             hidden_checks(STAGES[stage][0].id)  # imports the judges, once, and not in each worker
@@ -242,7 +244,7 @@ def job_of(row: dict[str, Any], assignment: Assignment, which: str) -> dict[str,
 
 
 def kind_of(cell: dict[str, Any]) -> str:
-    """What `autograder.run.needed.needed` calls a cell."""
+    """What `autograder.engine.needed.needed` calls a cell."""
     known = nbgrader(cell)
     if known.get("solution"):
         return "answer"

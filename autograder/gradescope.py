@@ -1,7 +1,7 @@
 """``python -m autograder gradescope STAGE``: the zip that makes a Gradescope programming assignment of a stage.
 
 Gradescope unpacks it in a container, runs ``setup.sh`` once, and ``run_autograder`` for each submission
-(`autograder.run.gradescope`). It holds the hidden checks of this stage and nothing else that is secret: no solution, no
+(`autograder.in_gradescope`). It holds the hidden checks of this stage and nothing else that is secret: no solution, no
 mark scheme, no other stage's checks, no bank. See docs/gradescope.md.
 """
 
@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 
 from autograder.build import BuildError, build
+from autograder.engine.assignment import ROOT
 from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.release import pack
-from autograder.run.assignment import ROOT
 
 #: What of this package grades one submission. The judges of the stage and `lora_ref` come with it.
 MODULES = (
@@ -94,7 +94,7 @@ mkdir -p "$root/results"
 # what stays if this does not come to its end, for want of memory, say
 echo '{"score": 0, "stdout_visibility": "hidden", "output": "The autograder was stopped before it had a result.' \
     'Tell your instructor."}' >"$root/results/results.json"
-cd "$root/source" && PYTHONPATH="$root/source" "$root/python/bin/python" -B -m autograder.run.gradescope "$root"
+cd "$root/source" && PYTHONPATH="$root/source" "$root/python/bin/python" -B -m autograder.in_gradescope "$root"
 """
 
 

@@ -33,7 +33,7 @@ from nbgrader.preprocessors import (  # noqa: E402
     SaveCells,
 )
 
-from autograder.preprocessors import (  # noqa: E402
+from autograder.publish.preprocessors import (  # noqa: E402
     ClearGaps,
     ExecuteForGrading,
     HideMarkSchemesInFeedback,

@@ -17,7 +17,7 @@ from nbformat.v4 import new_markdown_cell
 
 from autograder.build import NOTEBOOK_METADATA, BuildError, expand_master, find_masters, write_whole
 from autograder.exercises import STAGES, exercise
-from autograder.preprocessors import GAP, clear_gaps
+from autograder.publish.preprocessors import GAP, clear_gaps
 
 HIDDEN = re.compile(r"\n*^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS$", re.MULTILINE | re.DOTALL)
 HINT = re.compile(r"<details><summary>(?P<title>.*?)</summary>(?P<body>.*?)</details>", re.DOTALL)

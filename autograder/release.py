@@ -27,8 +27,8 @@ import jupytext
 
 from autograder.build import MARKERS, BuildError, build, find_masters
 from autograder.files import write_whole
-from autograder.opening import Repository, badge, repository
-from autograder.preprocessors import GAP, GIVEN, clear_gaps
+from autograder.publish.opening import Repository, badge, repository
+from autograder.publish.preprocessors import GAP, GIVEN, clear_gaps
 
 TOP = "lora-from-scratch"
 NEVER = (*MARKERS, "grade_cell")  # words that no student's file holds

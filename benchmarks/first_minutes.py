@@ -32,7 +32,7 @@ FIRST_EXERCISE = f"""
 import nbformat
 from nbclient import NotebookClient
 from autograder.demo import fill
-from autograder.preprocessors import clear_gaps
+from autograder.publish.preprocessors import clear_gaps
 paths = (f"{{side}}/{STAGE}/{STAGE}.ipynb" for side in ("notebooks", "solutions"))
 release, worked = (nbformat.read(path, as_version=4) for path in paths)
 notebook = fill(release, worked, lambda source: clear_gaps(source, keep={{"1.1"}}))

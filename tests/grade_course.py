@@ -17,9 +17,9 @@ from stage_answers import POINTS
 
 from autograder.attacks import attacks
 from autograder.demo import ROOT, fill, sample_answers
+from autograder.engine.assignment import grade_id, nbgrader, source_of
 from autograder.exercises import STAGES, alternates, mutants
-from autograder.preprocessors import clear_gaps
-from autograder.run.assignment import grade_id, nbgrader, source_of
+from autograder.publish.preprocessors import clear_gaps
 
 #: What `clear_gaps` keeps of a solution: all of it.
 ALL = {*POINTS, "Lab"}
@@ -108,7 +108,7 @@ def command(submissions: Path, out: Path, *options: str) -> list[str]:
 HELD = """
 import os, sys, time
 from autograder.__main__ import main
-from autograder.run import oracle
+from autograder.engine import oracle
 
 first, go, grade, parent, begun = int(sys.argv.pop(1)), sys.argv.pop(1), oracle.grade, os.getpid(), []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 
-from autograder.preprocessors import ClearGaps
+from autograder.publish.preprocessors import ClearGaps
 from lora_ref.checks import visible_checks
 from lora_ref.checks.verdicts import run_check
 

@@ -17,7 +17,7 @@ from toy_course import CONTRACT, MASTER, ROOT, STAGE
 from autograder import build as build_module
 from autograder.build import BuildError, build, find_masters
 from autograder.exercises import STAGES
-from autograder.preprocessors import GAP, clear_gaps, gap_stub
+from autograder.publish.preprocessors import GAP, clear_gaps, gap_stub
 
 MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))
 

@@ -22,7 +22,7 @@ import pytest
 from nbclient import NotebookClient
 from toy_course import ROOT
 
-from autograder.opening import setup
+from autograder.publish.opening import setup
 from autograder.release import build_wheel, pack
 
 STAGE = "01_rank_theory"

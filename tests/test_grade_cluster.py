@@ -13,9 +13,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from autograder import demo, grade
-from autograder.run import cluster
-from autograder.run.assignment import ROOT, Assignment, environment_parts
-from autograder.run.intake import discover
+from autograder.engine import cluster
+from autograder.engine.assignment import ROOT, Assignment, environment_parts
+from autograder.intake.submissions import discover
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import grade_course
 import pytest
 from grade_course import STAGE
 
+from autograder.engine.assignment import STUDENT, Assignment
 from autograder.exercises import STAGES
-from autograder.run import exports, intake
-from autograder.run.assignment import STUDENT, Assignment
+from autograder.intake import exports
+from autograder.intake import submissions as intake
 
 NAME = f"{STAGE}.ipynb"
 MOODLE = "{}_assignsubmission_file_/".format

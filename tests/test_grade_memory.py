@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from autograder.run import oracle
-from autograder.run.sandbox import Gone, Sandbox
+from autograder.engine import oracle
+from autograder.engine.sandbox import Gone, Sandbox
 
 FORKS = """
 import os, time

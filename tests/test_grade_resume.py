@@ -12,8 +12,8 @@ import nbformat
 import pytest
 
 from autograder.demo import ROOT
-from autograder.run import sandbox
-from autograder.run.store import Store
+from autograder.engine import sandbox
+from autograder.engine.store import Store
 
 
 def results(out):

@@ -23,9 +23,9 @@ from nbgrader.api import Gradebook
 from autograder import demo
 from autograder.answers import load_answer
 from autograder.attacks import attacks
+from autograder.engine.store import seed_of
 from autograder.evaluation import evaluate
-from autograder.run.gradebook import harmless, harmless_output
-from autograder.run.store import seed_of
+from autograder.results.gradebook import harmless, harmless_output
 
 HONEST = ("complete", "half-done", "buggy", "untouched")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from autograder.answers import read_cells, run_cells
+from autograder.engine import oracle
+from autograder.engine.sandbox import Sandbox
 from autograder.evaluation import evaluate
 from autograder.exercises import STAGES, alternates, mutants
 from autograder.exercises.mutant import worked_cells
-from autograder.run import oracle
-from autograder.run.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from autograder.judges import stage02 as judges
 
-from autograder.run import oracle
-from autograder.run.sandbox import Sandbox
+from autograder.engine import oracle
+from autograder.engine.sandbox import Sandbox
 from lora_ref.checks.clock import starved
 
 pytestmark = pytest.mark.skipif(starved("self") is None, reason="only Linux says what waits for a processor")

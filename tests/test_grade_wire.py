@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from autograder.run import wire
+from autograder.engine.inside import wire
 
 
 def through(value):

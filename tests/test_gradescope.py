@@ -19,14 +19,14 @@ import pytest
 from grade_course import STAGE
 
 from autograder import gradescope
+from autograder import in_gradescope as inside
 from autograder.answers import load_answer
+from autograder.engine import sandbox
+from autograder.engine.assignment import ROOT
+from autograder.engine.store import seed_of
 from autograder.evaluation import evaluate
 from autograder.exercises import STAGES
 from autograder.release import secret_lines
-from autograder.run import gradescope as inside
-from autograder.run import sandbox
-from autograder.run.assignment import ROOT
-from autograder.run.store import seed_of
 
 METADATA = {"id": 4711, "created_at": "2026-11-25T10:00:00+00:00", "users": [{"name": "Jane", "email": "j@x.org"}]}
 VISIBILITIES = {"visible", "after_due_date", "after_published", "hidden"}
@@ -266,7 +266,7 @@ def test_root_without_the_right_to_mount_still_has_bubblewrap(everybodys):
     """As in a container that allows namespaces, with its usual root."""
     code = """if True:
         import subprocess, sys
-        from autograder.run import sandbox
+        from autograder.engine import sandbox
         assert not sandbox.may_mount()
         real, lines = subprocess.Popen, []
         subprocess.Popen = lambda line, **_: lines.append(line)

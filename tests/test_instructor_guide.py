@@ -18,8 +18,8 @@ import pytest
 from grade_course import STAGE, sample
 
 from autograder import __main__ as command_line
+from autograder.engine.sandbox import LIMITS, TOTAL
 from autograder.exercises import ROOT, STAGES
-from autograder.run.sandbox import LIMITS, TOTAL
 
 GUIDE = ROOT / "docs" / "instructor_guide.md"
 CLASS = {"1234567": "complete", "2345678": "half-done"}

@@ -198,7 +198,7 @@ def test_export(graded):
 
 
 def test_the_kernel_alone_gets_the_grading_environment(monkeypatch):
-    from autograder.preprocessors import grading_environment
+    from autograder.publish.preprocessors import grading_environment
 
     monkeypatch.delenv("LORA_PROFILE", raising=False)
     assert grading_environment()["LORA_PROFILE"] == "tiny"

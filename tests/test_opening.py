@@ -11,7 +11,7 @@ from toy_course import CONTRACT, ROOT, STAGE
 
 from autograder.build import BuildError, build
 from autograder.exercises import STAGES
-from autograder.opening import BOOTSTRAP, FIND, Repository, badge, repository, setup
+from autograder.publish.opening import BOOTSTRAP, FIND, Repository, badge, repository, setup
 from autograder.release import start_page
 
 FIRST = next(iter(STAGES))

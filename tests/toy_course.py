@@ -101,7 +101,7 @@ def make(root: Path) -> Path:
     (root / "lora_ref").mkdir()
     (root / "lora_ref" / "__init__.py").touch()  # without it an installed lora_ref would be found first
     (root / "lora_ref" / "checks.py").write_text(CHECKER, encoding="utf-8")
-    copied = ("nbgrader_config.py", "autograder/nbgrader_config.py", "autograder/preprocessors.py")
+    copied = ("nbgrader_config.py", "autograder/nbgrader_config.py", "autograder/publish/preprocessors.py")
     for name in (*copied, "lora_ref/environment.py"):  # the last: every set-up ends with it
         shutil.copy(ROOT / name, root / name)
     return folder / f"{STAGE}.py"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autograder.attacks import Attack, Notebook, as_bytes, solution_cells
-from autograder.preprocessors import clear_gaps
+from autograder.publish.preprocessors import clear_gaps
 
 
 class _Every:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autograder.run import wire
+from autograder.engine.inside import wire
 from autograder.system import BUBBLEWRAP
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +172,7 @@ def may_mount() -> bool:
 class Warm:
     """A sandbox with one warm process and a copy of it for each of ``count`` control sockets.
 
-    ``modules`` are what it imports: see `autograder.run.zygote.warm`.
+    ``modules`` are what it imports: see `autograder.engine.inside.zygote.warm`.
 
     Attributes:
         controls: the sockets; the copy says hello on its own when it is ready.

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from autograder.run import wire, worker
-from autograder.run.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm
+from autograder.engine import worker
+from autograder.engine.inside import wire
+from autograder.engine.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm
 
 #: Most bytes of a job that is sent to a worker before it has finished the last one. They wait in a socket that holds
 #: three times as many, so nobody waits to send.
@@ -24,7 +25,7 @@ SHORT = 2.0
 
 
 class Worker:
-    """A fork of this process that runs `autograder.run.worker`, and its jobs, of which the first is running."""
+    """A fork of this process that runs `autograder.engine.worker`, and its jobs, of which the first is running."""
 
     def __init__(self, kind: str, number: int, control: socket.socket | None = None, modules: Sequence[str] = MODULES):
         self.kind, self.number = kind, number
@@ -85,7 +86,7 @@ def run(
     on_tick: Callable[[], None] = lambda: None,
     warm: Warm | None = None,
 ) -> None:
-    """Run jobs (see `autograder.run.oracle.grade`), and call ``on_result(job, record)`` for each in this process.
+    """Run jobs (see `autograder.engine.oracle.grade`), and call ``on_result(job, record)`` for each in this process.
 
     Jobs are taken from the iterable when a worker is free for them, and a small one before that. A job whose worker
     dies twice gets ``{"failed": reason}``. ``on_tick`` is called about four times a second, first when all workers have

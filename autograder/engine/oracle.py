@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from autograder.engine.inside import wire
+from autograder.engine.sandbox import LIMITS, TOTAL, Gone, Sandbox
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
-from autograder.run import wire
-from autograder.run.sandbox import LIMITS, TOTAL, Gone, Sandbox
 from lora_ref.checks.probing import TRIES
 from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge, second_chance
 
@@ -45,7 +45,7 @@ class Session:
     Args:
         sandbox: where.
         deadline: ``time.monotonic()`` at which the whole submission must be over.
-        limits, total: see `autograder.run.sandbox.LIMITS` and ``TOTAL``.
+        limits, total: see `autograder.engine.sandbox.LIMITS` and ``TOTAL``.
     """
 
     def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL):
@@ -309,7 +309,7 @@ def _texts(value: Any) -> list[str]:
 
 def clean_outputs(value: Any, count: int) -> list[dict[str, Any]]:
     """What a submission says its cell showed, cut down to nbformat's outputs of text and pictures."""
-    from autograder.run.shell import MIME_TYPES
+    from autograder.engine.inside.shell import MIME_TYPES
 
     kept = []
     for item in value if type(value) is list else []:

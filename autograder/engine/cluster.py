@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from autograder.run import wire
-from autograder.run.assignment import ROOT, environment_parts
-from autograder.run.sandbox import SLACK, TRIES, WARM_SECONDS, SandboxError
+from autograder.engine.assignment import ROOT, environment_parts
+from autograder.engine.inside import wire
+from autograder.engine.sandbox import SLACK, TRIES, WARM_SECONDS, SandboxError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -56,7 +56,7 @@ def run(
     on_result: Callable[[dict[str, Any], dict[str, Any]], None],
     on_tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """`autograder.run.pool.run` with a cluster's workers: ``on_result(job, record)`` is called in this process.
+    """`autograder.engine.pool.run` with a cluster's workers: ``on_result(job, record)`` is called in this process.
 
     Dask gives the job of a lost worker to another one, as often as its scheduler allows (``allowed-failures``); then,
     or where it ended the grading process of its worker twice, its record is ``{"failed": reason}``.
@@ -192,7 +192,7 @@ class Judge:
     def __init__(self, kind: str):
         self.channel, other = socket.socketpair()
         number = secrets.choice(NUMBERS)
-        line = [sys.executable, "-m", "autograder.run.worker", str(other.fileno()), kind, str(number)]
+        line = [sys.executable, "-m", "autograder.engine.worker", str(other.fileno()), kind, str(number)]
         with other:
             self.process = subprocess.Popen(line, cwd=ROOT, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
         try:

@@ -11,8 +11,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from autograder.engine.assignment import digest
 from autograder.files import write_whole
-from autograder.run.assignment import digest
 
 
 class Store:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from autograder.run.assignment import Assignment, digest, source_of
+from autograder.engine.assignment import Assignment, digest, source_of
 
 #: Packages that hold finished answers. What the release itself imports from them is no hint.
 SOLVED = ("lora_ref", "peft")

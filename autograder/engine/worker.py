@@ -13,8 +13,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from autograder.run import oracle, wire
-from autograder.run.sandbox import MODULES, Sandbox, SandboxError
+from autograder.engine import oracle
+from autograder.engine.inside import wire
+from autograder.engine.sandbox import MODULES, Sandbox, SandboxError
 
 
 def main(

@@ -1,7 +1,7 @@
 """Find submissions and read them as what they are: untrusted files.
 
 A submission gives the sources of its solution cells and its written answers, by ``grade_id``; of two copies the last
-one counts, as in `autograder.preprocessors.RestoreCells`. It also gives the student's own code cells, and ordinary
+one counts, as in `autograder.publish.preprocessors.RestoreCells`. It also gives the student's own code cells, and ordinary
 cells that the student edited: an honest answer may rest on a helper or an import there. They run, and are never
 graded. Everything else comes from the release, so tags, schema versions, retyped, reordered, deleted or edited cells
 do not matter.
@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autograder.engine.assignment import MAX_SOURCE, Assignment, Own, digest, grade_id, nbgrader, source_of
 from autograder.exercises import STAGES
-from autograder.run.assignment import MAX_SOURCE, Assignment, Own, digest, grade_id, nbgrader, source_of
 
 #: Larger files are not read, in bytes: a notebook with outputs has a few megabytes.
 MAX_NOTEBOOK = 20_000_000
@@ -71,14 +71,14 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
 
     Args:
         folder: nbgrader's ``submitted`` folder (STUDENT/STAGE/STAGE.ipynb) or the one that holds it; or what a
-            learning platform exports (see `autograder.run.exports`), as zip files or unpacked; or notebooks with the
+            learning platform exports (see `autograder.intake.exports`), as zip files or unpacked; or notebooks with the
             students' names. What lies in no folder of nbgrader's form is looked at as an export.
         assignments: the stages to look for.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    from autograder.run import exports
+    from autograder.intake import exports
 
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
@@ -104,7 +104,7 @@ def from_nbgrader(folder: Path, stages: list[str]) -> tuple[dict[tuple[Key, str]
     Returns:
         The submissions, by student and stage; the folders of all stages, also of those that are not asked for.
     """
-    from autograder.run import exports
+    from autograder.intake import exports
 
     found, taken = {}, set()
     written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader

@@ -6,8 +6,8 @@ import re
 from html import escape
 from typing import Any
 
+from autograder.engine.assignment import Assignment, grade_id, nbgrader
 from autograder.exercises import STAGES
-from autograder.run.assignment import Assignment, grade_id, nbgrader
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 pre{background:#f5f5f5;padding:.6rem .8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.85rem}

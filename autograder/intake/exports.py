@@ -31,9 +31,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autograder.engine.assignment import Assignment, digest, grade_id
 from autograder.exercises import STAGES
-from autograder.run.assignment import Assignment, digest, grade_id
-from autograder.run.intake import (
+from autograder.intake.submissions import (
     MAX_NAME,
     MAX_NOTEBOOK,
     OUTPUTS,

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from autograder.engine.assignment import ROOT, Assignment, grade_id, source_of
+from autograder.engine.assignment import nbgrader as metadata_of
 from autograder.files import write_whole
-from autograder.run.assignment import ROOT, Assignment, grade_id, source_of
-from autograder.run.assignment import nbgrader as metadata_of
 
 
 @contextlib.contextmanager

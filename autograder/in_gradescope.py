@@ -25,17 +25,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autograder.engine.assignment import Assignment
+from autograder.engine.sandbox import Sandbox, SandboxError, require
+from autograder.engine.store import seed_of
 from autograder.evaluation import hidden_checks
 from autograder.exercises import STAGES
 from autograder.grade import job_of, plan
-from autograder.run import intake, integrity
-from autograder.run.assignment import Assignment
-from autograder.run.sandbox import Sandbox, SandboxError, require
-from autograder.run.store import seed_of
+from autograder.intake import submissions as intake
+from autograder.results import integrity
 from lora_ref.checks import visible_checks
 from lora_ref.files import whole_file
 
-#: Added to `autograder.run.sandbox.FIRST_UID`: a user id apart from those of a grading pool.
+#: Added to `autograder.engine.sandbox.FIRST_UID`: a user id apart from those of a grading pool.
 NUMBERS = range(4000, 4500)
 
 
@@ -132,7 +133,7 @@ def run(job: dict[str, Any], modules: Sequence[str]) -> dict[str, Any]:
     Raises:
         Refused: there is none.
     """
-    from autograder.run import oracle
+    from autograder.engine import oracle
 
     for kind in ("bwrap", "user"):
         try:

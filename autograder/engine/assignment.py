@@ -72,7 +72,7 @@ class Assignment:
         return {grade_id(c): c for c in self.release["cells"] if nbgrader(c).get("solution")}
 
     def modules(self) -> list[str]:
-        """What a warm process imports for this stage (see `autograder.run.zygote.warm`)."""
+        """What a warm process imports for this stage (see `autograder.engine.inside.zygote.warm`)."""
         rooms = [name for name in module_names("lora_ref.checks").values() if f".stage{self.stage[:2]}." in name]
         found = [*rooms, *IMPORTED_LATE.get(self.stage, ())]
         for cell in self.release["cells"]:

@@ -1,0 +1,1 @@
+"""From answers to records: jobs, the sandbox, the oracle outside it, workers, the store."""
