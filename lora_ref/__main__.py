@@ -294,8 +294,8 @@ def _merge(options: argparse.Namespace) -> int:
     difference = float((before - after).abs().max())
     agree = float((before.argmax(-1) == after.argmax(-1)).double().mean())
     print(
-        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ {apart(difference, tolerance=TOLERANCE)}, "
-        f"and {agree:.1%} of the answers agree",
+        f"merged {len(layers)} layers; on {len(sentences):,} sentences the logits differ "
+        f"{apart(difference, tolerance=TOLERANCE)}, and {agree:.1%} of the answers agree",
         flush=True,
     )
     if not difference <= TOLERANCE:
