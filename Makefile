@@ -1,4 +1,4 @@
-# Every target works alone on a fresh clone of a machine that has Python 3.11 or newer and make.
+# Every target works alone on a fresh clone of a machine that has Python 3.10 or newer and make.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
