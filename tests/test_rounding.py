@@ -54,7 +54,6 @@ def test_a_comprehension_is_named_after_its_function():
     def fails():
         return [len(number) for number in (1, 2)]
 
-    try:
+    with pytest.raises(TypeError) as caught:
         fails()
-    except TypeError as error:
-        assert ", in fails: " in describe_error(error)["line"]
+    assert ", in fails: " in describe_error(caught.value)["line"]
