@@ -51,8 +51,8 @@ packages() {
 }
 
 find_python() {
-    for name in python3 python3.13 python3.12 python3.11; do
-        if "$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    for name in python3 python3.13 python3.12 python3.11 python3.10; do
+        if "$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             echo "$name"
             return
         fi
@@ -70,10 +70,9 @@ if packages; then
 fi
 if ! find_python >/dev/null; then
     apt python3-venv || true
-    find_python >/dev/null || apt python3.11 python3.11-venv || true
 fi
 if ! found="$(find_python)"; then
-    echo "Python 3.11 or newer is needed: choose Ubuntu 24.04 or newer as the base image" >&2
+    echo "Python 3.10 or newer is needed: choose Ubuntu 22.04 or newer as the base image" >&2
     exit 1
 fi
 "$found" -m venv "$root/python"

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -142,12 +143,12 @@ def requirements() -> dict[str, str]:
         lines = importlib.metadata.requires("lora_ref") or []
     except importlib.metadata.PackageNotFoundError:
         file = Path(__file__).resolve().parents[1] / "pyproject.toml"
-        if not file.is_file() or sys.version_info < (3, 11):
-            lines = ["torch", "transformers", "datasets", "ipywidgets", "matplotlib", "safetensors"]
-        else:
-            import tomllib
-
-            lines = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        # not with tomllib: Python 3.10 has none, and the file is ours, with a requirement a line
+        block = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+        lines = ["torch", "transformers", "datasets", "ipywidgets", "matplotlib", "safetensors"]
+        if block:
+            lines = re.findall(r'^ *"([^"]+)"', block[1], re.MULTILINE)
     found = {}
     for line in lines:
         if "extra ==" not in line:

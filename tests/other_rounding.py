@@ -8,6 +8,7 @@ whole number stays as it is: sums of whole numbers are exact.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -87,5 +88,5 @@ def lone(matrix: torch.Tensor) -> bool:
 
 
 # An error's last line of the student's own code must not be in here: these frames count as torch's.
-for _method in (OtherRounding.__torch_dispatch__, OtherRounding.move):
+for _method in map(inspect.unwrap, (OtherRounding.__torch_dispatch__, OtherRounding.move)):
     _method.__code__ = _method.__code__.replace(co_filename=torch.__file__)

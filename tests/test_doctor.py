@@ -49,7 +49,7 @@ def test_where_everything_is_missing_it_still_says_so(bare):
     for name in ("torch", "numpy", "transformers", "datasets", "safetensors", "notebook kernel", "JupyterLab"):
         assert lines[name]["status"] == MISSING, name
         assert " -m pip install " in lines[name]["fix"]
-    assert '"transformers>=4.46,<6"' in lines["transformers"]["fix"]
+    assert '"transformers>=4.46.3,<6"' in lines["transformers"]["fix"]
     assert lines["torch"]["needed"]
     assert not lines["JupyterLab"]["needed"]
     assert "huggingface_hub" in lines["model hub"]["found"] or "does not answer" in lines["model hub"]["found"]

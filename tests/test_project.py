@@ -1,23 +1,29 @@
 """The project's own files agree with each other, and importing the package stays cheap."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
+from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from stage_answers import POINTS
 
 from autograder.evaluation import hidden_checks
 from autograder.exercises import STAGES
+from autograder.publish.opening import tomllib
 from lora_ref.checks import title, visible_checks
+from lora_ref.doctor import OLDEST_PYTHON
 
 ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"pytorch": "torch"}
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 
 def declared() -> dict[str, Requirement]:
@@ -43,13 +49,26 @@ def conda() -> dict[str, Requirement]:
     return found
 
 
-def pinned() -> dict[str, Version]:
-    """What constraints.txt pins."""
+def constraints() -> list[Requirement]:
+    """The lines of constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    return {
-        re.sub(r"[-_.]+", "-", name).lower(): Version(version)
-        for name, version in (line.split("==") for line in lines if line and not line.startswith("#"))
-    }
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def on(python: str) -> dict[str, str]:
+    """What markers read on the first release of a Python, and here for all else."""
+    return default_environment() | {"python_version": python, "python_full_version": f"{python}.0"}
+
+
+def pinned(python: str = "{}.{}".format(*sys.version_info)) -> dict[str, Version]:
+    """What constraints.txt pins for a Python, by default the one that runs."""
+    found: dict[str, Version] = {}
+    for line in constraints():
+        if line.marker is None or line.marker.evaluate(on(python)):
+            name = canonicalize_name(line.name)
+            assert name not in found, f"two pins of {name} for Python {python}"
+            found[name] = Version(str(line.specifier).removeprefix("=="))
+    return found
 
 
 def test_environment_and_pyproject_have_the_same_names_and_bounds():
@@ -58,25 +77,51 @@ def test_environment_and_pyproject_have_the_same_names_and_bounds():
     assert {name: r.specifier for name, r in ours.items()} == {name: r.specifier for name, r in theirs.items()}
 
 
-def test_the_environment_asks_for_the_python_that_the_package_asks_for():
+def test_all_name_the_same_oldest_python():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert f"python{project['requires-python']}" in lines
+    assert project["requires-python"] == f">={PYTHONS[0]}"
+    assert PYTHONS[0] == ".".join(map(str, OLDEST_PYTHON))
+    assert f"python>={PYTHONS[0]}" in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    said = {"README.md", "Makefile", "docs/start.md", "docs/instructor_guide.md", "docs/gradescope.md"}
+    said |= {"autograder/gradescope.py", "autograder/release.py"}
+    named = re.compile(r"Python (3\.\d+) or newer")
+    files = [Path("README.md"), Path("Makefile")]
+    for folder, kind in [("docs", "*.md"), ("autograder", "*.py"), ("lora_ref", "*.py")]:
+        files += [path.relative_to(ROOT) for path in (ROOT / folder).rglob(kind)]
+    found = {path.as_posix(): set(named.findall((ROOT / path).read_text(encoding="utf-8"))) for path in files}
+    assert {name: pythons for name, pythons in found.items() if pythons} == {name: {PYTHONS[0]} for name in said}
 
 
+def test_the_workflow_tries_every_python():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
+    assert jobs["pythons"]["strategy"]["matrix"]["python"] == PYTHONS
+
+
+@pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("name", sorted(declared()))
-def test_constraints_pin_every_requirement_within_its_bounds(name):
-    version = pinned().get(re.sub(r"[-_.]+", "-", name).lower())
-    assert version is not None, f"constraints.txt does not pin {name}"
-    assert declared()[name].specifier.contains(version), f"{name}=={version} is outside {declared()[name].specifier}"
+def test_constraints_pin_every_requirement_within_its_bounds(name, python):
+    requirement = declared()[name]
+    if requirement.marker is None or requirement.marker.evaluate(on(python)):
+        version = pinned(python).get(canonicalize_name(name))
+        assert version is not None, f"constraints.txt does not pin {name} for Python {python}"
+        assert requirement.specifier.contains(version), f"{name}=={version} is outside {requirement.specifier}"
 
 
 def test_what_runs_here_is_what_constraints_pin():
-    import torch
-    import transformers
+    assert {name: Version(Version(importlib.metadata.version(name)).public) for name in pinned()} == pinned()
 
-    assert Version(transformers.__version__) == pinned()["transformers"]
-    assert Version(torch.__version__.partition("+")[0]) == pinned()["torch"]
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_pin_allows_the_first_release_of_its_python(python):
+    """A pin that asks for 3.11.5, say, breaks the set-up of a system whose own Python is 3.11.2.
+
+    Seen are the releases that run here, so those that only another Python gets are seen where that one runs the tests.
+    """
+    here, there = pinned(), pinned(python)
+    same = [name for name in here if there.get(name) == here[name]]
+    assert {"torch", "nbclient", "pytest"} <= set(same)
+    asked = {name: SpecifierSet(importlib.metadata.metadata(name)["Requires-Python"] or "") for name in same}
+    assert {name: str(versions) for name, versions in asked.items() if not versions.contains(f"{python}.0")} == {}
 
 
 def test_importing_the_package_imports_no_heavy_library():

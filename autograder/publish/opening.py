@@ -8,8 +8,14 @@ badge below each title, and the set-up installs `lora_ref` from there with git; 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 _SOURCE = Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
 #: How every set-up begins: `autograder.bootstrap` without its docstring and what only tools read.
@@ -63,8 +69,6 @@ def repository(root: Path) -> Repository | None:
     file = root / "pyproject.toml"
     if not file.is_file():
         return None
-    import tomllib
-
     address = tomllib.loads(file.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository")
     if address is None:
         return None

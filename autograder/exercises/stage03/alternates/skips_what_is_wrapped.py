@@ -29,7 +29,11 @@ def match_targets(model: nn.Module, targets: list[str]) -> list[str]:
 
 
 def replace_module(model, name, new):
-    model.set_submodule(name, new)
+    if hasattr(model, "set_submodule"):  # from torch 2.5 on
+        model.set_submodule(name, new)
+    else:
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, new)
     return model
 
 
