@@ -23,6 +23,7 @@ from autograder.run import wire
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = ("zygote.py", "shell.py", "syscalls.py", "wire.py")
 INSTALL = "apt-get install bubblewrap   (Fedora: dnf install bubblewrap; Arch: pacman -S bubblewrap)"
+SYSTEMS = {"win32": "Windows", "darwin": "macOS"}
 UNPROTECTED = """\
 --sandbox none: the submissions run with your own rights on this machine. Unprotected are
   files      everything that you may read or write: the gradebook, the judges, other submissions, your keys
@@ -58,12 +59,23 @@ class Gone(Exception):
     """The submission's process ended, was stopped or talks nonsense."""
 
 
+def not_here() -> str:
+    """Why nothing is graded on another system than Linux, and what to do."""
+    return (
+        "grading runs submissions in a sandbox of Linux namespaces, and this is "
+        f"{SYSTEMS.get(sys.platform, sys.platform)}: use {'WSL 2, ' if sys.platform == 'win32' else ''}a container "
+        "(docs/grading_in_a_container.md), or plain `nbgrader autograde`, which has no sandbox"
+    )
+
+
 def require(kind: str) -> None:
-    """Check that a sandbox can be had.
+    """Check that submissions can be graded here, and in this kind of sandbox.
 
     Raises:
-        SandboxError: it cannot; the message says how to install what is missing.
+        SandboxError: they cannot; the message says how to get what is missing.
     """
+    if not sys.platform.startswith("linux"):
+        raise SandboxError(not_here())
     if kind == "none":
         return
     if kind == "user":
@@ -71,8 +83,6 @@ def require(kind: str) -> None:
             raise SandboxError("to run a submission as another user takes root and the command setpriv (util-linux)")
         return
     instead = "Or run on a machine or in a container that has it, or give --sandbox none and read what it prints."
-    if not sys.platform.startswith("linux"):
-        raise SandboxError(f"the sandbox needs Linux (namespaces); here is {sys.platform}. {instead}")
     if shutil.which("bwrap") is None:
         raise SandboxError(f"bubblewrap is missing (the command bwrap). Install it: {INSTALL}\n{instead}")
     probe = ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"]
