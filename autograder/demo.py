@@ -32,6 +32,7 @@ from autograder.build import build, find_masters
 from autograder.contract import STAGES, exercise
 from autograder.files import write_whole
 from autograder.preprocessors import clear_gaps
+from autograder.run.sandbox import not_here
 from autograder.system import BUBBLEWRAP, left_out
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,8 @@ def main(args: argparse.Namespace) -> int:
     out = args.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    if not sys.platform.startswith("linux"):
+        step(f"No sample class will be graded: {not_here()}")
     step("Building the notebooks from the masters")
     build(ROOT)
     stages = [master.stem for master in find_masters(ROOT)]
@@ -71,6 +74,9 @@ def main(args: argparse.Namespace) -> int:
     plot = out / "training_comparison.png"
     write_whole(plot, comparison_png(executed.values()))
 
+    if not sys.platform.startswith("linux"):
+        step(f"Done, without the sample class; the worked solutions, executed: {out / 'solutions'}")
+        return 0
     step("Writing the sample class")
     submitted, course = out / "submitted", out / "course"
     write_class(submitted, stages)
