@@ -248,7 +248,7 @@ def build(
     Args:
         root: the project's root, with `solutions/`.
         stages: names such as `"02_lora_layer"`; None for every master there is.
-        contract: stage -> exercises; None for `autograder.contract.STAGES`.
+        contract: stage -> exercises; None for `autograder.exercises.STAGES`.
         check: write nothing.
 
     Returns:

@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 from autograder.evaluation import stopped
 from autograder.exercises import STAGES
 
@@ -67,7 +69,7 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "report.jsonl"
         command = [sys.executable, "-m", "autograder.check", stage, str(path.resolve()), str(seed), str(out)]
-        ended = f"the process was stopped after {seconds:g} s"
+        ended, started = f"the process was stopped after {seconds:g} s", time.time()
         try:
             # its own folder, so that what an answer writes lands nowhere near the caller's files
             process = subprocess.Popen(
@@ -81,13 +83,11 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
             )
             try:
                 ended = f"the process ended early (status {_wait(process, seconds)})"
-            finally:  # whatever it started goes with it
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            finally:
+                end_all(process, started)
         except subprocess.TimeoutExpired:
             pass
-        lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+        lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
     if lines and "unreadable" in lines[0]:
         return lines[0]
     errors = next((line["errors"] for line in lines if "errors" in line), [])
@@ -115,6 +115,32 @@ def _wait(process: subprocess.Popen, seconds: float) -> int:
             before, back = back, min(starved(str(process.pid)) or 0.0, (WALL - 1) * seconds)
             if back - before < seconds / 100:
                 raise
+
+
+def end_all(process: subprocess.Popen, started: float) -> None:
+    """Kill a process that leads a session, and whatever it started.
+
+    Windows has no sessions, but there a process keeps its parent's number, also when the parent has ended.
+
+    Args:
+        started: the time just before the process began: a number may have been another's before.
+    """
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        running = [p.info for p in psutil.process_iter(["pid", "ppid", "create_time"])]
+        later = [info for info in running if (info["create_time"] or 0) > started - 1]
+        family = [process.pid]
+        for parent in family:  # it grows on the way
+            family += [i["pid"] for i in later if i["ppid"] == parent and i["pid"] not in family]
+        killed = []
+        for pid in family:
+            with contextlib.suppress(psutil.Error):
+                killed.append(psutil.Process(pid))
+                killed[-1].kill()
+        psutil.wait_procs(killed, timeout=10)  # until then their folder can't be removed
+    process.wait()
 
 
 def _import_path() -> str:

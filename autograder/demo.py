@@ -28,6 +28,7 @@ from nbformat.notebooknode import NotebookNode
 from nbgrader.utils import determine_grade, is_grade
 
 from autograder.build import build, find_masters
+from autograder.engine.sandbox import not_here
 from autograder.exercises import STAGES, exercise, mutants
 from autograder.files import write_whole
 from autograder.publish.preprocessors import clear_gaps
@@ -55,6 +56,8 @@ def main(args: argparse.Namespace) -> int:
     out = args.out.resolve()
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    if not sys.platform.startswith("linux"):
+        step(f"No sample class will be graded: {not_here()}")
     step("Building the notebooks from the masters")
     build(ROOT)
     stages = [master.stem for master in find_masters(ROOT)]
@@ -70,6 +73,9 @@ def main(args: argparse.Namespace) -> int:
     plot = out / "training_comparison.png"
     write_whole(plot, comparison_png(executed.values()))
 
+    if not sys.platform.startswith("linux"):
+        step(f"Done, without the sample class; the worked solutions, executed: {out / 'solutions'}")
+        return 0
     step("Writing the sample class")
     submitted, course = out / "submitted", out / "course"
     write_class(submitted, stages)

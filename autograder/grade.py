@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
@@ -54,8 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: every submission has a grade; 1: some need attention; 2: nothing could be done; 130: Ctrl-C."""
     try:
-        if not args.scheduler:  # else the sandbox is the workers', and they look for it
-            require(args.sandbox)
+        require("none" if args.scheduler else args.sandbox)  # a cluster's workers look for their own
         if args.sandbox == "none":
             print(UNPROTECTED, file=sys.stderr)
         out = args.out.resolve()
@@ -69,18 +69,20 @@ def main(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
     """One run at a time writes ``out`` (BlockingIOError: another one does; OSError: it cannot be written)."""
-    folder = out / ".grading"
+    lock = FileLock(out / ".grading" / "lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / "lock", "w")  # noqa: SIM115 (closed below)
+        (out / ".grading").mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"another run is writing {out}") from None
+    except NotImplementedError:
+        raise OSError(f"the file system of {out} has no locks: choose a folder on another") from None
     except OSError as error:
         raise OSError(f"cannot write {out}: {error.strerror}") from None
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BlockingIOError(f"another run is writing {out}") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -297,7 +299,7 @@ class Writer:
 
     def _open(self) -> None:
         if self._book is None:
-            from autograder.run import gradebook  # with nbgrader and much else
+            from autograder.results import gradebook  # with nbgrader and much else
 
             self._book = gradebook.Book(self.out).__enter__()
 

@@ -23,7 +23,13 @@ Own = tuple[int, str, bool]
 STUDENT = "written-by-student"
 ROOT = Path(__file__).resolve().parents[2]
 #: Code whose change may change a grade.
-GRADING_CODE = ("autograder/evaluation.py", "autograder/exercises", "autograder/run", "lora_ref")
+GRADING_CODE = (
+    "autograder/evaluation.py",
+    "autograder/exercises",
+    "autograder/engine",
+    "autograder/intake",
+    "lora_ref",
+)
 LIBRARIES = ("torch", "transformers", "datasets", "numpy", "ipython", "matplotlib")
 #: What the probes of a stage, or what they probe, import late; what its set-up cell imports is read there.
 IMPORTED_LATE = {

@@ -23,6 +23,7 @@ from autograder.system import BUBBLEWRAP
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = ("zygote.py", "shell.py", "syscalls.py", "wire.py")
+SYSTEMS = {"win32": "Windows", "darwin": "macOS"}
 UNPROTECTED = """\
 --sandbox none: the submissions run with your own rights on this machine. Unprotected are
   files      everything that you may read or write: the gradebook, the judges, other submissions, your keys
@@ -60,12 +61,23 @@ class Gone(Exception):
     """The submission's process ended, was stopped or talks nonsense."""
 
 
+def not_here() -> str:
+    """Why nothing is graded on another system than Linux, and what to do."""
+    return (
+        "grading runs submissions in a sandbox of Linux namespaces, and this is "
+        f"{SYSTEMS.get(sys.platform, sys.platform)}: use {'WSL 2, ' if sys.platform == 'win32' else ''}a container "
+        "(docs/grading_in_a_container.md), or plain `nbgrader autograde`, which has no sandbox"
+    )
+
+
 def require(kind: str) -> None:
-    """Check that a sandbox can be had.
+    """Check that submissions can be graded here, and in this kind of sandbox.
 
     Raises:
-        SandboxError: it cannot; the message says how to install what is missing.
+        SandboxError: they cannot; the message says how to get what is missing.
     """
+    if not sys.platform.startswith("linux"):
+        raise SandboxError(not_here())
     if kind == "none":
         return
     if kind == "user":

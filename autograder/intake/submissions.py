@@ -1,7 +1,7 @@
 """Find submissions and read them as what they are: untrusted files.
 
 A submission gives the sources of its solution cells and its written answers, by ``grade_id``; of two copies the last
-one counts, as in `autograder.publish.preprocessors.RestoreCells`. It also gives the student's own code cells, and ordinary
+one counts, as in `publish.preprocessors.RestoreCells`. It also gives the student's own code cells, and ordinary
 cells that the student edited: an honest answer may rest on a helper or an import there. They run, and are never
 graded. Everything else comes from the release, so tags, schema versions, retyped, reordered, deleted or edited cells
 do not matter.
