@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from autograder import bootstrap
+from autograder.publish import bootstrap
 
 WHEEL = "lora_ref-{}-py3-none-any.whl"
 ZIP = "lora-from-scratch-{}.zip"

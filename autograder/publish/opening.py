@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 _SOURCE = Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
-#: How every set-up begins: `autograder.bootstrap` without its docstring and what only tools read.
+#: How every set-up begins: `autograder.publish.bootstrap` without its docstring and what only tools read.
 BOOTSTRAP = "# @title Set-up: finds the course's package, and changes nothing that is installed\n" + (
     _SOURCE[_SOURCE.index("\nimport ") + 1 :].replace("\n\n\n", "\n\n")
 )

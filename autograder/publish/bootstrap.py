@@ -1,10 +1,10 @@
 """What a notebook does before there is a `lora_ref`: it finds the newest one nearby and puts it on the path.
 
 `autograder.publish.opening` copies what follows this text into the first cell of every notebook. It needs nothing but
-Python and `packaging`, which every notebook kernel brings. The wheel is unpacked into a temporary folder, not installed: that
-takes no pip, no network and no permission, and no installed package changes. A search goes two levels down from the
-notebook's folder, 100 folders a level; beside and above it only the course's own folders are opened, since that may be
-somebody's whole home. Drive, which is slow, comes last.
+Python and `packaging`, which every notebook kernel brings. The wheel is unpacked into a temporary folder, not
+installed: that takes no pip, no network and no permission, and no installed package changes. A search goes two levels
+down from the notebook's folder, 100 folders a level; beside and above it only the course's own folders are opened,
+since that may be somebody's whole home. Drive, which is slow, comes last.
 """
 
 # ruff: noqa: E401, I001
