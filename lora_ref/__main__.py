@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_ref import __version__
-from lora_ref.files import whole_file
+from lora_ref.files import print_anything, whole_file
 from lora_ref.profiles import METHODS, PROFILES
 
 if TYPE_CHECKING:
@@ -529,4 +529,5 @@ def _print_counts(model: nn.Module) -> None:
 
 
 if __name__ == "__main__":
+    print_anything()
     raise SystemExit(main())

@@ -48,6 +48,8 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from lora_ref.files import print_anything
+
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
 _BROKEN_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError)
@@ -576,4 +578,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_anything()
     raise SystemExit(main())
