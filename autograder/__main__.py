@@ -6,6 +6,8 @@ import argparse
 import importlib
 import sys
 
+from lora_ref.files import print_anything
+
 #: Each command is a module with ``add_arguments(parser)`` and ``main(args) -> exit status``.
 COMMANDS = {
     "build": "make the notebooks from the masters",
@@ -36,4 +38,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_anything()
     sys.exit(main())

@@ -314,7 +314,7 @@ class Writer:
             row["notes"].append("; ".join(f"cell {s['cell'] + 1}: {s['why']}" for s in record["stopped"]))
         stamp = self.out / ".grading" / "written" / row["stage"] / f"{row['student']}.json"
         what = [row["key"], row["problem"], self.store.number(row["key"])]
-        written, before = json.dumps(what + row["notes"]), stamp.read_text() if stamp.exists() else "[]"
+        written, before = json.dumps(what + row["notes"]), stamp.read_text(encoding="utf-8") if stamp.exists() else "[]"
         if json.loads(before)[: len(what)] == what:
             return None if before == written else (stamp, written)
         if row["stage"] not in self._stages:

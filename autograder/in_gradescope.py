@@ -60,7 +60,7 @@ def main(root: Path) -> int:
     results["execution_time"] = round(time.monotonic() - started, 1)
     target = root / "results" / "results.json"
     with whole_file(target) as unfinished:
-        unfinished.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        unfinished.write_text(json.dumps(results, indent=1), encoding="utf-8", newline="\n")
     print(f"{settings['stage']}: score {results['score']:g}")
     return 0
 

@@ -62,7 +62,7 @@ def walk(folder: Path) -> Iterator[tuple[str, float]]:
     environment |= {"JUPYTER_CONFIG_DIR": str(folder / "jupyter"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
     (folder / "jupyter").mkdir()
     settings = "c.ServerApp.open_browser, c.ServerApp.allow_root, c.ServerApp.port = False, True, 0\n"
-    (folder / "jupyter" / "jupyter_server_config.py").write_text(settings)
+    (folder / "jupyter" / "jupyter_server_config.py").write_text(settings, encoding="utf-8", newline="\n")
 
     started = time.monotonic()
     _do(["git", "clone", "--quiet", str(ROOT), str(clone)], folder, environment)
@@ -89,7 +89,11 @@ def package_bytes(folder: Path) -> int:
     options = ["--dry-run", "--ignore-installed", "--no-build-isolation", "--quiet", "--report", str(report)]
     command = [python, "-m", "pip", "install", *options, "-c", "constraints.txt", "torch", "setuptools", "-e", ".[dev]"]
     _do(command, folder / "course", os.environ | {"PIP_CACHE_DIR": str(folder / "pip")})
-    addresses = [item["download_info"]["url"] for item in json.loads(report.read_text())["install"] if not _own(item)]
+    addresses = [
+        item["download_info"]["url"]
+        for item in json.loads(report.read_text(encoding="utf-8"))["install"]
+        if not _own(item)
+    ]
     with ThreadPoolExecutor(8) as pool:
         return sum(pool.map(_size, addresses))
 
@@ -119,7 +123,9 @@ def _serve(command: str, folder: Path, environment: dict[str, str], runtime: Pat
         )
     try:
         for _ in range(1200):
-            address = re.search(r"http://(?:localhost|127\.0\.0\.1):\d+/lab\S*", log.read_text(errors="replace"))
+            address = re.search(
+                r"http://(?:localhost|127\.0\.0\.1):\d+/lab\S*", log.read_text(encoding="utf-8", errors="replace")
+            )
             if address:
                 with urllib.request.urlopen(address[0], timeout=60) as page:
                     page.read()
@@ -127,7 +133,7 @@ def _serve(command: str, folder: Path, environment: dict[str, str], runtime: Pat
             if process.poll() is not None:
                 break
             time.sleep(0.1)
-        raise RuntimeError(f"{command} serves no page:\n{log.read_text(errors='replace')[-2000:]}")
+        raise RuntimeError(f"{command} serves no page:\n{log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

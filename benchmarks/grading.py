@@ -87,7 +87,7 @@ def write(root: Path, count: int) -> None:
     for number in range(count):
         path = root / "submitted" / f"s{number:04}" / STAGE / f"{STAGE}.ipynb"
         path.parent.mkdir(parents=True)
-        path.write_text(files[number % len(files)], encoding="utf-8")
+        path.write_text(files[number % len(files)], encoding="utf-8", newline="\n")
     target = root / "solutions" / STAGE
     target.mkdir(parents=True)
     shutil.copy(ROOT / "solutions" / STAGE / f"{STAGE}.ipynb", target)
@@ -107,7 +107,10 @@ def grade(root: Path, count: int, *options: str) -> Run:
     """Run the command on a new output folder."""
     line = [sys.executable, "-m", "autograder", "grade", "--submissions", str(root / "submitted"), "--stage", STAGE]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryDirectory(prefix="bench-out-") as out, tempfile.TemporaryFile("w+") as told:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-out-") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as told,
+    ):
         started = time.perf_counter()
         process = subprocess.Popen(
             [*line, "--out", out, "--workers", str(WORKERS), *options],
@@ -123,7 +126,7 @@ def grade(root: Path, count: int, *options: str) -> Run:
         seconds = time.perf_counter() - started
         told.seek(0)
         text = told.read()
-        if process.returncode or len((Path(out) / "grades.csv").read_text().splitlines()) != count + 1:
+        if process.returncode or len((Path(out) / "grades.csv").read_text(encoding="utf-8").splitlines()) != count + 1:
             raise RuntimeError(f"grade ended with {process.returncode}: {text[-2000:]}")
     return Run(count, seconds, 60 / float(re.findall(r"(\d+) a minute", text)[-1]), peak / 2**20)
 

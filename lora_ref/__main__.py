@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_ref import __version__
 from lora_ref.environment import make_usable
-from lora_ref.files import whole_file
+from lora_ref.files import print_anything, whole_file
 from lora_ref.profiles import METHODS, PROFILES
 from lora_ref.rounding import apart
 
@@ -413,7 +413,7 @@ def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    return _whole_file(path, lambda unfinished: frame.to_csv(unfinished, index=False))
+    return _whole_file(path, lambda unfinished: frame.to_csv(unfinished, index=False, lineterminator="\n"))
 
 
 def _write_png(figure: Figure, path: Path) -> Path:
@@ -534,4 +534,5 @@ def _print_counts(model: nn.Module) -> None:
 
 
 if __name__ == "__main__":
+    print_anything()
     raise SystemExit(main())

@@ -103,7 +103,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         with whole_file(path / PEFT_TENSORS) as unfinished:
             save_file(tensors, unfinished, metadata={"format": "pt"})
         with whole_file(path / PEFT_CONFIG) as unfinished:
-            unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
         return path
     tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
     with whole_file(path) as unfinished:
@@ -297,7 +297,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise FileNotFoundError(f"no adapter file at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # copies: what safetensors gives is mapped to the file, which Windows then neither replaces nor removes
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from None

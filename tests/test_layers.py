@@ -14,7 +14,7 @@ DTYPES = {torch.float32: 1e-5, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 sizes = st.integers(1, 9)
 leading = st.lists(st.integers(0, 4), max_size=3)
 seeds = st.integers(0, 2**16)
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 def trained(layer, seed=0):

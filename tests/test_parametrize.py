@@ -10,7 +10,7 @@ from torch.nn.utils.parametrize import register_parametrization, remove_parametr
 from lora_ref.parametrize import LoRAParametrization
 
 sizes = st.integers(1, 9)
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 
 
 def attached(linear, rank=2, alpha=4.0, trained=True):

@@ -18,7 +18,7 @@ def matrix(m, n, seed=0, r=None):
     return left @ torch.randn(r, n, generator=generator, dtype=torch.float64)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes, sizes, sizes, st.integers(0, 100))
 def test_rank_is_the_inner_dimension_of_a_random_product(m, n, r, seed):
     assert rank.matrix_rank(matrix(m, n, seed, r)) == min(m, n, r)
@@ -43,7 +43,7 @@ def test_the_tolerance_decides():
     assert rank.matrix_rank(M, rtol=1e-2) == 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes, sizes, st.integers(0, 10), st.integers(0, 100))
 def test_the_error_of_the_best_approximation_is_the_tail(m, n, k, seed):
     M = matrix(m, n, seed)
@@ -60,7 +60,7 @@ def test_bounds_of_best_rank_k():
         rank.best_rank_k(M, -1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes, sizes, st.integers(1, 10), st.integers(0, 100))
 def test_the_factors_multiply_to_the_best_approximation(m, n, r, seed):
     M = matrix(m, n, seed)

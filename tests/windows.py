@@ -13,6 +13,7 @@ What it can't show: drive letters and backslashes, how long Windows takes, and l
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -105,16 +106,16 @@ def _file_rules(event: str, arguments: tuple) -> None:
         caller = sys._getframe(1).f_code
         if caller.co_name in ("close", "cleanup") and caller.co_filename.endswith("tempfile.py"):
             return  # Windows removes a NamedTemporaryFile by itself, when the last handle is closed
-        _must_be_free(_absolute(*arguments), 32, "is being used by another process")
+        _must_be_free(_absolute(*arguments), 32, "The file is being used by another process")
     elif event == "os.rename":
         source, target, at_source, at_target = arguments
         _may_be_named(_absolute(target, at_target))
-        _must_be_free(_absolute(source, at_source), 32, "is being used by another process")
+        _must_be_free(_absolute(source, at_source), 32, "The file is being used by another process")
         _must_be_free(_absolute(target, at_target), 5, "Access is denied")
     elif event == "os.mkdir":
         _may_be_named(_absolute(arguments[0], arguments[2]))
     elif event == "os.rmdir":
-        _must_be_free(_absolute(*arguments), 32, "is being used by another process")
+        _must_be_free(_absolute(*arguments), 32, "The file is being used by another process")
     elif event == "os.symlink":
         raise OSError(22, "[WinError 1314] A required privilege is not held by the client", _absolute(arguments[1]))
 
@@ -141,7 +142,7 @@ def _must_be_free(path: str, number: int, why: str) -> None:
     for process in _family():
         held |= _mapped(process) | _opened(process)
     if path in held or any(name.startswith(f"{path}/") for name in held):
-        raise PermissionError(13, f"[WinError {number}] The process cannot access the file: it {why}", path)
+        raise PermissionError(13, f"[WinError {number}] {why}", path)
 
 
 def _family() -> list[int]:
@@ -159,18 +160,18 @@ def _family() -> list[int]:
 
 def _opened(process: int) -> set[str]:
     """Files that a process has open, and the folder it is in."""
-    found = set()
     try:
         places = [f"/proc/{process}/fd/{name}" for name in os.listdir(f"/proc/{process}/fd")]
     except OSError:
-        return found
-    for place in [*places, f"/proc/{process}/cwd"]:
-        try:
+        return set()
+    found = set()
+    for place in places:
+        with contextlib.suppress(OSError):
             found.add(os.readlink(place))
-        except OSError:
-            continue
-    # a folder that is open is being listed, and goes with what is in it
-    return {name for name in found if name == os.getcwd() or not os.path.isdir(name)}
+    found = {name for name in found if not os.path.isdir(name)}  # a folder that is being listed goes all the same
+    with contextlib.suppress(OSError):
+        found.add(os.readlink(f"/proc/{process}/cwd"))
+    return found
 
 
 def _mapped(process: int) -> set[str]:

@@ -29,7 +29,7 @@ class Store:
     def seed(self, wanted: int | None = None) -> int:
         """The run's seed: ``wanted``, or the recorded one, or a new one; it is recorded."""
         path = self.folder / "run.json"
-        known = json.loads(path.read_text())["seed"] if path.exists() else None
+        known = json.loads(path.read_text(encoding="utf-8"))["seed"] if path.exists() else None
         seed = wanted if wanted is not None else known if known is not None else secrets.randbelow(2**31)
         if seed != known:
             write_whole(path, json.dumps({"seed": seed}).encode())

@@ -191,7 +191,7 @@ def _stamp_version(path: Path) -> None:
     if path.exists():
         return
     folder = Path(nbgrader.__file__).parent / "alembic" / "versions"
-    texts = [file.read_text() for file in folder.glob("*.py")]
+    texts = [file.read_text(encoding="utf-8") for file in folder.glob("*.py")]
     pattern = "^{} *= *['\"](\\w+)['\"]"
     made, built_on = (
         {name for text in texts for name in re.findall(pattern.format(word), text, re.MULTILINE)}
