@@ -38,13 +38,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def print_anything() -> None:
-    """Let stdout and stderr take every character; one that they can't show is written as ``\\u03c0``.
+    r"""Let stdout and stderr take every character; one that they can't show is printed as an escape.
 
     Windows gives what is piped or sent to a file the system's old code page, and Python would raise in the middle.
 
-    Example::
-
-        print_anything()  # first thing in a command
+    Example:
+        >>> import io
+        >>> with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "cp1252")) as piped:
+        ...     print_anything()
+        ...     print("the number π", end="", flush=True)
+        ...
+        >>> piped.buffer.getvalue()
+        b'the number \\u03c0'
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
