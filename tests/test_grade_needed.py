@@ -10,9 +10,9 @@ from grade_course import STAGE
 
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
+from autograder.engine.job import Row, job_of
 from autograder.engine.needed import needed
 from autograder.engine.sandbox import Sandbox
-from autograder.engine.job import Row, job_of
 from autograder.intake import submissions as intake
 
 
