@@ -18,7 +18,6 @@ import nbformat
 import pytest
 from grade_course import STAGE
 
-from autograder import gradescope
 from autograder import in_gradescope as inside
 from autograder.answers import load_answer
 from autograder.engine import sandbox
@@ -26,7 +25,8 @@ from autograder.engine.assignment import ROOT
 from autograder.engine.store import seed_of
 from autograder.evaluation import evaluate
 from autograder.exercises import STAGES
-from autograder.release import secret_lines
+from autograder.publish import gradescope
+from autograder.publish.release import secret_lines
 
 METADATA = {"id": 4711, "created_at": "2026-11-25T10:00:00+00:00", "users": [{"name": "Jane", "email": "j@x.org"}]}
 VISIBILITIES = {"visible", "after_due_date", "after_published", "hidden"}
