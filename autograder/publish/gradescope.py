@@ -2,7 +2,7 @@
 
 Gradescope unpacks it in a container, runs ``setup.sh`` once, and ``run_autograder`` for each submission
 (`autograder.in_gradescope`). It holds the hidden checks of this stage and nothing else that is secret: no solution, no
-mark scheme, no other stage's checks, no bank. See docs/gradescope.md.
+mark scheme, no other stage's checks, no mutant. See docs/gradescope.md.
 """
 
 from __future__ import annotations
@@ -13,17 +13,10 @@ import secrets
 from pathlib import Path
 
 from autograder.engine.assignment import ROOT
+from autograder.engine.sources import rooms, sources
 from autograder.publish.notebooks import BuildError, build
 from autograder.publish.release import pack
 
-#: What of this package grades one submission. The judges of the stage and `lora_ref` come with it.
-MODULES = (
-    *("__init__", "contract", "evaluation", "files", "grade", "judges/__init__", "system"),
-    *(f"run/{name}" for name in ("__init__", "assignment", "cluster", "exports", "feedback", "gradescope", "intake")),
-    *(f"run/{name}" for name in ("integrity", "needed", "oracle", "report", "sandbox", "shell", "store", "wire")),
-    "run/syscalls",
-    "run/zygote",
-)
 #: When students see hidden checks; "hidden" is not among them, for Gradescope would hide the total with it.
 SHOW = ("visible", "after_due_date", "after_published")
 
@@ -131,10 +124,10 @@ def bundle(
         "cell_seconds": cell_seconds,
         "seconds": seconds,
     }
-    files = {f"autograder/{name}.py": (root / "autograder" / f"{name}.py").read_bytes() for name in MODULES}
-    judges = f"autograder/judges/stage{stage[:2]}.py"
-    files[judges] = (root / judges).read_bytes()
-    files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / "lora_ref").rglob("*.py")}
+    code = sources(root, ["autograder.in_gradescope", *rooms(root, stage)])
+    files = {name: text.encode() for name, text in code.items()}
+    for folder in ("autograder/engine/inside", "lora_ref"):
+        files |= {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / folder).rglob("*.py")}
     notebook = f"notebooks/{stage}/{stage}.ipynb"
     files[notebook] = (root / notebook).read_bytes()
     files["constraints.txt"] = (root / "constraints.txt").read_bytes()
