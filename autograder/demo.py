@@ -27,10 +27,10 @@ from nbconvert import HTMLExporter
 from nbformat.notebooknode import NotebookNode
 from nbgrader.utils import determine_grade, is_grade
 
-from autograder.build import build, find_masters
 from autograder.engine.sandbox import not_here
 from autograder.exercises import STAGES, exercise, mutants
 from autograder.files import write_whole
+from autograder.publish.notebooks import build, find_masters
 from autograder.publish.preprocessors import clear_gaps
 from autograder.system import BUBBLEWRAP, left_out
 

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from nbgrader.api import Gradebook
 
-from autograder.build import write_whole
 from autograder.exercises import STAGES
+from autograder.files import write_whole
 
 
 class ExportError(ValueError):

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from autograder.engine.assignment import Assignment
+from autograder.engine.job import Row, job_of
 from autograder.engine.sandbox import Sandbox, SandboxError, require
 from autograder.engine.store import seed_of
-from autograder.evaluation import hidden_checks
 from autograder.exercises import STAGES
-from autograder.grade import job_of, plan
 from autograder.intake import submissions as intake
+from autograder.intake.plan import plan
 from autograder.results import integrity
 from lora_ref.checks import visible_checks
 from lora_ref.files import whole_file
@@ -87,13 +87,14 @@ def graded(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     submission = intake.Submission("student", stage, path.name, lambda: intake.read_file(path))
     submission.notes += notes
     row = plan(submission, assignment, settings["seed"], settings["cells"])
-    if row["problem"]:
-        raise Refused(f"{row['problem']}. Nothing was graded: hand in {stage}.ipynb as Jupyter saved it.")
-    row["seed"] = seed_of(settings["seed"], stage, submission_id(root) or submission.hash)
+    if row.problem:
+        raise Refused(f"{row.problem}. Nothing was graded: hand in {stage}.ipynb as Jupyter saved it.")
+    row.seed = seed_of(settings["seed"], stage, submission_id(root) or submission.hash)
     limits = {name: settings[name] for name in ("cell_seconds", "seconds")}
     record = run({**job_of(row, assignment, settings["cells"]), **limits}, assignment.modules())
-    print(f"seed {row['seed']}")
-    return results_of(row, record, assignment, settings["show"])
+    print(f"seed {row.seed}")
+    row.finish(record)
+    return results_of(row, assignment, settings["show"])
 
 
 def find(folder: Path, stage: str) -> tuple[Path, list[str]]:
@@ -147,41 +148,39 @@ def run(job: dict[str, Any], modules: Sequence[str]) -> dict[str, Any]:
     raise Refused(told)
 
 
-def results_of(row: dict[str, Any], record: dict[str, Any], assignment: Assignment, show: str) -> dict[str, Any]:
-    """Gradescope's form of a record: a test for each check.
+def results_of(row: Row, assignment: Assignment, show: str) -> dict[str, Any]:
+    """Gradescope's form of a graded row: a test for each check.
 
     A check whose contract is one of the visible checks', which students can run themselves, is always shown; of the
     others, name, points and message are shown when ``show`` says so.
     """
-    tests = []
-    for result in record["results"]:
-        open_to_all = {check.contract for check in visible_checks(result["id"])}
-        contracts = {check.id: check.contract for check in hidden_checks(result["id"])}
-        for number, check in enumerate(result["checks"], start=1):
-            contract = contracts[check["id"]]
+    tests: list[dict[str, Any]] = []
+    for result in row.results:
+        open_to_all = {check.contract for check in visible_checks(result.id)}
+        for number, verdict in enumerate(result.verdicts, start=1):
             tests.append(
                 {
-                    "name": f"{result['id']} {result['title']}: {contract}",
-                    "number": f"{result['id']}.{number}",
-                    "score": check["earned"],
-                    "max_score": check["points"],
-                    "status": "passed" if check["earned"] == check["points"] else "failed",
-                    "output": check["message"],
+                    "name": f"{result.id} {result.title}: {verdict.contract}",
+                    "number": f"{result.id}.{number}",
+                    "score": verdict.earned,
+                    "max_score": verdict.points,
+                    "status": "passed" if verdict.passed else "failed",
+                    "output": verdict.message,
                     "output_format": "text",
-                    "visibility": "visible" if contract in open_to_all else show,
+                    "visibility": "visible" if verdict.contract in open_to_all else show,
                 }
             )
-    hints = integrity.flags(row, record, assignment)
+    hints = integrity.flags(row, assignment)
     if hints:
         told = "Look at the notebook before you draw a conclusion.\n" + "\n".join(hints)
         hint = {"name": "For the instructor: hints that code may not be the student's own", "output": told}
         tests.append({**hint, "score": 0.0, "max_score": 0.0, "output_format": "text", "visibility": "hidden"})
-    notes = list(row["notes"])
-    notes += [f"Cell {stop['cell'] + 1} ended the notebook: {stop['why']}." for stop in record["stopped"]]
-    by_hand = [f"{e.id} ({e.points:g} points)" for e in STAGES[row["stage"]] if e.manual]
+    notes = list(row.notes)
+    notes += [f"Cell {stop['cell'] + 1} ended the notebook: {stop['why']}." for stop in row.stopped]
+    by_hand = [f"{e.id} ({e.points:g} points)" for e in STAGES[row.stage] if e.manual]
     notes += [f"A person grades {', '.join(by_hand)}."] if by_hand else []
     return {
-        "score": round(sum(result["earned"] for result in record["results"]), 6),
+        "score": round(row.score, 6),
         "output": "\n".join(notes),
         "output_format": "text",
         "visibility": show,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib import invalidate_caches
 from importlib.util import find_spec
 
-from lora_ref.doctor import OLDEST_PYTHON
+from lora_ref.diagnosis import OLDEST_PYTHON
 
 SECONDS = 60  # for a program to show that it runs, on a busy machine
 #: Package manager -> who has it, and how it installs.

@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import lora_ref  # noqa: E402
-from autograder.pages import write_pages  # noqa: E402
+from autograder.publish.pages import write_pages  # noqa: E402
 from lora_ref import profiles  # noqa: E402
 
 project = "LoRA from scratch"

@@ -19,14 +19,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lora_ref.diagnosis import BROKEN, MISSING, OK, OLDEST_PYTHON, Line, pip_install, version_of
+
 __all__ = ["Line", "examine", "main"]
 
-OK, MISSING, BROKEN = "ok", "missing", "broken"
-OLDEST_PYTHON = (3, 10)
 TIMEOUT = 4.0  # seconds for the hub and the package index
 IMPORT_SECONDS = 120  # for one package from a cold disk
 
@@ -43,29 +43,6 @@ for name in sys.argv[1:]:
         told = {"error": f"{type(error).__name__}: {error}"[:300]}
     print(json.dumps({"end": name, **told}), flush=True)
 """
-
-
-@dataclass(frozen=True)
-class Line:
-    """One thing that was looked at.
-
-    Attributes:
-        name: what.
-        status: ``"ok"``, ``"missing"`` or ``"broken"``.
-        found: a version, a place, or what is wrong.
-        fix: what to do, where it is not ok.
-        needed: a student cannot work without it; otherwise it serves instructors, or makes something faster.
-
-    Example:
-        >>> Line("JupyterLab", MISSING, "not installed", "python -m pip install jupyterlab", needed=False).status
-        'missing'
-    """
-
-    name: str
-    status: str
-    found: str
-    fix: str = ""
-    needed: bool = True
 
 
 def main(as_json: bool = False) -> int:
@@ -120,13 +97,6 @@ def _later(look: Callable[[], Line]) -> Callable[[], Line]:
     return wait
 
 
-def pip_install(*requirements: str) -> str:
-    """The command that installs these here."""
-    return f"{sys.executable} -m pip install " + " ".join(
-        f'"{r}"' if set(r) & set("<>;[ ") else r for r in requirements
-    )
-
-
 # --- Python and packages ----------------------------------------------------------------------------------
 
 
@@ -156,14 +126,6 @@ def requirements() -> dict[str, str]:
             name = plain.translate(str.maketrans("<>=!~[ ", "       ")).split()[0]
             found[name] = plain
     return found
-
-
-def version_of(name: str) -> str | None:
-    """An installed package's version; None if it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def within(requirement: str, version: str) -> bool:

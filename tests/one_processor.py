@@ -17,9 +17,9 @@ from other_rounding import OtherRounding
 
 from autograder import evaluate, messages
 from autograder.answers import load_answer
-from autograder.build import build
 from autograder.evaluation import evaluate_exercise
 from autograder.exercises import ROOT, STAGES, alternates, mutants
+from autograder.publish.notebooks import build
 
 
 def answers(stage: str, seeds: int, share: int) -> dict[str, dict]:

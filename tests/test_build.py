@@ -15,8 +15,8 @@ import toy_course
 from toy_course import CONTRACT, MASTER, ROOT, STAGE
 
 from autograder import build as build_module
-from autograder.build import BuildError, build, find_masters
 from autograder.exercises import STAGES
+from autograder.publish.notebooks import BuildError, build, find_masters
 from autograder.publish.preprocessors import GAP, clear_gaps, gap_stub
 
 MASTERS = sorted(path.stem for path in ROOT.glob("solutions/*/*.py"))
@@ -99,7 +99,7 @@ def test_two_folders_and_two_hash_seeds_give_the_same_bytes(tmp_path):
     for seed in ("1", "2"):
         root = tmp_path / f"folder{seed}"
         toy_course.make(root)
-        code = f"import toy_course; from autograder.build import build; build({str(root)!r}, contract="
+        code = f"import toy_course; from autograder.publish.notebooks import build; build({str(root)!r}, contract="
         code += "toy_course.CONTRACT)"
         path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         subprocess.run(

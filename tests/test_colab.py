@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 from toy_course import ROOT
 
 from autograder.publish.opening import setup
-from autograder.release import build_wheel, pack
+from autograder.publish.release import build_wheel, pack
 
 STAGE = "01_rank_theory"
 #: Not preinstalled in the simulated Colab: has to be fetched.

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from autograder import demo
-from autograder.build import find_masters
+from autograder.publish.notebooks import find_masters
 
 STAGE = "01_rank_theory"
 

@@ -12,9 +12,11 @@ import grade_course
 import pytest
 from distributed import Client, LocalCluster
 
-from autograder import demo, grade
+from autograder import demo
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_parts
+from autograder.engine.job import job_of
+from autograder.intake.plan import plan
 from autograder.intake.submissions import discover
 
 
@@ -42,9 +44,9 @@ def hand_in(root, count):
 def jobs(root):
     """What `autograder.grade` would give out for the class in ``root``."""
     assignment = Assignment.load(grade_course.STAGE)
-    rows = [grade.plan(s, assignment, 7, "needed") for s in discover(root, {grade_course.STAGE: assignment})]
+    rows = [plan(s, assignment, 7, "needed") for s in discover(root, {grade_course.STAGE: assignment})]
     limits = {"cell_seconds": 60, "seconds": 120}
-    return [{**grade.job_of(row, assignment, "needed"), **limits} for row in rows]
+    return [{**job_of(row, assignment, "needed"), **limits} for row in rows]
 
 
 def start(root, address):

@@ -10,9 +10,9 @@ from grade_course import STAGE
 
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
+from autograder.engine.job import Row, job_of
 from autograder.engine.needed import needed
 from autograder.engine.sandbox import Sandbox
-from autograder.grade import job_of
 from autograder.intake import submissions as intake
 
 
@@ -82,8 +82,9 @@ def points(notebook, which, box):
     """Points by exercise of a notebook, with the cells that the command runs for ``--cells which``; and what ran."""
     assignment = Assignment.load(STAGE)
     submission = intake.Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
-    row = {"answers": intake.answers(submission, assignment), "own": submission.own, "stage": STAGE}
-    job = job_of({**row, "key": "", "seed": 1}, assignment, which)
+    answers = intake.answers(submission, assignment)
+    row = Row("s", STAGE, answers=answers, own=submission.own, seed=1)
+    job = job_of(row, assignment, which)
     record = oracle.grade({**job, "cell_seconds": 60, "seconds": 300}, box)
     return {r["id"]: r["earned"] for r in record["results"]}, len(record["outputs"])
 

@@ -97,7 +97,7 @@ def test_no_bubblewrap_is_refused_with_a_way_out(tmp_path, monkeypatch, capsys):
 
 
 def test_one_run_at_a_time(tmp_path):
-    from autograder.grade import locked
+    from autograder.engine.store import locked
 
     with locked(tmp_path), pytest.raises(BlockingIOError, match="another run"), locked(tmp_path):
         pass

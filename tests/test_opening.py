@@ -9,10 +9,10 @@ import pytest
 import toy_course
 from toy_course import CONTRACT, ROOT, STAGE
 
-from autograder.build import BuildError, build
 from autograder.exercises import STAGES
+from autograder.publish.notebooks import BuildError, build
 from autograder.publish.opening import BOOTSTRAP, FIND, Repository, badge, repository, setup
-from autograder.release import start_page
+from autograder.publish.release import start_page
 
 FIRST = next(iter(STAGES))
 ADDRESS = "https://github.com/somebody/lora-course"

@@ -14,10 +14,10 @@ import toy_course
 from toy_course import CONTRACT, MASTER, ROOT, STAGE
 
 from autograder import release as release_module
-from autograder.build import BuildError, build
 from autograder.evaluation import hidden_checks
 from autograder.exercises import STAGES, mutants
-from autograder.release import TOP, LeakError, assert_clean, pack, release, secret_lines
+from autograder.publish.notebooks import BuildError, build
+from autograder.publish.release import TOP, LeakError, assert_clean, pack, release, secret_lines
 from lora_ref.checks import visible_checks
 
 PROJECT = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n' + (

@@ -17,9 +17,9 @@ import jupytext
 import nbformat
 import pytest
 
-from autograder.build import SCHEME, BuildError, find_masters
 from autograder.exercises import ROOT, STAGES
-from autograder.pages import page_of, write_pages
+from autograder.publish.notebooks import SCHEME, BuildError, find_masters
+from autograder.publish.pages import page_of, write_pages
 from lora_ref.checks import stage01, stage02, stage03, stage04, stage05
 
 TEXT = {".html", ".js", ".ipynb", ".txt", ".json", ".md", ".css"}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autograder.engine.sources import rooms, sources
 from autograder.exercises import STAGES
 from lora_ref.checks.numbering import module_names
 
@@ -22,14 +23,8 @@ Own = tuple[int, str, bool]
 #: The tag of such a cell in an executed notebook.
 STUDENT = "written-by-student"
 ROOT = Path(__file__).resolve().parents[2]
-#: Code whose change may change a grade.
-GRADING_CODE = (
-    "autograder/evaluation.py",
-    "autograder/exercises",
-    "autograder/engine",
-    "autograder/intake",
-    "lora_ref",
-)
+#: Modules whose change, or that of what they import, may change a grade; and so may hidden rooms and `lora_ref`.
+GRADING_CODE = ("autograder.engine.worker", "autograder.intake.plan")
 LIBRARIES = ("torch", "transformers", "datasets", "numpy", "ipython", "matplotlib")
 #: What the probes of a stage, or what they probe, import late; what its set-up cell imports is read there.
 IMPORTED_LATE = {
@@ -157,8 +152,7 @@ def environment_parts(root: Path = ROOT) -> tuple[str, ...]:
     """What `environment_hash` is of: Python, libraries, files, each a name and a version or a digest."""
     parts = [f"Python {platform.python_version()}"]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
-    for name in GRADING_CODE:
-        path = root / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            parts.append(f"{file.relative_to(root)} {digest(file.read_bytes())}")
-    return tuple(parts)
+    code = {name: text.encode() for name, text in sources(root, [*GRADING_CODE, *rooms(root)]).items()}
+    for folder in ("autograder/engine/inside", "lora_ref"):
+        code |= {path.relative_to(root).as_posix(): path.read_bytes() for path in (root / folder).rglob("*.py")}
+    return (*parts, *(f"{name} {digest(code[name])}" for name in sorted(code)))

@@ -1,6 +1,6 @@
-"""Where submissions run: a bubblewrap sandbox around one warm process (`zygote`), or, if asked for, none.
+"""Where submissions run: a bubblewrap sandbox around one warm process (`inside.zygote`), or, if asked for, none.
 
-Inside there are the system's and Python's own files, read-only, `lora_ref`, and four files of this package. There is
+Inside there are the system's and Python's own files, read-only, `lora_ref`, and the files in `inside`. There is
 no network, no environment variable of the caller, no judge, no gradebook and no other submission.
 """
 
@@ -20,9 +20,11 @@ from typing import Any
 
 from autograder.engine.inside import wire
 from autograder.system import BUBBLEWRAP
+from lora_ref.checks.numbering import module_names
 
 ROOT = Path(__file__).resolve().parents[2]
-INSIDE = ("zygote.py", "shell.py", "syscalls.py", "wire.py")
+#: What of this package enters the sandbox.
+INSIDE = sorted(path for path in Path(__file__).with_name("inside").glob("*.py") if path.stem != "__init__")
 SYSTEMS = {"win32": "Windows", "darwin": "macOS"}
 UNPROTECTED = """\
 --sandbox none: the submissions run with your own rights on this machine. Unprotected are
@@ -38,7 +40,7 @@ LIMITS = {"AS": 6_000_000_000, "CPU": 900, "FSIZE": 100_000_000, "NOFILE": 512, 
 #: What a warm process imports where nobody says which stages it is for: what all five need.
 MODULES = ("matplotlib.pyplot", "pandas", "transformers:Trainer", "transformers:RobertaForSequenceClassification")
 MODULES += tuple(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models", "plots", "training", "vision"))
-MODULES += tuple(f"lora_ref.checks.stage0{number}" for number in range(1, 6))
+MODULES += tuple(module_names("lora_ref.checks").values())
 #: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
 WARM_SECONDS = 180
 #: Seconds for the warm process to obey, which takes it milliseconds: less only on a machine that is hardly its own.
@@ -157,8 +159,8 @@ def command(uid: int) -> list[str]:
             line += ["--ro-bind", path, path]
     line += ["--dir", "/course"]
     line += ["--ro-bind", str(ROOT / "lora_ref"), "/course/lora_ref"]
-    for name in INSIDE:
-        line += ["--ro-bind", str(Path(__file__).with_name(name)), f"/course/{name}"]
+    for path in INSIDE:
+        line += ["--ro-bind", str(path), f"/course/{path.name}"]
     line += ["--proc", "/proc", "--dev", "/dev"]
     for folder in scratch():
         line += ["--perms", "1777", "--tmpfs", folder]
@@ -231,12 +233,12 @@ class Warm:
             other.close()
 
     def _plain_course(self) -> Path:
-        """A folder with what the sandbox would show: `lora_ref` and four files, and no judge on the path."""
+        """A folder with what the sandbox would show: `lora_ref` and `INSIDE`, and no hidden check on the path."""
         course = Path(self._folder.name) / "course"
         course.mkdir()
         (course / "lora_ref").symlink_to(ROOT / "lora_ref")
-        for name in INSIDE:
-            shutil.copy(Path(__file__).with_name(name), course / name)
+        for path in INSIDE:
+            shutil.copy(path, course / path.name)
         return course
 
     def _let_in(self) -> None:

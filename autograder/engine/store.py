@@ -6,13 +6,36 @@ is done; after ``kill -9`` a run goes on with what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from autograder.engine.assignment import digest
 from autograder.files import write_whole
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """One run at a time writes ``out`` (BlockingIOError: another one does; OSError: it cannot be written)."""
+    lock = FileLock(out / ".grading" / "lock")
+    try:
+        (out / ".grading").mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(f"another run is writing {out}") from None
+    except NotImplementedError:
+        raise OSError(f"the file system of {out} has no locks: choose a folder on another") from None
+    except OSError as error:
+        raise OSError(f"cannot write {out}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Store:

@@ -23,7 +23,7 @@ from nbgrader.preprocessors import (
     OverwriteCells,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 GAP = re.compile(
     r"^(?P<indent>[ \t]*)### BEGIN SOLUTION (?P<label>\S[^\n]*?)[ \t]*\n"

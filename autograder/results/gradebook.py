@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from autograder.engine.assignment import ROOT, Assignment, grade_id, source_of
 from autograder.engine.assignment import nbgrader as metadata_of
+from autograder.engine.job import Row
 from autograder.files import write_whole
 
 
@@ -102,16 +103,16 @@ class Book:
         exporter.from_notebook_node(notebook, {"nbgrader": where})
         self._stages[stage] = _Stage(self._gradebook, stage)
 
-    def write(self, assignment: Assignment, row: dict[str, Any]) -> None:
+    def write(self, assignment: Assignment, row: Row) -> None:
         """Bring one submission's scores in (`commit` makes them last), and write its executed notebook.
 
         A manual score stays, and its cell is marked for another look. A submission that could not be graded has no
         automatic score and waits for a person.
         """
-        stage, student = assignment.stage, row["student"]
-        earned = {f"check_{r['id'].replace('.', '_')}": r["earned"] for r in row.get("results", ())}
+        stage, student = assignment.stage, row.student
+        earned = {f"check_{r.id.replace('.', '_')}": r.earned for r in row.results}
         untouched = {
-            name: row.get("answers", {}).get(name, "").strip() == source_of(cell).strip()
+            name: row.answers.get(name, "").strip() == source_of(cell).strip()
             for name, cell in assignment.answer_cells().items()
         }
         known, db = self._stages[stage], self._gradebook.db
@@ -119,7 +120,7 @@ class Book:
         grades, comments = [], []
         for name, cell in known.graded.items():
             score = earned.get(name)
-            if score is None and row["status"] == "graded" and untouched.get(name):
+            if score is None and row.status == "graded" and untouched.get(name):
                 score = 0.0  # a written answer that is not there
             grades.append({"of": number, "cell": cell, "score": score, "by_hand": score is None})
         for name, cell in known.commented.items():
@@ -128,7 +129,7 @@ class Book:
         db.execute(SET_COMMENT, comments)
         # formgrader counts these folders; the file is not put there, since its Autograde button knows no sandbox
         (self.out / "submitted" / student / stage).mkdir(parents=True, exist_ok=True)
-        if row["status"] == "graded":
+        if row.status == "graded":
             text = json.dumps(executed(assignment, row), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
             write_whole(self.out / "autograded" / student / stage / f"{stage}.ipynb", text.encode())
         else:
@@ -224,30 +225,30 @@ def harmless_output(output: dict[str, Any]) -> dict[str, Any]:
     return {**output, "data": {**data, **rich}}
 
 
-def executed(assignment: Assignment, row: dict[str, Any]) -> dict[str, Any]:
+def executed(assignment: Assignment, row: Row) -> dict[str, Any]:
     """The notebook that ran, with outputs; its graded cells show the hidden tests (for graders) and the points."""
     full = {grade_id(cell): cell for cell in assignment.solution["cells"] if grade_id(cell)}
-    results = {r["id"]: r for r in row["results"]}
-    cells = assignment.rebuilt(row["answers"], row["own"])
+    results = {r.id: r for r in row.results}
+    cells = assignment.rebuilt(row.answers, row.own)
     for number, cell in enumerate(cells):
         name = grade_id(cell)
         if metadata_of(cell).get("locked") and name in full:
             cell["source"] = source_of(full[name])
         if cell["cell_type"] != "code":
-            if name in row["answers"]:
+            if name in row.answers:
                 cell["source"] = harmless(cell["source"])
             continue
-        outputs = [harmless_output(one) for one in row["outputs"].get(str(number), [])]
+        outputs = [harmless_output(one) for one in row.outputs.get(str(number), [])]
         exercise = assignment.exercise_of.get(name)
         if exercise:
             result = results[exercise]
             # text alone: an error or a number that the student's side put here would be a score to nbgrader
             outputs = [o for o in outputs if o["output_type"] == "stream"]
-            outputs.append({"output_type": "stream", "name": "stdout", "text": result["message"] + "\n"})
-            data = {"text/plain": repr(float(result["earned"]))}
+            outputs.append({"output_type": "stream", "name": "stdout", "text": result.message + "\n"})
+            data = {"text/plain": repr(float(result.earned))}
             last = {"output_type": "execute_result", "execution_count": number + 1, "data": data, "metadata": {}}
             outputs.append(last)
-        ran = exercise or str(number) in row["outputs"]
+        ran = exercise or str(number) in row.outputs
         cell["outputs"], cell["execution_count"] = outputs, number + 1 if ran else None
     metadata = {key: assignment.release["metadata"][key] for key in ("kernelspec", "language_info")}
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}

@@ -9,31 +9,31 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 from autograder.engine.assignment import Assignment, digest, source_of
+from autograder.engine.job import Row
 
 #: Packages that hold finished answers. What the release itself imports from them is no hint.
 SOLVED = ("lora_ref", "peft")
 _PLUMBING = {"wire", "shell", "zygote"}
 
 
-def flags(row: dict[str, Any], record: dict[str, Any], assignment: Assignment) -> list[str]:
+def flags(row: Row, assignment: Assignment) -> list[str]:
     """One line for each hint about one submission."""
     found = []
-    for name, source in row["answers"].items():
+    for name, source in row.answers.items():
         cell = assignment.answer_cells()[name]
         if cell["cell_type"] == "code":
             given = imports(source_of(cell))
             found += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
-    if row["own"]:
+    if row.own:
         released = [source_of(cell) for cell in assignment.release["cells"] if cell["cell_type"] == "code"]
         given = set().union(*map(imports, released))
-        for used in sorted(set().union(*(imports(source) for _, source, _ in row["own"])) - given):
+        for used in sorted(set().union(*(imports(source) for _, source, _ in row.own)) - given):
             found.append(f"a cell of the student's own uses {used}")
-    for name, packages in record.get("origins", {}).items():
+    for name, packages in row.origins.items():
         found += [f"{name} comes from {package}" for package in packages]
-    found += [f"replaces {name}" for name in record.get("replaced", ())]
+    found += [f"replaces {name}" for name in row.replaced]
     return found
 
 
@@ -57,18 +57,18 @@ def imports(source: str) -> set[str]:
     return {name[:100] for name in found if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
 
 
-def identical(rows: Iterable[dict[str, Any]], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:
+def identical(rows: Iterable[Row], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:
     """(stage, student) -> other students whose code is the same, comments and layout aside.
 
     Untouched notebooks are all the same and say nothing; they are left out.
     """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
-        cells = assignments[row["stage"]].answer_cells()
-        code = {name: shape(text) for name, text in row["answers"].items() if cells[name]["cell_type"] == "code"}
+        cells = assignments[row.stage].answer_cells()
+        code = {name: shape(text) for name, text in row.answers.items() if cells[name]["cell_type"] == "code"}
         empty = {name: shape(source_of(cells[name])) for name in code}
         if code and code != empty:
-            groups[row["stage"], digest(repr(sorted(code.items())).encode())].append(row["student"])
+            groups[row.stage, digest(repr(sorted(code.items())).encode())].append(row.student)
     return {
         (stage, student): [other for other in students if other != student]
         for (stage, _), students in groups.items()

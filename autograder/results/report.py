@@ -12,9 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from autograder.engine.job import Row
 from autograder.exercises import STAGES
+
+if TYPE_CHECKING:  # it imports torch
+    from lora_ref.checks.verdicts import Fault
 
 #: Blue and orange of the Okabe-Ito palette, which colour-blind readers tell apart.
 GOOD, BAD = "#0072b2", "#d55e00"
@@ -33,17 +37,17 @@ HARDEST = 6
 ELSEWHERE = "see the other checks"
 
 
-def page(rows: Sequence[dict[str, Any]], seconds: float) -> str:
-    """The report on all rows (see `autograder.grade.plan`); ``seconds`` is what this run took."""
-    graded = [row for row in rows if row["status"] == "graded"]
-    attention = [row for row in rows if row["problem"] or row["notes"]]
-    flagged = [row for row in rows if row["flags"]]
-    stages = [stage for stage in STAGES if any(row["stage"] == stage for row in rows)]
-    used = [row["seconds"] for row in graded]
+def page(rows: Sequence[Row], seconds: float) -> str:
+    """The report on all rows (see `autograder.engine.job.Row`); ``seconds`` is what this run took."""
+    graded = [row for row in rows if row.status == "graded"]
+    attention = [row for row in rows if row.problem or row.notes]
+    flagged = [row for row in rows if row.flags]
+    stages = [stage for stage in STAGES if any(row.stage == stage for row in rows)]
+    used = [row.seconds for row in graded]
     tiles = {
         "graded": f"{len(graded)} of {len(rows)}",
         "not graded": len(rows) - len(graded),
-        "with notes": sum(bool(row["notes"]) for row in graded),
+        "with notes": sum(bool(row.notes) for row in graded),
         "integrity hints": len(flagged),
         "median seconds each": f"{median(used):.1f}" if used else "-",
         "seconds, this run": f"{seconds:.0f}",
@@ -54,19 +58,19 @@ def page(rows: Sequence[dict[str, Any]], seconds: float) -> str:
 <title>Class report</title><style>{STYLE}</style></head><body><main>
 <h1>Class report</h1><div class="tiles">{body}</div>
 {_struggles(graded)}
-{"".join(_stage(stage, [r for r in graded if r["stage"] == stage]) for stage in stages)}
-<h2>Needs attention</h2>{_listed(attention, lambda row: [*filter(None, [row["problem"]]), *row["notes"]])}
+{"".join(_stage(stage, [r for r in graded if r.stage == stage]) for stage in stages)}
+<h2>Needs attention</h2>{_listed(attention, lambda row: [*filter(None, [row.problem]), *row.notes])}
 <h2>Integrity hints</h2><p>No hint changes a grade. Look at the notebook before you draw a conclusion.</p>
-{_listed(flagged, lambda row: row["flags"])}
+{_listed(flagged, lambda row: row.flags)}
 <h2>Time</h2>{_slowest(graded)}</main></body></html>
 """
 
 
-def _struggles(rows: Sequence[dict[str, Any]]) -> str:
+def _struggles(rows: Sequence[Row]) -> str:
     """The exercises in which the class earns the smallest share of the points, each with what most often went wrong."""
     shares: dict[str, list[float]] = defaultdict(list)
-    for result in (r for row in rows for r in row["results"]):
-        shares[result["id"]].append(result["earned"] / result["points"])
+    for result in (r for row in rows for r in row.results):
+        shares[result.id].append(result.earned / result.points)
     means = {name: sum(of) / len(of) for name, of in shares.items()}
     hardest = sorted((name for name in means if means[name] < 1), key=lambda name: means[name])[:HARDEST]
     if not hardest:
@@ -74,7 +78,7 @@ def _struggles(rows: Sequence[dict[str, Any]]) -> str:
     causes: dict[str, tuple[int, str]] = {}
     for (name, cause), who in _reasons(rows).items():
         causes[name] = max(causes.get(name, (0, "")), (len(who), cause))
-    titles = {r["id"]: r["title"] for row in rows for r in row["results"]}
+    titles = {r.id: r.title for row in rows for r in row.results}
     lines = ""
     for name in hardest:
         count, cause = causes.get(name, (0, ""))
@@ -84,29 +88,28 @@ def _struggles(rows: Sequence[dict[str, Any]]) -> str:
 <table><tr><th>exercise</th><th>points earned</th><th></th><th>commonest cause, by students</th></tr>{lines}</table>"""
 
 
-def _reasons(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], set[str]]:
+def _reasons(rows: Sequence[Row]) -> dict[tuple[str, str], set[str]]:
     """(exercise, likely cause) -> students."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
-        for check in (c for result in row["results"] for c in result["checks"]):
-            _, _, fault = check["message"].partition("\n")
-            if fault and (cause := _kind(fault)):
-                found[check["id"].partition("/")[0], cause].add(row["student"])
+        for result in row.results:
+            for verdict in result.verdicts:
+                if verdict.fault and (cause := _kind(verdict.fault)):
+                    found[result.id, cause].add(row.student)
     return found
 
 
-def _stage(stage: str, rows: Sequence[dict[str, Any]]) -> str:
+def _stage(stage: str, rows: Sequence[Row]) -> str:
     if not rows:
         return f"<h2>{escape(stage)}</h2><p>No submission could be graded.</p>"
     most = sum(e.points for e in STAGES[stage] if not e.manual)
-    scores = [sum(r["earned"] for r in row["results"]) for row in rows]
+    scores = [row.score for row in rows]
     passed: dict[str, int] = Counter()
     contracts: dict[str, str] = {}
     for row in rows:
-        for check in (c for result in row["results"] for c in result["checks"]):
-            head, _, _ = check["message"].partition("\n")
-            contracts[check["id"]] = head[6:]
-            passed[check["id"]] += head.startswith("ok")
+        for verdict in (v for result in row.results for v in result.verdicts):
+            contracts[verdict.id] = verdict.contract
+            passed[verdict.id] += verdict.passed
     worst = min(contracts, key=lambda name: passed[name])
     title = f"{escape(stage)}: median {median(scores):g} of {most:g} automatic points"
     if passed[worst] < len(rows):
@@ -125,14 +128,15 @@ def _stage(stage: str, rows: Sequence[dict[str, Any]]) -> str:
 <table><tr><th>students</th><th>exercise</th><th>message</th><th>for example</th></tr>{said}</table>"""
 
 
-def _kind(fault: str) -> str:
+def _kind(fault: Fault) -> str:
     """A message without its numbers' accidents: the likely cause if it names one, or else what was seen.
 
     Empty where it only points to the exercise's other checks.
     """
-    seen, _, likely = fault.strip().removeprefix("seen: ").partition("Likely: ")
-    cause = (likely.partition("Read: ")[0] or seen.partition("Read: ")[0]).strip()[:300]
-    return "not done yet" if seen.startswith("not done yet") else "" if cause.startswith(ELSEWHERE) else cause
+    if fault.raised == "NotImplementedError":
+        return fault.seen
+    cause = (fault.likely or fault.seen)[:300]
+    return "" if cause.startswith(ELSEWHERE) else cause
 
 
 def _bar(name: str, contract: str, share: float) -> str:
@@ -168,42 +172,42 @@ def histogram(scores: Sequence[float], most: float) -> str:
     )
 
 
-def _listed(rows: Sequence[dict[str, Any]], lines: Any) -> str:
+def _listed(rows: Sequence[Row], lines: Any) -> str:
     if not rows:
         return "<p>None.</p>"
     body = "".join(
-        f"<tr><td>{escape(row['student'])}</td><td>{escape(row['stage'])}</td><td>{escape(row['status'])}</td>"
+        f"<tr><td>{escape(row.student)}</td><td>{escape(row.stage)}</td><td>{escape(row.status)}</td>"
         f"<td>{'<br>'.join(escape(line[:400]) for line in lines(row))}</td></tr>"
         for row in rows
     )
     return f"<table><tr><th>student</th><th>stage</th><th>status</th><th>what</th></tr>{body}</table>"
 
 
-def _slowest(rows: Iterable[dict[str, Any]]) -> str:
-    rows = sorted(rows, key=lambda row: -row["seconds"])
+def _slowest(rows: Iterable[Row]) -> str:
+    rows = sorted(rows, key=lambda row: -row.seconds)
     body = "".join(
-        f"<tr><td>{escape(row['student'])}</td><td>{escape(row['stage'])}</td>"
-        f'<td class="number">{row["seconds"]:.1f}</td>'
-        f'<td class="number">{row["used"].get("peak_kib", 0) / 1024:.0f}</td></tr>'
+        f"<tr><td>{escape(row.student)}</td><td>{escape(row.stage)}</td>"
+        f'<td class="number">{row.seconds:.1f}</td>'
+        f'<td class="number">{row.used.get("peak_kib", 0) / 1024:.0f}</td></tr>'
         for row in rows[:5]
     )
     return f"<table><tr><th>slowest</th><th>stage</th><th>seconds</th><th>peak MiB</th></tr>{body}</table>"
 
 
-def table(rows: Iterable[dict[str, Any]]) -> str:
+def table(rows: Iterable[Row]) -> str:
     """``grades.csv``: a row for each submission; automatic points, and what waits for a person."""
     rows = list(rows)
-    ids = [e.id for s, es in STAGES.items() for e in es if not e.manual and any(r["stage"] == s for r in rows)]
+    ids = [e.id for s, es in STAGES.items() for e in es if not e.manual and any(r.stage == s for r in rows)]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["student", "stage", "status", "score", "max_score", "by_hand", "attention", *ids])
     for row in rows:
-        exercises = STAGES[row["stage"]]
-        earned = {r["id"]: r["earned"] for r in row.get("results", ())}
+        exercises = STAGES[row.stage]
+        earned = {r.id: r.earned for r in row.results}
         score = f"{sum(earned.values()):g}" if earned else ""
         most, by_hand = sum(e.points for e in exercises if not e.manual), sum(e.points for e in exercises if e.manual)
-        attention = "; ".join([*filter(None, [row["problem"]]), *row["notes"]])
-        cells = [row["student"], row["stage"], row["status"], score, most, by_hand, attention]
+        attention = "; ".join([*filter(None, [row.problem]), *row.notes])
+        cells = [row.student, row.stage, row.status, score, most, by_hand, attention]
         writer.writerow([_safe(c) for c in cells] + [f"{earned[i]:g}" if i in earned else "" for i in ids])
     return out.getvalue()
 

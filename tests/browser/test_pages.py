@@ -16,7 +16,7 @@ import pytest
 
 from autograder.demo import overview
 from autograder.exercises import STAGES
-from autograder.release import start_page
+from autograder.publish.release import start_page
 
 
 def look(page, shot, grave, url: str, name: str) -> None:

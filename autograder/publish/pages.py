@@ -15,8 +15,9 @@ import nbformat
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from autograder.build import NOTEBOOK_METADATA, BuildError, expand_master, find_masters, write_whole
 from autograder.exercises import STAGES, exercise
+from autograder.files import write_whole
+from autograder.publish.notebooks import NOTEBOOK_METADATA, BuildError, expand_master, find_masters
 from autograder.publish.preprocessors import GAP, clear_gaps
 
 HIDDEN = re.compile(r"\n*^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS$", re.MULTILINE | re.DOTALL)

@@ -1,0 +1,125 @@
+"""Writes what follows from results: gradebook, executed notebooks and feedback as they come, tables at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autograder.engine.assignment import Assignment
+from autograder.engine.job import Row
+from autograder.engine.store import Store
+from autograder.exercises import STAGES
+from autograder.files import write_whole
+from autograder.results import feedback, integrity, report
+
+if TYPE_CHECKING:
+    from autograder.results.gradebook import Book
+
+#: Rows that are written in one transaction.
+BATCH = 10
+
+
+class Writer:
+    """Writes gradebook, executed notebooks and feedback. Use as a context manager.
+
+    Attributes:
+        waiting: rows whose results are in the store and not written out yet; or that have a problem.
+    """
+
+    def __init__(self, out: Path, store: Store, assignments: Mapping[str, Assignment]):
+        self.out, self.store, self.assignments = out, store, assignments
+        self.waiting: list[Row] = []
+        self._book: Book | None = None
+        self._stages: set[str] = set()
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._book is not None:
+            self._book.__exit__()
+
+    def some(self) -> None:
+        """Write what waits, if it is worth a transaction. The first call opens the gradebook, which takes a while."""
+        self._open()
+        if len(self.waiting) >= BATCH or (self.waiting and time.monotonic() - self._last > 1):
+            self.all()
+
+    def all(self) -> None:
+        """Write what waits: a stamp for each row says that the rest is there."""
+        book = self._open()
+        rows, self.waiting = self.waiting, []
+        for start in range(0, len(rows), BATCH):
+            stamps = [self._row(row, book) for row in rows[start : start + BATCH]]
+            book.commit()
+            for path, text in filter(None, stamps):
+                write_whole(path, text.encode())
+        self._last = time.monotonic()
+
+    def _open(self) -> Book:
+        if self._book is None:
+            from autograder.results import gradebook  # with nbgrader and much else
+
+            self._book = gradebook.Book(self.out).__enter__()
+        return self._book
+
+    def _row(self, row: Row, book: Book) -> tuple[Path, str] | None:
+        record = {} if row.problem else self.store.get(row.key)
+        assignment = self.assignments[row.stage]
+        row.finish(record)
+        row.flags = integrity.flags(row, assignment)
+        if row.stopped:
+            row.notes.append("; ".join(f"cell {stop['cell'] + 1}: {stop['why']}" for stop in row.stopped))
+        stamp = self.out / ".grading" / "written" / row.stage / f"{row.student}.json"
+        what = [row.key, row.problem, self.store.number(row.key)]
+        written, before = json.dumps(what + row.notes), stamp.read_text(encoding="utf-8") if stamp.exists() else "[]"
+        if json.loads(before)[: len(what)] == what:
+            return None if before == written else (stamp, written)
+        if row.stage not in self._stages:
+            book.add_assignment(assignment)
+            self._stages.add(row.stage)
+        whole = replace(row, outputs=record.get("outputs", {}))
+        book.write(assignment, whole)
+        target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
+        if row.status == "graded":
+            write_whole(target, feedback.page(assignment, whole).encode())
+        else:
+            target.unlink(missing_ok=True)
+        return stamp, written
+
+
+def write_tables(
+    out: Path, store: Store, rows: Sequence[Row], assignments: Mapping[str, Assignment], seconds: float
+) -> None:
+    """Write ``report.html`` on this run's rows, and ``grades.csv`` on these and what was graded in earlier runs.
+
+    Args:
+        out: the course folder.
+        store: its results.
+        rows: those that are finished; hints at equal code are added to their flags.
+        assignments: of their stages.
+        seconds: what this run took.
+    """
+    same = integrity.identical(rows, assignments)
+    for row in rows:
+        others = same.get((row.stage, row.student))
+        row.flags += [f"the same code as {', '.join(others[:10])}"] if others else []
+    write_whole(out / "report.html", report.page(rows, seconds).encode())
+    earlier = [row for row in graded_before(out, store) if row.stage not in assignments]
+    table = report.table(sorted([*earlier, *rows], key=lambda row: (row.stage, row.student)))
+    write_whole(out / "grades.csv", table.encode())
+
+
+def graded_before(out: Path, store: Store) -> Iterator[Row]:
+    """What `report.table` needs of everything that was written into this course folder."""
+    for path in (out / ".grading" / "written").glob("*/*.json"):
+        key, problem, _, *notes = json.loads(path.read_text(encoding="utf-8"))
+        if path.parent.name in STAGES and (problem or key in store):
+            row = Row(path.stem, path.parent.name, problem=problem, notes=notes)
+            row.finish({} if problem else store.get(key))
+            yield row
