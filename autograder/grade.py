@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from autograder import intake
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
 from autograder.engine.needed import needed
@@ -25,7 +26,6 @@ from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.engine.store import Store, key_of, seed_of
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.intake import submissions as intake
 from autograder.results import feedback, integrity, report
 
 

@@ -25,13 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autograder import intake
 from autograder.engine.assignment import Assignment
 from autograder.engine.sandbox import Sandbox, SandboxError, require
 from autograder.engine.store import seed_of
 from autograder.evaluation import hidden_checks
 from autograder.exercises import STAGES
 from autograder.grade import job_of, plan
-from autograder.intake import submissions as intake
 from autograder.results import integrity
 from lora_ref.checks import visible_checks
 from lora_ref.files import whole_file

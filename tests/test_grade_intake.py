@@ -13,10 +13,11 @@ import grade_course
 import pytest
 from grade_course import STAGE
 
+from autograder import intake
 from autograder.engine.assignment import STUDENT, Assignment
 from autograder.exercises import STAGES
-from autograder.intake import exports
-from autograder.intake import submissions as intake
+from autograder.intake import identity, names, notebook, walk
+from autograder.intake.platforms import gradescope
 
 NAME = f"{STAGE}.ipynb"
 MOODLE = "{}_assignsubmission_file_/".format
@@ -51,10 +52,10 @@ def complete():
     ],
 )
 def test_students_names_in_exports(path, student):
-    metadata = exports.File((*PurePosixPath(path).parts[:-2], exports.METADATA), "", lambda: METADATA)
-    work = exports.File(exports.parts_of(path), "", bytes)
+    metadata = walk.File((*PurePosixPath(path).parts[:-2], gradescope.RULE.roster), "", lambda: METADATA)
+    work = walk.File(walk.parts_of(path), "", bytes)
     files = [metadata, work] if "export" in path else [work]
-    assert [intake.safe_name(place.name) for place, _ in exports.places(files)] == [student]
+    assert [names.safe_name(place.name) for place, _ in identity.places(files)] == [student]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_students_names_in_exports(path, student):
     ],
 )  # fmt: skip
 def test_gradescope_metadata(text, people):
-    found = exports.gradescope_people(text)
+    found = gradescope.people(text)
     assert {folder: [name for _, name in of] for folder, of in found.items() if of} == people
 
 
@@ -176,7 +177,7 @@ def test_own_cells_are_bounded(assignments):
     release["cells"].append({"cell_type": "code", "source": "x" * 300_000, "metadata": {}})
     submission = intake.Submission("s", STAGE, "", lambda: json.dumps(release).encode())
     intake.answers(submission, assignments[STAGE])
-    assert len(submission.own) == intake.MAX_OWN_CELLS
+    assert len(submission.own) == notebook.MAX_OWN_CELLS
     assert any("too many" in note for note in submission.notes)
 
 
@@ -386,9 +387,9 @@ def test_names_in_every_script(tmp_path, assignments, complete, half):
         {f"{apart}.ipynb": complete, "Jose.ipynb": half, "\u0915\u093f.ipynb": half, "\u0915\u0941.ipynb": half},
     )
     assert set(graded(tmp_path, assignments)) == {composed, "Jose", "\u0915\u093f", "\u0915\u0941"}
-    assert len((intake.safe_name("\u0915\u093f" * 200) + ".json").encode()) < 200
-    assert intake.safe_name("x" * 100 + "-1") != intake.safe_name("x" * 100 + "-2")
-    assert intake.safe_name("a\udce9\nb") == "a-b"
+    assert len((names.safe_name("\u0915\u093f" * 200) + ".json").encode()) < 200
+    assert names.safe_name("x" * 100 + "-1") != names.safe_name("x" * 100 + "-2")
+    assert names.safe_name("a\udce9\nb") == "a-b"
 
 
 def test_work_without_a_notebook(tmp_path, assignments, complete):
@@ -514,7 +515,7 @@ def test_names_and_archives_are_bounded(tmp_path, assignments, complete):
 
 
 def test_a_zip_with_too_much_in_it_is_read_as_far_as_it_goes(tmp_path, assignments, complete, monkeypatch):
-    monkeypatch.setattr(exports, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(walk, "MAX_MEMBERS", 3)
     put(tmp_path, {"all.zip": zipped({MOODLE(f"S_{n}") + NAME: complete for n in range(5)})})
     assert graded(tmp_path, assignments) == {"S-0": True, "S-1": True, "S-2": True, "all.zip": False}
 
@@ -537,7 +538,7 @@ def test_notes_are_bounded(assignments):
     notebook["cells"][:0] = copies + odd
     submission = intake.Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
     intake.answers(submission, assignments[STAGE])
-    assert 0 < len(submission.notes) <= intake.MAX_NOTES + 1
+    assert 0 < len(submission.notes) <= names.MAX_NOTES + 1
     assert "more" in submission.notes[-1]
 
 
