@@ -16,7 +16,7 @@ from grade_course import STAGE
 from autograder import intake
 from autograder.engine.assignment import STUDENT, Assignment
 from autograder.exercises import STAGES
-from autograder.intake import identity, names, notebook, walk
+from autograder.intake import identity, names, notebook, platforms, walk
 from autograder.intake.platforms import gradescope
 
 NAME = f"{STAGE}.ipynb"
@@ -74,6 +74,30 @@ def test_students_names_in_exports(path, student):
 def test_gradescope_metadata(text, people):
     found = gradescope.people(text)
     assert {folder: [name for _, name in of] for folder, of in found.items() if of} == people
+
+
+TOY = r"""
+import re
+from autograder.intake.rule import Rule
+
+RULE = Rule("Toy", file=re.compile(r"toy~(?P<id>[0-9]+)~(?P<who>[^~]+)~(?P<file>.+)"))
+"""
+
+
+def test_a_new_platform_is_one_file(tmp_path, assignments, complete, half, monkeypatch):
+    before = [rule.name for rule in platforms.RULES]
+    assert before == sorted(before)
+    files = {f"toy~7~Ann A~{NAME}": complete, f"toy~8~Bo~ann_1_2_{NAME}": half, "toy~9~Cy~hw.pdf": b"pdf"}
+    files[f"di_4_400_toy~7~Ann A~{NAME}"] = complete  # a student of another platform
+    put(tmp_path / "class", files)
+    put(tmp_path / "rules", {"toy.py": TOY.encode()})
+    monkeypatch.setattr(platforms, "__path__", [*platforms.__path__, str(tmp_path / "rules")])
+    monkeypatch.setattr(platforms, "RULES", platforms.rules())
+    assert {rule.name for rule in platforms.RULES} == {*before, "Toy"}
+    found = taken(tmp_path / "class", assignments)
+    assert set(found) == {"Ann-A-7", "Bo-8", "Cy-9", "di-4"}
+    assert found["Bo-8"].fetch() == half
+    assert "hw.pdf" in found["Cy-9"].problem
 
 
 def test_a_zip_of_every_kind(tmp_path, assignments, complete):

@@ -15,10 +15,15 @@ from autograder.intake.names import Key
 from autograder.intake.rule import Label, Rule
 from autograder.intake.walk import File, Unreadable
 
-#: All platforms, in the order of their files' names.
-RULES: tuple[Rule, ...] = tuple(
-    importlib.import_module(f"{__name__}.{module.name}").RULE for module in pkgutil.iter_modules(__path__)
-)
+
+def rules() -> tuple[Rule, ...]:
+    """The rule of each file here, in the order of the files' names."""
+    modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
+    return tuple(module.RULE for module in modules)
+
+
+#: All platforms.
+RULES = rules()
 
 
 def label(name: str, folder: bool) -> Label | None:
