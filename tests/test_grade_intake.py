@@ -44,6 +44,8 @@ def complete():
         ("Jane Q. Doe_1234567_assignsubmission_file_my work.ipynb", "Jane-Q.-Doe-1234567"),
         ("assignment_55_export/submission_66/02_lora_layer.ipynb", "s66"),
         ("assignment_55_export/submission_67/02_lora_layer.ipynb", "submission_67"),
+        ("gradebook_CS_02_lora_layer_jane_attempt_2027-03-01-12-00-00_02_lora_layer.ipynb", "jane"),
+        ("gradebook_CS_1_2_jane_attempt_2027-03-01-12-00-00.txt", "jane"),
         ("jane.ipynb", "jane"),
         ("jane_02_lora_layer.ipynb", "jane"),
         ("jane/02_lora_layer.ipynb", "jane"),
@@ -356,6 +358,50 @@ def test_a_folder_that_is_no_stage_is_the_student_s(tmp_path, assignments, compl
     grade_course.hand_in(tmp_path, "ann", complete)
     put(tmp_path, {f"submitted/cy/wrong/{NAME}": complete, "submitted/bo/x/x.ipynb": b"damaged"})
     assert graded(tmp_path, assignments) == {"ann": True, "bo": False, "cy": True}
+
+
+BLACKBOARD = "gradebook_2027_12_cs_{}_attempt_2027-03-{:02}-12-00-00".format
+
+
+def test_of_blackboards_attempts_the_newest_counts(tmp_path, assignments, complete, half):
+    files = {
+        BLACKBOARD("ann", 1) + f"_{NAME}": half,
+        BLACKBOARD("ann", 5) + f"_{STAGE} (1).ipynb": complete,
+        BLACKBOARD("ann", 5) + ".txt": b"Name: Ann (ann)",
+        BLACKBOARD("bob", 9) + f"_ann_attempt_2027-03-20-12-00-00_{NAME}": half,
+        BLACKBOARD("cy", 1) + "_hw.zip": zipped({NAME: half}),
+        BLACKBOARD("cy", 2) + "_hw.zip": zipped({"x.ipynb": complete}),
+        BLACKBOARD("cy", 3) + "_hw.pdf": b"pdf",
+        BLACKBOARD("di", 1) + ".txt": b"nothing",
+    }
+    whole = "gradebook_2027_12_cs_2027-03-21-12-00-00"  # Canvas's form, but for the first word
+    for place in (
+        put(tmp_path / "a", files),
+        put(tmp_path / "b", {f"{whole}.zip": zipped(files)}),
+        put(tmp_path / "c", {f"{whole}/{name}": data for name, data in files.items()}),
+    ):
+        found = taken(place, assignments)
+        assert {student: not s.problem for student, s in found.items()} == {
+            "ann": True,
+            "bob": True,
+            "cy": True,
+            "di": False,
+        }
+        assert found["ann"].fetch() == found["cy"].fetch() == complete
+        assert "2027-03-01" in " ".join(found["ann"].notes)
+        assert "newest attempt has no notebook" in " ".join(found["cy"].notes)
+        assert not found["bob"].notes
+
+
+def test_blackboards_logins_that_end_alike_are_not_one_student(tmp_path, assignments, complete):
+    put(tmp_path, {BLACKBOARD(login, 1) + f"_{NAME}": complete for login in ("a_doe", "b_doe", "cy")})
+    put(tmp_path, {"gradebook_CS_1_2_2027-03-21-12-00-00.zip": zipped({BLACKBOARD("ed", 1) + f"_{NAME}": complete})})
+    found = taken(tmp_path, assignments)
+    assert {student: s.problem[:22] for student, s in found.items()} == {
+        "doe": "may be several student",
+        "cy": "",
+        "ed": "",
+    }
 
 
 def test_a_file_in_canvas_is_known_by_its_own_name(tmp_path, assignments, complete, half):

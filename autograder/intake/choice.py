@@ -1,13 +1,15 @@
 """Which notebook counts, of what a student handed in, and for which stage.
 
-Of several for one stage the one with the stage's name is graded, or else the one that has its cells, and the others are
-noted. Whoever handed in no notebook, or something that cannot be read, has a submission that needs attention.
+Of several for one stage the newest attempt is graded, as far as the platform numbers or dates them; then the one with
+the stage's name, or else the one that has its cells; the others are noted. Whoever handed in no notebook, or something
+that cannot be read, has a submission that needs attention.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -30,11 +32,17 @@ StageOf = Callable[[Fetch], str]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A notebook for a stage from one place, and what else is there."""
+    """A notebook for a stage from one place.
+
+    Attributes:
+        others: the notebooks there that are not graded.
+        newest: the file whose attempt is the newest, notebook or not.
+    """
 
     place: Place
     file: File
     others: list[File]
+    newest: File
 
 
 def submissions(
@@ -72,7 +80,8 @@ def submissions(
         others = [f for stage in by_stage if not stage for f in by_stage[stage]] if wanted else []
         for stage in wanted:
             first, *rest = sorted(by_stage[stage], key=_rank(place, stage, stage_of, len(by_stage[stage])))
-            candidates[place.key, stage].append(Candidate(place, first, rest + others))
+            newest = max(files, key=lambda f, place=place: _attempt(place, f) or ())
+            candidates[place.key, stage].append(Candidate(place, first, rest + others, newest))
     chosen: dict[tuple[Key, str], Submission] = {}
     for (key, stage), choices in candidates.items():
         before = claimed.get((key, stage))
@@ -94,11 +103,16 @@ def submissions(
 
 def _one(stage: str, choices: list[Candidate], stage_of: StageOf) -> Submission:
     """The submission of one student for one stage, from what was handed in at one or more places."""
-    place, file, others = choices[0].place, choices[0].file, choices[0].others
+    place, file, others, newest = choices[0].place, choices[0].file, choices[0].others, choices[0].newest
     submission = Submission("", stage, file.origin, file.fetch)
     if place.note:
         submission.notes.append(place.note)
-    if len(choices) > 1 and (len(choices) > MAX_READ or len({_content(c.file) for c in choices}) > 1):
+    if (_attempt(place, newest) or ()) > (_attempt(place, file) or ()):
+        submission.notes.append(f"the newest attempt has no notebook for it: {listed([newest.path])}")
+    named = {unicodedata.normalize("NFC", label.place) for c in choices if (label := c.place.label(c.file))}
+    if len(named) > 1:
+        submission.problem = f"may be several students; see which is whose: {listed(sorted(named))}"
+    elif len(choices) > 1 and (len(choices) > MAX_READ or len({_content(c.file) for c in choices}) > 1):
         submission.problem = (
             f"handed in at several places, and differently; keep one of {listed(c.file.path for c in choices)}"
         )
@@ -110,6 +124,10 @@ def _one(stage: str, choices: list[Candidate], stage_of: StageOf) -> Submission:
         if tied and renamed and stage_of(second.fetch) == stage and _content(file) != _content(second):
             names = listed(f.path for f in [file, *others])
             submission.problem = f"several notebooks, and none has the stage's name; keep one of {names}"
+        undated = [f for f in [file, *others] if _attempt(place, f) is None]
+        if undated and len({_content(f) for f in [file, *others[:MAX_READ]]}) > 1:
+            names = listed(f.path for f in undated)
+            submission.problem = f"several attempts, and their names do not tell the newest; keep one of {names}"
     return submission
 
 
@@ -171,8 +189,14 @@ def _stage_inside(fetch: Fetch, assignments: Mapping[str, Assignment]) -> str:
 
 def _name(place: Place, file: File) -> str:
     """A file's name, without what a platform wrote in front of it."""
-    label = place.label(file)
+    label = None if place.below(file) else place.label(file)
     return label.file if label else file.parts[-1]
+
+
+def _attempt(place: Place, file: File) -> tuple[int, ...] | None:
+    """Which of the student's attempts a file belongs to (see `Label`)."""
+    label = place.label(file)
+    return label.attempt if label else ()
 
 
 def _title(place: Place, file: File, stage: str) -> int:
@@ -183,11 +207,14 @@ def _title(place: Place, file: File, stage: str) -> int:
 
 
 def _rank(place: Place, stage: str, stage_of: StageOf, count: int) -> Callable[[File], Any]:
-    """What to sort a student's notebooks by: name, cells, the least deep, the last copy. The first is graded."""
+    """What to sort by: the newest attempt, name, cells, the least deep, the last copy. The first is graded."""
 
     def rank(file: File) -> Any:
         without_cells = not (1 < count <= MAX_READ and stage_of(file.fetch) == stage)
         numbers = [int(n[:9]) for n in re.findall("[0-9]+", file.parts[-1][:MAX_NAME])]
-        return _title(place, file, stage), without_cells, len(file.parts), [-n for n in numbers], file.parts
+        # an attempt is newer than none, hence the 1
+        newest = [-n for n in _attempt(place, file) or ()] or [1]
+        copies = [-n for n in numbers]
+        return newest, _title(place, file, stage), without_cells, len(file.parts), copies, file.parts
 
     return rank

@@ -44,8 +44,9 @@ class Place:
         return file.parts[len(self.at) :]
 
     def label(self, file: File) -> Label | None:
-        """What the platform wrote in front of a file's own name, or None: nothing."""
-        return None if self.below(file) else label(file.parts[-1], folder=False)
+        """What the platform wrote into the outermost name, of this file or of the folder or zip file that it is in."""
+        name = file.parts[len(self.at) - 1]
+        return label(name, folder=bool(self.below(file)) and not _is_zip(name))
 
 
 def places(files: list[File], depth: int = 0, students: bool = False) -> Iterator[tuple[Place, list[File]]]:
@@ -73,7 +74,7 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
     for name, inside in entries.items():
         at, said = inside[0].parts[: depth + 1], labels[name]
         if said and said.key:
-            by_place[Place(*said.key, (*at[:-1], said.key[1]))] += inside
+            by_place[Place(*said.key, (*at[:-1], said.place))] += inside
         elif said:
             for kind, who in rostered.get(name) or [("name", name)]:
                 # without a number two may have one name: then the folder is part of who it is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autograder.intake.names import MAX_NAME, Key
 
@@ -17,14 +17,17 @@ class Label:
         who, id: the student's name, and number or login; "" where the name does not tell. With neither, the platform's
             roster tells who it is.
         file: the name that the student gave the file, or "".
-        attempt: which of several attempts, as numbers that grow: a count, or a date's year, month, day and so on.
+        place: the text that tells the student, the same for all that one handed in.
+        attempt: which of several attempts, as numbers that grow: a count, or a date's year, month, day and so on; empty
+            where the platform has none in its names, and None where it has but they cannot be read.
         at: where in the name the platform's own text begins.
     """
 
     who: str = ""
     id: str = ""
     file: str = ""
-    attempt: tuple[int, ...] = ()
+    place: str = ""
+    attempt: tuple[int, ...] | None = ()
     at: int = 0
 
     @property
@@ -51,12 +54,13 @@ class Rule:
     Attributes:
         name: the platform's, for people.
         file, folder: the names of files (zip files too) and of folders, matched from their beginning. Groups: ``who``
-            and ``id`` of the student, ``file`` as the student called it, ``attempt``; and ``mark``, where the
-            platform's own text begins, if what stands before it could be anything.
-        export: the name that the platform gives the folder of a whole class.
+            and ``id`` of the student, ``file`` as the student called it, ``attempt``; ``place``, if more than ``who``
+            and ``id`` tells students apart; ``mark``, where the platform's own text begins, if what stands before it
+            could be anything.
+        export: the name that the platform gives the folder or zip file of a whole class. It tells no student.
         roster: a file beside the folders that tells who they are.
         people: reads it: folder -> the students, several where a group handed in together.
-        attempt: reads the text of the group ``attempt``.
+        attempt: reads the text of the group ``attempt``; see `Label`.
     """
 
     name: str
@@ -65,7 +69,7 @@ class Rule:
     export: re.Pattern[str] | None = None
     roster: str = ""
     people: Callable[[bytes], Mapping[str, list[Key]]] = nobody
-    attempt: Callable[[str], tuple[int, ...]] = numbers
+    attempt: Callable[[str], tuple[int, ...] | None] = numbers
 
     def label(self, name: str, folder: bool) -> Label | None:
         """What a name says, or None: it is not this platform's."""
@@ -74,16 +78,19 @@ class Rule:
         if not match:
             return None
         said = {group: text or "" for group, text in match.groupdict().items()}
+        label = Label(*(said.get(group, "") for group in ("who", "id", "file", "place")))
         at = match.start("mark") if "mark" in said else 0
-        attempt = self.attempt(said.get("attempt", ""))
-        return Label(said.get("who", ""), said.get("id", ""), said.get("file", ""), attempt, at)
+        attempt = self.attempt(said["attempt"]) if "attempt" in said else ()
+        return replace(label, place=label.place or (label.key or ("", ""))[1], attempt=attempt, at=at)
 
     def holds_class(self, name: str, files: Collection[str], folders: Collection[str], alone: bool) -> bool:
         """Whether a folder is a class as this platform exports it, by the names of what is in it.
 
-        Names of a platform with a roster, which a student could give a folder too, also need the roster, the export's
-        own name, or that nothing else is beside the folder.
+        Names of a platform with a roster are such as a student could give a folder too: they also need the roster, the
+        export's own name, or that nothing else is beside the folder.
         """
-        if not any(self.label(inner, folder=True) for inner in folders):
-            return False
-        return not self.roster or alone or self.roster in files or bool(self.export and self.export.fullmatch(name))
+        named = bool(self.export and self.export.fullmatch(name[:MAX_NAME]))
+        inside = any(self.label(inner, folder=True) for inner in folders)
+        if self.roster:
+            return inside and (named or alone or self.roster in files)
+        return named or inside

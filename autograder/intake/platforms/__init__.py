@@ -11,7 +11,7 @@ import pkgutil
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from autograder.intake.names import Key
+from autograder.intake.names import MAX_NAME, Key
 from autograder.intake.rule import Label, Rule
 from autograder.intake.walk import File, Unreadable
 
@@ -27,7 +27,9 @@ RULES = rules()
 
 
 def label(name: str, folder: bool) -> Label | None:
-    """What a name in an export says, or None: no platform wrote it."""
+    """What a name in an export says, or None: no platform wrote it, or it is a whole class's."""
+    if any(rule.export and rule.export.fullmatch(name[:MAX_NAME]) for rule in RULES):
+        return None
     labels = (rule.label(name, folder) for rule in RULES)
     return min(filter(None, labels), key=lambda label: label.at, default=None)
 
