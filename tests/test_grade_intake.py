@@ -46,6 +46,9 @@ def complete():
         ("assignment_55_export/submission_67/02_lora_layer.ipynb", "submission_67"),
         ("gradebook_CS_02_lora_layer_jane_attempt_2027-03-01-12-00-00_02_lora_layer.ipynb", "jane"),
         ("gradebook_CS_1_2_jane_attempt_2027-03-01-12-00-00.txt", "jane"),
+        ("12345-67890 - Jane Doe - 01 March, 2027 1159 PM - 02_lora_layer.ipynb", "Jane-Doe-12345"),
+        ("12345-67890 - Ann-M - Li - Mar 1, 2027 901 AM/x - Mar 2, 2027 901 AM/a.ipynb", "Ann-M---Li-12345"),
+        ("12345-67890 - Jane - 1 mars 2027 2359/a.ipynb", "Jane-12345"),
         ("jane.ipynb", "jane"),
         ("jane_02_lora_layer.ipynb", "jane"),
         ("jane/02_lora_layer.ipynb", "jane"),
@@ -402,6 +405,30 @@ def test_blackboards_logins_that_end_alike_are_not_one_student(tmp_path, assignm
         "cy": "",
         "ed": "",
     }
+
+
+def test_of_brightspaces_attempts_the_newest_counts(tmp_path, assignments, complete, half):
+    ann, bo, cy = "1-10 - Ann A - Mar {}", "2-20 - Bo - {} mars 2027 2359", "3-30 - Cy - 0{} March, 2027 {} PM - "
+    folders = {
+        ann.format("9, 2027 1159 PM") + "/z.ipynb": half,
+        ann.format("10, 2027 1201 AM") + "/a.ipynb": complete,
+        bo.format(1) + "/hw.ipynb": half,
+        bo.format(2) + "/hw.ipynb": complete,
+        "index.html": b"",
+    }
+    flat = {cy.format(1, 1159) + NAME: half, cy.format(2, 1205) + "hw.ipynb": half, cy.format(2, 101) + NAME: complete}
+    for place in (
+        put(tmp_path / "a", folders | flat),
+        put(tmp_path / "b", {"Homework Download Mar 11, 2027 1 PM.zip": zipped(folders | flat)}),
+    ):
+        found = taken(place, assignments)
+        assert {student: not s.problem for student, s in found.items()} == {
+            "Ann-A-1": True,
+            "Bo-2": False,
+            "Cy-3": True,
+        }
+        assert found["Ann-A-1"].fetch() == found["Cy-3"].fetch() == complete
+        assert "several attempts" in found["Bo-2"].problem
 
 
 def test_a_file_in_canvas_is_known_by_its_own_name(tmp_path, assignments, complete, half):
