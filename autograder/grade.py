@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from autograder import intake
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment
 from autograder.engine.job import Row, job_of
@@ -20,7 +21,6 @@ from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
-from autograder.intake import submissions as intake
 from autograder.intake.plan import plan
 from autograder.results.writer import Writer, write_tables
 

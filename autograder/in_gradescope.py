@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autograder import intake
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.sandbox import Sandbox, SandboxError, require
 from autograder.engine.store import seed_of
 from autograder.exercises import STAGES
-from autograder.intake import submissions as intake
 from autograder.intake.plan import plan
 from autograder.results import integrity
 from lora_ref.checks import visible_checks

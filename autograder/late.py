@@ -21,7 +21,8 @@ from nbgrader.utils import parse_utc
 from traitlets import Float
 from traitlets.config import Config, PyFileConfigLoader
 
-from autograder.intake.submissions import folder_keys, student_names
+from autograder.intake.names import student_names
+from autograder.intake.nbgrader import folder_keys
 
 
 class PerDay(LateSubmissionPlugin):
@@ -64,7 +65,7 @@ def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     if not (graded / "gradebook.db").is_file():
         raise FileNotFoundError(f"no gradebook.db in {graded}")
     url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
-    # students are called as `autograder.intake.submissions` calls them
+    # students are called as `autograder.intake.names` calls them
     names = {folder: student for (_, folder), student in student_names(folder_keys(submitted)).items()}
     times = {}
     for path in submitted.glob("*/*/timestamp.txt"):

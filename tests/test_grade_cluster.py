@@ -16,8 +16,8 @@ from autograder import demo
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_parts
 from autograder.engine.job import job_of
+from autograder.intake import discover
 from autograder.intake.plan import plan
-from autograder.intake.submissions import discover
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,11 @@ import grade_course
 import pytest
 from grade_course import STAGE
 
+from autograder import intake
 from autograder.engine.assignment import STUDENT, Assignment
 from autograder.exercises import STAGES
-from autograder.intake import exports
-from autograder.intake import submissions as intake
+from autograder.intake import identity, names, notebook, platforms, walk
+from autograder.intake.platforms import gradescope
 
 NAME = f"{STAGE}.ipynb"
 MOODLE = "{}_assignsubmission_file_/".format
@@ -43,6 +44,11 @@ def complete():
         ("Jane Q. Doe_1234567_assignsubmission_file_my work.ipynb", "Jane-Q.-Doe-1234567"),
         ("assignment_55_export/submission_66/02_lora_layer.ipynb", "s66"),
         ("assignment_55_export/submission_67/02_lora_layer.ipynb", "submission_67"),
+        ("gradebook_CS_02_lora_layer_jane_attempt_2027-03-01-12-00-00_02_lora_layer.ipynb", "jane"),
+        ("gradebook_CS_1_2_jane_attempt_2027-03-01-12-00-00.txt", "jane"),
+        ("12345-67890 - Jane Doe - 01 March, 2027 1159 PM - 02_lora_layer.ipynb", "Jane-Doe-12345"),
+        ("12345-67890 - Ann-M - Li - Mar 1, 2027 901 AM/x - Mar 2, 2027 901 AM/a.ipynb", "Ann-M---Li-12345"),
+        ("12345-67890 - Jane - 1 mars 2027 2359/a.ipynb", "Jane-12345"),
         ("jane.ipynb", "jane"),
         ("jane_02_lora_layer.ipynb", "jane"),
         ("jane/02_lora_layer.ipynb", "jane"),
@@ -51,10 +57,10 @@ def complete():
     ],
 )
 def test_students_names_in_exports(path, student):
-    metadata = exports.File((*PurePosixPath(path).parts[:-2], exports.METADATA), "", lambda: METADATA)
-    work = exports.File(exports.parts_of(path), "", bytes)
+    metadata = walk.File((*PurePosixPath(path).parts[:-2], gradescope.RULE.roster), "", lambda: METADATA)
+    work = walk.File(walk.parts_of(path), "", bytes)
     files = [metadata, work] if "export" in path else [work]
-    assert [intake.safe_name(place.name) for place, _ in exports.places(files)] == [student]
+    assert [names.safe_name(place.name) for place, _ in identity.places(files)] == [student]
 
 
 @pytest.mark.parametrize(
@@ -71,8 +77,32 @@ def test_students_names_in_exports(path, student):
     ],
 )  # fmt: skip
 def test_gradescope_metadata(text, people):
-    found = exports.gradescope_people(text)
+    found = gradescope.people(text)
     assert {folder: [name for _, name in of] for folder, of in found.items() if of} == people
+
+
+TOY = r"""
+import re
+from autograder.intake.rule import Rule
+
+RULE = Rule("Toy", file=re.compile(r"toy~(?P<id>[0-9]+)~(?P<who>[^~]+)~(?P<file>.+)"))
+"""
+
+
+def test_a_new_platform_is_one_file(tmp_path, assignments, complete, half, monkeypatch):
+    before = [rule.name for rule in platforms.RULES]
+    assert before == sorted(before)
+    files = {f"toy~7~Ann A~{NAME}": complete, f"toy~8~Bo~ann_1_2_{NAME}": half, "toy~9~Cy~hw.pdf": b"pdf"}
+    files[f"di_4_400_toy~7~Ann A~{NAME}"] = complete  # a student of another platform
+    put(tmp_path / "class", files)
+    put(tmp_path / "rules", {"toy.py": TOY.encode()})
+    monkeypatch.setattr(platforms, "__path__", [*platforms.__path__, str(tmp_path / "rules")])
+    monkeypatch.setattr(platforms, "RULES", platforms.rules())
+    assert {rule.name for rule in platforms.RULES} == {*before, "Toy"}
+    found = taken(tmp_path / "class", assignments)
+    assert set(found) == {"Ann-A-7", "Bo-8", "Cy-9", "di-4"}
+    assert found["Bo-8"].fetch() == half
+    assert "hw.pdf" in found["Cy-9"].problem
 
 
 def test_a_zip_of_every_kind(tmp_path, assignments, complete):
@@ -176,7 +206,7 @@ def test_own_cells_are_bounded(assignments):
     release["cells"].append({"cell_type": "code", "source": "x" * 300_000, "metadata": {}})
     submission = intake.Submission("s", STAGE, "", lambda: json.dumps(release).encode())
     intake.answers(submission, assignments[STAGE])
-    assert len(submission.own) == intake.MAX_OWN_CELLS
+    assert len(submission.own) == notebook.MAX_OWN_CELLS
     assert any("too many" in note for note in submission.notes)
 
 
@@ -333,6 +363,74 @@ def test_a_folder_that_is_no_stage_is_the_student_s(tmp_path, assignments, compl
     assert graded(tmp_path, assignments) == {"ann": True, "bo": False, "cy": True}
 
 
+BLACKBOARD = "gradebook_2027_12_cs_{}_attempt_2027-03-{:02}-12-00-00".format
+
+
+def test_of_blackboards_attempts_the_newest_counts(tmp_path, assignments, complete, half):
+    files = {
+        BLACKBOARD("ann", 1) + f"_{NAME}": half,
+        BLACKBOARD("ann", 5) + f"_{STAGE} (1).ipynb": complete,
+        BLACKBOARD("ann", 5) + ".txt": b"Name: Ann (ann)",
+        BLACKBOARD("bob", 9) + f"_ann_attempt_2027-03-20-12-00-00_{NAME}": half,
+        BLACKBOARD("cy", 1) + "_hw.zip": zipped({NAME: half}),
+        BLACKBOARD("cy", 2) + "_hw.zip": zipped({"x.ipynb": complete}),
+        BLACKBOARD("cy", 3) + "_hw.pdf": b"pdf",
+        BLACKBOARD("di", 1) + ".txt": b"nothing",
+    }
+    whole = "gradebook_2027_12_cs_2027-03-21-12-00-00"  # Canvas's form, but for the first word
+    for place in (
+        put(tmp_path / "a", files),
+        put(tmp_path / "b", {f"{whole}.zip": zipped(files)}),
+        put(tmp_path / "c", {f"{whole}/{name}": data for name, data in files.items()}),
+    ):
+        found = taken(place, assignments)
+        assert {student: not s.problem for student, s in found.items()} == {
+            "ann": True,
+            "bob": True,
+            "cy": True,
+            "di": False,
+        }
+        assert found["ann"].fetch() == found["cy"].fetch() == complete
+        assert "2027-03-01" in " ".join(found["ann"].notes)
+        assert "newest attempt has no notebook" in " ".join(found["cy"].notes)
+        assert not found["bob"].notes
+
+
+def test_blackboards_logins_that_end_alike_are_not_one_student(tmp_path, assignments, complete):
+    put(tmp_path, {BLACKBOARD(login, 1) + f"_{NAME}": complete for login in ("a_doe", "b_doe", "cy")})
+    put(tmp_path, {"gradebook_CS_1_2_2027-03-21-12-00-00.zip": zipped({BLACKBOARD("ed", 1) + f"_{NAME}": complete})})
+    found = taken(tmp_path, assignments)
+    assert {student: s.problem[:22] for student, s in found.items()} == {
+        "doe": "may be several student",
+        "cy": "",
+        "ed": "",
+    }
+
+
+def test_of_brightspaces_attempts_the_newest_counts(tmp_path, assignments, complete, half):
+    ann, bo, cy = "1-10 - Ann A - Mar {}", "2-20 - Bo - {} mars 2027 2359", "3-30 - Cy - 0{} March, 2027 {} PM - "
+    folders = {
+        ann.format("9, 2027 1159 PM") + "/z.ipynb": half,
+        ann.format("10, 2027 1201 AM") + "/a.ipynb": complete,
+        bo.format(1) + "/hw.ipynb": half,
+        bo.format(2) + "/hw.ipynb": complete,
+        "index.html": b"",
+    }
+    flat = {cy.format(1, 1159) + NAME: half, cy.format(2, 1205) + "hw.ipynb": half, cy.format(2, 101) + NAME: complete}
+    for place in (
+        put(tmp_path / "a", folders | flat),
+        put(tmp_path / "b", {"Homework Download Mar 11, 2027 1 PM.zip": zipped(folders | flat)}),
+    ):
+        found = taken(place, assignments)
+        assert {student: not s.problem for student, s in found.items()} == {
+            "Ann-A-1": True,
+            "Bo-2": False,
+            "Cy-3": True,
+        }
+        assert found["Ann-A-1"].fetch() == found["Cy-3"].fetch() == complete
+        assert "several attempts" in found["Bo-2"].problem
+
+
 def test_a_file_in_canvas_is_known_by_its_own_name(tmp_path, assignments, complete, half):
     put(tmp_path, {"ann_1_100_a.ipynb": half, f"ann_1_101_{STAGE}-1.ipynb": complete, "ann_1_102_z.pdf": b""})
     found = taken(tmp_path, assignments)
@@ -386,9 +484,9 @@ def test_names_in_every_script(tmp_path, assignments, complete, half):
         {f"{apart}.ipynb": complete, "Jose.ipynb": half, "\u0915\u093f.ipynb": half, "\u0915\u0941.ipynb": half},
     )
     assert set(graded(tmp_path, assignments)) == {composed, "Jose", "\u0915\u093f", "\u0915\u0941"}
-    assert len((intake.safe_name("\u0915\u093f" * 200) + ".json").encode()) < 200
-    assert intake.safe_name("x" * 100 + "-1") != intake.safe_name("x" * 100 + "-2")
-    assert intake.safe_name("a\udce9\nb") == "a-b"
+    assert len((names.safe_name("\u0915\u093f" * 200) + ".json").encode()) < 200
+    assert names.safe_name("x" * 100 + "-1") != names.safe_name("x" * 100 + "-2")
+    assert names.safe_name("a\udce9\nb") == "a-b"
 
 
 def test_work_without_a_notebook(tmp_path, assignments, complete):
@@ -514,7 +612,7 @@ def test_names_and_archives_are_bounded(tmp_path, assignments, complete):
 
 
 def test_a_zip_with_too_much_in_it_is_read_as_far_as_it_goes(tmp_path, assignments, complete, monkeypatch):
-    monkeypatch.setattr(exports, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(walk, "MAX_MEMBERS", 3)
     put(tmp_path, {"all.zip": zipped({MOODLE(f"S_{n}") + NAME: complete for n in range(5)})})
     assert graded(tmp_path, assignments) == {"S-0": True, "S-1": True, "S-2": True, "all.zip": False}
 
@@ -537,7 +635,7 @@ def test_notes_are_bounded(assignments):
     notebook["cells"][:0] = copies + odd
     submission = intake.Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
     intake.answers(submission, assignments[STAGE])
-    assert 0 < len(submission.notes) <= intake.MAX_NOTES + 1
+    assert 0 < len(submission.notes) <= names.MAX_NOTES + 1
     assert "more" in submission.notes[-1]
 
 

@@ -8,12 +8,12 @@ import grade_course
 import pytest
 from grade_course import STAGE
 
+from autograder import intake
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.needed import needed
 from autograder.engine.sandbox import Sandbox
-from autograder.intake import submissions as intake
 
 
 @pytest.mark.parametrize(

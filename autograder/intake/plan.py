@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row, seed_and_key
-from autograder.intake import submissions as intake
+from autograder.intake.notebook import answers
+from autograder.intake.submission import Submission
 
 
-def plan(submission: intake.Submission, assignment: Assignment, run_seed: int, cells: str) -> Row:
+def plan(submission: Submission, assignment: Assignment, run_seed: int, cells: str) -> Row:
     """A submission's row: who, what the file holds, and the key that its result will have.
 
     Args:
@@ -16,7 +17,7 @@ def plan(submission: intake.Submission, assignment: Assignment, run_seed: int, c
         run_seed: of the whole run.
         cells: ``"needed"`` or ``"all"``.
     """
-    answers = intake.answers(submission, assignment)
+    sources = answers(submission, assignment)
     seed, key = seed_and_key(submission.student, submission.hash, assignment, run_seed, cells)
     return Row(
         student=submission.student,
@@ -24,7 +25,7 @@ def plan(submission: intake.Submission, assignment: Assignment, run_seed: int, c
         origin=submission.origin,
         problem=submission.problem,
         notes=list(submission.notes),
-        answers=answers,
+        answers=sources,
         own=submission.own,
         seed=seed,
         key=key,

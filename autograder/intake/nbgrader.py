@@ -1,0 +1,56 @@
+"""nbgrader's own layout, STUDENT/STAGE/STAGE.ipynb, which counts before anything beside it."""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Collection
+from pathlib import Path
+
+from autograder.exercises import STAGES
+from autograder.intake.names import Key, listed, shown
+from autograder.intake.platforms import label
+from autograder.intake.submission import Submission
+from autograder.intake.walk import OUTPUTS, is_output, read_file
+
+
+def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, str], Submission], set[Path]]:
+    """STUDENT/STAGE/STAGE.ipynb; a folder with another file name in it is a submission that needs attention.
+
+    Returns:
+        The submissions, by student and stage; the folders of all stages, also of those that are not asked for.
+    """
+    submissions: dict[tuple[Key, str], Submission] = {}
+    folders = set()
+    written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader
+    for place in sorted(folder.glob("*/*")):
+        student, stage = place.parent.name, place.name
+        if stage not in STAGES or student.startswith(".") or not place.is_dir() or label(student, folder=True):
+            continue
+        if is_output(place.parent) or ((folder / ".grading").is_dir() and student in OUTPUTS):
+            continue
+        folders.add(place)
+        if stage not in stages or (written and not any(place.glob("*"))):
+            continue
+        path = place / f"{stage}.ipynb"
+        submission = Submission(student, stage, str(path), functools.partial(read_file, path))
+        try:
+            others = sorted(p.name for p in place.iterdir() if p.name != "timestamp.txt")
+            if others and path.name not in others:
+                submission.problem = f"{path.name} is missing; there is {listed(others)}"
+        except OSError as error:
+            submission.problem = f"{shown(student)}/{stage} cannot be read: {error.strerror}"
+        key = _key(student)
+        if (key, stage) in submissions:  # of one name in two ways of writing it
+            submissions[key, stage].problem = f"two folders have the name {shown(student)}"
+        submissions.setdefault((key, stage), submission)
+    return submissions, folders
+
+
+def folder_keys(folder: Path) -> list[Key]:
+    """Whose folders there are."""
+    return [_key(p.name) for p in folder.iterdir() if p.is_dir()]
+
+
+def _key(student: str) -> Key:
+    return "name", unicodedata.normalize("NFC", student)
