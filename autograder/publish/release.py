@@ -119,7 +119,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
         ]
         command += ["--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), scratch]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "315532800"}  # EPOCH: the same wheel on every day
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     wheels = list(folder.glob("lora_ref-*.whl"))
     if result.returncode or len(wheels) != 1:
         raise RuntimeError(f"pip could not build the wheel:\n{result.stdout}{result.stderr}")
