@@ -41,7 +41,7 @@ def read_cells(path: Path) -> list[str]:
     """The sources to run: set-up and solution cells of a notebook or master; a plain Python file as one.
 
     Raises:
-        ValueError: the file is too large, no notebook, or of an unknown kind.
+        ValueError: the file is too large, not a notebook, or of an unknown kind.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
@@ -93,8 +93,8 @@ def run_cells(cells: list[str]) -> Answer:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
-                told = describe_error(error)
-                answer.errors.append(f"cell {number}: {told['type']}: {told['text']} {told['line']}".rstrip())
+                raised = describe_error(error)
+                answer.errors.append(f"cell {number}: {raised['type']}: {raised['text']} {raised['line']}".rstrip())
     finally:
         if chosen is None:
             os.environ.pop("LORA_PROFILE", None)

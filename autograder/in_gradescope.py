@@ -55,8 +55,8 @@ def main(root: Path) -> int:
         results = refusal(settings["stage"], str(error))
     except BaseException:  # of the autograder itself; its text is for the instructor
         traceback.print_exc()
-        told = "The autograder failed, which is not your fault. Your instructor sees why, and can run it again."
-        results = refusal(settings["stage"], told)
+        message = "The autograder failed, which is not your fault. Your instructor sees why, and can run it again."
+        results = refusal(settings["stage"], message)
     results["execution_time"] = round(time.monotonic() - started, 1)
     target = root / "results" / "results.json"
     with whole_file(target) as unfinished:
@@ -144,8 +144,8 @@ def run(job: dict[str, Any], modules: Sequence[str]) -> dict[str, Any]:
                 return oracle.grade(job, sandbox)
         except SandboxError as error:
             print(f"no sandbox of kind {kind}: {error}")
-    told = "The hidden checks cannot be protected in this container, so nothing was graded. Tell your instructor."
-    raise Refused(told)
+    message = "The hidden checks cannot be protected in this container, so nothing was graded. Tell your instructor."
+    raise Refused(message)
 
 
 def results_of(row: Row, assignment: Assignment, show: str) -> dict[str, Any]:
@@ -172,8 +172,8 @@ def results_of(row: Row, assignment: Assignment, show: str) -> dict[str, Any]:
             )
     hints = integrity.flags(row, assignment)
     if hints:
-        told = "Look at the notebook before you draw a conclusion.\n" + "\n".join(hints)
-        hint = {"name": "For the instructor: hints that code may not be the student's own", "output": told}
+        message = "Look at the notebook before you draw a conclusion.\n" + "\n".join(hints)
+        hint = {"name": "For the instructor: hints that code may not be the student's own", "output": message}
         tests.append({**hint, "score": 0.0, "max_score": 0.0, "output_format": "text", "visibility": "hidden"})
     notes = list(row.notes)
     notes += [f"Cell {stop['cell'] + 1} ended the notebook: {stop['why']}." for stop in row.stopped]

@@ -1,6 +1,6 @@
 """``python -m autograder messages``: what a reader is told about every mistake in the bank, as a table.
 
-A message teaches if somebody who sees nothing else can mend the mistake; the table is there to be read with that in
+A message teaches if somebody who sees nothing else can fix the mistake; the table is there to be read with that in
 mind. A test holds it to what the checks say now.
 """
 
@@ -44,7 +44,7 @@ def table() -> str:
     parts = [
         "# What is said about each mistake",
         "Made by `python -m autograder messages`: the messages of the visible checks, which alone must let a reader "
-        "find and mend each mistake. An error that Python or a library raised is quoted to the reader in full; here "
+        "find and fix each mistake. An error that Python or a library raised is quoted to the reader in full; here "
         "its words are left out, because they change from release to release.",
     ]
     for stage in STAGES:

@@ -196,10 +196,10 @@ def install(packages: tuple[str, ...], done: Callable[[], bool]) -> None:
         for package in packages:
             if not fresh:
                 print(f"apt-get install {package}", flush=True)
-            said = _run([*apt, "install", "-y", "--no-install-recommends", package])
+            output = _run([*apt, "install", "-y", "--no-install-recommends", package])
             if done():
                 return
-    print(said, flush=True)
+    print(output, flush=True)
 
 
 def _rights() -> list[str] | None:

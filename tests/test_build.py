@@ -172,7 +172,7 @@ def test_an_interrupted_write_keeps_the_old_file(course, monkeypatch):
     [
         ('locked="setup"', 'lockd="setup"', r"cell 2 \(lockd=\"setup\".*unknown option 'lockd'"),
         ('locked="setup"', 'locked="setup" check="9.1"', "both check and locked"),
-        ('solution="numbers"', 'solution="two words"', "'two words' is no name"),
+        ('solution="numbers"', 'solution="two words"', "'two words' is not a name"),
         ('solution="numbers"', 'solution="setup"', "setup: a solution or locked cell needs a name"),
         ('# %%\npicture', '# %% solution="empty"\npicture', r"cell 5 .*needs gaps"),
         ('# %%\npicture', '# %% check="9.1"\ncheck("9.1", 0)', "check='9.1' is used twice"),
@@ -186,7 +186,7 @@ def test_an_interrupted_write_keeps_the_old_file(course, monkeypatch):
         ("# ### END MARK SCHEME\n", "", "one ### BEGIN MARK SCHEME"),
         ("# Because addition is what it is.\n", "", "a model answer"),
         ("### BEGIN SOLUTION 9.1", "### BEGIN SOLUTION", "needs gaps"),
-        ("### BEGIN SOLUTION 9.1", "### BEGIN SOLUTION 9.8", "gap '9.8' is no exercise"),
+        ("### BEGIN SOLUTION 9.1", "### BEGIN SOLUTION 9.8", "gap '9.8' is not an exercise"),
         ("    return twice_as_much\n    ### END SOLUTION\n", "    return twice_as_much\n", "needs gaps"),
     ],
 )  # fmt: skip

@@ -113,7 +113,7 @@ def test_the_same_course_gives_the_same_bytes(toy, tmp_path):
         ("a.md", "grade_cell('9.1')", "contains 'grade_cell'"),
         ("a.md", "see the MARK SCHEME", "contains 'MARK SCHEME'"),
         ("a.ipynb", "hint: twice_as_much = 2 * x", "contains 'twice_as_much = 2 \\* x'"),
-        ("autograder/judges/stage02.py", "", "lies in autograder/"),
+        ("autograder/exercises/stage02/e1_layer.py", "", "lies in autograder/"),
         ("course/solutions/09_toy/09_toy.py", "", "lies in solutions/"),
     ],
 )

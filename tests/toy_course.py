@@ -96,12 +96,13 @@ def make(root: Path) -> Path:
     folder = root / "solutions" / STAGE
     folder.mkdir(parents=True)
     (folder / f"{STAGE}.py").write_text(MASTER, encoding="utf-8")
-    (root / "autograder").mkdir()
+    (root / "autograder" / "publish").mkdir(parents=True)
     (root / "autograder" / "__init__.py").write_text(GRADER, encoding="utf-8")
     (root / "lora_ref").mkdir()
     (root / "lora_ref" / "__init__.py").touch()  # without it an installed lora_ref would be found first
     (root / "lora_ref" / "checks.py").write_text(CHECKER, encoding="utf-8")
-    copied = ("nbgrader_config.py", "autograder/nbgrader_config.py", "autograder/publish/preprocessors.py")
+    copied = ["nbgrader_config.py", "autograder/nbgrader_config.py"]
+    copied += [f"autograder/publish/{name}.py" for name in ("__init__", "preprocessors")]
     for name in (*copied, "lora_ref/environment.py"):  # the last: every set-up ends with it
         shutil.copy(ROOT / name, root / name)
     return folder / f"{STAGE}.py"

@@ -75,15 +75,15 @@ class Assignment:
     def modules(self) -> list[str]:
         """What a warm process imports for this stage (see `autograder.engine.inside.zygote.warm`)."""
         rooms = [name for name in module_names("lora_ref.checks").values() if f".stage{self.stage[:2]}." in name]
-        found = [*rooms, *IMPORTED_LATE.get(self.stage, ())]
+        names = [*rooms, *IMPORTED_LATE.get(self.stage, ())]
         for cell in self.release["cells"]:
             if cell["cell_type"] == "code" and nbgrader(cell).get("locked") and not nbgrader(cell).get("grade"):
                 for node in ast.walk(ast.parse(source_of(cell))):
                     if isinstance(node, ast.Import):
-                        found += [alias.name for alias in node.names]
+                        names += [alias.name for alias in node.names]
                     elif isinstance(node, ast.ImportFrom):
-                        found += [f"{node.module}:{alias.name}" for alias in node.names]
-        return list(dict.fromkeys(found))
+                        names += [f"{node.module}:{alias.name}" for alias in node.names]
+        return list(dict.fromkeys(names))
 
     def rebuilt(self, answers: Mapping[str, str], own: Iterable[Own] = ()) -> list[dict[str, Any]]:
         """The release's cells with the answers' sources in theirs and the student's own cells; all else as released.
@@ -104,15 +104,17 @@ class Assignment:
                 new = {"cell_type": "code", "id": f"own-{number}", "metadata": {"tags": [STUDENT]}, "source": source}
                 after.setdefault(place, []).append({**new, "execution_count": None, "outputs": []})
         return [
-            one for place in range(-1, len(cells)) for one in [*cells[max(place, 0) : place + 1], *after.get(place, ())]
+            cell
+            for place in range(-1, len(cells))
+            for cell in [*cells[max(place, 0) : place + 1], *after.get(place, ())]
         ]
 
 
 def nbgrader(cell: Any) -> dict[str, Any]:
     """nbgrader's metadata of a cell of any form; empty if there is none."""
     metadata = cell.get("metadata") if isinstance(cell, dict) else None
-    found = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    return found if isinstance(found, dict) else {}
+    data = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
 def grade_id(cell: Any) -> str | None:
@@ -130,11 +132,11 @@ def source_of(cell: dict[str, Any]) -> str:
     source = cell.get("source", "")
     lines = source if isinstance(source, list) else [source]
     if not all(isinstance(line, str) for line in lines):
-        raise ValueError("a cell whose source is no text")
+        raise ValueError("a cell whose source is not text")
     text = "".join(lines)
     if len(text) > MAX_SOURCE:
         raise ValueError(f"a cell of {len(text):,} characters; at most {MAX_SOURCE:,} are taken")
-    return text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate is not text
 
 
 def digest(data: bytes) -> str:

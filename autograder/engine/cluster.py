@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Seconds in which a scheduler must answer.
 CONNECT_SECONDS = 10
-#: Seconds between two looks at how many threads the cluster has.
+#: Seconds after which the cluster's threads are counted again.
 LOOK_SECONDS = 1.0
 #: Jobs that wait on the scheduler beyond those that run: workers find the next one there, and a cluster that grows with
 #: its load sees that there is some.
@@ -85,12 +85,12 @@ def run(
         future.add_done_callback(lambda future: done.put((future.key, _outcome(future))))
 
     try:
-        threads, looked, told = 0, 0.0, False
+        threads, counted_at, warned = 0, 0.0, False
         while True:
-            if time.monotonic() > looked + LOOK_SECONDS:
-                threads, looked = _threads(client, address), time.monotonic()
-                if not threads and not told:
-                    told = True
+            if time.monotonic() > counted_at + LOOK_SECONDS:
+                threads, counted_at = _threads(client, address), time.monotonic()
+                if not threads and not warned:
+                    warned = True
                     print(f"grade: {address} has no worker; the jobs wait until one joins", file=sys.stderr)
             for job in itertools.islice(coming, max(0, threads + AHEAD - len(running))):
                 give(job)
@@ -116,7 +116,7 @@ def connect(address: str) -> Client:
         raise ClusterError(
             f"--scheduler needs Dask ({error}): pip install -c constraints.txt -e '.[cluster]'"
         ) from None
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # a lost worker is no news to whoever watches the progress
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # no word on the progress line of a worker that is lost
     try:
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:  # of many kinds: no such host, nobody there, another protocol, TLS settings
@@ -158,10 +158,10 @@ def _record(outcome: Any, address: str) -> dict[str, Any]:
             f"a worker cannot grade: {type(outcome).__name__}: {str(outcome)[:500]}\n"
             f"Each worker's Python must have this checkout of the course installed; see {GUIDE}."
         )
-    told = json.loads(outcome)
-    if "refused" in told:
-        raise ClusterError(told["refused"])
-    return told["record"]
+    reply = json.loads(outcome)
+    if "refused" in reply:
+        raise ClusterError(reply["refused"])
+    return reply["record"]
 
 
 def _leave(client: Client, futures: list[Future]) -> None:
@@ -196,13 +196,13 @@ class Judge:
         with other:
             self.process = subprocess.Popen(line, cwd=ROOT, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL)
         try:
-            told = wire.receive(self.channel, WARM_SECONDS + SLACK)
+            answer = wire.receive(self.channel, WARM_SECONDS + SLACK)
         except (wire.Closed, wire.WireError, TimeoutError) as error:
             self.close()
             raise SandboxError(f"the grading process ended before it was ready ({type(error).__name__})") from None
-        if "unable" in told:
+        if "unable" in answer:
             self.close()
-            raise SandboxError(told["unable"])
+            raise SandboxError(answer["unable"])
 
     def grade(self, job: dict[str, Any]) -> dict[str, Any]:
         """A job's record.
@@ -216,14 +216,14 @@ class Judge:
         except (wire.Closed, TimeoutError) as error:
             raise Lost(f"the grading process ended ({type(error).__name__})") from None
         try:
-            told = wire.receive(self.channel, job["seconds"] + SLACK)
+            answer = wire.receive(self.channel, job["seconds"] + SLACK)
         except TimeoutError:
             raise Lost("no result in time; the grading process was stopped") from None
         except (wire.Closed, wire.WireError) as error:
             raise Lost(f"the grading process ended ({type(error).__name__})") from None
-        if "unable" in told:
-            raise Lost(told["unable"])
-        return told
+        if "unable" in answer:
+            raise Lost(answer["unable"])
+        return answer
 
     def close(self) -> None:
         """End it, and its sandbox with it."""

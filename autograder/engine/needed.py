@@ -44,22 +44,22 @@ def needed(cells: Sequence[tuple[str, str]], names: Iterable[str]) -> list[bool]
             there) or ``"maybe"``.
         names: what the checks look at in the end.
     """
-    found = [uses(source) for source, _ in cells]
+    used = [uses(source) for source, _ in cells]
     run = [kind != "maybe" for _, kind in cells]
     answers = [number for number, (_, kind) in enumerate(cells) if kind == "answer"]
-    if any(found[number].opaque for number in answers):
+    if any(used[number].opaque for number in answers):
         return [True] * len(cells)
-    variables = {name for one in found for name in one.variables}
-    wanted = set(names).union(*(found[number].loads for number in answers))
+    variables = {name for cell in used for name in cell.variables}
+    wanted = set(names).union(*(used[number].loads for number in answers))
     grew = True
     while grew:
         grew = False
-        for number, one in enumerate(found):
-            if not run[number] and (wanted & one.binds or wanted & one.loads & variables):
-                if one.opaque:
+        for number, cell in enumerate(used):
+            if not run[number] and (wanted & cell.binds or wanted & cell.loads & variables):
+                if cell.opaque:
                     return [True] * len(cells)
                 run[number] = grew = True
-                wanted |= one.loads
+                wanted |= cell.loads
     return run
 
 
@@ -80,30 +80,32 @@ def _uses(source: str) -> Uses:
         # IPython's own syntax, or a mistake: then nothing of the cell runs
         special = r"^[ \t]*[%!?]|\?[ \t]*$|=[ \t]*[%!]|\bawait\b"  # within a line: a pattern over many takes for ever
         return Uses(opaque=bool(re.search(special, source, re.MULTILINE)))
-    found = Uses()
+    result = Uses()
     for scope in _scopes(table):
         module = scope.get_type() == "module"
         for symbol in scope.get_symbols():
             if module or symbol.is_global():
                 if symbol.is_referenced():
-                    found.loads.add(symbol.get_name())
+                    result.loads.add(symbol.get_name())
                 if symbol.is_assigned() or symbol.is_imported():
-                    found.binds.add(symbol.get_name())
-    made = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+                    result.binds.add(symbol.get_name())
+    defined = {
+        node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    }
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            made |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+            defined |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
             packages = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            found.opaque |= any(name == "*" or name in TRICKY_MODULES | TRICKS for name in packages)
+            result.opaque |= any(name == "*" or name in TRICKY_MODULES | TRICKS for name in packages)
         elif isinstance(node, ast.Name):
-            found.opaque |= node.id in TRICKS
+            result.opaque |= node.id in TRICKS
         elif isinstance(node, ast.Attribute):
             modules = node.attr == "modules" and isinstance(node.value, ast.Name) and node.value.id == "sys"
-            found.opaque |= modules or node.attr in TRICKY_ATTRIBUTES
+            result.opaque |= modules or node.attr in TRICKY_ATTRIBUTES
     changed = {name for node in ast.walk(tree) for name in _changes(node)}
-    found.binds |= changed
-    found.variables = found.binds - made | changed
-    return found
+    result.binds |= changed
+    result.variables = result.binds - defined | changed
+    return result
 
 
 def _scopes(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

@@ -60,7 +60,7 @@ class Session:
         """Send an order and return the answer; ``"late"`` in it says that it was interrupted for being late.
 
         Raises:
-            Gone: the process ended, did not answer even when interrupted, or answered something that is no answer.
+            Gone: the process ended, did not answer even when interrupted, or sent something that is not an answer.
         """
         self._send(wire.encode(order))
         return self._answer(seconds)
@@ -138,16 +138,16 @@ class Session:
                     "seconds": check.seconds,
                 }
             )
-        found: list[Observation] = []
+        observations: list[Observation] = []
         longest = max((check.seconds for check in checks), default=0.0)
         for check, answer in zip(checks, self.ask_all(orders, TRIES * longest + 2 * GRACE), strict=True):
             self.replaced = sorted({*self.replaced, *_texts(answer.get("replaced"))})
-            seen = answer.get("seen")
-            if type(seen) is not dict:
+            observation = answer.get("seen")
+            if type(observation) is not dict:
                 text = f"still running after {check.seconds:g} s"
-                seen = {"error": {"type": "TimeLimit", "text": text, "line": ""}}
-            found.append(seen)
-        return found
+                observation = {"error": {"type": "TimeLimit", "text": text, "line": ""}}
+            observations.append(observation)
+        return observations
 
     def close(self) -> None:
         """End the submission's process and all it started; again does nothing."""
@@ -243,12 +243,15 @@ class _Run:
     def judge(self, exercise_id: str, session: Session) -> Result:
         """An exercise's verdicts as `lora_ref.checks.verdicts.run_check` gives them, the questions sent ahead."""
         checks, seed = hidden_checks(exercise_id), self.job["seed"]
-        seen = session.observe_all(checks, seed)
-        self.unknown |= set(_name_errors(seen))
-        verdicts = {check.id: _verdict(check, seed, one) for check, one in zip(checks, seen, strict=True)}
+        observations = session.observe_all(checks, seed)
+        self.unknown |= set(_name_errors(observations))
+        verdicts = {
+            check.id: _verdict(check, seed, observation)
+            for check, observation in zip(checks, observations, strict=True)
+        }
         again = [check for check in checks if check.builds_on and not verdicts[check.id].passed]
-        for check, one in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
-            verdicts[check.id] = second_chance(verdicts[check.id], _verdict(check, seed, one))
+        for check, observation in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
+            verdicts[check.id] = second_chance(verdicts[check.id], _verdict(check, seed, observation))
         return result_from(exercise_id, verdicts.values())
 
     def missed_a_spare_name(self) -> bool:
@@ -267,7 +270,7 @@ def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     try:
         with np.errstate(all="ignore"), _bounded(MAX_JUDGING):
             return judge(check, draw(check, seed), seen)
-    except Exception as error:  # an observation that no probe makes: the judge's complaint is no pass
+    except Exception as error:  # an observation that no probe makes: the judge's complaint does not pass it
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__})", read="")
         return Verdict(check.id, check.contract, check.points, fault)
 

@@ -159,17 +159,17 @@ def run(
                 if worker is None:
                     continue
                 try:
-                    told = wire.receive(worker.channel, 60)
+                    message = wire.receive(worker.channel, 60)
                 except (wire.Closed, wire.WireError, TimeoutError) as error:
                     if not worker.ready:
                         raise SandboxError("a worker process ended before it was ready") from error
                     lost(worker, f"the grading process ended ({type(error).__name__})")
                     continue
-                if "unable" in told:
+                if "unable" in message:
                     if not worker.ready:
                         log = warm.log.read_text(errors="replace")[-1500:] if warm else ""
-                        raise SandboxError(f"{told['unable']} {log}")
-                    lost(worker, told["unable"])
+                        raise SandboxError(f"{message['unable']} {log}")
+                    lost(worker, message["unable"])
                 elif not worker.ready:
                     worker.ready = True
                     worker.time_the_first()
@@ -178,9 +178,9 @@ def run(
                     job = worker.jobs.popleft().job
                     worker.time_the_first()
                     # a long job that waits for one worker while another is idle would cost more than it saves
-                    at_once = 2 if told.get("seconds", 0) < SHORT else 1
+                    at_once = 2 if message.get("seconds", 0) < SHORT else 1
                     feed(worker)  # first, so that it works while this process writes
-                    on_result(job, told)
+                    on_result(job, message)
             for worker in list(alive.values()):
                 if worker.jobs and time.monotonic() > worker.until:
                     lost(worker, "no result in time; the grading process was stopped")

@@ -317,9 +317,9 @@ class Sandbox:
         try:
             hello = wire.receive(self._control, WARM_SECONDS)
         except (wire.Closed, wire.WireError, TimeoutError) as error:
-            told = log.read_text(errors="replace")[-1500:] if log else ""
+            output = log.read_text(errors="replace")[-1500:] if log else ""
             self._end()
-            raise SandboxError(f"the warm process did not start ({type(error).__name__}): {told}") from None
+            raise SandboxError(f"the warm process did not start ({type(error).__name__}): {output}") from None
         self.nested = bool(hello.get("nested"))
         self._fresh = True
 

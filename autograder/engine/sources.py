@@ -25,16 +25,16 @@ def sources(root: Path, modules: Iterable[str]) -> dict[str, str]:
 
     An import for type checkers alone is not followed.
     """
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     waiting = [file for module in modules for file in _files(root, module)]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in result:
             continue
         source = (root / name).read_text(encoding="utf-8")
-        found[name] = source = without_mutants(source) if ROOM.fullmatch(name) else source
+        result[name] = source = without_mutants(source) if ROOM.fullmatch(name) else source
         waiting += [file for module in _imports(ast.parse(source)) for file in _files(root, module)]
-    return dict(sorted(found.items()))
+    return dict(sorted(result.items()))
 
 
 def _files(root: Path, module: str) -> Iterator[str]:

@@ -66,14 +66,14 @@ def find_masters(root: Path, stages: Iterable[str] | None = None) -> list[Path]:
     Raises:
         BuildError: a named stage has no master, or there is none at all.
     """
-    found = {path.stem: path for path in sorted(root.glob("solutions/*/*.py")) if path.stem == path.parent.name}
-    missing = [stage for stage in stages or () if stage not in found]
-    if missing or not found:
+    masters = {path.stem: path for path in sorted(root.glob("solutions/*/*.py")) if path.stem == path.parent.name}
+    missing = [stage for stage in stages or () if stage not in masters]
+    if missing or not masters:
         raise BuildError(
             f"no master for {', '.join(missing) or 'any stage'}: expected solutions/<stage>/<stage>.py; "
-            f"there is {', '.join(found) or 'none'}"
+            f"there is {', '.join(masters) or 'none'}"
         )
-    return [found[stage] for stage in (found if stages is None else dict.fromkeys(stages))]
+    return [masters[stage] for stage in (masters if stages is None else dict.fromkeys(stages))]
 
 
 def _nbgrader(
@@ -215,13 +215,13 @@ def expand_master(master: Path, exercises: Iterable[Exercise], public: Repositor
 
 def _set_ids(nb: NotebookNode) -> None:
     """Gives each cell an id from its grade_id or else its contents: inserting a cell changes no other's."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for cell in nb.cells:
         if "nbgrader" in cell.metadata:
             cell["id"] = cell.metadata.nbgrader.grade_id
             continue
         text = f"{cell.cell_type}\n{cell.source}"
-        count = seen[text] = seen.get(text, -1) + 1
+        count = counts[text] = counts.get(text, -1) + 1
         cell["id"] = hashlib.sha256(f"{text}\n{count}".encode()).hexdigest()[:12]
 
 
@@ -272,18 +272,18 @@ def build(
         public = repository(root)
     except ValueError as error:
         raise BuildError(str(error)) from None
-    made: dict[Path, bytes] = {}
+    contents: dict[Path, bytes] = {}
     for master in find_masters(root, stages):
         stage = master.stem
         if stage not in contract:
             raise BuildError(f"{master.name}: the contract has no stage {stage!r}; it has {', '.join(contract)}")
         nb = expand_master(master, contract[stage], public)
-        made[root / "solutions" / stage / f"{stage}.ipynb"] = _dump(nb)
-        made[root / "notebooks" / stage / f"{stage}.ipynb"] = release_of(nb)
-    changed = [path for path, data in made.items() if not path.is_file() or path.read_bytes() != data]
+        contents[root / "solutions" / stage / f"{stage}.ipynb"] = _dump(nb)
+        contents[root / "notebooks" / stage / f"{stage}.ipynb"] = release_of(nb)
+    changed = [path for path, data in contents.items() if not path.is_file() or path.read_bytes() != data]
     if check:
-        orphans = [] if stages is not None else sorted(set(root.glob("notebooks/*/*.ipynb")) - set(made))
+        orphans = [] if stages is not None else sorted(set(root.glob("notebooks/*/*.ipynb")) - set(contents))
         return changed + orphans
     for path in changed:
-        write_whole(path, made[path])
+        write_whole(path, contents[path])
     return changed

@@ -64,7 +64,7 @@ def repository(root: Path) -> Repository | None:
     `https://github.com/owner/name`, or with another branch `https://github.com/owner/name/tree/branch`.
 
     Raises:
-        ValueError: it is no such address.
+        ValueError: it is something else.
     """
     file = root / "pyproject.toml"
     if not file.is_file():
@@ -73,10 +73,10 @@ def repository(root: Path) -> Repository | None:
     if address is None:
         return None
     # nothing that could end the string it is put into
-    found = re.fullmatch(r"(https://[\w.-]+/[\w.-]+/[\w.-]+?)(?:\.git)?/?(?:/tree/([\w./-]+))?", address, re.ASCII)
-    if found is None:
+    match = re.fullmatch(r"(https://[\w.-]+/[\w.-]+/[\w.-]+?)(?:\.git)?/?(?:/tree/([\w./-]+))?", address, re.ASCII)
+    if match is None:
         raise ValueError(f"pyproject.toml: Repository {address!r} is not like https://github.com/owner/name")
-    return Repository(found[1], found[2] or "main")
+    return Repository(match[1], match[2] or "main")
 
 
 def setup(public: Repository | None) -> str:

@@ -41,15 +41,15 @@ def page_of(master: Path) -> NotebookNode:
         BuildError: a master is at fault, or the page would show what only graders may see.
     """
     stage = master.stem
-    made = []
+    cells = []
     for cell in expand_master(master, STAGES[stage]).cells:
-        made += _arranged(cell, stage)
-    page = nbformat.v4.new_notebook(cells=made, metadata=copy.deepcopy(NOTEBOOK_METADATA))
+        cells += _arranged(cell, stage)
+    page = nbformat.v4.new_notebook(cells=cells, metadata=copy.deepcopy(NOTEBOOK_METADATA))
     page.metadata["language_info"]["pygments_lexer"] = "ipython3"
     for number, cell in enumerate(page.cells):
         cell["id"] = f"{cell.cell_type}-{number}"
-        if found := [word for word in PRIVATE if word in cell.source]:
-            raise BuildError(f"{master.name}: a cell of its page would show {found[0]!r}: {cell.source[:60]!r}")
+        if words := [word for word in PRIVATE if word in cell.source]:
+            raise BuildError(f"{master.name}: a cell of its page would show {words[0]!r}: {cell.source[:60]!r}")
     return page
 
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
@@ -87,7 +88,7 @@ class RestoreCells(OverwriteCells):
     only where it stands.
     """
 
-    def preprocess(self, nb, resources):
+    def preprocess(self, nb: NotebookNode, resources: dict[str, Any]) -> tuple[NotebookNode, dict[str, Any]]:
         """Sets cells' metadata from the gradebook, adds missing cells, then lets nbgrader restore sources."""
         where = resources["nbgrader"]["notebook"], resources["nbgrader"]["assignment"]
         with Gradebook(resources["nbgrader"]["db_url"]) as gradebook:
@@ -114,13 +115,13 @@ class RestoreCells(OverwriteCells):
         return super().preprocess(nb, resources)
 
     def _set_metadata(self, nb: NotebookNode, released: dict[str, NotebookNode]) -> None:
-        seen = set()
+        restored = set()
         for cell in reversed(nb.cells):  # of two copies nbgrader keeps the last, and so do we
             claimed = cell.metadata.pop("nbgrader", None)
             name = claimed.get("grade_id") if isinstance(claimed, dict) else None
-            if not isinstance(name, str) or name not in released or name in seen:
+            if not isinstance(name, str) or name not in released or name in restored:
                 continue
-            seen.add(name)
+            restored.add(name)
             if released[name].metadata.nbgrader.locked:
                 cell.metadata.clear()  # a tag such as skip-execution would turn a check into full marks
             cell.metadata["nbgrader"] = released[name].metadata.nbgrader
@@ -160,7 +161,7 @@ class ExecuteForGrading(Execute):
     whose other notebooks must keep their own profile.
     """
 
-    def setup_kernel(self, **kwargs):
+    def setup_kernel(self, **kwargs: Any) -> Any:
         """Starts the kernel (a context manager), as nbclient does, with our environment."""
         kwargs.setdefault("env", grading_environment())
         return super().setup_kernel(**kwargs)
@@ -173,7 +174,9 @@ class HideTestsInFeedback(ClearHiddenTests):
     feedback.
     """
 
-    def preprocess_cell(self, cell, resources, cell_index):
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
         """Leaves the visible call, the messages and, of an error, its last line."""
         if not utils.is_locked(cell):
             return cell, resources
@@ -186,6 +189,8 @@ class HideTestsInFeedback(ClearHiddenTests):
 class HideMarkSchemesInFeedback(ClearMarkScheme):
     """Takes mark schemes out of the feedback, as above; graders read them in formgrader."""
 
-    def preprocess_cell(self, cell, resources, cell_index):
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
         """Removes the mark scheme region of a locked cell."""
         return super().preprocess_cell(cell, resources, cell_index) if utils.is_locked(cell) else (cell, resources)

@@ -171,7 +171,7 @@ def _texts(data: bytes, inside: str = "") -> Iterator[tuple[str, str]]:
 def secret_lines(root: Path) -> set[str]:
     """What only graders may see: the lines of gaps, model answers and mark schemes in the masters.
 
-    A line that students see anyway is no secret: one that stands in the open part of a master, in the wrong code of a
+    A line that students see anyway isn't secret: one that stands in the open part of a master, in the wrong code of a
     "spot the bug" gap, or in `lora_ref`, which is the reference they install.
     """
     hidden, visible = [], [path.read_text(encoding="utf-8") for path in sorted(root.glob("lora_ref/**/*.py"))]

@@ -32,7 +32,7 @@ ARRAY = "\0array"
 
 
 class WireError(Exception):
-    """The other side sent something that is no frame, or too large a one."""
+    """The other side sent something that is not a frame, or too large a one."""
 
 
 class Closed(Exception):

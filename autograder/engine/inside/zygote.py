@@ -153,13 +153,13 @@ def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, contro
     if child:
         os.close(writer)
         channel.close()
-        told = os.read(reader, 32)
+        written = os.read(reader, 32)
         os.close(reader)
         if not nested:
             return child
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child, 0)
-        return int(told or b"0")
+        return int(written or b"0")
     try:
         os.close(reader)
         control.close()
@@ -211,14 +211,16 @@ def _kill_group(submission: int, nested: bool) -> None:
 
 def _descendants() -> dict[int, list[str]]:
     """This process's descendants: for each, its /proc/PID/stat from the state on."""
-    found, stats, children = [os.getpid()], {}, {}
+    family = [os.getpid()]
+    stats: dict[int, list[str]] = {}
+    children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
             stats[int(name)] = file.read().rpartition(")")[2].split()
             children.setdefault(int(stats[int(name)][1]), []).append(int(name))
-    for pid in found:
-        found += children.get(pid, ())
-    return {pid: stats[pid] for pid in found[1:]}
+    for pid in family:
+        family += children.get(pid, ())
+    return {pid: stats[pid] for pid in family[1:]}
 
 
 def _starved(submission: int) -> float:
@@ -232,10 +234,10 @@ def _starved(submission: int) -> float:
 
 def _memory(enough: int) -> int:
     """Bytes that this process's descendants take; where a quick look says more than ``enough``, exactly."""
-    found = list(_descendants())
+    family = list(_descendants())
     for read in (_unshared, _proportional):  # a fork's pages that it shares with this process are counted in the first
         total = 0
-        for pid in found:
+        for pid in family:
             with contextlib.suppress(OSError, ValueError):
                 total += read(pid)
         if total <= enough:
@@ -391,16 +393,16 @@ def _named(where: list[str]) -> Any:
 
 def origins(value: Any) -> list[str]:
     """Top-level packages, beyond the notebook's own, that an object, its class and its bases come from."""
-    found = []
+    packages = []
     for thing in (value, type(value), *getattr(value if isinstance(value, type) else type(value), "__mro__", ())):
         module = getattr(thing, "__module__", None)
         if isinstance(module, str):
-            found.append(module.partition(".")[0])
+            packages.append(module.partition(".")[0])
         code = getattr(thing, "__code__", None)
         name = getattr(code, "co_filename", "")
         if isinstance(name, str):
-            found += [package for package in ("lora_ref", "peft") if f"/{package}/" in name]
-    return sorted({name[:50] for name in found if name in ("lora_ref", "peft")})
+            packages += [package for package in ("lora_ref", "peft") if f"/{package}/" in name]
+    return sorted({name[:50] for name in packages if name in ("lora_ref", "peft")})
 
 
 class Pristine:
