@@ -15,8 +15,8 @@ from nbgrader.api import Gradebook
 
 from autograder import __main__ as command_line
 from autograder.exercises import ROOT
-from autograder.export import ExportError, Final, fill, finals
-from autograder.late import PerDay, apply, settings
+from autograder.results.late import PerDay, apply, settings
+from autograder.results.tables import ExportError, Final, fill, finals
 
 STAGE = "02_lora_layer"
 MOODLE = [

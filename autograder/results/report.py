@@ -5,8 +5,6 @@ What an instructor should see in ten seconds comes first.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -192,26 +190,3 @@ def _slowest(rows: Iterable[Row]) -> str:
         for row in rows[:5]
     )
     return f"<table><tr><th>slowest</th><th>stage</th><th>seconds</th><th>peak MiB</th></tr>{body}</table>"
-
-
-def table(rows: Iterable[Row]) -> str:
-    """``grades.csv``: a row for each submission; automatic points, and what waits for a person."""
-    rows = list(rows)
-    ids = [e.id for s, es in STAGES.items() for e in es if not e.manual and any(r.stage == s for r in rows)]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["student", "stage", "status", "score", "max_score", "by_hand", "attention", *ids])
-    for row in rows:
-        exercises = STAGES[row.stage]
-        earned = {r.id: r.earned for r in row.results}
-        score = f"{sum(earned.values()):g}" if earned else ""
-        most, by_hand = sum(e.points for e in exercises if not e.manual), sum(e.points for e in exercises if e.manual)
-        attention = "; ".join([*filter(None, [row.problem]), *row.notes])
-        cells = [row.student, row.stage, row.status, score, most, by_hand, attention]
-        writer.writerow([_safe(c) for c in cells] + [f"{earned[i]:g}" if i in earned else "" for i in ids])
-    return out.getvalue()
-
-
-def _safe(cell: Any) -> Any:
-    """Text that a spreadsheet will not take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell

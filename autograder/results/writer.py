@@ -14,7 +14,7 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.results import feedback, integrity, report
+from autograder.results import feedback, integrity, report, tables
 
 if TYPE_CHECKING:
     from autograder.results.gradebook import Book
@@ -111,12 +111,12 @@ def write_tables(
         row.flags += [f"the same code as {', '.join(others[:10])}"] if others else []
     write_whole(out / "report.html", report.page(rows, seconds).encode())
     earlier = [row for row in graded_before(out, store) if row.stage not in assignments]
-    table = report.table(sorted([*earlier, *rows], key=lambda row: (row.stage, row.student)))
+    table = tables.grades_csv(sorted([*earlier, *rows], key=lambda row: (row.stage, row.student)))
     write_whole(out / "grades.csv", table.encode())
 
 
 def graded_before(out: Path, store: Store) -> Iterator[Row]:
-    """What `report.table` needs of everything that was written into this course folder."""
+    """What `tables.grades_csv` needs of everything that was written into this course folder."""
     for path in (out / ".grading" / "written").glob("*/*.json"):
         key, problem, _, *notes = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in STAGES and (problem or key in store):

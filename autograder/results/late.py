@@ -1,0 +1,85 @@
+"""What being late costs, by nbgrader's own plug-in, in a graded course."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from pathlib import Path
+
+from nbformat.v4 import new_notebook
+from nbgrader.api import Gradebook
+from nbgrader.plugins import LateSubmissionPlugin
+from nbgrader.preprocessors import AssignLatePenalties
+from nbgrader.utils import parse_utc
+from traitlets import Float
+from traitlets.config import Config, PyFileConfigLoader
+
+from autograder.engine.assignment import ROOT
+from autograder.intake.names import student_names
+from autograder.intake.nbgrader import folder_keys
+
+
+class PerDay(LateSubmissionPlugin):
+    """A share of the earned points for each day that has begun, after a grace period.
+
+    Set it in `autograder/nbgrader_config.py`; plain `nbgrader autograde` uses it too::
+
+        c.AssignLatePenalties.plugin_class = "autograder.late.PerDay"
+        c.PerDay.percent, c.PerDay.grace_minutes, c.PerDay.at_most = 10, 15, 50
+    """
+
+    percent = Float(10, help="of the earned points, for each day that has begun").tag(config=True)
+    grace_minutes = Float(0, help="minutes after the due date that cost nothing").tag(config=True)
+    at_most = Float(100, help="of the earned points, in all").tag(config=True)
+
+    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
+        """Points to take off ``score``, for a submission that is ``total_seconds_late`` seconds late."""
+        if total_seconds_late <= 60 * self.grace_minutes:
+            return 0.0
+        return score * min(self.percent * math.ceil(total_seconds_late / 86_400), self.at_most) / 100
+
+
+def settings(graded: Path) -> Config:
+    """The settings of a graded course, or the course's own."""
+    own = graded / "nbgrader_config.py"
+    place = graded if own.is_file() else ROOT / "autograder"
+    return PyFileConfigLoader("nbgrader_config.py", path=str(place.resolve())).load_config()
+
+
+def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
+    """Read the times, work out every penalty again.
+
+    Returns:
+        (stage, student, hours late, points) for each submission that is late.
+
+    Raises:
+        FileNotFoundError: there is no gradebook.
+        ValueError: a timestamp.txt holds no time; the message names it.
+    """
+    if not (graded / "gradebook.db").is_file():
+        raise FileNotFoundError(f"no gradebook.db in {graded}")
+    url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
+    # students are called as `autograder.intake.names` calls them
+    names = {folder: student for (_, folder), student in student_names(folder_keys(submitted)).items()}
+    times = {}
+    for path in submitted.glob("*/*/timestamp.txt"):
+        times[names[unicodedata.normalize("NFC", path.parents[1].name)], path.parent.name] = path
+    with Gradebook(url) as book:
+        submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
+        for stage, student in submissions:
+            if path := times.get((student, stage)):
+                try:
+                    time = parse_utc(path.read_text(encoding="utf-8").strip()[:100])
+                except (ValueError, OverflowError):
+                    raise ValueError(f"{path} holds no time") from None
+                book.update_or_create_submission(stage, student, timestamp=time)
+    for stage, student in submissions:
+        where = {"notebook": stage, "assignment": stage, "student": student, "db_url": url}
+        step.preprocess(new_notebook(), {"nbgrader": where})
+    with Gradebook(url) as book:
+        for stage, student in submissions:
+            submission = book.find_submission(stage, student)
+            if submission.total_seconds_late > 0:
+                hours = submission.total_seconds_late / 3600
+                late.append((stage, student, hours, submission.late_submission_penalty))
+    return late
