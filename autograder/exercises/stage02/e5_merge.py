@@ -119,7 +119,9 @@ MUTANTS = [
         f"{_CLONE}\n        {_ADD}",
         "under torch.no_grad()",
     ),
-    Mutant("2.5/replaces", "the update takes the weight's place", _ADD, _ADD.replace("+=", "="), "nn.Parameter"),
+    Mutant(
+        "2.5/replaces", "the update takes the weight's place", _ADD, _ADD.replace("+=", "="), "the parameter in place"
+    ),
     Mutant(
         "2.5/unmerge-residue",
         "the product is subtracted unscaled",
