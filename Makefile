@@ -41,10 +41,10 @@ build: setup  ## make the notebooks from the masters
 test test-all test-min test-newest: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: system setup  ## the test suite
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto
 
 test-all: system setup  ## the test suite with the slow tests
-	$(PY) -m pytest -m "slow or not slow" -n auto --dist loadfile
+	$(PY) -m pytest -m "slow or not slow" -n auto
 
 lint: setup  ## style, formatting, and whether the notebooks are what the masters make
 	$(PY) -m ruff check .
@@ -80,7 +80,7 @@ test-newest: system  ## the test suite on the newest releases inside pyproject.t
 # test_project.py is left out: it says that what is installed is what constraints.txt pins
 define suite
 $(call install,$(1),$(1)/constraints.txt)
-$(1)/bin/python -m pytest -n auto --dist loadfile --ignore tests/test_project.py
+$(1)/bin/python -m pytest -n auto --ignore tests/test_project.py
 endef
 
 clean:  ## what the other targets made, but for the environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from autograder.system import BUBBLEWRAP, CHROMIUM, PROGRAMS, Program, left_out, must_run
 from lora_ref import assets
@@ -87,6 +89,19 @@ def pytest_collection_modifyitems(items):
     for tests in files.values():
         draw.shuffle(tests)
     items[:] = [item for file in draw.sample(list(files.values()), len(files)) for item in file]
+
+
+class ByStageOrFile(LoadScopeScheduling):
+    """Deals out to pytest-xdist's workers what shares answers or fixtures: a stage's tests, or else a file's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        stage = re.search(r"\[(\d\d)_", test) if file.endswith("test_exercises.py") else None
+        return f"{file}::{stage[1]}" if stage else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByStageOrFile(config, log)
 
 
 def hears_ctrl_c():
