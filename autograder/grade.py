@@ -96,11 +96,10 @@ def grade(args: argparse.Namespace, out: Path) -> int:
                 count = min(max(1, args.workers), len(submissions))
                 warm = Warm(args.sandbox, 0, count, list(dict.fromkeys(modules)))
                 stack.callback(warm.close)
-        from autograder.engine import pool
-        from autograder.evaluation import hidden_checks  # with torch: not before the warm process is on its way
+        from autograder.engine import pool  # with torch: not before the warm process is on its way
 
-        for stage in {row.stage: None for row in todo}:
-            hidden_checks(STAGES[stage][0].id)  # imports the judges, once, and not in each worker
+        for exercise in [exercise for stage in {row.stage for row in todo} for exercise in STAGES[stage]]:
+            exercise.load()  # its checks, once, and not in each worker
         writer = stack.enter_context(Writer(out, store, assignments))
         writer.waiting += known
         line = Progress(len(todo), len(known))
