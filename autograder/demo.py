@@ -16,23 +16,27 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from html import escape
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbformat.notebooknode import NotebookNode
-from nbgrader.utils import determine_grade, is_grade
+from nbgrader.api import Gradebook
 
 from autograder.engine.sandbox import not_here
-from autograder.exercises import STAGES, exercise, mutants
+from autograder.engine.store import Store
+from autograder.evaluation import Result
+from autograder.exercises import STAGES, mutants
 from autograder.files import write_whole
 from autograder.publish.notebooks import build, find_masters
 from autograder.publish.preprocessors import clear_gaps
+from autograder.results.templates import render
+from autograder.results.writer import graded_before
 from autograder.system import BUBBLEWRAP, left_out
+from lora_ref.checks.verdicts import messages
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The stages that the short demo runs on the real model: one writes the layer, one trains it.
@@ -82,13 +86,13 @@ def main(args: argparse.Namespace) -> int:
     step("Grading it: python -m autograder grade")
     grade(submitted, course, "none" if without else "bwrap")
 
-    book = gradebook(course, stages)
-    write_whole(out / "index.html", overview(book, stages, without).encode())
-    show(book, out, stages, time.time() - started)
+    grades = gradebook(course, stages)
+    write_whole(out / "index.html", overview(grades, stages, without).encode())
+    show(grades, out, stages, time.time() - started)
     if without:
         step("Graded without a sandbox, which only this program's own sample class may be")
         print(without)
-    return verdict(book)
+    return exit_status(grades)
 
 
 def step(text: str) -> None:
@@ -201,43 +205,51 @@ def grade(submitted: Path, course: Path, sandbox: str) -> None:
         raise SystemExit(f"{' '.join(line[1:])} ended with status {done.returncode}")
 
 
-def gradebook(course: Path, stages: list[str]) -> pd.DataFrame:
-    """One row a submission, read from the graded notebooks: points, and the first failing message."""
-    rows = []
-    for stage in stages:
-        for student in sample_answers(stage):
-            notebook = nbformat.read(course / "autograded" / student / stage / f"{stage}.ipynb", as_version=4)
-            earned = points = 0.0
-            waiting, first = 0.0, ""
-            for cell in notebook.cells:
-                if not is_grade(cell):
-                    continue
-                score, most = determine_grade(cell)
-                if cell.cell_type == "code":
-                    earned, points = earned + score, points + most
-                    if score < most and not first:
-                        first = failing_message(cell)
-                elif score is None:
-                    waiting += most
-            row = {"student": student, "stage": stage, "earned": earned, "of": points, "to grade by hand": waiting}
-            rows.append({**row, "first failing message": first})
-    return pd.DataFrame(rows)
+@dataclass(frozen=True)
+class Grade:
+    """A sample student's points for one stage.
+
+    Attributes:
+        student, stage: who and what.
+        earned, points: of the exercises with automatic checks.
+        by_hand: points of written answers that wait for a person.
+        failed: the first exercise that lost points.
+    """
+
+    student: str
+    stage: str
+    earned: float
+    points: float
+    by_hand: float
+    failed: Result | None
 
 
-def failing_message(cell: NotebookNode) -> str:
-    """The first failing check in a graded cell: the exercise, what must hold, what was seen."""
-    exercise_id = cell.metadata.nbgrader.grade_id.removeprefix("check_").replace("_", ".")
-    text = "".join(o.get("text", "") for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
-    graded = text.rpartition(f"{exercise_id} {exercise(exercise_id).title}:")  # the hidden checks' report comes last
-    lines = (graded[1] + graded[2]).splitlines()
-    start = next((i for i, line in enumerate(lines) if "FAIL" in line), None)
-    return "\n".join(lines[:1] + lines[start : start + 2]) if start is not None else "\n".join(lines[:3])
+def gradebook(course: Path, stages: list[str]) -> list[Grade]:
+    """What the class got, from the results and nbgrader's gradebook of the graded course."""
+    rows = {(row.stage, row.student): row for row in graded_before(course, Store(course / ".grading"))}
+    grades = []
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        for stage in stages:
+            for student in sample_answers(stage):
+                results = rows[stage, student].results
+                cells = book.find_submission_notebook(stage, stage, student).grades
+                grades.append(
+                    Grade(
+                        student,
+                        stage,
+                        sum(result.earned for result in results),
+                        sum(result.points for result in results),
+                        sum(cell.max_score for cell in cells if cell.needs_manual_grade),
+                        next((result for result in results if result.failed), None),
+                    )
+                )
+    return grades
 
 
-def verdict(book: pd.DataFrame) -> int:
+def exit_status(grades: Sequence[Grade]) -> int:
     """0 if the complete class got full marks and the untouched one none."""
-    complete, untouched = (book[book.student == name] for name in ("complete", "untouched"))
-    if (complete.earned == complete.of).all() and (untouched.earned == 0).all():
+    expected = {"complete": lambda grade: grade.points, "untouched": lambda grade: 0}
+    if all(grade.earned == expected[grade.student](grade) for grade in grades if grade.student in expected):
         return 0
     print("The worked solutions must have full marks and the untouched notebooks none: this is a bug in the checks.")
     return 1
@@ -246,14 +258,17 @@ def verdict(book: pd.DataFrame) -> int:
 # --- what an instructor reads ---------------------------------------------------------------------------------------
 
 
-def show(book: pd.DataFrame, out: Path, stages: list[str], seconds: float) -> None:
-    """Print the gradebook, each submission's first failing message, and where everything is."""
+def show(grades: Sequence[Grade], out: Path, stages: list[str], seconds: float) -> None:
+    """Print the gradebook, what each submission failed first, and where everything is."""
     step("Gradebook (automatic points; written answers wait for a person)")
-    print(book.drop(columns="first failing message").to_string(index=False))
-    step("First failing message of each submission")
-    for row in book[book["first failing message"] != ""].itertuples(index=False):
-        print(f"{row.student}, {row.stage}:")
-        print("  " + row[-1].replace("\n", "\n  "))
+    print(f"{'student':<12}{'stage':<22}{'earned':>8}{'of':>6}{'by hand':>9}")
+    for grade in grades:
+        numbers = f"{grade.earned:>8g}{grade.points:>6g}{grade.by_hand:>9g}"
+        print(f"{grade.student:<12}{grade.stage:<22}{numbers}")
+    step("First failing check of each submission")
+    for grade in grades:
+        if grade.failed:
+            print(f"{grade.student}, {grade.stage}:\n  {grade.failed.heading}\n{messages(grade.failed.failed[:1])[0]}")
     step(f"Done in {seconds:.0f} s. In {os.path.relpath(out)}:")
     print("  index.html                              all of this on one page")
     print("  training_comparison.png                 LoRA beside head-only and full fine-tuning, from the run above")
@@ -265,31 +280,6 @@ def show(book: pd.DataFrame, out: Path, stages: list[str], seconds: float) -> No
     print("  course/                                 an nbgrader course: start jupyter lab there for Formgrader")
 
 
-def overview(book: pd.DataFrame, stages: list[str], without: str = "") -> str:
+def overview(grades: Sequence[Grade], stages: list[str], without: str = "") -> str:
     """One page: the picture, the gradebook and the messages, with links to the rest; ``without``: what was left out."""
-    note = without and (
-        "<p><strong>Graded without a sandbox</strong>, which only this program's own sample class may be.</p>"
-        f"<pre>{escape(without)}</pre>"
-    )
-    links = "".join(f'<li><a href="solutions/{stage}.html">{stage}, worked and executed</a></li>' for stage in stages)
-    rows = "".join(
-        f'<tr><td><a href="course/feedback/{r.student}/{r.stage}/{r.stage}.html">{r.student}</a></td><td>{r.stage}</td>'
-        f"<td>{r.earned:g} of {r.of:g}</td><td>{r[4]:g}</td><td><pre>{escape(r[5])}</pre></td></tr>"
-        for r in book.itertuples(index=False)
-    )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>LoRA from scratch: a sample class</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}}img{{max-width:100%}}
-table{{border-collapse:collapse}}td,th{{border-bottom:1px solid #bbb;padding:.4rem .8rem;text-align:left;
-vertical-align:top}}pre{{white-space:pre-wrap;margin:0}}
-@media(max-width:45rem){{table{{font-size:.75rem}}td,th{{padding:.2rem}}td:last-child{{overflow-wrap:anywhere}}}}</style></head><body><main>
-<h1>LoRA from scratch: a sample class</h1>
-<p>Made by <code>make demo</code>. Each name leads to the feedback that student gets; the
-<a href="course/report.html">class report</a> shows where the class struggles.</p>
-{note}<img src="training_comparison.png" alt="Accuracy of LoRA, head-only and full fine-tuning on held-out reviews">
-<h2>Gradebook</h2>
-<table><tr><th>student</th><th>stage</th><th>automatic points</th><th>points to grade by hand</th>
-<th>first failing message</th></tr>{rows}</table>
-<h2>Worked solutions</h2><ul>{links}</ul></main></body></html>
-"""
+    return render("demo.html", grades=grades, stages=stages, without=without)

@@ -10,7 +10,7 @@ from typing import Any
 
 from autograder.exercises import STAGES, exercise
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, Fault, Verdict, messages, run_checks
+from lora_ref.checks.verdicts import Check, Fault, Verdict, by_reason, messages, run_checks
 
 #: The seed from which plain nbgrader draws inputs, so that grading again gives the same grade; an instructor sets it.
 SEED_VARIABLE = "LORA_GRADE_SEED"
@@ -33,8 +33,22 @@ class Result:
     @property
     def message(self) -> str:
         """Points, and what is wrong."""
-        heading = f"{self.id} {self.title}: {self.earned:g} of {self.points:g} points"
-        return "\n".join([heading, *messages([v for v in self.verdicts if not v.passed])])
+        return "\n".join([self.heading, *messages(self.failed)])
+
+    @property
+    def heading(self) -> str:
+        """The exercise and its points, on one line."""
+        return f"{self.id} {self.title}: {self.earned:g} of {self.points:g} points"
+
+    @property
+    def failed(self) -> list[Verdict]:
+        """The verdicts of the checks that did not pass."""
+        return [verdict for verdict in self.verdicts if not verdict.passed]
+
+    @property
+    def reasons(self) -> list[tuple[Verdict, list[str]]]:
+        """What is wrong, each reason once (`lora_ref.checks.verdicts.by_reason`)."""
+        return by_reason(self.failed)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-ready data."""

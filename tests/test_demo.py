@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import nbformat
 import pytest
+from markupsafe import escape
 
 from autograder import demo
 from autograder.publish.notebooks import find_masters
@@ -31,24 +32,25 @@ def test_without_a_sandbox_the_sample_class_is_graded_too_and_that_is_said_at_bo
         assert "apt-get install bubblewrap" in text
     assert page.index("Graded without a sandbox") < page.index("<h2>Gradebook")
 
-    book = demo.gradebook(tmp_path / "course", [STAGE])
-    earned = dict(zip(book.student, book.earned, strict=True))
-    assert earned["complete"] == 12
-    assert earned["untouched"] == 0
-    assert 0 < earned["half-done"] < 12
-    assert 0 < earned["buggy"] < 12
-    messages = dict(zip(book.student, book["first failing message"], strict=True))
-    assert messages["complete"] == ""
-    assert "FAIL" in messages["buggy"]
+    grades = {grade.student: grade for grade in demo.gradebook(tmp_path / "course", [STAGE])}
+    assert grades["complete"].earned == 12
+    assert grades["untouched"].earned == 0
+    assert 0 < grades["half-done"].earned < 12
+    assert 0 < grades["buggy"].earned < 12
+    assert (grades["untouched"].by_hand, grades["buggy"].by_hand) == (0, 3)  # an empty answer needs no person
+    assert grades["complete"].failed is None
+    fault = grades["buggy"].failed.failed[0].fault
+    assert f"<dd>{escape(fault.seen)}</dd>" in page
     for name in ("report.html", "grades.csv", f"feedback/buggy/{STAGE}/{STAGE}.html"):
         assert (tmp_path / "course" / name).is_file()
 
 
 def test_a_worked_solution_that_loses_points_fails_the_demo(capsys):
-    import pandas as pd
-
-    rows = [("complete", 11.5, 12.0), ("untouched", 0.0, 12.0)]
-    assert demo.verdict(pd.DataFrame(rows, columns=["student", "earned", "of"])) == 1
+    grades = [
+        demo.Grade("complete", STAGE, 11.5, 12, 3, failed=None),
+        demo.Grade("untouched", STAGE, 0, 12, 0, failed=None),
+    ]
+    assert demo.exit_status(grades) == 1
     assert "bug in the checks" in capsys.readouterr().out
 
 

@@ -73,6 +73,11 @@ class Row:
         self.status = "needs attention" if self.problem else "graded"
 
     @property
+    def attention(self) -> list[str]:
+        """What a person should look at: the problem and the notes."""
+        return [*filter(None, [self.problem]), *self.notes]
+
+    @property
     def score(self) -> float:
         """The automatic points."""
         return sum(result.earned for result in self.results)

@@ -29,6 +29,7 @@ from autograder.files import write_whole
 from autograder.publish.notebooks import MARKERS, BuildError, build, find_masters
 from autograder.publish.opening import Repository, badge, repository
 from autograder.publish.preprocessors import GAP, GIVEN, clear_gaps
+from autograder.results.templates import render
 
 TOP = "lora-from-scratch"
 NEVER = (*MARKERS, "grade_cell")  # words that no student's file holds
@@ -42,53 +43,6 @@ PRIVATE = {
 }  # folders that no zip holds
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip can carry
 SHORTEST = 8  # characters; a shorter line of a solution ("pass", "else:") tells nothing
-
-START = """\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>LoRA from scratch: start here</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}}
-pre{{background:#f5f5f5;padding:.6rem .8rem;overflow-x:auto}}a{{color:#00558b}}</style></head><body><main>
-<h1>LoRA from scratch: start here</h1>
-<p>This folder holds the notebooks and the package that they use, <code>{wheel}</code>:</p>
-<ul>
-{notebooks}
-</ul>
-<h2>On your own computer</h2>
-<p>Python 3.10 or newer. In this folder:</p>
-<pre tabindex="0">python -m venv .venv
-source .venv/bin/activate          # Windows: .venv\\Scripts\\activate
-python -m pip install {wheel} jupyterlab
-python -m lora_ref doctor          # what works here, and the rest
-jupyter lab notebooks</pre>
-<p>On Linux without a GPU, install PyTorch's CPU build first: the default brings gigabytes of CUDA libraries
-(&ldquo;Get Started&rdquo; on the PyTorch site has the command). VS Code: open this folder, open a notebook, choose the
-<code>.venv</code> kernel.</p>
-<h2>On Colab</h2>
-{colab}
-<p>Then <em>Runtime, Run all</em>. The first cell finds the package, leaves Colab&rsquo;s own torch, numpy and
-transformers alone, and says which model and data will be used and how long it takes.</p>
-<h2>Work</h2>
-<p>Each exercise says what to write. A gap is a line <code>raise NotImplementedError("Exercise ...")</code>: replace it,
-run the cell, then the check below it. A check says what it saw and where to look; run it as often as you like.
-Visible checks are not all that is graded. Cells that cannot be edited are put back before grading, so
-changing them gains nothing; written answers are read by a person.</p>
-<h2>Hand in</h2>
-<p>Restart the kernel, run all cells, save, and hand in the notebook under its own file name, for example
-<code>{first}.ipynb</code>. Do not delete or copy cells: points are found by their cell.</p>
-</main></body></html>
-"""
-UPLOAD = """\
-<ol>
-<li>Open a notebook with <em>File, Upload notebook</em>.</li>
-<li>Choose the GPU first: <em>Runtime, Change runtime type, T4</em>. A change later drops what was uploaded.</li>
-<li>Drop the zip that you downloaded, as it is, on the Files panel on the left (<code>{wheel}</code> alone will do). Or
-keep the zip or this folder in Google Drive, at its top or in <em>Colab Notebooks</em>, and mount Drive in that
-panel.</li>
-</ol>"""
-LINKS = """\
-<p>Follow a notebook&rsquo;s &ldquo;Open in Colab&rdquo; badge: it needs no upload. Choose the GPU before you begin:
-<em>Runtime, Change runtime type, T4</em>.</p>"""
 
 
 class LeakError(RuntimeError):
@@ -207,9 +161,7 @@ def assert_clean(data: bytes, secrets: set[str]) -> None:
 
 def start_page(wheel: str, stages: list[str], public: Repository | None) -> str:
     """`START.html`, which also says how to work on Colab: with an upload, or by a link where the course is public."""
-    links = [f'<li><a href="notebooks/{stage}/{stage}.ipynb">{stage}</a></li>' for stage in stages]
-    colab = LINKS if badge(public, stages[0]) else UPLOAD.format(wheel=wheel)
-    return START.format(wheel=wheel, notebooks="\n".join(links), colab=colab, first=stages[0])
+    return render("start.html", wheel=wheel, stages=stages, linked=bool(badge(public, stages[0])))
 
 
 def release(root: str | Path, out: str | Path = "dist") -> Path:

@@ -35,8 +35,7 @@ def grades_csv(rows: Iterable[Row]) -> str:
         earned = {r.id: r.earned for r in row.results}
         score = f"{sum(earned.values()):g}" if earned else ""
         most, by_hand = sum(e.points for e in exercises if not e.manual), sum(e.points for e in exercises if e.manual)
-        attention = "; ".join([*filter(None, [row.problem]), *row.notes])
-        cells = [row.student, row.stage, row.status, score, most, by_hand, attention]
+        cells = [row.student, row.stage, row.status, score, most, by_hand, "; ".join(row.attention)]
         writer.writerow([_safe(c) for c in cells] + [f"{earned[i]:g}" if i in earned else "" for i in ids])
     return out.getvalue()
 

@@ -24,6 +24,8 @@ Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
 #: Errors that say something about the whole exercise, and nothing about the contract under which they come up.
 WHOLE_EXERCISE = ("NotDefined", "NotImplementedError", "Stopped")
+#: The likely cause of a fault that another check of the exercise explains.
+ELSEWHERE = "see the other checks of this exercise"
 
 
 @dataclass(frozen=True)
@@ -247,27 +249,30 @@ def close(actual: Any, expected: Any, tolerance: float = 1e-5) -> bool:
 
 
 def messages(verdicts: Sequence[Verdict]) -> list[str]:
-    """The verdicts' messages without repetition.
-
-    Five checks that all find a gap unfilled say so once. Where one mistake breaks several contracts, the reason stands
-    with the first, and the others are named below it.
-    """
+    """The verdicts' messages without repetition (`by_reason`)."""
     kept = []
-    for first, *others in by_reason(verdicts):
-        message = first.message
-        if others and first.fault and first.fault.raised not in WHOLE_EXERCISE:
-            message += "\n      for the same reason: " + "; ".join(other.contract for other in others)
+    for verdict, same in by_reason(verdicts):
+        message = verdict.message
+        if same:
+            message += "\n      for the same reason: " + "; ".join(same)
         kept.append("  " + message.replace("\n", "\n  "))
     return kept
 
 
-def by_reason(verdicts: Sequence[Verdict]) -> list[list[Verdict]]:
-    """The verdicts in groups: those that failed for one reason together, in the order of their first."""
+def by_reason(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, list[str]]]:
+    """Each reason once, in order: the first verdict with it, and the contracts of the others.
+
+    Five checks that all find a gap unfilled say so once, and name no others. Where one mistake breaks several
+    contracts, the reason stands with the first.
+    """
     groups: dict[Any, list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):
         fault = verdict.fault
         groups.setdefault((fault.seen, fault.likely) if fault else number, []).append(verdict)
-    return list(groups.values())
+    return [
+        (first, [] if first.fault and first.fault.raised in WHOLE_EXERCISE else [other.contract for other in others])
+        for first, *others in groups.values()
+    ]
 
 
 def summary(verdicts: Sequence[Verdict], title: str) -> str:

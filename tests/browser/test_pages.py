@@ -11,12 +11,13 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 
-from autograder.demo import overview
+from autograder.demo import Grade, overview
+from autograder.evaluation import Result
 from autograder.exercises import STAGES
 from autograder.publish.release import start_page
+from lora_ref.checks.verdicts import Fault, Verdict
 
 
 def look(page, shot, grave, url: str, name: str) -> None:
@@ -40,15 +41,13 @@ def test_the_start_page_of_the_students_zip(page, shot, grave, tmp_path):
 
 
 def test_the_demos_overview(page, shot, grave, tmp_path):
-    said = "2.1 LoRALayer: 1 of 4 points\n  FAIL  scaling is alpha / rank\n        seen: 16.0, expected 2.0."
-    book = pd.DataFrame(
-        [
-            ("complete", "02_lora_layer", 22.0, 22.0, 3.0, ""),
-            ("buggy", "02_lora_layer", 15.25, 22.0, 3.0, said),
-        ],
-        columns=["student", "stage", "earned", "of", "to grade by hand", "first failing message"],
-    )
-    (tmp_path / "index.html").write_text(overview(book, list(STAGES)))
+    fault = Fault("16.0, expected 2.0", "the division by rank is missing", read="section 2.1")
+    failed = Result("2.1", "LoRALayer", 4, (Verdict("2.1/scaling", "scaling is alpha / rank", 4, fault),))
+    grades = [
+        Grade("complete", "02_lora_layer", 22.0, 22.0, 3.0, failed=None),
+        Grade("buggy", "02_lora_layer", 15.25, 22.0, 3.0, failed),
+    ]
+    (tmp_path / "index.html").write_text(overview(grades, list(STAGES), "no bwrap on the PATH"))
     # the smallest picture there is: the page's own errors are wanted, not those of a missing file
     dot = "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360000002000154a24f5f"
     (tmp_path / "training_comparison.png").write_bytes(bytes.fromhex(dot + "0000000049454e44ae426082"))

@@ -15,7 +15,7 @@ import torch
 
 from lora_ref import rank
 from lora_ref.checks.probing import array, raised
-from lora_ref.checks.verdicts import Fault, close
+from lora_ref.checks.verdicts import ELSEWHERE, Fault, close
 from lora_ref.rounding import number as figure
 
 #: See `lora_ref.checks.probing.stand_ins`.
@@ -113,7 +113,7 @@ def type_fault(
             return fault
         if one["value"] != value:
             got = f"gives a {one['kind']}" if one["value"] is None else f"is not {value:,}"
-            return Fault(f"{call} {got}", "see the other checks of this exercise", read)
+            return Fault(f"{call} {got}", ELSEWHERE, read)
         if not one["whole"]:
             likely = "a count is an int: int(...) or .item() at the end; and / gives a float, // an int"
             return Fault(f"{call} is a {one['kind']}, expected an int", likely, read)
