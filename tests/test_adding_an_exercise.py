@@ -102,14 +102,14 @@ check("1.7", globals())
 
 '''
 
-ALTERNATE = '''
+ALTERNATE = """
 
 def update_trace(B, A):
     return float(torch.trace(B @ A))
-'''
+"""
 
 #: Run in the copy: the commands, and what the functions behind them say about the exercise.
-SCRIPT = '''\
+SCRIPT = """\
 import contextlib, io, json, sys
 from pathlib import Path
 
@@ -136,7 +136,7 @@ facts["said"] = said.getvalue()
 facts["stage"] = {e.id: e.points for e in STAGES[stage]}
 facts["row of the contract"] = [exercise("1.7").title, exercise("1.7").names, exercise("1.7").manual]
 print(json.dumps(facts))
-'''
+"""
 
 
 def run(where: Path, *command: str) -> subprocess.CompletedProcess:
