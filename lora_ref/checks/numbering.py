@@ -1,4 +1,4 @@
-"""Which exercises there are, told from file names alone: nothing large is imported to know it."""
+"""Which exercises there are, by their file names alone: nothing large is imported to know it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def module_names(package: str) -> dict[str, str]:
         >>> module_names("lora_ref.checks")["2.5"]
         'lora_ref.checks.stage02.e5_merge'
     """
-    found = {}
+    modules = {}
     for root in importlib.util.find_spec(package).submodule_search_locations:
         for file in Path(root).glob("stage[0-9][0-9]/e*_*.py"):
             stage, number = file.parent.name, re.match(r"e(\d+)_", file.name)
             if number:
-                found[int(stage[5:]), int(number[1])] = f"{package}.{stage}.{file.stem}"
-    return {f"{stage}.{which}": found[stage, which] for stage, which in sorted(found)}
+                modules[int(stage[5:]), int(number[1])] = f"{package}.{stage}.{file.stem}"
+    return {f"{stage}.{which}": modules[stage, which] for stage, which in sorted(modules)}

@@ -108,10 +108,10 @@ def observe(
 def stand_ins(probe: Callable[..., dict], namespace: Namespace, wanted: Iterable[str]) -> dict[str, Any]:
     """What stands in for names that a check builds on.
 
-    A stage's ``shared.py`` has them in ``STAND_INS``: each is called with the student's `Names` and returns the object.
-    ``"LoRALayer"`` takes the place of the student's wherever that is used. ``"LoRALayer.__init__"``, with a dot, is for
-    a check of the rest of that class: its stand-in is the student's class with this one part put right, and the probe
-    alone is given it.
+    A stage's ``shared.py`` has them in ``STAND_INS`` (why: `lora_ref.checks.verdicts`). Each is called with the
+    student's `Names` and returns the object. ``"LoRALayer"`` takes the place of the student's wherever that is used.
+    ``"LoRALayer.__init__"``, with a dot, is for a check of the rest of that class: its stand-in is the student's class
+    with this one part put right, and the probe alone is given it.
     """
     wanted = list(wanted)
     if not wanted:
@@ -143,7 +143,7 @@ def array(tensor: Any) -> np.ndarray:
     """The values of a tensor as a float64 (or int64, bool) array.
 
     Raises:
-        TypeError: it is no tensor.
+        TypeError: it is not a tensor.
     """
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"expected a tensor, got {type(tensor).__name__}")
@@ -174,6 +174,27 @@ def raised(call: Callable[[], Any]) -> dict[str, str] | None:
             "bases": [base.__name__ for base in type(error).__mro__],
         }
     return None
+
+
+def attempt(run: Callable[[], dict], gaps: bool = False) -> dict:
+    """What ``run()`` records, or ``{"error": ...}`` (`describe_error`).
+
+    Args:
+        run: a part of a probe, after which the probe goes on.
+        gaps: record an open gap or a missing name too, where it may be another exercise's; otherwise it is the whole
+            probe's.
+    """
+    try:
+        return run()
+    except Exception as error:  # not TimeLimit: when the time is up, it is up for the whole probe
+        if isinstance(error, (NotImplementedError, NotDefined)) and not gaps:
+            raise
+        return {"error": describe_error(error)}
+
+
+def to_float(value: Any) -> float | None:
+    """A number's value; None for what is not a number, such as text or True."""
+    return None if value is None or isinstance(value, (bool, str)) else float(value)
 
 
 def plain(value: Any, _budget: list[int] | None = None) -> Any:

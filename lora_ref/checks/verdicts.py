@@ -5,8 +5,10 @@
 A judge is a pure function of a check's inputs and the observation. It returns None, or a `Fault` that teaches.
 
 **A mistake costs once.** What an exercise builds on may still be wrong, and must not cost its points again. A check
-says what that is in ``builds_on``; where it fails with the student's own, it is asked once more with stand-ins for that
-(`lora_ref.checks.probing.observe`), and passes if it passes then (`second_chance`).
+says what that is in ``builds_on``, as names of stand-ins. It is run with the student's own code first. Where it fails,
+it is run once more with a stand-in for each of those names (`lora_ref.checks.probing.stand_ins`), and passes if it
+passes then; which of the two faults is shown otherwise, `second_chance` says. A kernel (`run_check`) and the sandbox
+(`autograder.engine.oracle`) do the same.
 """
 
 from __future__ import annotations

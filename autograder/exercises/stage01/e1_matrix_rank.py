@@ -122,11 +122,7 @@ MUTANTS = [
         "rtol * the largest",
     ),
     Mutant(
-        "1.1/tensor",
-        "a tensor is returned",
-        _COUNT,
-        "return (values > rtol * values.max()).sum()",
-        "expected an int",
+        "1.1/tensor", "a tensor is returned", _COUNT, "return (values > rtol * values.max()).sum()", "expected an int"
     ),
     Mutant(
         "1.1/gram",

@@ -147,11 +147,7 @@ MUTANTS = [
         "digits are lost",
     ),
     Mutant(
-        "1.2/in-place",
-        "M is overwritten",
-        _BEST,
-        "return M.copy_((U[:, :k] * S[:k]) @ Vh[:k])",
-        "changes M itself",
+        "1.2/in-place", "M is overwritten", _BEST, "return M.copy_((U[:, :k] * S[:k]) @ Vh[:k])", "changes M itself"
     ),
     Mutant(
         "1.2/zeroed-in-place",

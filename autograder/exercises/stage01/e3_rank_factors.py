@@ -6,11 +6,7 @@ from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage01 import e3_rank_factors as room
 
-HIDDEN = [
-    graded(room, "1.3/shapes", 0.5),
-    graded(room, "1.3/product", 1),
-    graded(room, "1.3/beyond", 0.5),
-]
+HIDDEN = [graded(room, "1.3/shapes", 0.5), graded(room, "1.3/product", 1), graded(room, "1.3/beyond", 0.5)]
 
 
 _MIDDLE = "p = min(r, len(S))"
@@ -55,13 +51,7 @@ MUTANTS = [
         "B[:, :p] = U[:, :p] * S[:p].sqrt()\n    A[:p] = Vh[:p]",
         "in one factor alone",
     ),
-    Mutant(
-        "1.3/not-cut",
-        "all terms are kept",
-        _FACTORS,
-        "return U * S, Vh",
-        "the inner size is r",
-    ),
+    Mutant("1.3/not-cut", "all terms are kept", _FACTORS, "return U * S, Vh", "the inner size is r"),
     Mutant(
         "1.3/not-filled-up",
         "as many columns as there are singular values",
@@ -69,13 +59,7 @@ MUTANTS = [
         "return U[:, :r] * S[:r], Vh[:r]",
         "fill up with zeros",
     ),
-    Mutant(
-        "1.3/three",
-        "three factors",
-        _FACTORS,
-        "return U[:, :r], S[:r], Vh[:r]",
-        "return two tensors",
-    ),
+    Mutant("1.3/three", "three factors", _FACTORS, "return U[:, :r], S[:r], Vh[:r]", "return two tensors"),
     Mutant(
         "1.3/columns",
         "columns of M and the best mix of them",

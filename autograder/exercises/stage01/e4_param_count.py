@@ -54,13 +54,7 @@ MUTANTS = [
         "return min(out_features, in_features) // 2",
         "square matrices alone",
     ),
-    Mutant(
-        "1.4/at-least-one",
-        "never below 1",
-        _EVEN,
-        f"return max(1, {_EVEN[7:]})",
-        "one too many",
-    ),
+    Mutant("1.4/at-least-one", "never below 1", _EVEN, f"return max(1, {_EVEN[7:]})", "one too many"),
     Mutant(
         "1.4/float",
         "a quotient in place of a whole number",

@@ -79,7 +79,7 @@ MUTANTS = [
     ),
     Mutant(
         "2.4/own-product",
-        "the update is written out anew, without its dropout",
+        "the update is written out again, without its dropout",
         SUM,
         "return self.linear(x) + self.lora.scaling * (x @ self.lora.lora_A.T @ self.lora.lora_B.T)",
         "lora(x) has its dropout already",

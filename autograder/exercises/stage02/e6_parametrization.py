@@ -32,10 +32,7 @@ def judge_registered(inputs: Inputs, seen: Observation) -> Fault | None:
     if ratio is None:
         return Fault("the layer's output is not x (W + c B A)^T + b for any c", "")
     if not close(seen["original"], inputs["W"], 1e-6):
-        return Fault(
-            "the original weight changed",
-            "forward adds to W in place: write W + update, not W += update",
-        )
+        return Fault("the original weight changed", "forward adds to W in place: write W + update, not W += update")
     if close(seen["trained"], seen["y"], 1e-9):
         return Fault("a training step of A and B changes nothing", "the update is computed once and kept")
     if not np.array_equal(seen["off"], seen["before"]):

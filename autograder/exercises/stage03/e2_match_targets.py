@@ -42,7 +42,7 @@ MUTANTS = [
         "a target anywhere, but from a dot on",
         _FITS,
         '("." + target) in ("." + name)',
-        "is no nn.Linear",
+        "is not an nn.Linear",
         "S2",
     ),
     Mutant(
@@ -93,7 +93,7 @@ MUTANTS = [
         "modules with Linear in the name of their class",
         _LINEARS,
         _LINEARS.replace("isinstance(module, nn.Linear)", '"Linear" in type(module).__name__'),
-        "gained is no nn.Linear",
+        "gained is not an nn.Linear",
     ),
     Mutant(
         "3.2/class-name-in-small-letters",
@@ -107,14 +107,14 @@ MUTANTS = [
         "modules with in_features",
         _LINEARS,
         _LINEARS.replace("isinstance(module, nn.Linear)", 'hasattr(module, "in_features")'),
-        "gained is no nn.Linear",
+        "gained is not an nn.Linear",
     ),
     Mutant(
         "3.2/matrix-inside",
         "modules with a matrix for a weight, embeddings among them",
         _LINEARS,
         _LINEARS.replace("isinstance(module, nn.Linear)", 'getattr(getattr(module, "weight", None), "ndim", 0) == 2'),
-        "word is no nn.Linear",
+        "word is not an nn.Linear",
     ),
     Mutant(
         "3.2/exact-type",

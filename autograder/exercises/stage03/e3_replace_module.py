@@ -6,11 +6,7 @@ from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage03 import e3_replace_module as room
 
-HIDDEN = [
-    graded(room, "3.3/deep", 1),
-    graded(room, "3.3/top", 0.5),
-    graded(room, "3.3/containers", 0.5),
-]
+HIDDEN = [graded(room, "3.3/deep", 1), graded(room, "3.3/top", 0.5), graded(room, "3.3/containers", 0.5)]
 
 
 _SPLIT = 'parent, _, child = name.rpartition(".")'
@@ -36,7 +32,7 @@ MUTANTS = [
     ),
     Mutant(
         "3.3/rebinds",
-        "a local name is bound anew",
+        "a local name is bound again",
         _PUT,
         "old = getattr(model.get_submodule(parent), child)\n    old = new",
         "still the old one",

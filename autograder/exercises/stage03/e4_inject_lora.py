@@ -67,11 +67,7 @@ _SIGNATURE = "rank=8, alpha=16, dropout=0.0, train_head=True):"
 MUTANTS = [
     Mutant("3.4/not-frozen", "nobody freezes the rest", _LOOP, _LOOP[18:], "freeze(model) is for all the others", "S2"),
     Mutant(
-        "3.4/freezes-last",
-        "frozen after the wrapping",
-        _LOOP,
-        f"{_LOOP[18:]}\n    freeze(model)",
-        "freeze comes first",
+        "3.4/freezes-last", "frozen after the wrapping", _LOOP, f"{_LOOP[18:]}\n    freeze(model)", "freeze comes first"
     ),
     Mutant("3.4/head-frozen", "the head stays frozen", _IF_HEAD, "pass", "froze the head as well", "S0"),
     Mutant(
@@ -207,7 +203,7 @@ MUTANTS = [
     ),
     Mutant(
         "3.4/B-random",
-        "B is drawn anew, so that the adapted model starts somewhere else",
+        "B is drawn again, so that the adapted model starts somewhere else",
         _WRAP,
         f"{_WRAP}\n        nn.init.normal_(model.get_submodule(name).lora.lora_B)",
         "B does not start at zero",
@@ -282,7 +278,7 @@ MUTANTS = [
     ),
     Mutant(
         "3.4/starts-again",
-        "a second call takes the updates off and begins anew",
+        "a second call takes the updates off and begins again",
         _REFUSE,
         "for name, module in list(model.named_modules()):\n        if isinstance(module, LinearWithLoRA):\n"
         "            replace_module(model, name, module.linear)",

@@ -37,7 +37,7 @@ MUTANTS = [
         "buffers count as well",
         _TOTAL,
         "total = sum(t.numel() for t in model.state_dict().values())",
-        "buffers are no parameters",
+        "buffers are not parameters",
     ),
     Mutant(
         "3.5/frozen-only",

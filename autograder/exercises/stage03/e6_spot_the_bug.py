@@ -48,11 +48,7 @@ MUTANTS = [
         "the dropout comes first",
     ),
     Mutant(
-        "3.6/dropout-of-one-half",
-        "p is not passed on",
-        _DROPOUT,
-        _DROPOUT.replace("(p)", "()"),
-        "p is not passed on",
+        "3.6/dropout-of-one-half", "p is not passed on", _DROPOUT, _DROPOUT.replace("(p)", "()"), "p is not passed on"
     ),
     Mutant(
         "3.6/prompt-freezes-alone",
@@ -92,12 +88,7 @@ MUTANTS = [
         "S4",
     ),
     Mutant(
-        "3.6/drops-bias",
-        "no bias",
-        "conv.bias.copy_(linear.bias)",
-        "conv.bias.zero_()",
-        "the bias was dropped",
-        "S4",
+        "3.6/drops-bias", "no bias", "conv.bias.copy_(linear.bias)", "conv.bias.zero_()", "the bias was dropped", "S4"
     ),
     Mutant(
         "3.6/freezes-head",

@@ -112,19 +112,9 @@ MUTANTS = [
         "AdamW(trainable)",
         "the learning rate is",
     ),
+    Mutant("4.4/no-zero-grad", "gradients add up", "            optimizer.zero_grad()\n", "", "zero_grad() is missing"),
     Mutant(
-        "4.4/no-zero-grad",
-        "gradients add up",
-        "            optimizer.zero_grad()\n",
-        "",
-        "zero_grad() is missing",
-    ),
-    Mutant(
-        "4.4/no-step",
-        "the weights never move",
-        "            optimizer.step()\n",
-        "",
-        "optimizer.step() is missing",
+        "4.4/no-step", "the weights never move", "            optimizer.step()\n", "", "optimizer.step() is missing"
     ),
     Mutant(
         "4.4/step-first",
@@ -133,26 +123,20 @@ MUTANTS = [
         "optimizer.step()\n            loss.backward()\n",
         "optimizer.step() is missing",
     ),
-    Mutant(
-        "4.4/climbs",
-        "the loss is maximised",
-        "loss.backward()",
-        "(-loss).backward()",
-        "the steps climb the loss",
-    ),
+    Mutant("4.4/climbs", "the loss is maximised", "loss.backward()", "(-loss).backward()", "the steps climb the loss"),
     Mutant(
         "4.4/new-optimiser-each-step",
         "the optimiser forgets its moments",
         "loss = model(**batch).loss\n",
         "loss = model(**batch).loss\n            optimizer = torch.optim.AdamW(trainable, lr=lr)\n",
-        "made anew in the loop",
+        "made again in the loop",
     ),
     Mutant(
         "4.4/new-optimiser-each-pass",
         "the optimiser forgets its moments when the loader ends",
         "        for batch in loader:",
         "        optimizer = torch.optim.AdamW(trainable, lr=lr)\n        for batch in loader:",
-        "made anew for each pass",
+        "made again for each pass",
     ),
     Mutant(
         "4.4/halves-the-rate",
@@ -184,18 +168,12 @@ MUTANTS = [
     ),
     Mutant(
         "4.4/first-batch-only",
-        "the loader is started anew at each step",
+        "the loader is started again at each step",
         "for batch in loader:",
         "for batch in [next(iter(loader))]:",
         "only ever meets a first batch",
     ),
-    Mutant(
-        "4.4/whole-passes",
-        "stops at the end of a pass alone",
-        _STOP,
-        "",
-        "stop in the middle of it",
-    ),
+    Mutant("4.4/whole-passes", "stops at the end of a pass alone", _STOP, "", "stop in the middle of it"),
     Mutant(
         "4.4/one-too-many",
         "one step too many",

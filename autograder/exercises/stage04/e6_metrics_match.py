@@ -67,13 +67,7 @@ MUTANTS = [
         '("time", "second")',
         "and nothing shorter",
     ),
-    Mutant(
-        "4.6/no-epoch",
-        "the epoch is left out",
-        "for key in a)",
-        'for key in a if key != "epoch")',
-        "not at all",
-    ),
+    Mutant("4.6/no-epoch", "the epoch is left out", "for key in a)", 'for key in a if key != "epoch")', "not at all"),
     Mutant(
         "4.6/order-of-keys",
         "the same keys in another order are a difference",

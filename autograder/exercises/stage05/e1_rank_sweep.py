@@ -6,11 +6,7 @@ from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage05 import e1_rank_sweep as room
 
-HIDDEN = [
-    graded(room, "5.1/columns", 0.5),
-    graded(room, "5.1/rows", 1),
-    graded(room, "5.1/calls", 0.5),
-]
+HIDDEN = [graded(room, "5.1/columns", 0.5), graded(room, "5.1/rows", 1), graded(room, "5.1/calls", 0.5)]
 
 
 _ROWS = 'rows = [run(rank) | {"rank": rank} for rank in ranks]'
@@ -48,13 +44,7 @@ MUTANTS = [
     ),
     Mutant("5.1/rank-is-index", "the rank becomes the index", _FRAME, f'{_FRAME}.set_index("rank")', "it is a column"),
     Mutant("5.1/a-list", "a list of dicts", _FRAME, "return rows", "a pandas DataFrame is asked for"),
-    Mutant(
-        "5.1/transposed",
-        "a column a rank",
-        _FRAME,
-        f"{_FRAME}.T",
-        "rows and columns are exchanged",
-    ),
+    Mutant("5.1/transposed", "a column a rank", _FRAME, f"{_FRAME}.T", "rows and columns are exchanged"),
     Mutant(
         "5.1/trains-thrice",
         "run is called for every column",

@@ -92,11 +92,7 @@ MUTANTS = [
         "divided by the largest",
     ),
     Mutant(
-        "5.2/top-only",
-        "the largest alone",
-        _VALUES,
-        "return torch.linalg.svdvals(update.detach())[:1]",
-        "all of them",
+        "5.2/top-only", "the largest alone", _VALUES, "return torch.linalg.svdvals(update.detach())[:1]", "all of them"
     ),
     Mutant(
         "5.2/diagonal",

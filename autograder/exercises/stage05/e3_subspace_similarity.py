@@ -152,7 +152,7 @@ MUTANTS = [
         "a tensor of one element",
         _SHARE,
         "return (V1 @ V2.T).square().sum() / min(i, j)",
-        "a tensor of one element is no number",
+        "a tensor of one element is not a number",
     ),
     Mutant(
         "5.3/weighted",

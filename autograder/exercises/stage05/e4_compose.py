@@ -34,7 +34,7 @@ MUTANTS = [
     ),
     Mutant(
         "5.4/untrained",
-        "the adapters are made anew, as they start: every delta is 0",
+        "the adapters are made again, as they start: every delta is 0",
         _TERM,
         "total = total + weight * lora.scaling * (torch.zeros_like(lora.lora_B) @ lora.lora_A).detach()",
         "B is not zero",

@@ -39,11 +39,7 @@ EXAMPLES = (
 _EPS8 = 8 * float(np.finfo("float64").eps)
 
 
-AT_THRESHOLD = case(
-    "a diagonal of 1, 1, 8 eps and five zeros; rtol=8 eps",
-    on_diagonal(8, 8, [1, 1, _EPS8]),
-    _EPS8,
-)
+AT_THRESHOLD = case("a diagonal of 1, 1, 8 eps and five zeros; rtol=8 eps", on_diagonal(8, 8, [1, 1, _EPS8]), _EPS8)
 
 
 def low_rank(
@@ -204,7 +200,7 @@ def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]
                 mistakes = [(true_rank(one, np.greater_equal), _AT_LEAST)]
             elif otherwise == _COUNT:
                 mistakes = [(max(M.shape), "the longer side of a shape is not the rank")]
-            fault = numbers_fault([(call, result, expected, mistakes)], "section 1.1", otherwise)
+            fault = numbers_fault([(call, result, expected, mistakes)], otherwise)
             if fault:
                 return fault
         return None

@@ -63,7 +63,7 @@ def probe_factors(names: Names, **inputs: Any) -> dict:
 
 
 def factors_fault(one: Inputs, result: Observation, call: str) -> Fault | None:
-    """What is no pair of matrices at all."""
+    """What is not a pair of matrices at all."""
     fault = stopped(result, call)
     if fault:
         return fault
@@ -74,7 +74,7 @@ def factors_fault(one: Inputs, result: Observation, call: str) -> Fault | None:
             likely = "a root of a negative number, or a division by a singular value of zero"
             if np.ndim(result[name]) != 2:
                 likely = "both factors are matrices, with r = 1 as well: slice [:, :r], do not index"
-            found = f"{call}: {name} of shape {np.shape(result[name])} is no matrix of finite numbers"
+            found = f"{call}: {name} of shape {np.shape(result[name])} is not a matrix of finite numbers"
             return Fault(found, likely)
     return None
 
@@ -105,10 +105,7 @@ def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the inner size is r: cut U, S and Vh to their first r"
         else:
             likely = "write B (out, r) and A (r, in) on paper first"
-        return Fault(
-            f"{call}: shapes {shapes[0]} and {shapes[1]}, expected {(rows, r)} and {(r, columns)}",
-            likely,
-        )
+        return Fault(f"{call}: shapes {shapes[0]} and {shapes[1]}, expected {(rows, r)} and {(r, columns)}", likely)
     return None
 
 

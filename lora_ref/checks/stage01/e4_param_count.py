@@ -50,11 +50,11 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
             (r + m + n, "the rank must multiply, not add"),
         ]
         rows.append((f"lora_param_count({m}, {n}, {r})", one, r * (m + n), mistakes))
-    return numbers_fault(rows, "section 1.4", "B is (out_features, r), A is (r, in_features)")
+    return numbers_fault(rows, "B is (out_features, r), A is (r, in_features)")
 
 
 def draw_even(rng: np.random.Generator) -> Inputs:
-    """Sizes whose quotient is no whole number; rounding takes it down in some and up in others."""
+    """Sizes whose quotient is not a whole number; rounding takes it down in some and up in others."""
     cases = []
     while len(cases) < 5:
         small, large = sizes(rng, 20, 3000)
@@ -99,9 +99,7 @@ def judge_even(inputs: Inputs, seen: Observation) -> Fault | None:
             ((m * n - 1) // (m + n) - 1, "one too few: the largest rank that saves is asked for"),
         ]
         rows.append((f"break_even_rank({m}, {n})", one, (m * n - 1) // (m + n), mistakes))
-    return numbers_fault(
-        rows, "section 1.4", "solve r * (out + in) < out * in for the largest whole r; 0 if no r >= 1 saves"
-    )
+    return numbers_fault(rows, "solve r * (out + in) < out * in for the largest whole r; 0 if no r >= 1 saves")
 
 
 _STRICTLY = "at this rank both have the same number: strictly fewer is asked for, so one rank less"
@@ -112,10 +110,7 @@ def draw_few(rng: np.random.Generator) -> Inputs:
 
 
 def probe_cost_types(names: Names, **inputs: Any) -> dict:
-    return {
-        **probe_counts(names, cases=inputs["counts"]),
-        **probe_even(names, cases=inputs["evens"]),
-    }
+    return {**probe_counts(names, cases=inputs["counts"]), **probe_even(names, cases=inputs["evens"])}
 
 
 def judge_cost_types(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -88,7 +88,7 @@ def judge_memory(inputs: Inputs, seen: Observation) -> Fault | None:
         call, right, mistakes = memory_call(one)
         rows.append((call, result, right, mistakes))
     otherwise = "bytes_per_param times (all weights + a gradient and optimizer_states numbers for each trainable one)"
-    return numbers_fault(rows, "section 1.5", otherwise)
+    return numbers_fault(rows, otherwise)
 
 
 def judge_memory_type(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -2,7 +2,4 @@
 
 from lora_ref.checks.exercise import Exercise
 
-EXERCISE = Exercise(
-    "1.6",
-    "what makes full fine-tuning expensive",
-)
+EXERCISE = Exercise("1.6", "what makes full fine-tuning expensive")

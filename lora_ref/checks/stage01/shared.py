@@ -1,4 +1,4 @@
-"""Stage 01, rank and what it costs: probes and visible checks.
+"""Stage 01, rank and what it costs: what several of its exercises use.
 
 Matrices are drawn with known singular values: far from any tolerance, so that rounding decides no rank, and with gaps
 between them, so that the closest matrix of a rank is one matrix. Sizes are unequal: a transposed answer must show.
@@ -19,10 +19,7 @@ from lora_ref.checks.verdicts import ELSEWHERE, Fault, close
 from lora_ref.rounding import number as figure
 
 #: See `lora_ref.checks.probing.stand_ins`.
-STAND_INS = {
-    "best_rank_k": lambda names: rank.best_rank_k,
-    "lora_param_count": lambda names: rank.lora_param_count,
-}
+STAND_INS = {"best_rank_k": lambda names: rank.best_rank_k, "lora_param_count": lambda names: rank.lora_param_count}
 
 
 def tried(call: Callable[[], Any], record: Callable[[Any], dict]) -> dict:
@@ -53,7 +50,7 @@ def tensor(values: np.ndarray, dtype: str = "float64", transposed: bool = False)
     return torch.tensor(values, dtype=getattr(torch, dtype))
 
 
-def stopped(one: Mapping[str, Any], call: str, read: str | None = None) -> Fault | None:
+def stopped(one: Mapping[str, Any], call: str) -> Fault | None:
     """The fault of a call that raised where it must return."""
     if not one["raised"]:
         return None
@@ -65,7 +62,7 @@ def stopped(one: Mapping[str, Any], call: str, read: str | None = None) -> Fault
         likely = "the signature, a name or a type differs from the contract's"
     elif kind == "IndexError":
         likely = "an index runs past the end; a slice does not: S[:k] takes what there is"
-    return Fault(f"{call} raised {kind}: {text}", likely, read)
+    return Fault(f"{call} raised {kind}: {text}", likely)
 
 
 #: What a mistake gives instead of the right number, and the likely cause; the first that fits is told.
@@ -82,20 +79,18 @@ def by_matrix(actual: np.ndarray, mistakes: Mapping[str, np.ndarray]) -> str:
     return next((likely for likely, value in mistakes.items() if close(actual, value, 1e-6)), "")
 
 
-def numbers_fault(
-    rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], read: str | None = None, otherwise: str = ""
-) -> Fault | None:
+def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], otherwise: str = "") -> Fault | None:
     """The first wrong number of rows of (call, result, expected, mistakes); types are another check's."""
     for call, one, expected, mistakes in rows:
-        fault = stopped(one, call, read)
+        fault = stopped(one, call)
         if fault:
             return fault
         if one["value"] is None:
             likely = "a return is missing" if one["kind"] == "NoneType" else "a number is asked for, not text or a list"
-            return Fault(f"{call} gives a {one['kind']}, expected a number", likely, read)
+            return Fault(f"{call} gives a {one['kind']}, expected a number", likely)
         if one["value"] != expected:
             likely = by_formula(one["value"], mistakes) or otherwise
-            return Fault(f"{call} = {shown(one['value'])}, expected {expected:,}", likely, read)
+            return Fault(f"{call} = {shown(one['value'])}, expected {expected:,}", likely)
     return None
 
 
@@ -103,20 +98,18 @@ def shown(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else figure(value, 6, tolerance=0)
 
 
-def type_fault(
-    calls: Sequence[str], ones: Sequence[Mapping[str, Any]], expected: Sequence[int], read: str | None = None
-) -> Fault | None:
+def type_fault(calls: Sequence[str], ones: Sequence[Mapping[str, Any]], expected: Sequence[int]) -> Fault | None:
     """Right values as plain integers."""
     for call, one, value in zip(calls, ones, expected, strict=True):
-        fault = stopped(one, call, read)
+        fault = stopped(one, call)
         if fault:
             return fault
         if one["value"] != value:
             got = f"gives a {one['kind']}" if one["value"] is None else f"is not {value:,}"
-            return Fault(f"{call} {got}", ELSEWHERE, read)
+            return Fault(f"{call} {got}", ELSEWHERE)
         if not one["whole"]:
             likely = "a count is an int: int(...) or .item() at the end; and / gives a float, // an int"
-            return Fault(f"{call} is a {one['kind']}, expected an int", likely, read)
+            return Fault(f"{call} is a {one['kind']}, expected an int", likely)
     return None
 
 

@@ -66,10 +66,7 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     if not np.isfinite(A).all() or np.abs(A).max() > 1e4:
         return Fault("lora_A is never given values", "torch.empty is uninitialised memory")
     if not np.any(A != 0):
-        return Fault(
-            "lora_A starts at zero",
-            "with A and B both zero, both gradients are zero and nothing ever learns",
-        )
+        return Fault("lora_A starts at zero", "with A and B both zero, both gradients are zero and nothing ever learns")
     if (A[0] == A[1]).all() or np.ptp(A[0]) == 0:
         return Fault("lora_A is the same in each new layer", "A must be random, and unseeded")
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8

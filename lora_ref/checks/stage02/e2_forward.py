@@ -10,10 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array
+from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
     _LEADING,
-    attempt,
     draw_dropout,
     draw_layer,
     draw_with_gradients,
@@ -147,7 +146,7 @@ def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
         if one["y"].shape != expected.shape:
             return Fault(f"{shown} gives {one['y'].shape}, expected {expected.shape}", _LEADING)
         if factor_of(one["y"], expected) is None:
-            return Fault(f"{shown}: the output is no multiple of (x A^T) B^T", "the axes are mixed up")
+            return Fault(f"{shown}: the output is not a multiple of (x A^T) B^T", "the axes are mixed up")
     return None
 
 
@@ -166,7 +165,7 @@ def judge_intermediates(inputs: Inputs, seen: Observation) -> Fault | None:
     """No tensor as large as B A is made. Even products written with broadcasting stay below a hundredth of it."""
     full = inputs["out_features"] * inputs["in_features"]
     if factor_of(seen["y"], forward_expected(inputs)) is None:
-        return Fault("the output is no multiple of (x A^T) B^T", "")
+        return Fault("the output is not a multiple of (x A^T) B^T", "")
     if seen["elements"] < full // 2:
         return None
     size = f"{inputs['out_features']} x {inputs['in_features']}"

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, raised
-from lora_ref.checks.stage02.shared import attempt, build_linear, draw_wrapped, judge_shapes, scaling_fault
+from lora_ref.checks.probing import Names, array, attempt, raised
+from lora_ref.checks.stage02.shared import build_linear, draw_wrapped, judge_shapes, scaling_fault
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 
 
@@ -47,7 +47,10 @@ def probe_update(names: Names, **inputs: Any) -> dict:
     lora = wrapper.lora
     seen = {"A": list(lora.lora_A.shape), "B": list(lora.lora_B.shape), "scaling": float(lora.scaling)}
     wrappers = [wrapper, *(names.LinearWithLoRA(build_linear(inputs), *arguments, p) for p in ASKED[1:])]
-    return {**seen, "dropped": [attempt(lambda one=one: share_dropped(one, inputs["in_features"])) for one in wrappers]}
+    return {
+        **seen,
+        "dropped": [attempt(lambda one=one: share_dropped(one, inputs["in_features"]), gaps=True) for one in wrappers],
+    }
 
 
 #: Probabilities of dropout that `probe_update` asks for: none given, and two that are not each other's complement.
@@ -138,7 +141,7 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
         if not all(one["lora_trains"]):
             return Fault(
                 "lora_A or lora_B does not train",
-                "the whole wrapper was frozen, or the update is no submodule of it (super().__init__() comes first)",
+                "the whole wrapper was frozen, or the update is not a submodule of it (super().__init__() comes first)",
             )
         if one["trains"]:
             return Fault(f"{', '.join(one['trains'])} trains too", "only lora_A and lora_B should")

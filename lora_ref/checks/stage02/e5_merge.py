@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array
+from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
     LEARNING_RATE,
-    attempt,
     build_wrapper,
     draw_wrapped,
     factor_of,
@@ -39,7 +38,7 @@ def probe_merge(names: Names, **inputs: Any) -> dict:
     def state(wrapper: Any) -> dict:
         weight, merged = wrapper.linear.weight, wrapper.merged
         with torch.no_grad():
-            output = attempt(lambda: {"y": array(wrapper(tensor(inputs["x"])))})
+            output = attempt(lambda: {"y": array(wrapper(tensor(inputs["x"])))}, gaps=True)
         return {
             "W": array(weight),
             "output": output,
@@ -67,7 +66,8 @@ def probe_merge(names: Names, **inputs: Any) -> dict:
     states = [state(wrapper)]
     for step in inputs["steps"]:
         if step == "train":
-            attempt(lambda: train(wrapper))  # an open forward is exercise 2.4's: the step then changes nothing
+            # an open forward is exercise 2.4's: the step then changes nothing
+            attempt(lambda: train(wrapper), gaps=True)
         else:
             getattr(wrapper, step)()
         states.append(state(wrapper))
@@ -93,7 +93,7 @@ def judge_merged(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(fault.seen, likely, fault.read) if dropped_columns(inputs, after["W"]) else fault
     if not after["parameter"] or not after["leaf"]:
         return Fault(
-            "the merged weight is no leaf parameter any more: it hangs on the graph of A and B",
+            "the merged weight is not a leaf parameter any more: it hangs on the graph of A and B",
             "the merge was recorded by autograd; do it under torch.no_grad()",
         )
     if after["dtype"] != before["dtype"]:
@@ -162,7 +162,7 @@ def judge_merged_forward(inputs: Inputs, seen: Observation) -> Fault | None:
         elif close(y, expected - update, 1e-4):
             likely = "the update is lost: neither the weight nor forward has it"
         elif weight_fault(inputs, seen["states"][-1]["W"], 1):
-            likely = "mend merge() first: the weight is not W + scaling * B A"
+            likely = "fix merge() first: the weight is not W + scaling * B A"
     return Fault("the output is not what it was before the merge", likely)
 
 
@@ -242,9 +242,9 @@ def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
     if not close(remerged["W"], inputs["W"] + scaling * again["B"] @ again["A"], 1e-4):
         likely = "the update of the first merge is used again: take B A as it is now"
         if not close(merged["W"], inputs["W"] + scaling * trained["B"] @ trained["A"], 1e-4):
-            likely = "mend merge() first: the first one did not give W + scaling * B A either"
+            likely = "fix merge() first: the first one did not give W + scaling * B A either"
         elif not close(unmerged["W"], inputs["W"], 1e-4):
-            likely = "mend unmerge() first: it did not restore the weight"
+            likely = "fix unmerge() first: it did not restore the weight"
         return Fault("merged again after training, the weight is not W + scaling * B A", likely)
     return None
 

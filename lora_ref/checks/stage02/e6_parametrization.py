@@ -11,10 +11,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array
+from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
     LEARNING_RATE,
-    attempt,
     build_linear,
     draw_wrapped,
     factor_of,
@@ -59,20 +58,20 @@ def probe_parametrization(names: Names, **inputs: Any) -> dict:
     seen = {
         "shapes": [list(p.shape) for p in module.parameters() if p.requires_grad],
         "enabled": bool(module.enabled),
-        "start": attempt(lambda: {"W": array(module(W.clone()))}),
-        "start_gradients": attempt(lambda: start_gradients(module, W.clone())),
+        "start": attempt(lambda: {"W": array(module(W.clone()))}, gaps=True),
+        "start_gradients": attempt(lambda: start_gradients(module, W.clone()), gaps=True),
     }
     seen["found"] = sorted(fill_factors(module, inputs))
     given = W.clone()
-    seen["on"] = attempt(lambda: {"W": array(module(given))})
+    seen["on"] = attempt(lambda: {"W": array(module(given))}, gaps=True)
     seen["given"] = array(given)
-    seen["on_eval"] = attempt(lambda: {"W": array(module.eval()(W.clone()))})
+    seen["on_eval"] = attempt(lambda: {"W": array(module.eval()(W.clone()))}, gaps=True)
     module.train()
     module.enabled = False
     off = module(W)
     seen["off"] = {"same": off is W, "W": array(off)}
     module.enabled = True
-    seen["on_again"] = attempt(lambda: {"W": array(module(W.clone()))})
+    seen["on_again"] = attempt(lambda: {"W": array(module(W.clone()))}, gaps=True)
     return seen
 
 
@@ -94,7 +93,7 @@ def probe_defaults(names: Names, **inputs: Any) -> dict:
 
 def probe_registered(names: Names, **inputs: Any) -> dict:
     """A frozen nn.Linear whose weight is parametrized: outputs, gradients, one training step, off."""
-    seen = attempt(lambda: registered(names, inputs))
+    seen = attempt(lambda: registered(names, inputs), gaps=True)
     return {"raised": seen["error"]} if "error" in seen else seen
 
 
@@ -137,8 +136,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
         return product_fault(seen["on"]["error"])
     if not close(seen["given"], inputs["W"], 1e-6):
         return Fault(
-            "forward changed the W it was given",
-            "the original weight changed: write W + update, not W += update",
+            "forward changed the W it was given", "the original weight changed: write W + update, not W += update"
         )
     found, expected = seen["on"]["W"], parametrized_expected(inputs)
     if close(found, expected):
@@ -147,8 +145,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("in evaluation mode forward(W) is another weight", "only self.enabled switches")
     if found.shape != expected.shape:
         return Fault(
-            f"a weight of shape {found.shape}, expected {expected.shape}",
-            "B and A are multiplied in the wrong order",
+            f"a weight of shape {found.shape}, expected {expected.shape}", "B and A are multiplied in the wrong order"
         )
     ratio = factor_of(found - inputs["W"], expected - inputs["W"])
     if ratio is not None:
@@ -195,8 +192,7 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
             return product_fault(seen[key]["error"])
     if not close(seen["start"]["W"], inputs["W"], 1e-6):
         return Fault(
-            "a fresh parametrization changes the weight",
-            "B must start at zero (torch.empty is uninitialised memory)",
+            "a fresh parametrization changes the weight", "B must start at zero (torch.empty is uninitialised memory)"
         )
     if not 0 < seen["start_gradients"]["largest"] < np.inf:
         return Fault("all gradients are zero at the start", "A and B are both zero: nothing ever learns")

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array
+from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
     _LEADING,
-    attempt,
     build_linear,
     draw_layer,
     draw_wrapped,
@@ -155,10 +154,7 @@ def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
-    expected = {
-        "lora_A": [inputs["rank"], inputs["in_features"]],
-        "lora_B": [inputs["out_features"], inputs["rank"]],
-    }
+    expected = {"lora_A": [inputs["rank"], inputs["in_features"]], "lora_B": [inputs["out_features"], inputs["rank"]]}
     for dtype in ("float32", "float64"):
         one = seen[dtype]
         if one["registered"] != expected:

@@ -2,7 +2,4 @@
 
 from lora_ref.checks.exercise import Exercise
 
-EXERCISE = Exercise(
-    "2.8",
-    "why B is zero and A is not",
-)
+EXERCISE = Exercise("2.8", "why B is zero and A is not")

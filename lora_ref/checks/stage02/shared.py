@@ -1,9 +1,7 @@
-"""Stage 02, a LoRA layer: probes and visible checks.
+"""Stage 02, a LoRA layer: what several of its exercises use.
 
 Every probe gives B values of its own (a fresh B is zero, and hides any mistake), uses non-square layers, batches of at
 least two, and compares with float64 NumPy.
-
-What is put in the place of earlier exercises' work stands in `STAND_INS`.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lora_ref.checks.probing import Names, array, describe_error
+from lora_ref.checks.probing import Names, array
 from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
 from lora_ref.rounding import number, pair
 
@@ -58,7 +56,7 @@ def whole_layer(names: Names) -> Any:
     """As `layer_with_parts`, with the contract's forward too: other methods that a wrapper may call stay."""
     try:
         parts = layer_with_parts(names)
-    except Exception:  # it is no class, or not there
+    except Exception:  # it is not a class, or not there
         return ContractLoRALayer
 
     class LoRALayer(parts):
@@ -124,7 +122,7 @@ def put_parts(layer: Any, in_features: int, out_features: int, rank: int, alpha:
 
 
 def draw_layer(rng: np.random.Generator) -> Inputs:
-    """Sizes that are all different, values for A, B and x, and an alpha that is no multiple of the rank."""
+    """Sizes that are all different, values for A, B and x, and an alpha that is not a multiple of the rank."""
     in_features, out_features = (int(n) for n in rng.choice(np.arange(7, 15), size=2, replace=False))
     rank = int(rng.integers(2, 5))
     return {
@@ -175,14 +173,6 @@ def rank_one(draw: Callable[[np.random.Generator], Inputs]) -> Callable[[np.rand
         return {**inputs, "rank": 1, "A": inputs["A"][:1], "B": inputs["B"][:, :1]}
 
     return drawn
-
-
-def attempt(run: Callable[[], dict]) -> dict:
-    """What ``run()`` records, or the error it raised."""
-    try:
-        return run()
-    except Exception as error:  # not TimeLimit: when the time is up, it is up for the whole probe
-        return {"error": describe_error(error)}
 
 
 @torch.no_grad()
@@ -254,10 +244,7 @@ def leading(x: np.ndarray) -> list[np.ndarray]:
 
 
 def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
-    expected = {
-        "lora_A": [inputs["rank"], inputs["in_features"]],
-        "lora_B": [inputs["out_features"], inputs["rank"]],
-    }
+    expected = {"lora_A": [inputs["rank"], inputs["in_features"]], "lora_B": [inputs["out_features"], inputs["rank"]]}
     found = {name: seen["shapes"][name] for name in expected}
     shown = ", ".join(f"{name} {tuple(shape) if shape else 'missing'}" for name, shape in found.items())
     wanted = ", ".join(f"{name} {tuple(shape)}" for name, shape in expected.items())
@@ -267,7 +254,7 @@ def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
     plain = [name for name in expected if not seen["registered"][name]]
     if plain:
         return Fault(
-            f"{' and '.join(plain)}: a tensor, but no parameter of the layer",
+            f"{' and '.join(plain)}: a tensor, but not a parameter of the layer",
             "it is not an nn.Parameter; nn.Parameter(...).to(...) and 2 * nn.Parameter(...) make plain tensors",
             "section 2.1",
         )
@@ -342,12 +329,12 @@ def scale_cause(inputs: Inputs, ratio: float) -> str:
 _LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
 
 
-def shape_error(error: Mapping[str, str], shown: str, otherwise: str, read: str | None = None) -> Fault:
+def shape_error(error: Mapping[str, str], shown: str, otherwise: str) -> Fault:
     """What an error for a tensor of some shape means: ``otherwise``, unless it says itself what it has to do with."""
     fault = error_fault(error)
     if error.get("type") in ("NotDefined", "NotImplementedError") or "NoneType" in fault.seen:
         return fault
-    return Fault(f"{shown}: {fault.seen}", fault.likely if "in memory" in fault.likely else otherwise, read)
+    return Fault(f"{shown}: {fault.seen}", fault.likely if "in memory" in fault.likely else otherwise)
 
 
 def update_gradients(inputs: Inputs) -> dict[str, np.ndarray]:
@@ -362,18 +349,17 @@ def update_gradients(inputs: Inputs) -> dict[str, np.ndarray]:
     }
 
 
-def gradients_fault(factors: dict[str, float | None], seen: Observation, read: str | None = None) -> Fault | None:
+def gradients_fault(factors: dict[str, float | None], seen: Observation) -> Fault | None:
     names = {"grad_A": "lora_A", "grad_B": "lora_B", "grad_x": "x"}
     lost = [names[key] for key in factors if not np.any(seen[key])]
     if lost:
         return Fault(
             f"no gradient reaches {' and '.join(lost)}",
             "the graph is cut: .data, .detach(), torch.no_grad() or .item() in the forward pass",
-            read,
         )
     wrong = [names[key] for key, factor in factors.items() if factor is None]
     if wrong:
-        return Fault(f"the gradient of {' and '.join(wrong)} is not the formula's", "", read)
+        return Fault(f"the gradient of {' and '.join(wrong)} is not the formula's", "")
     return None
 
 
@@ -417,7 +403,7 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
         elif np.isclose(hidden, 0, atol=1e-5 * np.abs(hidden).max()).mean() > p / 3:
             where = "between A and B"
         return Fault(
-            "what is dropped are no entries of x", f"dropout acts {where}: apply it to x, before A", "section 2.2"
+            "what is dropped are not entries of x", f"dropout acts {where}: apply it to x, before A", "section 2.2"
         )
     expected, factor = 1 / (1 - p), float(np.median(kept[~dropped]))
     if abs(factor - expected) > 1e-2:

@@ -30,12 +30,7 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
             [f"layer.{layer}.output.dense"],
         ],
         "ends": [["layer.1.attention.self.query"], ["1.output.dense"], ["1.intermediate.dense"]],
-        "linear": [
-            ["value"],
-            ["own"],
-            ["linear"],
-            *([name, "gate"] for name in ("word", "pair", "LayerNorm")),
-        ],
+        "linear": [["value"], ["own"], ["linear"], *([name, "gate"] for name in ("word", "pair", "LayerNorm"))],
         "order": [[one, other], [other, one], ["gate", "my_query", one]],
         "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [one, one]],
         "missing": [["qurey"], [one, "no_such_layer"], ["transformer.h.0.attn", other]],
@@ -96,11 +91,10 @@ def _raised_with_text(call: Callable[[], Any]) -> dict | None:
 
 def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
     """Each list of targets gives the linear layers that it means; a list that must be refused is."""
-    read = "section 3.2"
     names = layer_names(inputs)
     every = [name for name, _ in build(inputs).named_modules()]
     if len(seen["outcomes"]) != len(inputs["cases"]):
-        return Fault("not every list of targets has an answer", "", read)
+        return Fault("not every list of targets has an answer", "")
     for targets, outcome in zip(inputs["cases"], seen["outcomes"], strict=True):
         absent = [target for target in targets if not matches(inputs, [target])]
         shown = f"match_targets(model, {targets})"
@@ -119,20 +113,20 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "a target is one or more whole parts at the end of a dotted name, or all of it; this matches"
                 if any(type(at(build(inputs), name)) is OwnLinear for name in wanted):
                     likely = "a class that inherits from nn.Linear is one: ask isinstance, not type()"
-            return Fault(f"{shown} raised {error['type']}: {error['text'][:120]}", likely, read)
+            return Fault(f"{shown} raised {error['type']}: {error['text'][:120]}", likely)
         if outcome["kind"] != "list" or not outcome["text"]:
             likely = "return a list of names (text)"
             if outcome["kind"] == "NoneType":
                 likely = "return is missing"
             elif outcome["kind"] == "list":
                 likely = "these are modules or pairs: the contract asks for the names"
-            return Fault(f"{shown} returned a {outcome['kind']}{_of(outcome)}", likely, read)
+            return Fault(f"{shown} returned a {outcome['kind']}{_of(outcome)}", likely)
         found = list(outcome["items"])
         if found == wanted:
             continue
         return _match_fault(shown, found, wanted, names, every, targets)
     if not seen["unchanged"]:
-        return Fault("the model's modules have changed", "match_targets only reads names", read)
+        return Fault("the model's modules have changed", "match_targets only reads names")
     return None
 
 
@@ -143,8 +137,8 @@ def _of(outcome: Mapping) -> str:
 def _refusal_fault(
     shown: str, target: str, present: Sequence[str], outcome: Mapping, others: Sequence[str]
 ) -> Fault | None:
-    """``others``: modules whose names the target fits, and which are no linear layers."""
-    error, read = outcome["raised"], "section 3.2"
+    """``others``: modules whose names the target fits, and which are not linear layers."""
+    error = outcome["raised"]
     if not error:
         found = list(outcome["items"])
         likely = (
@@ -157,35 +151,34 @@ def _refusal_fault(
             elif all(name.endswith(target) for name in found):
                 likely = "endswith without the dot cuts a part in two: uery is not query"
             if set(others) & set(found) or (others and all(target in name for name in found)):
-                likely = f"{target} is no nn.Linear: what counts are linear layers whose name ends so"
+                likely = f"{target} is not an nn.Linear: what counts are linear layers whose name ends so"
             elif target not in " ".join(found):
                 likely = "each target is to be asked for itself: others of the list did match"
             if any(target.lower() in name and target not in name for name in found):
                 likely = "upper and lower case are different names"
-        return Fault(f"{shown} gave {some(found, 2) or 'an empty list'} and no error", likely, read)
+        return Fault(f"{shown} gave {some(found, 2) or 'an empty list'} and no error", likely)
     if "ValueError" not in error["bases"]:
-        return Fault(f"{shown} raised {error['type']}", "the contract is a ValueError", read)
+        return Fault(f"{shown} raised {error['type']}", "the contract is a ValueError")
     if target not in error["text"]:
         likely = f"the message does not name {target!r}: a reader must find the typo"
         if any(f"'{other}'" in error["text"] for other in present):
             likely = f"it complains of a target that does match; {target!r} is the one that does not"
-        return Fault(f"{shown} raised ValueError: {error['text']}", likely, read)
+        return Fault(f"{shown} raised ValueError: {error['text']}", likely)
     return None
 
 
 def _match_fault(
     shown: str, found: list[str], wanted: list[str], names: list[str], every: list[str], targets: Sequence[str]
 ) -> Fault:
-    read = "section 3.2"
     extra = [name for name in found if name not in wanted]
     missing = [name for name in wanted if name not in found]
     repeated = [name for name in dict.fromkeys(found) if found.count(name) > 1]
     if extra:
         likely = "more matches than the contract's: the name is a target, or ends in a dot and the target"
         if any(name not in names for name in extra):
-            likely = "these are no linear layers: ask isinstance(module, nn.Linear)"
+            likely = "these are not linear layers: ask isinstance(module, nn.Linear)"
             if any(name not in every for name in extra):
-                likely = "these are no names of modules"
+                likely = "these are not names of modules"
         elif all(any(name.endswith(target) for target in targets) for name in extra):
             likely = (
                 "in, or endswith without a dot, also takes names that only end like it: my_query is not query, "
@@ -197,7 +190,7 @@ def _match_fault(
             likely = "in a regular expression a dot stands for any character: use re.escape, or no expression"
         elif all(any(target in name.split(".") for target in targets) for name in extra):
             likely = "the target stands in the middle of these names: it must stand at the end"
-        return Fault(f"{shown} also gave {some(extra, 2)}", likely, read)
+        return Fault(f"{shown} also gave {some(extra, 2)}", likely)
     if missing:
         likely = "the walk does not reach them, or stops early"
         if not found:
@@ -208,17 +201,15 @@ def _match_fault(
             likely = "a target may have several parts: compare the end of the whole name"
         elif len(found) == len(targets):
             likely = "one layer a target: the loop stops at the first match"
-        return Fault(f"{shown} lacks {some(missing, 2)}", likely, read)
+        return Fault(f"{shown} lacks {some(missing, 2)}", likely)
     if repeated:
         return Fault(
             f"{shown} gave {repeated[0]} {found.count(repeated[0])} times",
             "each layer once: two targets may mean the same",
-            read,
         )
     return Fault(
         f"{shown} gave the right names in another order, {some(found, 2)} first",
         "the order is that of model.named_modules(): walk over the model, and ask for the targets inside",
-        read,
     )
 
 

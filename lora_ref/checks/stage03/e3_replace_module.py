@@ -73,19 +73,17 @@ def _child_order(model: nn.Module, place: str) -> list[str]:
 
 def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
     """The new module is at the place, and nothing else changed."""
-    read = "section 3.3"
     if len(seen["outcomes"]) != len(inputs["places"]):
-        return Fault("not every place was tried", "", read)
+        return Fault("not every place was tried", "")
     for place, outcome in zip(inputs["places"], seen["outcomes"], strict=True):
         error = outcome["raised"]
         if error:
             likely = "the parts before the last dot lead to the parent (none: the model itself), the last is its child"
-            return Fault(f"replacing {place} raised {error['type']}: {error['text'][:100]}", likely, read)
+            return Fault(f"replacing {place} raised {error['type']}: {error['text'][:100]}", likely)
         if outcome["moved"]:
             return Fault(
                 f"replacing {place} changed {some(list(outcome['moved']), 2)} as well",
                 "only the last part of the name is the child; the parts before it lead to its parent",
-                read,
             )
         if not outcome["there"]:
             likely = "the module at that name is still the old one: set it as an attribute of its parent"
@@ -93,26 +91,24 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = (
                     "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
                 )
-                return Fault(f"the module at {place} is not the new one", likely, read)
+                return Fault(f"the module at {place} is not the new one", likely)
             if outcome["copy"]:
                 likely = (
                     "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
                 )
             if outcome["elsewhere"]:
                 likely = "it hangs at the wrong parent: model.get_submodule of all parts but the last is the right one"
-            return Fault(f"the module at {place} is not the new one", likely, read)
+            return Fault(f"the module at {place} is not the new one", likely)
         if outcome["elsewhere"] or outcome["added"]:
             return Fault(
                 f"replacing {place} added {some([*outcome['elsewhere'], *outcome['added']], 2)}",
                 "a module is put in place of the old one, and nowhere else",
-                read,
             )
         if not outcome["order"]:
             return Fault(
                 f"replacing {place} changed the order of its parent's children",
                 "deleted and added again it comes last, and an nn.Sequential then runs in another order: setattr keeps "
                 "the place",
-                read,
             )
     return None
 

@@ -12,7 +12,9 @@ from torch import nn
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage03.second_call import judge_again, probe_again
 from lora_ref.checks.stage03.shared import at, build, draw_model, matches, not_the_model, numpy_parameters, some
+from lora_ref.checks.stage03.wrapped import injected, is_wrapper, of_lora, wrappers
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import number, pair
 
@@ -29,7 +31,7 @@ def draw_inject(
     """A model, targets, and arguments: none of them (``defaults``), or all but ``train_head`` if ``head`` is None."""
     inputs = draw_model(rng, **model)
     if targets is None:
-        # one of each kind, so that a mistake costs the same whatever is drawn; my_query is no target, and ends so
+        # one of each kind, so that a mistake costs the same whatever is drawn; my_query is not a target, and ends so
         kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
         targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
         if head_targets:
@@ -42,24 +44,6 @@ def draw_inject(
         options["train_head"] = head
     sizes = max(inputs["width"], inputs["inner"])
     return {**inputs, "targets": list(targets), "options": options, "x": rng.normal(size=(4, sizes))}
-
-
-def is_wrapper(module: Any) -> bool:
-    """A module that holds a linear layer and an update of it, by the contract's names."""
-    lora = getattr(module, "lora", None)
-    return hasattr(module, "linear") and hasattr(lora, "lora_A") and hasattr(lora, "lora_B")
-
-
-def wrappers(model: nn.Module) -> dict[str, Any]:
-    """The wrapped layers by name."""
-    return {name: module for name, module in model.named_modules() if is_wrapper(module) and at(model, name) is module}
-
-
-def injected(names: Names, inputs: Inputs) -> tuple[nn.Module, Any]:
-    """The model after the student's inject_lora, and what it returned."""
-    model = build(inputs)
-    result = names.inject_lora(model, list(inputs["targets"]), **inputs["options"])
-    return model, result
 
 
 def probe_inject(names: Names, **inputs: Any) -> dict:
@@ -76,13 +60,9 @@ def probe_inject(names: Names, **inputs: Any) -> dict:
         "wrapped": {name: _layer(layer) for name, layer in layers.items()},
         "parameters": list(parameters),
         "trains": [name for name, p in parameters.items() if p.requires_grad],
-        "values": {name: array(p) for name, p in parameters.items() if not _of_lora(name)},
+        "values": {name: array(p) for name, p in parameters.items() if not of_lora(name)},
         "logits": array(model(torch.tensor(inputs["ids"]))),
     }
-
-
-def _of_lora(name: str) -> bool:
-    return name.endswith(("lora_A", "lora_B"))
 
 
 def _layer(layer: Any) -> dict:
@@ -117,49 +97,6 @@ def probe_updates(names: Names, **inputs: Any) -> dict:
     return seen
 
 
-def probe_again(names: Names, **inputs: Any) -> dict:
-    """A second call, with the same targets or with ``inputs["more"]``: what it raises, and the first call's layers."""
-    model, _ = injected(names, inputs)
-    first = wrappers(model)
-    for layer in first.values():
-        with torch.no_grad():
-            layer.lora.lora_B.normal_()
-    factors = {name: (array(layer.lora.lora_A), array(layer.lora.lora_B)) for name, layer in first.items()}
-    trained = [name for name, p in model.named_parameters() if p.requires_grad and _of_lora(name)]
-    before = {name: array(p) for name, p in _pretrained(model).items()}
-    awake = [name for name, p in _pretrained(model).items() if p.requires_grad and not name.startswith("classifier.")]
-    targets, results, inject_lora = [*inputs["targets"], *inputs.get("more", [])], [], names.inject_lora
-    error = raised(lambda: results.append(inject_lora(model, targets, **inputs["options"])))
-    now = wrappers(model)
-    parameters, base = dict(model.named_parameters()), _pretrained(model)
-    lost = []
-    for name, (A, B) in factors.items():
-        layer = now.get(name)
-        if layer is None or not (_equal(layer.lora.lora_A, A) and _equal(layer.lora.lora_B, B)):
-            lost.append(name)
-    return {
-        "first": list(first),
-        "now": list(now),
-        "raised": error,
-        "same": bool(results) and results[0] is model,
-        "kind": type(results[0]).__name__ if results else "",
-        "changed": [name for name in before if name not in base or not _equal(base[name], before[name])],
-        "awake": awake,
-        "thawed": [name for name, p in base.items() if p.requires_grad and not name.startswith("classifier.")],
-        "lost": lost,
-        "stopped": [name for name in trained if not (name in parameters and parameters[name].requires_grad)],
-    }
-
-
-def _pretrained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The base model's parameters under their first names, whether their layers are wrapped or not."""
-    return {name.replace(".linear.", "."): p for name, p in model.named_parameters() if not _of_lora(name)}
-
-
-def _equal(parameter: Any, values: np.ndarray) -> bool:
-    return np.array_equal(array(parameter), values)
-
-
 def draw_typo(rng: np.random.Generator) -> Inputs:
     """A list of targets of which one means nothing."""
     return {**draw_inject(rng, targets=["query", "vlaue"]), "typo": "vlaue"}
@@ -174,7 +111,7 @@ def probe_typo(names: Names, **inputs: Any) -> dict:
 
 def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
     """Exactly the matches are wrapped, each once."""
-    read, wanted, found = "section 3.4", matches(inputs, inputs["targets"]), list(seen["wrapped"])
+    wanted, found = matches(inputs, inputs["targets"]), list(seen["wrapped"])
     if found == wanted and all(layer["is_linear"] for layer in seen["wrapped"].values()):
         return None
     inner = [name for name in found if any(name.startswith(other + ".") for other in found)]
@@ -182,14 +119,12 @@ def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             f"{inner[0]} is wrapped, and so is the layer around it",
             "the layer inside a wrapper was wrapped again: collect all names before the first replacement",
-            read,
         )
     extra, missing = [n for n in found if n not in wanted], [n for n in wanted if n not in found]
     if extra:
         return Fault(
             f"{some(extra, 2)} is wrapped without being a target",
             "inject_lora has a search of its own: match_targets is the one place that reads names",
-            read,
         )
     if missing:
         kinds = sorted({seen["kinds"].get(name, "nothing") for name in missing})
@@ -202,19 +137,16 @@ def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "nothing was put into the model: a wrapper that is only made replaces nothing"
         elif kinds not in (["Linear"], ["Classifier"]):
             likely = "a wrapper keeps the old layer as .linear, and the update as .lora with lora_A and lora_B"
-        return Fault(
-            f"{len(missing)} of {len(wanted)} targets are not wrapped: {missing[0]} is a {kinds[0]}", likely, read
-        )
-    return Fault("what a wrapper holds as .linear is no nn.Linear", "wrap the pretrained layer itself", read)
+        return Fault(f"{len(missing)} of {len(wanted)} targets are not wrapped: {missing[0]} is a {kinds[0]}", likely)
+    return Fault("what a wrapper holds as .linear is not an nn.Linear", "wrap the pretrained layer itself")
 
 
 def judge_sizes(inputs: Inputs, seen: Observation) -> Fault | None:
     """The updates have the rank that was asked for, 8 if none was."""
-    read = "section 3.4"
     rank = inputs["options"].get("rank", 8)
     model = build(inputs)
     if not seen["wrapped"]:
-        return Fault("no layer is wrapped", "", read)
+        return Fault("no layer is wrapped", "")
     for name, layer in seen["wrapped"].items():
         if not isinstance(linear := _submodule(model, name), nn.Linear):
             continue  # wrapped without being a target: another check's
@@ -222,7 +154,7 @@ def judge_sizes(inputs: Inputs, seen: Observation) -> Fault | None:
         if (layer["A"], layer["B"]) != wanted:
             asked = "the default rank is 8" if "rank" not in inputs["options"] else "the rank is not passed on"
             likely = asked if layer["A"][0] == layer["B"][1] != rank else "sizes of another layer: one update a layer"
-            return Fault(f"{name}: lora_A is {tuple(layer['A'])}, expected {tuple(wanted[0])}", likely, read)
+            return Fault(f"{name}: lora_A is {tuple(layer['A'])}, expected {tuple(wanted[0])}", likely)
     return None
 
 
@@ -232,20 +164,18 @@ def _submodule(model: nn.Module, name: str) -> nn.Module | None:
 
 def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
     """Each wrapped layer computes W x + b + alpha / rank * B A x, and dropout acts if it was asked for."""
-    read, options = "section 3.4", inputs["options"]
+    options = inputs["options"]
     alpha, dropout = options.get("alpha", 16), options.get("dropout", 0.0)
     weights = numpy_parameters(inputs)
     if not any("y" in seen.get(name, {}) for name in matches(inputs, inputs["targets"])[:6]):
-        return Fault("no layer is wrapped", "", read)
+        return Fault("no layer is wrapped", "")
     for name in matches(inputs, inputs["targets"])[:6]:
         one = seen[name]
         if "y" not in one:
             continue  # not wrapped: another check's
         A, B = one["A"], one["B"]
         if not A.any():
-            return Fault(
-                f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn", read
-            )
+            return Fault(f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn")
         x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
         base = x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
         update = x @ A.T @ B.T
@@ -262,23 +192,23 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                     likely = "alpha must be divided by the rank"
                 elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
                     likely = "rank and alpha are passed on in the wrong order"
-                return Fault(f"{name}: {shown}", likely, read)
+                return Fault(f"{name}: {shown}", likely)
             if not np.isfinite(one["y"]).all():
                 likely = "uninitialised memory stands in place of the pretrained weight"
             elif close(one["y"], base - weights.get(f"{name}.bias", 0.0) + alpha / len(A) * update, 1e-4):
                 likely = "the bias was dropped"
-            return Fault(f"{name}: the output is not W x + b + scaling * B A x", likely, read)
+            return Fault(f"{name}: the output is not W x + b + scaling * B A x", likely)
         if one["noisy"] != (dropout > 0):
             likely = "dropout is not passed on" if dropout else "dropout is off by default"
-            return Fault(f"{name}: dropout {'never acts' if dropout else 'acts'} in training mode", likely, read)
+            return Fault(f"{name}: dropout {'never acts' if dropout else 'acts'} in training mode", likely)
     return None
 
 
 def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
     """Every pretrained number is where it was, bit for bit; wrapped layers keep theirs under .linear."""
-    read, before = "section 3.4", numpy_parameters(inputs)
+    before = numpy_parameters(inputs)
     if not seen["wrapped"]:
-        return Fault("no layer is wrapped", "", read)
+        return Fault("no layer is wrapped", "")
     for name, values in before.items():
         layer, _, kind = name.rpartition(".")
         found = seen["values"].get(_place(name, seen["wrapped"]))
@@ -286,12 +216,12 @@ def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the wrapper's layer was built without a bias" if kind == "bias" else "a new module without it"
             if kind == "bias":
                 likely = "the bias was dropped: wrap the layer that is there, do not build a new one"
-            return Fault(f"the pretrained {name} is gone", likely, read)
+            return Fault(f"the pretrained {name} is gone", likely)
         if not np.array_equal(found, values):
             likely = "wrap the layer that is there: a new nn.Linear has new weights, torch.empty whatever was in memory"
             if layer not in seen["wrapped"]:
                 likely = "injection changes no value of the model"
-            return Fault(f"{name} is not the pretrained one, bit for bit", likely, read)
+            return Fault(f"{name} is not the pretrained one, bit for bit", likely)
     return None
 
 
@@ -320,18 +250,17 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
     """Nothing pretrained outside the head trains; every lora_A and lora_B does."""
-    read = "section 3.4"
     if not seen["wrapped"]:
-        return Fault("no layer is wrapped", "", read)
+        return Fault("no layer is wrapped", "")
     trains = set(seen["trains"])
     factors = [f"{name}.lora.{factor}" for name in seen["wrapped"] for factor in ("lora_A", "lora_B")]
     asleep = [name for name in factors if name in seen["parameters"] and name not in trains]
     absent = [name for name in factors if name not in seen["parameters"]]
     if absent:
-        return Fault(f"{absent[0]} is no parameter of the model", "nn.Parameter, inside a registered module", read)
+        return Fault(f"{absent[0]} is not a parameter of the model", "nn.Parameter, inside a registered module")
     if asleep:
         likely = "freeze comes first: called after the wrapping it freezes the updates, too"
-        return Fault(f"{len(asleep)} of {len(factors)} LoRA matrices do not train: {asleep[0]}", likely, read)
+        return Fault(f"{len(asleep)} of {len(factors)} LoRA matrices do not train: {asleep[0]}", likely)
     others = [n for n in seen["trains"] if n not in factors and not n.startswith("classifier.")]  # the head: judge_head
     if others:
         linears = {f"{name}.linear.{kind}" for name in seen["wrapped"] for kind in ("weight", "bias")}
@@ -346,15 +275,15 @@ def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the head is model.classifier alone: what else has classifier in its name stays frozen"
         elif all("lora" not in n for n in others) and all(n.endswith("bias") for n in others):
             likely = "weights are frozen and biases are not"
-        return Fault(f"{len(others)} pretrained parameters train: {some(others, 2)}", likely, read)
+        return Fault(f"{len(others)} pretrained parameters train: {some(others, 2)}", likely)
     return None
 
 
 def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
     """The head trains if asked for, which is the default."""
-    read, asked = "section 3.4", inputs["options"].get("train_head")
+    asked = inputs["options"].get("train_head")
     if not seen["wrapped"]:
-        return Fault("no layer is wrapped", "", read)
+        return Fault("no layer is wrapped", "")
     head = [_place(name, seen["wrapped"]) for name in numpy_parameters(inputs) if name.startswith("classifier.")]
     head = [name for name in head if name in seen["parameters"]]  # what is gone is another check's matter
     trains = [name for name in head if name in seen["trains"]]
@@ -368,7 +297,7 @@ def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the head may be more than one layer: model.classifier.requires_grad_(True) means all of it"
         elif asked is None:
             likely += "; train_head is True by default"
-        return Fault(f"{called}, and {some(left, 2)} must train and do not", likely, read)
+        return Fault(f"{called}, and {some(left, 2)} must train and do not", likely)
     return None
 
 
@@ -376,14 +305,14 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
     """With train_head=False nothing of the head trains but updates of it that were asked for."""
     if not seen["wrapped"]:
         return Fault("no layer is wrapped", "")
-    trains = [name for name in seen["trains"] if name.startswith("classifier.") and not _of_lora(name)]
-    base = [name for name in seen["trains"] if not (_of_lora(name) or name.startswith("classifier."))]
+    trains = [name for name in seen["trains"] if name.startswith("classifier.") and not of_lora(name)]
+    base = [name for name in seen["trains"] if not (of_lora(name) or name.startswith("classifier."))]
     if trains and not base:  # a model that is not frozen at all is another check's matter
         likely = "ask train_head before the head is woken up"
         return Fault(f"train_head=False, and {some(trains, 2)} train", likely)
     if not any(f"{name}.".startswith("classifier.") for name in seen["wrapped"]):
         return Fault(f"targets {inputs['targets']}: nothing in the head is wrapped", "")
-    asleep = [name for name in seen["parameters"] if _of_lora(name) and name not in seen["trains"]]
+    asleep = [name for name in seen["parameters"] if of_lora(name) and name not in seen["trains"]]
     if asleep:
         likely = "the head was frozen after the wrapping, with the updates inside it"
         return Fault(f"{len(asleep)} LoRA matrices do not train: {asleep[0]}", likely)
@@ -397,59 +326,13 @@ def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
     return None if seen["wrapped"] else Fault("no layer is wrapped", "")
 
 
-def judge_again(inputs: Inputs, seen: Observation) -> Fault | None:
-    """A second call is refused, or leaves the first call's layers wrapped once, as trained, and trainable."""
-    read, wanted = "section 3.4", matches(inputs, inputs["targets"])
-    if not seen["first"]:
-        return Fault("no layer is wrapped", "", read)
-    again = matches(inputs, [*inputs["targets"], *inputs.get("more", [])])
-    inner = [name for name in seen["now"] if any(name.startswith(other + ".") for other in seen["now"])]
-    if inner and not [n for n in seen["first"] if any(n.startswith(other + ".") for other in seen["first"])]:
-        return Fault(
-            f"after a second call {inner[0]} is wrapped inside a wrapper",
-            "the search finds the linear layers inside the wrappers: refuse, or skip what is wrapped",
-            read,
-        )
-    if seen["lost"]:
-        return Fault(
-            f"a second call replaced the updates of {some(list(seen['lost']), 2)}",
-            "what was trained is lost: refuse, or skip what is wrapped",
-            read,
-        )
-    if seen["raised"] is None and seen["stopped"]:
-        return Fault(
-            f"a second call returned, and {len(seen['stopped'])} LoRA matrices do not train any more",
-            "freeze(model) ran again over the updates: refuse before anything changes, or wake them up again",
-            read,
-        )
-    if seen["raised"] is None and not seen["same"]:
-        fault = not_the_model(seen, read)
-        return Fault(f"after a second call, {fault.seen}", fault.likely, read)
-    if seen["raised"] is None and seen["changed"]:
-        return Fault(
-            f"a second call changed the pretrained {some(list(seen['changed']), 2)}",
-            "the wrapped layers are to stay as they are: an update merged into its weight cannot be told from it again",
-            read,
-        )
-    if seen["raised"] is None and seen["thawed"] and not seen["awake"]:
-        return Fault(
-            f"after a second call {some(list(seen['thawed']), 2)} train",
-            "only the updates and the head are to be woken up: a wrapper holds the pretrained layer, too",
-            read,
-        )
-    if seen["raised"] is None and any(name not in again for name in seen["now"] if name not in wanted):
-        return Fault("a second call wrapped other layers", "", read)
-    return None
-
-
 def judge_typo(inputs: Inputs, seen: Observation) -> Fault | None:
     """A target that matches nothing is a ValueError here, too."""
     error = seen["raised"]
     shown = f"targets {inputs['targets']}"
     if error is None:
         return Fault(
-            f"{shown}: no error",
-            "a typo would leave layers without LoRA, in silence: match_targets raises, let it",
+            f"{shown}: no error", "a typo would leave layers without LoRA, in silence: match_targets raises, let it"
         )
     if "ValueError" not in error["bases"]:
         return Fault(f"{shown}: {error['type']}", "the contract is a ValueError")

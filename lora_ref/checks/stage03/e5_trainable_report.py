@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names
+from lora_ref.checks.probing import Names, to_float
 from lora_ref.checks.stage03.shared import build, draw_model
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 from lora_ref.rounding import pair
@@ -46,7 +46,7 @@ def probe_report(names: Names, **inputs: Any) -> dict:
     keys = ("trainable", "total", "ratio")
     return {
         "keys": [str(key) for key in report],
-        "values": {key: _number(report[key]) for key in keys if key in report},
+        "values": {key: to_float(report[key]) for key in keys if key in report},
         "kinds": {key: type(report[key]).__name__ for key in keys if key in report},
         "unchanged": before == [p.requires_grad for p in model.parameters()],
         "meta": _on_meta(names.trainable_report, inputs),
@@ -57,26 +57,19 @@ def _on_meta(trainable_report: Callable, inputs: Inputs) -> float | None:
     """The total of a model that has shapes and no memory, as the notebook counts roberta-base; None if it raises."""
     if inputs["shared"]:
         with contextlib.suppress(Exception):
-            return _number(trainable_report(build(inputs).to("meta"))["total"])
+            return to_float(trainable_report(build(inputs).to("meta"))["total"])
     return None
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, (bool, str)) or value is None:
-        return None
-    return float(value)
-
-
 def _report_form(seen: Observation, keys: Sequence[str]) -> Fault | None:
-    read = "section 3.5"
     if "kind" in seen:
         likely = "return is missing" if seen["kind"] == "NoneType" else "return a dict with three keys"
-        return Fault(f"trainable_report returned a {seen['kind']}", likely, read)
+        return Fault(f"trainable_report returned a {seen['kind']}", likely)
     for key in keys:
         if key not in seen["values"]:
-            return Fault(f"keys {seen['keys']}", f'"{key}" must be among them', read)
+            return Fault(f"keys {seen['keys']}", f'"{key}" must be among them')
         if seen["values"][key] is None:
-            return Fault(f"{key} is a {seen['kinds'][key]}", "return numbers; the notebook formats them", read)
+            return Fault(f"{key} is a {seen['kinds'][key]}", "return numbers; the notebook formats them")
     return None
 
 
@@ -104,7 +97,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
     fault = _report_form(seen, ("trainable", "total"))
     if fault:
         return fault
-    read, counts = "section 3.5", report_counts(inputs)
+    counts = report_counts(inputs)
     for key in ("total", "trainable"):
         value, wanted = seen["values"][key], counts[key]
         if value == wanted:
@@ -127,16 +120,15 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         elif inputs["shared"] and value in (counts["twice"], counts["trainable twice"], counts["state"]):
             likely = "a parameter that two layers share counts once: model.parameters() gives it once"
         elif value in (counts["with buffers"], counts["state"]):
-            likely = "buffers are no parameters: model.parameters(), not state_dict() or buffers()"
-        return Fault(f"{key} is {value:,.6g}, expected {wanted:,}", likely, read)
+            likely = "buffers are not parameters: model.parameters(), not state_dict() or buffers()"
+        return Fault(f"{key} is {value:,.6g}, expected {wanted:,}", likely)
     if not seen["unchanged"]:
-        return Fault("what trains has changed", "a report only reads", read)
+        return Fault("what trains has changed", "a report only reads")
     wanted = sum(p.numel() for p in build(inputs).parameters())
     if seen["meta"] not in (None, wanted):
         return Fault(
             f"total of a model on the meta device is {seen['meta']:,.6g}, expected {wanted:,}",
             "parameters are told apart by where they lie in memory, and on meta all lie at 0: ask model.parameters()",
-            read,
         )
     return None
 

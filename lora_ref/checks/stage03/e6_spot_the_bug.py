@@ -87,7 +87,7 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
 
 def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     """Each linear layer stands once, behind one dropout."""
-    read, names = "section 3.6", layer_names(inputs)
+    names = layer_names(inputs)
     if "raised" in seen:
         error = seen["raised"]
         likely = ""
@@ -95,11 +95,11 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = (
                 "the walk goes on into what it has put in, without end: collect the modules before the first change"
             )
-        return Fault(f"add_dropout raised {error['type']}: {error['text']}", likely, read)
+        return Fault(f"add_dropout raised {error['type']}: {error['text']}", likely)
     for name in names:
         place = seen["places"].get(name)
         if place is None:
-            return Fault(f"{name} is gone", "", read)
+            return Fault(f"{name} is gone", "")
         if place["parts"] != ["Dropout", "Linear"]:
             shown = f"{place['kind']}({', '.join(place['parts'])})" if place["parts"] else place["kind"]
             likely = "the walk goes on into what it has put in"
@@ -107,15 +107,15 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "the dropout comes first, and the layer behind it"
             if place["kind"] == "Linear":
                 likely = "the walk does not get there: model.modules() meets every depth"
-            return Fault(f"{name} is {shown}, expected Sequential(Dropout, Linear)", likely, read)
+            return Fault(f"{name} is {shown}, expected Sequential(Dropout, Linear)", likely)
         if not place["same"]:
-            return Fault(f"{name}: another layer than the model's own", "keep the layer that was there", read)
+            return Fault(f"{name}: another layer than the model's own", "keep the layer that was there")
         if place["p"] != [inputs["p"]]:
-            return Fault(f"{name}: Dropout({place['p'][0]:g}), expected {inputs['p']:g}", "p is not passed on", read)
+            return Fault(f"{name}: Dropout({place['p'][0]:g}), expected {inputs['p']:g}", "p is not passed on")
     if seen["dropouts"] != len(names):
-        return Fault(f"{seen['dropouts']} dropouts for {len(names)} linear layers", "one each", read)
+        return Fault(f"{seen['dropouts']} dropouts for {len(names)} linear layers", "one each")
     if not seen["same"]:
-        return Fault("add_dropout does not return the model", "", read)
+        return Fault("add_dropout does not return the model", "")
     return None
 
 
@@ -148,15 +148,14 @@ def probe_convolution(names: Names, **inputs: Any) -> dict:
 
 def judge_convolution(inputs: Inputs, seen: Observation) -> Fault | None:
     """At each position the convolution gives what the linear layer gives."""
-    read = "section 3.6"
     for case in ("bias", "no bias"):
         one = seen[case]
         bare = np.einsum("oi,bil->bol", inputs["W"], inputs["x"])
         wanted = bare + inputs["b"][:, None] if case == "bias" else bare
         if "Conv1d" not in one["kind"]:
-            return Fault(f"as_convolution returned a {one['kind'][0]}", "the docstring says nn.Conv1d", read)
+            return Fault(f"as_convolution returned a {one['kind'][0]}", "the docstring says nn.Conv1d")
         if not close(one["linear"], inputs["W"].astype(np.float32)):
-            return Fault("the given layer's weight has changed", "copy out of it", read)
+            return Fault("the given layer's weight has changed", "copy out of it")
         if close(one["y"], wanted, 1e-4):
             continue
         likely = "the weight is new: torch.empty is whatever was in memory, and nobody copies the pretrained one"
@@ -164,7 +163,7 @@ def judge_convolution(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the bias was dropped"
         elif one["y"].shape != wanted.shape:
             likely = "its weight has the shape (out_features, in_features, 1)"
-        return Fault(f"a layer with {case}: the convolution gives something else", likely, read)
+        return Fault(f"a layer with {case}: the convolution gives something else", likely)
     return None
 
 

@@ -2,7 +2,4 @@
 
 from lora_ref.checks.exercise import Exercise
 
-EXERCISE = Exercise(
-    "3.7",
-    "which layers, and why a new head must train",
-)
+EXERCISE = Exercise("3.7", "which layers, and why a new head must train")

@@ -1,4 +1,4 @@
-"""Stage 03, LoRA in a whole model: probes and visible checks.
+"""Stage 03, LoRA in a whole model: what several of its exercises use.
 
 The probes' model is a small encoder with RoBERTa's shape of names and some traps among them: where names are matched,
 twelve and more layers, so that ``layer.1`` begins like ``layer.10``; a ``my_query``; an ``output_dense`` beside
@@ -192,8 +192,8 @@ def some(names: Sequence[str], count: int = 3) -> str:
     return shown + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
-def not_the_model(seen: Observation, read: str | None = None) -> Fault:
+def not_the_model(seen: Observation) -> Fault:
     if seen["kind"] == "NoneType":
-        return Fault("it returns None", "return model is missing", read)
+        return Fault("it returns None", "return model is missing")
     likely = "a copy: change the model in place" if seen["kind"] == "Classifier" else "return the model"
-    return Fault(f"it returns another object, a {seen['kind']}", likely, read)
+    return Fault(f"it returns another object, a {seen['kind']}", likely)

@@ -133,22 +133,19 @@ def _same(examples: Any, before: Any) -> bool:
 
 
 def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
-    read, limit = "section 4.1", inputs["max_length"] or 128
+    limit = inputs["max_length"] or 128
     if "kind" in seen:
         return Fault(
             f"tokenize returned a {seen['kind']}",
             "Dataset.map needs a dict of columns: return what the tokenizer returns",
-            read,
         )
     absent = [key for key in ("input_ids", "attention_mask") if key not in seen["columns"]]
     if absent:
-        return Fault(f"columns {seen['keys']}", f"{' and '.join(absent)} must be among them", read)
+        return Fault(f"columns {seen['keys']}", f"{' and '.join(absent)} must be among them")
     ids, masks = seen["columns"]["input_ids"], seen["columns"]["attention_mask"]
     if len(ids) != len(inputs["sentences"]):
         return Fault(
-            f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}",
-            "one row for each sentence of batch['sentence']",
-            read,
+            f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}", "one row for each sentence of batch['sentence']"
         )
     ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     full = [
@@ -161,7 +158,6 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(
                 seen_lengths,
                 f"all rows are padded to one length, {lengths[0]}: padding belongs to collate, which knows its batch",
-                read,
             )
         if max(lengths) > limit:
             likely = (
@@ -169,28 +165,24 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
                 if lengths == [len(row) for row in full]
                 else "max_length does not reach the tokenizer"
             )
-            return Fault(seen_lengths, likely, read)
-        return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off", read)
+            return Fault(seen_lengths, likely)
+        return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off")
     for row, mask, whole, length in zip(ids, masks, full, wanted, strict=True):
         # a sentence that was cut may keep its closing token (what tokenizers do) or lose it
         if row not in (whole[:length], [*whole[: length - 1], whole[-1]]):
             return Fault(
                 f"tokens {row[:8]} for a sentence whose tokens are {whole[:8]}",
                 "another text, or another order: the tokenizer gets each sentence as it is",
-                read,
             )
         if mask != [1] * length:
-            return Fault(
-                f"attention_mask {mask[:8]} for a row without padding", "each token of the text has mask 1", read
-            )
+            return Fault(f"attention_mask {mask[:8]} for a row without padding", "each token of the text has mask 1")
     return None
 
 
 def _batches(inputs: Inputs, seen: Observation) -> Fault | list[tuple[list[dict], Mapping]]:
     if "kind" in seen:
         return Fault(
-            f"collate returned a {seen['kind']}",
-            "the model is called as model(**batch): return a dict of tensors",
+            f"collate returned a {seen['kind']}", "the model is called as model(**batch): return a dict of tensors"
         )
     return list(zip(inputs["batches"], seen["batches"], strict=True))
 
@@ -206,7 +198,7 @@ def judge_padding(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
-    read, batches = "section 4.1", _batches(inputs, seen)
+    batches = _batches(inputs, seen)
     if isinstance(batches, Fault):
         return batches
     pad = inputs["vocabulary"].index("<pad>")
@@ -218,7 +210,6 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
                 return Fault(
                     f"{key}: {batch['kinds'].get(key, 'absent')}",
                     "the batch holds tensors input_ids, attention_mask, labels",
-                    read,
                 )
             wanted = np.array([e[key] + [filler] * (longest - len(e[key])) for e in examples])
             if found.shape != wanted.shape:
@@ -227,18 +218,17 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
                     likely = "it is padded to a fixed length or a multiple, not to the longest example of this batch"
                 elif len(examples) == 1:
                     likely = "a batch of one example has the axis of the batch, too: squeeze() takes it away"
-                return Fault(f"{key} of shape {found.shape}, expected {wanted.shape}", likely, read)
+                return Fault(f"{key} of shape {found.shape}, expected {wanted.shape}", likely)
             if not np.array_equal(found, wanted):
                 return Fault(
                     f"{key}[0] = {found[0].tolist()}, expected {wanted[0].tolist()}"
                     if (found[0] != wanted[0]).any()
                     else f"{key} differs from the examples padded on the right",
                     _padding_cause(found, wanted, key, pad),
-                    read,
                 )
         extra = sorted(set(batch["kinds"]) - {"input_ids", "attention_mask", "labels", "token_type_ids"})
         if extra and extra != ["label"]:  # "label" left in place of "labels" is another check's matter
-            return Fault(f"the batch also holds {', '.join(extra)}", "model(**batch) takes no such argument", read)
+            return Fault(f"the batch also holds {', '.join(extra)}", "model(**batch) takes no such argument")
     return None
 
 
@@ -255,7 +245,7 @@ def _padding_cause(found: np.ndarray, wanted: np.ndarray, key: str, pad: int) ->
 
 
 def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
-    read, batches = "section 4.1", _batches(inputs, seen)
+    batches = _batches(inputs, seen)
     if isinstance(batches, Fault):
         return batches
     for examples, batch in batches:
@@ -265,18 +255,15 @@ def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(
                 f"labels: {batch['kinds'].get('labels', 'absent')}; the batch holds {', '.join(batch['kinds'])}",
                 likely or "the loss needs a tensor of labels",
-                read,
             )
         if batch["dtypes"]["labels"] != "int64":
-            return Fault(f"labels are {batch['dtypes']['labels']}", "cross-entropy takes class numbers as int64", read)
+            return Fault(f"labels are {batch['dtypes']['labels']}", "cross-entropy takes class numbers as int64")
         if not np.array_equal(found, wanted):
             return Fault(
-                f"labels {found.tolist()}, expected {wanted.tolist()}",
-                "one label an example, in the examples' order",
-                read,
+                f"labels {found.tolist()}, expected {wanted.tolist()}", "one label an example, in the examples' order"
             )
         if "label" in batch["kinds"]:
-            return Fault("the batch also holds label", "model(**batch) takes no argument of that name", read)
+            return Fault("the batch also holds label", "model(**batch) takes no argument of that name")
     return None
 
 

@@ -42,13 +42,12 @@ def probe_metrics(names: Names, **inputs: Any) -> dict:
 
 
 def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
-    read = "section 4.2"
     if "kind" in seen:
-        return Fault(f"compute_metrics returned a {seen['kind']}", 'the Trainer wants a dict: {"accuracy": ...}', read)
+        return Fault(f"compute_metrics returned a {seen['kind']}", 'the Trainer wants a dict: {"accuracy": ...}')
     if "keys" in seen:
-        return Fault(f"keys {seen['keys']}", 'the key is "accuracy"; the Trainer makes "eval_accuracy" of it', read)
+        return Fault(f"keys {seen['keys']}", 'the key is "accuracy"; the Trainer makes "eval_accuracy" of it')
     if "accuracy_kind" in seen:
-        return Fault(f"accuracy is a {seen['accuracy_kind']}", "it must be a number", read)
+        return Fault(f"accuracy is a {seen['accuracy_kind']}", "it must be a number")
     pairs = list(zip(inputs["logits"], inputs["labels"], strict=True))
     wanted = np.array([np.mean(logits.argmax(axis=1) == labels) for logits, labels in pairs])
     found = np.array(seen["accuracy"])
@@ -69,7 +68,6 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
     return Fault(
         f"accuracy {shown}, expected {asked} ({size} examples, {pairs[wrong][0].shape[1]} classes)",
         likely or "argmax over the classes of a row (the last axis), compared with labels",
-        read,
     )
 
 
@@ -85,6 +83,6 @@ EXERCISE = Exercise(
             judge_metrics,
             draw_predictions,
             seed=3,
-        ),
+        )
     ],
 )

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, raised
-from lora_ref.checks.stage04.shared import _number
+from lora_ref.checks.probing import Names, raised, to_float
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import number, pair
 
@@ -49,7 +48,7 @@ def probe_schedule(names: Names, **inputs: Any) -> dict:
         value: list[Any] = []
         error = raised(lambda case=case, value=value: value.append(names.linear_schedule(*case)))
         kind = type(value[0]).__name__ if value else ""
-        outcomes.append({"raised": error, "kind": kind, "value": _number(value[0]) if value else None})
+        outcomes.append({"raised": error, "kind": kind, "value": to_float(value[0]) if value else None})
     return {"outcomes": outcomes}
 
 
@@ -58,11 +57,7 @@ def _schedule_values(inputs: Inputs, seen: Observation) -> Iterator[tuple[list[i
         at = "linear_schedule({}, {}, {})".format(*case)
         if outcome["raised"]:
             likely = "a warm-up of 0 steps divides by zero" if outcome["raised"]["type"] == "ZeroDivisionError" else ""
-            yield (
-                case,
-                None,
-                Fault(f"{at} raised {outcome['raised']['type']}: {outcome['raised']['text']}", likely),
-            )
+            yield (case, None, Fault(f"{at} raised {outcome['raised']['type']}: {outcome['raised']['text']}", likely))
         elif outcome["value"] is None:
             yield case, None, Fault(f"{at} returned a {outcome['kind']}", "return a float")
         else:

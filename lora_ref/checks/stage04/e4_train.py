@@ -13,10 +13,10 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array
-from lora_ref.checks.stage04.shared import _number
+from lora_ref.checks.probing import Names, array, to_float
+from lora_ref.checks.stage04.adamw import first_wrong, step_cause, weight_decay
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
-from lora_ref.rounding import number, pair
+from lora_ref.rounding import pair
 
 #: How much the head counts: little, so that the gradients' norm stays below 1, where clipping changes nothing.
 HEAD = 0.2
@@ -131,7 +131,7 @@ def probe_train(names: Names, **inputs: Any) -> dict:
         "stopped": stopped,
         "kind": "" if items is not None else type(losses).__name__,
         "kinds": sorted({type(i).__name__ for i in items or () if not isinstance(i, (float, np.floating))}),
-        "losses": [_number(i.detach() if isinstance(i, torch.Tensor) else i) for i in items or ()],
+        "losses": [to_float(i.detach() if isinstance(i, torch.Tensor) else i) for i in items or ()],
         "forwards": model.forwards,
         "optimizers": list(optimizers.values())[:20],
         "after": {name: array(p) for name, p in model.named_parameters()},
@@ -204,15 +204,14 @@ def _first_forwards(inputs: Inputs, seen: Observation) -> list[Mapping | None]:
 
 def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     """What is wrong with the list that train returns, whatever the numbers in it."""
-    read, steps, length = "section 4.4", inputs["steps"], len(inputs["passes"][0])
+    steps, length = inputs["steps"], len(inputs["passes"][0])
     if seen["stopped"]:
         return Fault(
             f"StopIteration after {length} batches, {steps} steps were asked for",
             "the loader is not started again: when it ends, go on with a new iter(loader)",
-            read,
         )
     if seen["kind"]:
-        return Fault(f"train returned a {seen['kind']}", "return the list of losses, one a step", read)
+        return Fault(f"train returned a {seen['kind']}", "return the list of losses, one a step")
     count = len(seen["losses"])
     if count != steps:
         likely = ""
@@ -224,12 +223,12 @@ def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "steps counts batches, not passes over the loader"
         elif count % length == 0:
             likely = "the pass over the loader is always finished: stop in the middle of it"
-        return Fault(f"{count} losses with steps={steps} and a loader of {length} batches", likely, read)
+        return Fault(f"{count} losses with steps={steps} and a loader of {length} batches", likely)
     if seen["kinds"]:
         likely = (
             "a loss tensor keeps its step's whole graph in memory: loss.item()" if "Tensor" in seen["kinds"] else ""
         )
-        return Fault(f"losses of type {', '.join(seen['kinds'])}", likely or "one float a step", read)
+        return Fault(f"losses of type {', '.join(seen['kinds'])}", likely or "one float a step")
     return None
 
 
@@ -245,7 +244,7 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     if missing == 0:
         likely = "the first forward pass is not on the loader's first batch, or not on all of it: model(**batch)"
     elif missing == 1 and len(met) > 1 and any(np.array_equal(met[1], start) for start in starts):
-        likely = "next(iter(loader)) at each step starts the loader anew, and only ever meets a first batch"
+        likely = "next(iter(loader)) at each step starts the loader again, and only ever meets a first batch"
     elif (
         missing == length and len(met) > length and all(np.array_equal(m, first[i % length]) for i, m in enumerate(met))
     ):
@@ -314,7 +313,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
     """
     if fault := _order_fault(inputs, seen):
         return fault
-    read, lr = "section 4.4", inputs["lr"]
+    lr = inputs["lr"]
     forwards, order = _first_forwards(inputs, seen), batch_order(inputs, seen)
     used = seen["optimizers"]
     named = next((o for o in used if "AdamW" in o["classes"]), None)
@@ -329,109 +328,28 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",
                 "optimizer.step() is missing, comes before backward(), or holds other parameters than this model's",
-                read,
             )
-        decay = _decay(moves[0], path[0], grads[0], lr, eps)
-        wrong = _first_wrong(moves, path, grads, lr, decay, betas, eps)
+        decay = weight_decay(moves[0], path[0], grads[0], lr, eps)
+        wrong = first_wrong(moves, path, grads, lr, decay, betas, eps)
         if wrong is None:
             if decay < 1e-7 and any(o["classes"][0] == "Adam" and not o["decoupled"] for o in used):
-                return Fault("the optimiser is Adam", "the contract asks for AdamW: torch.optim.AdamW", read)
+                return Fault("the optimiser is Adam", "the contract asks for AdamW: torch.optim.AdamW")
             continue
         if wrong[0] == 0:  # nothing about this optimiser is AdamW's, so neither is the decay
-            wrong = _first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
+            wrong = first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
         at, wanted = wrong
         shown, asked = pair(*(float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
         return Fault(
             f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {shown} lr, "
             f"AdamW by {asked} lr",
-            _step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
-            read,
+            step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
         )
     return None
-
-
-def _decay(move: np.ndarray, start: np.ndarray, grad: np.ndarray, lr: float, eps: float) -> float:
-    """The weight decay that explains the first step best, within [0, 1]."""
-    rest = move + lr * grad / (np.abs(grad) + eps)
-    return float(np.clip(-(rest * start).sum() / (lr * (start**2).sum()), 0.0, 1.0))
-
-
-def _first_wrong(
-    moves: list[np.ndarray],
-    path: list[np.ndarray],
-    grads: list[np.ndarray],
-    lr: float,
-    decay: float,
-    betas: Sequence[float],
-    eps: float,
-) -> tuple[int, np.ndarray] | None:
-    """The first move that is not AdamW's for these gradients, to 0.1 % of lr, and AdamW's own; None if all are."""
-    m, v = np.zeros_like(grads[0]), np.zeros_like(grads[0])
-    for k, (move, start, grad) in enumerate(zip(moves, path, grads, strict=False)):
-        m = betas[0] * m + (1 - betas[0]) * grad
-        v = betas[1] * v + (1 - betas[1]) * grad**2
-        mean, square = m / (1 - betas[0] ** (k + 1)), v / (1 - betas[1] ** (k + 1))
-        wanted = -lr * mean / (np.sqrt(square) + eps) - lr * decay * start
-        if not np.abs(move - wanted).max() <= 1e-3 * lr:
-            return k, wanted
-    return None
-
-
-def _step_cause(
-    moves: list[np.ndarray],
-    path: list[np.ndarray],
-    grads: list[np.ndarray],
-    lr: float,
-    betas: Sequence[float],
-    eps: float,
-    used: Sequence[Mapping],
-    decay: float,
-    at: int,
-    wanted: np.ndarray,
-) -> str:
-    """The mistake that explains the moves, tried one after the other."""
-
-    def sizes(factor: float) -> bool:
-        rate = lr * factor
-        return (
-            _first_wrong(moves, path, grads, rate, _decay(moves[0], path[0], grads[0], rate, eps), betas, eps) is None
-        )
-
-    # AdamW's first step is -lr * sign(gradient) - lr * decay * weight, whatever lr and decay are
-    parts = np.stack([np.sign(grads[0]).ravel(), path[0].ravel()], axis=1)
-    ratio = float(-np.linalg.lstsq(parts, moves[0].ravel(), rcond=None)[0][0] / lr)
-    signs = [-np.sign(g) for g in grads]
-    if all(np.abs(m + lr * g).max() <= 1e-3 * lr for m, g in zip(moves, grads, strict=True)):
-        return "plain SGD: steps grow with the gradient. Use torch.optim.AdamW"
-    if _first_wrong(moves, path, list(np.cumsum(grads, axis=0)), lr, decay, betas, eps) is None:
-        return "gradients add up over the steps: zero_grad() is missing"
-    if np.abs(moves[0] - lr * np.sign(grads[0])).max() <= 0.1 * lr:
-        return "the steps climb the loss"
-    if len(moves) > 1 and all(np.abs(m - lr * s).max() <= 0.05 * lr for m, s in zip(moves, signs, strict=True)):
-        return "each step is a first step: the optimiser is made anew in the loop and forgets its moments"
-    if not np.any(moves[0] != 0):
-        return "the first step moves nothing: step() stands before backward(), or the learning rate starts at 0"
-    if sizes(ratio) and abs(ratio - 1) > 0.01:
-        return (
-            f"the learning rate is {number(ratio * lr, tolerance=0)}, not the {number(lr, tolerance=0)} that was passed"
-        )
-    if used and not any("AdamW" in o["classes"] for o in used):
-        return f"the optimiser is {used[0]['classes'][0]}: use torch.optim.AdamW"
-    later = float((moves[at] * wanted).sum() / (wanted**2).sum())
-    if at and np.abs(moves[at] - later * wanted).max() <= 1e-3 * lr:
-        times = number(later, tolerance=1e-3)
-        return f"from step {at} on the learning rate is {times} times the one that was passed: it stays the same"
-    if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
-        return f"step {at} is a first step: an optimiser that is made anew for each pass forgets its moments"
-    if abs(ratio - 1) < 0.05:
-        return "a later step is not right: the learning rate stays lr, and zero_grad() comes before each backward()"
-    return "for each step: zero_grad(), backward(), step(), with AdamW's learning rate lr"
 
 
 def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["stopped"]:
         return form_fault(inputs, seen)
-    read = "section 4.4"
     frozen = {"words": inputs["words"], "weight": inputs["weight"], "classifier_norm": 1.0}
     trains = {"lora_A": inputs["A"], "lora_B": inputs["B"], "classifier": inputs["head"], "bias": 0.0}
     thawed = [name for name in frozen if seen["trainable"][name]]
@@ -443,7 +361,7 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "the optimiser holds frozen parameters: weight decay and old gradients move them"
         if thawed:
             likely = "train leaves requires_grad as it is: the flags say what trains"
-        return Fault(what, likely, read)
+        return Fault(what, likely)
     still = [name for name, given in trains.items() if (seen["after"][name] == given).all()]
     if still:
         likely = "the optimiser needs every parameter with requires_grad, and a step() after each backward()"
@@ -451,21 +369,19 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the head trains as well as LoRA: go by requires_grad, not by lora_ in a name"
         elif still == ["bias"]:
             likely = "go by requires_grad: what trains may have any name, and what is frozen, too"
-        return Fault(f"{', '.join(still)} must train and has not moved", likely, read)
+        return Fault(f"{', '.join(still)} must train and has not moved", likely)
     for optimizer in seen["optimizers"]:
         held = [name for name in optimizer["held"] if name in frozen]
         if held:
             return Fault(
                 f"the optimiser was given {', '.join(optimizer['held'])}, of which {', '.join(held)} are frozen",
                 "it was given all of model.parameters(): pass those with requires_grad alone",
-                read,
             )
     asleep = [name for name in trains if not seen["trainable"][name]]
     if asleep:
         return Fault(
             f"requires_grad was switched off for {', '.join(asleep)}",
             "train leaves requires_grad as it is: the model may be trained further",
-            read,
         )
     return None
 

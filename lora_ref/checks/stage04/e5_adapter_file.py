@@ -71,7 +71,7 @@ def in_scratch_folder(probe: Callable[..., dict]) -> Callable[..., dict]:
     """Give a probe an empty folder, which goes once the probe has let go of its models.
 
     A right answer's tensors may stay mapped to the file, and Windows removes no file that is mapped. What can't be
-    removed even then stays in the system's temporary folder: that is no student's mistake.
+    removed even then stays in the system's temporary folder: that is not a student's mistake.
     """
 
     @functools.wraps(probe)
@@ -209,7 +209,7 @@ class Trap:
 
 
 def write_foreign(source: Path, target: Path, kind: str, marker: Path) -> None:
-    """A file that is no adapter: noise, half of one, or a pickle with a trap."""
+    """A file that is not an adapter: noise, half of one, or a pickle with a trap."""
     if kind == "noise":
         target.write_bytes(bytes(range(256)) * 40)
     elif kind == "half a file":
@@ -266,18 +266,17 @@ def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
 
 
 def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
-    read, file = "section 4.5", seen["file"]
+    file = seen["file"]
     if "problem" in file:
-        return Fault(file["problem"], "write with safetensors.torch.save_file, to exactly this path", read)
+        return Fault(file["problem"], "write with safetensors.torch.save_file, to exactly this path")
     if seen["others"]:
         return Fault(
             f"beside the file: {', '.join(seen['others'])}",
             "an adapter is one file; what else it needs goes into its metadata",
-            read,
         )
     expected, stored = dict(inputs["saved"]), dict(file["tensors"])
     if not stored:
-        return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is", read)
+        return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is")
     for name, values in inputs["saved"].items():
         # by value: the contract does not say how the tensors are called in the file
         match = [key for key, found in stored.items() if found.shape == values.shape and np.array_equal(found, values)]
@@ -292,7 +291,7 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         else:
             likely = "each trainable tensor belongs in, bit for bit: not in half precision, not scaled"
         return Fault(
-            f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely, read
+            f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely
         )
     if not inputs["train_head"]:
         stored = {key: found for key, found in stored.items() if "classifier" not in key}  # a frozen head does no harm
@@ -301,23 +300,19 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
         if any(np.array_equal(found, values) for found in stored.values() for values in base):
             likely = "the frozen base model is in the file: everyone who loads it has that already"
-        return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely, read)
+        return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely)
     if seen["changed"]:
         return Fault(
-            f"saving changed the model: {', '.join(seen['changed'][:3])}",
-            "save copies, and leave the model as it is",
-            read,
+            f"saving changed the model: {', '.join(seen['changed'][:3])}", "save copies, and leave the model as it is"
         )
     return None
 
 
 def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
-    read = "section 4.5"
     if "refused" in seen:
         return Fault(
             f"load_adapter refused what save_adapter wrote: {seen['refused']['type']}: {seen['refused']['text']}",
             "the two must choose their tensors by the same rule",
-            read,
         )
     wrong = [name for name, values in inputs["saved"].items() if not np.array_equal(seen["loaded"][name], values)]
     if wrong:
@@ -328,19 +323,15 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
         else:
             likely = "a tensor is left out, or rounded on the way"
         return Fault(
-            f"{len(wrong)} of {len(inputs['saved'])} tensors differ from the saved ones, such as {wrong[0]}",
-            likely,
-            read,
+            f"{len(wrong)} of {len(inputs['saved'])} tensors differ from the saved ones, such as {wrong[0]}", likely
         )
     others = [name for name in seen["changed"] if name not in inputs["saved"]]
     if others:
-        return Fault(f"loading changed {others[0]}", "the base model is not the adapter's to change", read)
+        return Fault(f"loading changed {others[0]}", "the base model is not the adapter's to change")
     # the tensors are equal bit for bit by now; where they lie in memory may still move a product's last bit
     if not close(*seen["logits"], 1e-3):
         gap = np.abs(np.subtract(*seen["logits"])).max()
-        return Fault(
-            f"logits differ by up to {number(gap)}", "something beside the tensors was changed by loading", read
-        )
+        return Fault(f"logits differ by up to {number(gap)}", "something beside the tensors was changed by loading")
     return None
 
 
@@ -368,12 +359,11 @@ _REFUSAL_CAUSE = {
 
 
 def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
-    read = "section 4.5"
     if "outcomes" not in seen:
         first = seen["tries"][0]
         what = f"raised {first['raised']['type']}" if first["raised"] else "did not change the model"
         return Fault(
-            f"a good file {what}", "mend the round trip first: these checks edit a file that load_adapter takes", read
+            f"a good file {what}", "fix the round trip first: these checks edit a file that load_adapter takes"
         )
     for (kind, place), outcome in zip(inputs["edits"], seen["outcomes"], strict=True):
         foreign = kind in FOREIGN
@@ -382,26 +372,22 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(
                 f"{what} was unpickled, which ran the code inside it",
                 "read with safetensors alone, never with torch.load or pickle",
-                read,
             )
         if outcome["raised"] is None:
             return Fault(
                 f"{what}: no error",
                 _REFUSAL_CAUSE.get(place) or _REFUSAL_CAUSE.get(kind, "the shapes are not compared" * (not foreign)),
-                read,
             )
         if outcome["changed"]:
             return Fault(
                 f"{what}: {outcome['raised']['type']}, but {len(outcome['changed'])} tensors had changed by then",
                 "tensors before the bad one are loaded already: check all names and whole shapes first, then copy",
-                read,
             )
         if not foreign and "ValueError" not in outcome["raised"]["bases"]:
             return Fault(
                 f"{what}: {outcome['raised']['type']}: {outcome['raised']['text']}",
                 "the contract asks for a ValueError, raised before anything changes: compare the two sets of names "
                 "(not how many there are), then the shapes",
-                read,
             )
     return None
 

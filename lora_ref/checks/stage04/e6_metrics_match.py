@@ -152,8 +152,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]
         answer = f"{found['type']}: {found['text']}" if isinstance(found, Mapping) else found
         return Fault(
-            f"{answer} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}",
-            likely,
+            f"{answer} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}", likely
         )
     return None
 

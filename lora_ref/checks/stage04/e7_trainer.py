@@ -2,7 +2,4 @@
 
 from lora_ref.checks.exercise import Exercise
 
-EXERCISE = Exercise(
-    "4.7",
-    "the Trainer, line by line",
-)
+EXERCISE = Exercise("4.7", "the Trainer, line by line")

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names
+from lora_ref.checks.probing import Names, attempt
 from lora_ref.checks.stage05.shared import (
     KINDS,
     SAME,
     TALL,
     WIDE,
-    attempt,
     build,
     changed,
     delta_of,
     draw_update,
+    error_on,
     scaling_of,
     state_of,
-    told,
     touched_fault,
     value_of,
 )
@@ -60,15 +59,14 @@ def probe_spectra(names: Names, **inputs: Any) -> dict:
 
 def _spectrum(update: Mapping[str, Any], one: Mapping[str, Any]) -> Fault | np.ndarray:
     """The values as an array of the length of the expected ones, or what is wrong with their form."""
-    read = "section 5.2"
     if "error" in one:
-        return told(one["error"], update["kind"], read)
+        return error_on(one["error"], update["kind"])
     if "kind" in one:
-        return Fault(f"delta_spectrum returned a {one['kind']}", "a tensor is asked for", read)
+        return Fault(f"delta_spectrum returned a {one['kind']}", "a tensor is asked for")
     found, (out_features, in_features) = one["value"], update["W"].shape
     if found.dtype.kind == "b" or found.ndim != 1:
         likely = "the singular values alone, a vector: torch.linalg.svdvals(M), or the middle part of the SVD"
-        return Fault(f"a result of shape {found.shape}, expected a vector", likely, read)
+        return Fault(f"a result of shape {found.shape}, expected a vector", likely)
     most = min(out_features, in_features)
     if len(found) not in (update["rank"], most):
         likely = "all of them: some may be small, or zero, and they belong to the spectrum"
@@ -78,12 +76,9 @@ def _spectrum(update: Mapping[str, Any], one: Mapping[str, Any]) -> Fault | np.n
             f"{len(found)} values for a layer of {out_features} x {in_features} at rank {update['rank']}, "
             f"expected {most} or {update['rank']}",
             likely,
-            read,
         )
     if not np.isfinite(found).all():
-        return Fault(
-            "NaN or infinity among the singular values", "a root of a number that rounding made negative", read
-        )
+        return Fault("NaN or infinity among the singular values", "a root of a number that rounding made negative")
     return np.pad(found.astype(float), (0, most - len(found)))
 
 
@@ -142,7 +137,7 @@ def judge_spectrum_scale(inputs: Inputs, seen: Observation) -> Fault | None:
             return found
         wanted = np.linalg.svd(delta_of(update), compute_uv=False)
         if not _proportional(found, wanted):
-            return Fault(f"{_shown(found)} is no multiple of {_shown(wanted)}", "")
+            return Fault(f"{_shown(found)} is not a multiple of {_shown(wanted)}", "")
         ratio = float(found[0] / wanted[0])
         if abs(ratio - 1) > SAME:
             return Fault(
@@ -160,7 +155,7 @@ def scale_cause(ratio: float, update: Mapping[str, Any], by_largest: float = 0.0
         (1 / scaling, "the scale is missing: the update is scaling * B A"),
         (scaling, "the scale is applied twice"),
         (update["alpha"] / scaling, "multiplied by alpha: the division by rank is missing"),
-        (update["alpha"] / rank / scaling, "alpha / rank is computed anew; .scaling holds the layer's own rule"),
+        (update["alpha"] / rank / scaling, "alpha / rank is computed again; .scaling holds the layer's own rule"),
         (1 / rank / scaling, "divided by the rank in place of multiplied by .scaling"),
         (0.5, "half of it"),
     ):

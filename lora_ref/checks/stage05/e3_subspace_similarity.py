@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names
-from lora_ref.checks.stage05.shared import SAME, attempt, separated
+from lora_ref.checks.probing import Names, attempt
+from lora_ref.checks.stage05.shared import SAME, separated
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, error_fault
 from lora_ref.rounding import pair
 
@@ -112,7 +112,6 @@ def probe_similarity(names: Names, **inputs: Any) -> dict:
 
 
 def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
-    read = "section 5.3"
     wrong = []
     for case, one in zip(inputs["cases"], seen["outcomes"], strict=True):
         at = f"i={case['i']}, j={case['j']}"
@@ -122,9 +121,7 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "one number is asked for: the sum of all squared products over min(i, j)"
             if one.get("shape") is None:
                 likely = "the function returns nothing that is a number"
-            return Fault(
-                f"{at}: a {one['kind']}{' of shape ' + str(one['shape']) if one['shape'] else ''}", likely, read
-            )
+            return Fault(f"{at}: a {one['kind']}{' of shape ' + str(one['shape']) if one['shape'] else ''}", likely)
         wanted = case.get("is", similarity_of(case["A1"], case["A2"], case["i"], case["j"]))
         if not np.isfinite(one["value"]) or abs(one["value"] - wanted) > SAME:
             wrong.append((at, case, one["value"], wanted))
@@ -134,7 +131,7 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
     what = f" {case['what']}" if "what" in case else ""
     cases = [(c, o["value"]) for c, o in zip(inputs["cases"], seen["outcomes"], strict=True)]
     shown, asked = pair(value, wanted, tolerance=SAME)
-    return Fault(f"{at}{what}: {shown}, expected {asked}", _similarity_cause(cases), read)
+    return Fault(f"{at}{what}: {shown}, expected {asked}", _similarity_cause(cases))
 
 
 def _similarity_error(case: Mapping[str, Any], error: Mapping[str, str], at: str) -> Fault:
@@ -150,7 +147,7 @@ def _similarity_error(case: Mapping[str, Any], error: Mapping[str, str], at: str
             f"right-singular directions have n = {n} entries and are the rows of Vh; left-singular ones have the "
             f"rank's ({r1} and {r2}), and do not fit together"
         )
-    return Fault(f"{at}: {fault.seen}", likely, fault.read or "section 5.3")
+    return Fault(f"{at}: {fault.seen}", likely)
 
 
 def _bases(case: Mapping[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -183,7 +180,7 @@ _BASIS_CAUSES = {
     "exchanged": "i belongs to A1 and j to A2",
     "qr": "that is the space of A's first rows (A cut before the SVD, or QR, which takes the rows as they stand): the "
     "leading directions are those of the whole A",
-    "rows": "the rows of A are no orthonormal basis: their directions overlap, take the SVD's",
+    "rows": "the rows of A are not an orthonormal basis: their directions overlap, take the SVD's",
     "raw": "A itself is taken for a basis: take the right-singular vectors of its SVD",
 }
 
@@ -223,10 +220,7 @@ def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
         if explains(rule):
             return likely
     for basis, likely in _BASIS_CAUSES.items():
-        for rule in (
-            lambda P, i, j: square(P) / min(i, j),
-            lambda P, i, j: square(P) / min(P.shape),
-        ):
+        for rule in (lambda P, i, j: square(P) / min(i, j), lambda P, i, j: square(P) / min(P.shape)):
             if explains(rule, basis):
                 return likely
     return (
@@ -241,8 +235,7 @@ def judge_similarity_type(inputs: Inputs, seen: Observation) -> Fault | None:
             return _similarity_error(case, one["error"], f"i={case['i']}, j={case['j']}")
         if not one["is_float"]:
             return Fault(
-                f"a {one['kind']}, expected a float",
-                "a tensor of one element is no number: float(...) or .item()",
+                f"a {one['kind']}, expected a float", "a tensor of one element is not a number: float(...) or .item()"
             )
     return None
 

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, raised
+from lora_ref.checks.probing import Names, attempt, raised
 from lora_ref.checks.stage05.shared import (
     KINDS,
     TALL,
     WIDE,
-    attempt,
     build,
     changed,
     delta_of,
     draw_update,
+    error_on,
     scaling_of,
     state_of,
-    told,
     touched_fault,
     value_of,
 )
@@ -80,14 +79,13 @@ def probe_compose(names: Names, **inputs: Any) -> dict:
 
 
 def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
-    read = "section 5.4"
     for one, result in zip(inputs["sets"], seen["sums"], strict=True):
         weights, deltas = one["weights"], [delta_of(update) for update in one["updates"]]
         if "error" in result:
-            return _compose_error(one, result["error"], read)
+            return _compose_error(one, result["error"])
         if "kind" in result:
             likely = "sum() of no terms is the number 0" if result["kind"] == "int" else "a tensor is asked for"
-            return Fault(f"compose returned a {result['kind']}", likely, read)
+            return Fault(f"compose returned a {result['kind']}", likely)
         wanted, found = sum(w * d for w, d in zip(weights, deltas, strict=True)), result["value"]
         if found.shape != wanted.shape:
             likely = "B A is (out, in), like the weight"
@@ -95,26 +93,24 @@ def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "transposed: B A has the weight's shape, (out, in)"
             elif found.ndim == 3:
                 likely = "the updates are stacked, not summed: sum over the first axis"
-            return Fault(f"shape {found.shape}, expected {wanted.shape}", likely, read)
+            return Fault(f"shape {found.shape}, expected {wanted.shape}", likely)
         if not close(found, wanted, 1e-4):
             # the judge compares with what was drawn, so the cause is looked for in the same numbers
             off = np.abs(found - wanted).max() / np.abs(wanted).max()
-            return Fault(
-                f"off by up to {number(off, 2)} times the largest entry", _compose_cause(one, deltas, found), read
-            )
+            return Fault(f"off by up to {number(off, 2)} times the largest entry", _compose_cause(one, deltas, found))
     return None
 
 
-def _compose_error(one: Mapping[str, Any], error: Mapping[str, str], read: str | None = None) -> Fault:
+def _compose_error(one: Mapping[str, Any], error: Mapping[str, str]) -> Fault:
     kinds, text = {update["kind"] for update in one["updates"]}, str(error.get("text"))
-    fault = told(error, kinds.pop() if len(kinds) == 1 else "list of both kinds", read)
+    fault = error_on(error, kinds.pop() if len(kinds) == 1 else "list of both kinds")
     if kinds and "has no attribute" in text:  # one kind was taken out above, if it was the only one
         likely = "a list may hold both kinds: each layer is asked for itself, not the first for all"
-        return Fault(fault.seen, likely, read)
+        return Fault(fault.seen, likely)
     whole = all(isinstance(weight, int) for weight in one["weights"])
     if whole and ("dtype" in text or "scalar type" in text):
         likely = "whole numbers are weights too, and torch.tensor makes int64 of them: give it a dtype"
-        return Fault(f"{fault.seen}; the weights are {one['weights']}", likely, read)
+        return Fault(f"{fault.seen}; the weights are {one['weights']}", likely)
     return fault
 
 
@@ -196,11 +192,10 @@ def probe_lengths(names: Names, **inputs: Any) -> dict:
 
 
 def judge_lengths(inputs: Inputs, seen: Observation) -> Fault | None:
-    read = "section 5.4"
     equal = seen["equal"]["raised"]
     if equal:
-        fault = told({**equal, "line": ""}, inputs["updates"][0]["kind"], read)
-        return Fault(f"with as many weights as layers, {fault.seen}", fault.likely, read)
+        fault = error_on({**equal, "line": ""}, inputs["updates"][0]["kind"])
+        return Fault(f"with as many weights as layers, {fault.seen}", fault.likely)
     for name in ("too few", "too many", "none", "one"):
         case = seen[name]
         shown = f"{case['layers']} layers, {case['weights']} weights"
@@ -208,10 +203,9 @@ def judge_lengths(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(
                 f"{shown}: no error",
                 "zip ends with the shorter of the two in silence: compare the lengths, or zip(..., strict=True)",
-                read,
             )
         if "ValueError" not in case["raised"]["bases"]:
-            return Fault(f"{shown}: {case['raised']['type']}", "unequal lengths are a ValueError", read)
+            return Fault(f"{shown}: {case['raised']['type']}", "unequal lengths are a ValueError")
     return None
 
 

@@ -2,7 +2,4 @@
 
 from lora_ref.checks.exercise import Exercise
 
-EXERCISE = Exercise(
-    "5.5",
-    "four questions, your figures",
-)
+EXERCISE = Exercise("5.5", "four questions, your figures")

@@ -1,4 +1,4 @@
-"""Stage 05, what a trained update looks like: probes and visible checks.
+"""Stage 05, what a trained update looks like: what several of its exercises use.
 
 Layers are the package's own, with drawn A, B and frozen weight: non-square, of several ranks and scales, B never zero.
 Every expected value is float64 NumPy's. A judge that finds a wrong number tries the mistakes that are likely and names
@@ -7,13 +7,13 @@ the one that gives it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from lora_ref.checks.probing import NotDefined, array, describe_error
+from lora_ref.checks.probing import array
 from lora_ref.checks.verdicts import Fault, error_fault
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 
@@ -93,7 +93,7 @@ def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [name for name in before if not np.array_equal(before[name], after.get(name))]
 
 
-def touched_fault(names: list[str], which: str, otherwise: str, read: str | None = None) -> Fault:
+def touched_fault(names: list[str], which: str, otherwise: str) -> Fault:
     """What is other than before on ``which``; ``otherwise`` is the likely cause of other values."""
     likely = {
         "requires_grad": "requires_grad_(False) and detach_() act on the layer itself, which would not train any more; "
@@ -103,17 +103,7 @@ def touched_fault(names: list[str], which: str, otherwise: str, read: str | None
         "grad": "backward() leaves gradients in the layer: nothing is trained here",
     }
     cause = next((likely[name] for name in likely if name in names), otherwise)
-    return Fault(f"afterwards {which} another {' and '.join(names)}", cause, read)
-
-
-def attempt(run: Callable[[], dict]) -> dict:
-    """What ``run()`` records, or the error it raised; an open gap or a missing name is the whole probe's."""
-    try:
-        return run()
-    except (NotImplementedError, NotDefined):
-        raise
-    except Exception as error:
-        return {"error": describe_error(error)}
+    return Fault(f"afterwards {which} another {' and '.join(names)}", cause)
 
 
 def value_of(result: Any) -> dict[str, Any]:
@@ -121,7 +111,7 @@ def value_of(result: Any) -> dict[str, Any]:
     return {"value": array(result)} if isinstance(result, torch.Tensor) else {"kind": type(result).__name__}
 
 
-def told(error: Mapping[str, str], kind: str, read: str | None = None) -> Fault:
+def error_on(error: Mapping[str, str], kind: str) -> Fault:
     """An error on one kind of layer, with what it means in this stage."""
     fault = error_fault(error)
     text, likely = str(error.get("text")), fault.likely
@@ -135,7 +125,7 @@ def told(error: Mapping[str, str], kind: str, read: str | None = None) -> Fault:
         likely = "A is (rank, in), B is (out, rank), and ranks differ between layers: only B A has one shape"
     elif "requires grad" in text:
         likely = "the factors are trainable: .detach() before NumPy"
-    return Fault(f"on a {kind}: {fault.seen}", likely, fault.read or read)
+    return Fault(f"on a {kind}: {fault.seen}", likely)
 
 
 TALL, WIDE = (13, 8), (7, 12)

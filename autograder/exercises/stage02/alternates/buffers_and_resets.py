@@ -45,7 +45,7 @@ class LinearWithLoRA(nn.Module):
     def __init__(self, linear, rank, alpha, dropout=0.0):
         super().__init__()
         if not isinstance(linear, nn.Linear):
-            raise TypeError(f"{type(linear)} is no nn.Linear")
+            raise TypeError(f"{type(linear)} is not an nn.Linear")
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.linear = linear
         for parameter in self.linear.parameters():
