@@ -167,8 +167,8 @@ class _Stage:
         self.graded = {cell.name: cell.id for cell in [*notebook.grade_cells, *notebook.task_cells]}
         self.commented = {cell.name: cell.id for cell in [*notebook.solution_cells, *notebook.task_cells]}
         submitted = models.SubmittedNotebook
-        found = select(models.SubmittedAssignment.student_id, submitted.id).join(submitted.assignment)
-        self.submitted = dict(book.db.execute(found.where(submitted.notebook_id == self.notebook)).all())
+        students = select(models.SubmittedAssignment.student_id, submitted.id).join(submitted.assignment)
+        self.submitted = dict(book.db.execute(students.where(submitted.notebook_id == self.notebook)).all())
 
 
 _GRADE, _COMMENT = models.Grade.__table__, models.Comment.__table__
@@ -188,24 +188,24 @@ SET_COMMENT = (
 
 
 def _stamp_version(path: Path) -> None:
-    """Write the version of its tables into a new gradebook: nbgrader would start a program to be told it (0.7 s)."""
+    """Write the version of its tables into a new gradebook: nbgrader would start a program to ask for it (0.7 s)."""
     if path.exists():
         return
     folder = Path(nbgrader.__file__).parent / "alembic" / "versions"
     texts = [file.read_text(encoding="utf-8") for file in folder.glob("*.py")]
     pattern = "^{} *= *['\"](\\w+)['\"]"
-    made, built_on = (
+    revisions, predecessors = (
         {name for text in texts for name in re.findall(pattern.format(word), text, re.MULTILINE)}
         for word in ("revision", "down_revision")
     )
-    (newest,) = made - built_on
+    (newest,) = revisions - predecessors
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         db.execute("INSERT INTO alembic_version VALUES (?)", (newest,))
 
 
 def harmless(text: str) -> str:
-    """Markdown or LaTeX of a submission as it may stand in a page of nbgrader's, which takes HTML in it for its own.
+    """Markdown or LaTeX of a submission as it may stand in a page of nbgrader's, which trusts HTML in it.
 
     A word joiner, which no reader sees, goes where HTML, a picture, a link that leads elsewhere than to the web, or
     one of MathJax's commands that make links or attributes would begin. Code spans read as before.
@@ -238,7 +238,7 @@ def executed(assignment: Assignment, row: Row) -> dict[str, Any]:
             if name in row.answers:
                 cell["source"] = harmless(cell["source"])
             continue
-        outputs = [harmless_output(one) for one in row.outputs.get(str(number), [])]
+        outputs = [harmless_output(output) for output in row.outputs.get(str(number), [])]
         exercise = assignment.exercise_of.get(name)
         if exercise:
             result = results[exercise]

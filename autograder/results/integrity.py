@@ -20,21 +20,21 @@ _PLUMBING = {"wire", "shell", "zygote"}
 
 def flags(row: Row, assignment: Assignment) -> list[str]:
     """One line for each hint about one submission."""
-    found = []
+    hints = []
     for name, source in row.answers.items():
         cell = assignment.answer_cells()[name]
         if cell["cell_type"] == "code":
             given = imports(source_of(cell))
-            found += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
+            hints += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
     if row.own:
         released = [source_of(cell) for cell in assignment.release["cells"] if cell["cell_type"] == "code"]
         given = set().union(*map(imports, released))
         for used in sorted(set().union(*(imports(source) for _, source, _ in row.own)) - given):
-            found.append(f"a cell of the student's own uses {used}")
+            hints.append(f"a cell of the student's own uses {used}")
     for name, packages in row.origins.items():
-        found += [f"{name} comes from {package}" for package in packages]
-    found += [f"replaces {name}" for name in row.replaced]
-    return found
+        hints += [f"{name} comes from {package}" for package in packages]
+    hints += [f"replaces {name}" for name in row.replaced]
+    return hints
 
 
 def imports(source: str) -> set[str]:
@@ -43,18 +43,18 @@ def imports(source: str) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {f"{name} (in code that does not parse)" for name in SOLVED if name in source}
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # import_module("lora_ref.layers"), sys.modules["wire"]
-            found |= {node.value} if node.value.partition(".")[0] in {*SOLVED, *_PLUMBING} else set()
+            names |= {node.value} if node.value.partition(".")[0] in {*SOLVED, *_PLUMBING} else set()
         elif isinstance(node, ast.Name) and node.id in SOLVED:
-            found.add(node.id)
-    return {name[:100] for name in found if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
+            names.add(node.id)
+    return {name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
 
 
 def identical(rows: Iterable[Row], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:

@@ -83,11 +83,11 @@ class Writer:
         if row.stage not in self._stages:
             book.add_assignment(assignment)
             self._stages.add(row.stage)
-        whole = replace(row, outputs=record.get("outputs", {}))
-        book.write(assignment, whole)
+        complete = replace(row, outputs=record.get("outputs", {}))
+        book.write(assignment, complete)
         target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
         if row.status == "graded":
-            write_whole(target, feedback.page(assignment, whole).encode())
+            write_whole(target, feedback.page(assignment, complete).encode())
         else:
             target.unlink(missing_ok=True)
         return stamp, written

@@ -1,0 +1,132 @@
+"""Pages made of results: what students wrote stays text, verdicts are shown by their fields, a page is one file."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+
+from autograder.engine.assignment import Assignment
+from autograder.engine.job import Row
+from autograder.evaluation import Result, result_from
+from autograder.exercises import STAGES
+from autograder.results import feedback, report
+from autograder.results.templates import FOLDER, LONGEST, python, render
+from lora_ref.checks.verdicts import ELSEWHERE, Fault, Verdict
+
+STAGE = "02_lora_layer"
+HOSTILE = "</pre></style><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \" ' &"
+MARKER = 'zero is not "alpha" & not <rank>'
+
+
+def results(fault: Fault | None) -> list[Result]:
+    """Of all exercises: one reason for each of an exercise's checks."""
+    return [
+        result_from(e.id, [Verdict(c.id, c.contract, c.points, fault) for c in e.hidden])
+        for e in STAGES[STAGE]
+        if not e.manual
+    ]
+
+
+def row(fault: Fault | None, **fields) -> Row:
+    return Row(student="jane", stage=STAGE, status="graded", results=results(fault), **fields)
+
+
+@pytest.fixture(scope="module")
+def assignment():
+    return Assignment.load(STAGE)
+
+
+class Alive(HTMLParser):
+    """Collects what a browser would run or fetch."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.parts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("script", "link", "iframe", "object", "embed", "form"):
+            self.parts.append(tag)
+        for name, value in attrs:
+            outside = name in ("src", "href") and not re.match(r"data:image/(png|jpeg);base64,[\w+/=]*$|#", value or "")
+            if name.startswith("on") or outside:
+                self.parts.append(f"{tag} {name}={value}")
+
+    def handle_data(self, data):
+        if self.lasttag == "style" and re.search(r"url\(|@import", data):
+            self.parts.append(data)
+
+
+def test_what_students_wrote_stays_text(assignment):
+    name = next(iter(assignment.answer_cells()))
+    outputs = [
+        {"output_type": "stream", "text": HOSTILE},
+        {"output_type": "error", "traceback": [HOSTILE]},
+        {"output_type": "display_data", "data": {"image/png": f'x" onerror="{HOSTILE}', "text/plain": HOSTILE}},
+        {"output_type": "display_data", "data": {"image/png": "aGk="}},
+    ]
+    numbers = {str(number): outputs for number in range(len(assignment.release["cells"]))}
+    hostile = row(Fault(HOSTILE, HOSTILE, HOSTILE), answers={name: HOSTILE}, notes=[HOSTILE], outputs=numbers)
+    hostile.student, hostile.flags, hostile.problem = HOSTILE, [HOSTILE], HOSTILE
+    for page in (feedback.page(assignment, hostile), report.page([hostile], 1.0)):
+        assert Alive(page).parts == []
+        assert HOSTILE in unescape(page)
+    assert "data:image/png;base64,aGk=" in feedback.page(assignment, hostile)
+
+
+def test_feedback_shows_a_verdicts_fields_each_reason_once(assignment):
+    page = unescape(feedback.page(assignment, row(Fault(MARKER, "the likely cause", "section 9.9"))))
+    first = results(None)[0]
+    assert page.count(MARKER) == len(results(None))
+    assert f"<dt>Seen</dt><dd>{MARKER}</dd>" in page
+    assert "<dt>Likely</dt><dd>the likely cause</dd>" in page
+    assert "<dt>Read</dt><dd>section 9.9</dd>" in page
+    same = "; ".join(verdict.contract for verdict in first.verdicts[1:])
+    assert f"<dt>For the same reason</dt><dd>{same}</dd>" in page
+
+    empty = unescape(feedback.page(assignment, row(Fault("not done yet", raised="NotImplementedError"))))
+    assert "For the same reason" not in empty
+    assert unescape(feedback.page(assignment, row(None))).count("Every check passed.") == len(results(None))
+
+
+def test_the_report_counts_causes_and_leaves_out_those_that_name_none():
+    rows = [row(Fault("7.5", "the division by rank is missing")), row(Fault("8.5", "the division by rank is missing"))]
+    rows += [row(Fault("9.5", ELSEWHERE)), row(None)]
+    for number, graded in enumerate(rows):
+        graded.student = f"student-{number}"
+    assert all(students == {"student-0", "student-1"} for students in report.causes_of(rows).values())
+    page = report.page(rows, 1.0)
+    assert "2 of 4: the division by rank is missing" in page
+    assert ELSEWHERE not in page
+
+
+def test_the_histogram_has_everybody_in_it():
+    counts = report.histogram([0, 11.5, 22, 22], 22)["counts"]
+    assert sum(counts) == 4
+    assert (counts[0], counts[-1]) == (1, 2)
+
+
+def test_code_is_coloured_and_stays_what_it_was():
+    source = 'def f(x):\n    """Doubles."""\n    return 2 * x  # <b> & "quotes"\n\n'
+    marked = python(source)
+    assert '<span class="k">def</span>' in marked
+    assert unescape(re.sub(r"<[^>]*>", "", marked)) == source
+    long = "x = '<b>'\n" * LONGEST
+    assert "<" not in python(long)
+
+
+def test_a_template_that_lacks_a_value_is_an_error():
+    from jinja2 import UndefinedError
+
+    with pytest.raises(UndefinedError):
+        render("start.html", wheel="a.whl")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.html")), ids=lambda path: path.name)
+def test_no_template_marks_a_value_as_safe_but_the_style(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("safe") == (path.name == "base.html")
+    assert "autoescape" not in text
