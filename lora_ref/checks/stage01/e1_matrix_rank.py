@@ -191,14 +191,14 @@ def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]
             M, expected = case["M"], true_rank(case)
             call = f"matrix_rank of {case['what']}"
             if counts_rounding(case, result, expected):
-                likely = _NO_TOLERANCE if otherwise == _COUNT else otherwise
+                likely = _NO_TOLERANCE if otherwise == COUNT else otherwise
                 return Fault(f"{call} is more than {expected}, expected {expected}", likely)
             mistakes = []
             if not M.any():
                 mistakes = [(min(M.shape), _ZERO)]
             elif true_rank(case, np.greater_equal) != expected:
                 mistakes = [(true_rank(case, np.greater_equal), _AT_LEAST)]
-            elif otherwise == _COUNT:
+            elif otherwise == COUNT:
                 mistakes = [(max(M.shape), "the longer side of a shape is not the rank")]
             fault = numbers_fault([(call, result, expected, mistakes)], otherwise)
             if fault:
@@ -219,7 +219,7 @@ _NO_TOLERANCE = (
 )
 
 
-_COUNT = "count the singular values above rtol times the largest"
+COUNT = "count the singular values above rtol times the largest"
 
 
 RELATIVE = "the tolerance is relative: compare with rtol times the largest singular value, not with a fixed number"
@@ -248,14 +248,14 @@ EXERCISE = Exercise(
             "1.1/examples",
             "four small matrices have the ranks 2, 3, 1 and 0",
             probe_ranks,
-            judge_ranks(_COUNT),
+            judge_ranks(COUNT),
             lambda rng: {"cases": list(EXAMPLES)},
         ),
         Check(
             "1.1/products",
             "the rank is the number of singular values above rounding",
             probe_ranks,
-            judge_ranks(_COUNT),
+            judge_ranks(COUNT),
             draw_products,
             seed=1,
         ),

@@ -11,7 +11,7 @@ from torch import nn
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
-    _LEADING,
+    LEADING,
     build_linear,
     draw_layer,
     draw_wrapped,
@@ -120,7 +120,7 @@ def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
             sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}, h of shape {h.shape}"
             if "error" in outcome:
                 likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
-                return shape_error(outcome["error"], sizes, likely if h.ndim == 3 else _LEADING)
+                return shape_error(outcome["error"], sizes, likely if h.ndim == 3 else LEADING)
             if close(outcome["y"], expected):
                 continue
             likely = ""

@@ -326,7 +326,7 @@ def scale_cause(inputs: Inputs, ratio: float) -> str:
     return next((cause for value, cause in causes.items() if abs(ratio / value - 1) < 1e-3), "")
 
 
-_LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
+LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
 
 
 def shape_error(error: Mapping[str, str], shown: str, otherwise: str) -> Fault:

@@ -296,9 +296,8 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
             f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely
         )
     if not inputs["train_head"]:
-        stored = {
-            key: tensor for key, tensor in stored.items() if "classifier" not in key
-        }  # a frozen head does no harm
+        # a frozen head does no harm
+        stored = {key: tensor for key, tensor in stored.items() if "classifier" not in key}
     if stored:
         base = [array(p) for p in adapted_model(inputs).parameters() if not p.requires_grad]
         likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
