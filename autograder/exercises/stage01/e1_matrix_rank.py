@@ -27,32 +27,32 @@ HIDDEN = [
 _VALUES = "values = torch.linalg.svdvals(M)"
 _DEFAULT = "rtol = max(M.shape) * torch.finfo(M.dtype).eps"
 _IF_NONE = f"if rtol is None:\n        {_DEFAULT}"
-COUNT = "return int((values > rtol * values.max()).sum())"
+_COUNT = "return int((values > rtol * values.max()).sum())"
 
 
 MUTANTS = [
-    Mutant("1.1/no-tolerance", "everything above 0 counts", COUNT, "return int((values > 0).sum())", "tolerance"),
+    Mutant("1.1/no-tolerance", "everything above 0 counts", _COUNT, "return int((values > 0).sum())", "tolerance"),
     Mutant(
-        "1.1/absolute", "a fixed threshold", COUNT, "return int((values > 1e-6).sum())", "the tolerance is relative"
+        "1.1/absolute", "a fixed threshold", _COUNT, "return int((values > 1e-6).sum())", "the tolerance is relative"
     ),
     Mutant(
         "1.1/rtol-absolute",
         "rtol is compared with the values themselves",
-        COUNT,
+        _COUNT,
         "return int((values > rtol).sum())",
         "the tolerance is relative",
     ),
     Mutant(
         "1.1/at-least",
         "values at the threshold count",
-        COUNT,
+        _COUNT,
         "return int((values >= rtol * values.max()).sum())",
         "not >=",
     ),
     Mutant(
         "1.1/at-least-but-zero",
         "values at the threshold count, and the zero matrix is an exception",
-        COUNT,
+        _COUNT,
         "if values.max() == 0:\n        return 0\n    return int((values >= rtol * values.max()).sum())",
         "at the threshold is not larger",
     ),
@@ -110,19 +110,19 @@ MUTANTS = [
     Mutant(
         "1.1/of-the-norm",
         "relative to the Frobenius norm",
-        COUNT,
+        _COUNT,
         "return int((values > rtol * values.norm()).sum())",
         "rtol * the largest",
     ),
     Mutant(
         "1.1/of-the-mean",
         "relative to the mean",
-        COUNT,
+        _COUNT,
         "return int((values > rtol * values.mean()).sum())",
         "rtol * the largest",
     ),
     Mutant(
-        "1.1/tensor", "a tensor is returned", COUNT, "return (values > rtol * values.max()).sum()", "expected an int"
+        "1.1/tensor", "a tensor is returned", _COUNT, "return (values > rtol * values.max()).sum()", "expected an int"
     ),
     Mutant(
         "1.1/gram",
@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant(
         "1.1/rows-not-zero",
         "rows that are not zero are counted",
-        COUNT,
+        _COUNT,
         "return int((M.abs().sum(1) > rtol * values.max()).sum())",
         "tolerance",
     ),
