@@ -13,7 +13,7 @@ HIDDEN = [
         "1.1/zero",
         "only what is larger than the threshold counts: a zero matrix has rank 0",
         room.probe_ranks,
-        room.judge_ranks(room._COUNT),
+        room.judge_ranks(room.COUNT),
         room.draw_zero,
         points=0.25,
     ),

@@ -159,27 +159,27 @@ def draw_easy(rng: np.random.Generator) -> Inputs:
 def probe_ranks(names: Names, **inputs: Any) -> dict:
     """The rank of each case; rtol is given only where the case has one."""
     ranks = []
-    for one in inputs["cases"]:
-        M = tensor(one["M"], one["dtype"], one["transposed"])
-        options = {} if one["rtol"] is None else {"rtol": one["rtol"]}
+    for case in inputs["cases"]:
+        M = tensor(case["M"], case["dtype"], case["transposed"])
+        options = {} if case["rtol"] is None else {"rtol": case["rtol"]}
         ranks.append(tried(lambda M=M, options=options: names.matrix_rank(M, **options), number))
     return {"ranks": ranks}
 
 
-def true_rank(one: Mapping[str, Any], above: Callable[[Any, Any], Any] = np.greater) -> int:
+def true_rank(case: Mapping[str, Any], above: Callable[[Any, Any], Any] = np.greater) -> int:
     """The contract's count, of the matrix as its dtype holds it; ``above`` compares with the threshold."""
-    M = one["M"].astype(one["dtype"])
+    M = case["M"].astype(case["dtype"])
     values = np.linalg.svd(M.astype(float), compute_uv=False)
-    rtol = max(M.shape) * float(np.finfo(one["dtype"]).eps) if one["rtol"] is None else one["rtol"]
+    rtol = max(M.shape) * float(np.finfo(case["dtype"]).eps) if case["rtol"] is None else case["rtol"]
     return int(above(values, rtol * values.max()).sum())
 
 
-def counts_rounding(one: Mapping[str, Any], result: Observation, expected: int) -> bool:
+def counts_rounding(case: Mapping[str, Any], result: Observation, expected: int) -> bool:
     """Whether singular values are counted that are nothing but rounding: how many, each processor has its own."""
-    if result["raised"] or (result["value"] or 0) <= expected or not one["M"].any():
+    if result["raised"] or (result["value"] or 0) <= expected or not case["M"].any():
         return False
-    values = np.linalg.svd(one["M"].astype(one["dtype"]).astype(float), compute_uv=False)
-    real = int((values > float(np.finfo(one["dtype"]).eps) * values.max()).sum())
+    values = np.linalg.svd(case["M"].astype(case["dtype"]).astype(float), compute_uv=False)
+    real = int((values > float(np.finfo(case["dtype"]).eps) * values.max()).sum())
     return real < result["value"] <= len(values)
 
 
@@ -187,18 +187,18 @@ def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]
     """Right ranks; ``otherwise`` is the likely cause where the number itself does not tell."""
 
     def judge(inputs: Inputs, seen: Observation) -> Fault | None:
-        for one, result in zip(inputs["cases"], seen["ranks"], strict=True):
-            M, expected = one["M"], true_rank(one)
-            call = f"matrix_rank of {one['what']}"
-            if counts_rounding(one, result, expected):
-                likely = _NO_TOLERANCE if otherwise == _COUNT else otherwise
+        for case, result in zip(inputs["cases"], seen["ranks"], strict=True):
+            M, expected = case["M"], true_rank(case)
+            call = f"matrix_rank of {case['what']}"
+            if counts_rounding(case, result, expected):
+                likely = _NO_TOLERANCE if otherwise == COUNT else otherwise
                 return Fault(f"{call} is more than {expected}, expected {expected}", likely)
             mistakes = []
             if not M.any():
                 mistakes = [(min(M.shape), _ZERO)]
-            elif true_rank(one, np.greater_equal) != expected:
-                mistakes = [(true_rank(one, np.greater_equal), _AT_LEAST)]
-            elif otherwise == _COUNT:
+            elif true_rank(case, np.greater_equal) != expected:
+                mistakes = [(true_rank(case, np.greater_equal), _AT_LEAST)]
+            elif otherwise == COUNT:
                 mistakes = [(max(M.shape), "the longer side of a shape is not the rank")]
             fault = numbers_fault([(call, result, expected, mistakes)], otherwise)
             if fault:
@@ -219,7 +219,7 @@ _NO_TOLERANCE = (
 )
 
 
-_COUNT = "count the singular values above rtol times the largest"
+COUNT = "count the singular values above rtol times the largest"
 
 
 RELATIVE = "the tolerance is relative: compare with rtol times the largest singular value, not with a fixed number"
@@ -235,8 +235,8 @@ _DEFAULT = "by default rtol is max(M.shape) times the machine epsilon of M's own
 
 
 def judge_rank_type(inputs: Inputs, seen: Observation) -> Fault | None:
-    calls = [f"matrix_rank of {one['what']}" for one in inputs["cases"]]
-    return type_fault(calls, seen["ranks"], [true_rank(one) for one in inputs["cases"]])
+    calls = [f"matrix_rank of {case['what']}" for case in inputs["cases"]]
+    return type_fault(calls, seen["ranks"], [true_rank(case) for case in inputs["cases"]])
 
 
 EXERCISE = Exercise(
@@ -248,14 +248,14 @@ EXERCISE = Exercise(
             "1.1/examples",
             "four small matrices have the ranks 2, 3, 1 and 0",
             probe_ranks,
-            judge_ranks(_COUNT),
+            judge_ranks(COUNT),
             lambda rng: {"cases": list(EXAMPLES)},
         ),
         Check(
             "1.1/products",
             "the rank is the number of singular values above rounding",
             probe_ranks,
-            judge_ranks(_COUNT),
+            judge_ranks(COUNT),
             draw_products,
             seed=1,
         ),

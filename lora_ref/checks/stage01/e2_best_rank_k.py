@@ -54,7 +54,7 @@ def draw_whole(rng: np.random.Generator) -> Inputs:
         cases += [{"M": M, "k": k} for k in (small, small + 1, large + 3)]
     low = with_values(rng, large, small, gapped(rng, 2))
     first = {"M": cases[0]["M"], "k": 1}
-    return {"cases": [dict(one, dtype="float64", transposed=False) for one in (*cases, {"M": low, "k": 4}, first)]}
+    return {"cases": [dict(case, dtype="float64", transposed=False) for case in (*cases, {"M": low, "k": 4}, first)]}
 
 
 def draw_none(rng: np.random.Generator) -> Inputs:
@@ -86,17 +86,17 @@ def draw_dtypes(rng: np.random.Generator) -> Inputs:
 def probe_best(names: Names, **inputs: Any) -> dict:
     """The matrix that best_rank_k gives for each case."""
     seen = []
-    for one in inputs["cases"]:
-        M = tensor(one["M"], one["dtype"], one["transposed"])
+    for case in inputs["cases"]:
+        M = tensor(case["M"], case["dtype"], case["transposed"])
         before = M.clone()
-        result = tried(lambda M=M, k=one["k"]: names.best_rank_k(M, k), matrix)
+        result = tried(lambda M=M, k=case["k"]: names.best_rank_k(M, k), matrix)
         seen.append({**result, "unchanged": bool(torch.equal(M, before))})
     return {"matrices": seen}
 
 
-def best_call(one: Mapping[str, Any]) -> str:
-    rows, columns = one["M"].shape
-    return f"best_rank_k of a matrix of shape ({rows}, {columns}) with k={one['k']}"
+def best_call(case: Mapping[str, Any]) -> str:
+    rows, columns = case["M"].shape
+    return f"best_rank_k of a matrix of shape ({rows}, {columns}) with k={case['k']}"
 
 
 def no_tensor(result: Mapping[str, Any], call: str) -> Fault | None:
@@ -109,23 +109,23 @@ def no_tensor(result: Mapping[str, Any], call: str) -> Fault | None:
 
 def judge_best(inputs: Inputs, seen: Observation) -> Fault | None:
     """The closest matrix of rank k."""
-    for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        M, k = one["M"], one["k"]
-        fault = no_tensor(result, best_call(one)) or shape_fault(best_call(one), result, M.shape)
+    for case, result in zip(inputs["cases"], seen["matrices"], strict=True):
+        M, k = case["M"], case["k"]
+        fault = no_tensor(result, best_call(case)) or shape_fault(best_call(case), result, M.shape)
         if fault:
             return fault
         expected = truncated(M, k)
         if not close(result["values"], expected):
             likely = by_matrix(result["values"], best_mistakes(M, k))
-            got, best = (float(np.linalg.norm(M - X)) for X in (result["values"], expected))
-            shown, closest = pair(got, best)
-            found = f"{best_call(one)} lies {shown} from M, the closest one {closest}"
-            if got < best:
-                found += " (so it has more than rank k)"
-            if abs(got - best) < 1e-4 * max(best, float(np.linalg.norm(M))):
+            distance, best = (float(np.linalg.norm(M - X)) for X in (result["values"], expected))
+            shown, closest = pair(distance, best)
+            text = f"{best_call(case)} lies {shown} from M, the closest one {closest}"
+            if distance < best:
+                text += " (so it has more than rank k)"
+            if abs(distance - best) < 1e-4 * max(best, float(np.linalg.norm(M))):
                 likely = likely or "right but for rounding: computed in a lower precision than M's dtype"
             likely = likely or "keep the first k of U's columns, of S and of Vh's rows (a randomised SVD is only close)"
-            return Fault(found, likely)
+            return Fault(text, likely)
     return None
 
 
@@ -142,44 +142,44 @@ def shape_fault(call: str, result: Mapping[str, Any], shape: Sequence[int]) -> F
 
 def judge_whole(inputs: Inputs, seen: Observation) -> Fault | None:
     """M where k is large enough, and not M where it is not (the last case)."""
-    for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        fault = no_tensor(result, best_call(one)) or shape_fault(best_call(one), result, one["M"].shape)
+    for case, result in zip(inputs["cases"], seen["matrices"], strict=True):
+        fault = no_tensor(result, best_call(case)) or shape_fault(best_call(case), result, case["M"].shape)
         if fault:
             return fault
-        is_M = close(result["values"], one["M"])
-        if one["k"] > 1 and not is_M:
+        is_M = close(result["values"], case["M"])
+        if case["k"] > 1 and not is_M:
             likely = "M has no larger rank than k, so nothing is left out: M is its own closest matrix"
-            return Fault(f"{best_call(one)} is not M", likely)
-        if one["k"] == 1 and is_M:
-            return Fault(f"{best_call(one)} is M itself", "nothing is left out")
+            return Fault(f"{best_call(case)} is not M", likely)
+        if case["k"] == 1 and is_M:
+            return Fault(f"{best_call(case)} is M itself", "nothing is left out")
     return None
 
 
 def judge_none(inputs: Inputs, seen: Observation) -> Fault | None:
-    for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        fault = no_tensor(result, best_call(one)) or shape_fault(best_call(one), result, one["M"].shape)
+    for case, result in zip(inputs["cases"], seen["matrices"], strict=True):
+        fault = no_tensor(result, best_call(case)) or shape_fault(best_call(case), result, case["M"].shape)
         if fault:
             return fault
-        zero = close(result["values"], np.zeros(one["M"].shape))  # up to rounding: terms may have been taken away
-        if one["k"] == 0 and not zero:
+        zero = close(result["values"], np.zeros(case["M"].shape))  # up to rounding: terms may have been taken away
+        if case["k"] == 0 and not zero:
             likely = "rank 0 is a sum of no terms; S[-0:] is all of S, and `if k:` takes 0 for not given"
-            return Fault(f"{best_call(one)} is not zero", likely)
-        if one["k"] and zero:
-            return Fault(f"{best_call(one)} is zero", "")
+            return Fault(f"{best_call(case)} is not zero", likely)
+        if case["k"] and zero:
+            return Fault(f"{best_call(case)} is zero", "")
     return None
 
 
 def judge_negative(inputs: Inputs, seen: Observation) -> Fault | None:
-    for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        if one["k"] > 0:
-            fault = no_tensor(result, best_call(one))
+    for case, result in zip(inputs["cases"], seen["matrices"], strict=True):
+        if case["k"] > 0:
+            fault = no_tensor(result, best_call(case))
         elif not result["raised"]:
             likely = "the check for k < 0 is missing: a slice [:-1] leaves the last one out and raises nothing"
-            fault = Fault(f"{best_call(one)} raises nothing", likely)
+            fault = Fault(f"{best_call(case)} raises nothing", likely)
         elif "ValueError" not in result["raised"]["bases"]:
-            found = f"{best_call(one)} raises {result['raised']['type']}"
+            text = f"{best_call(case)} raises {result['raised']['type']}"
             likely = "raise a ValueError (an assert raises AssertionError, and python -O drops it)"
-            fault = Fault(found, likely)
+            fault = Fault(text, likely)
         else:
             continue
         if fault:
@@ -189,16 +189,16 @@ def judge_negative(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_dtypes(inputs: Inputs, seen: Observation) -> Fault | None:
     """M's dtype and precision, and M as it was, for k of every kind."""
-    for one, result in zip(inputs["cases"], seen["matrices"], strict=True):
-        call = f"{best_call(one)}, {one['dtype']},"
+    for case, result in zip(inputs["cases"], seen["matrices"], strict=True):
+        call = f"{best_call(case)}, {case['dtype']},"
         fault = no_tensor(result, call)
         if fault:
             return fault
-        if result["dtype"] != one["dtype"]:
+        if result["dtype"] != case["dtype"]:
             likely = "the result has M's dtype: no .float(), .double() or torch.zeros(...) without dtype=M.dtype"
             return Fault(f"{call} is {result['dtype']}", likely)
-        expected = truncated(one["M"], one["k"])
-        if not close(result["values"], expected, 1e-3 if one["dtype"] == "float32" else 1e-9):
+        expected = truncated(case["M"], case["k"])
+        if not close(result["values"], expected, 1e-3 if case["dtype"] == "float32" else 1e-9):
             rough = close(result["values"], expected, 1e-3)
             likely = "computed in float32 and converted back: digits are lost" if rough else ""
             return Fault(f"{call} is not the closest matrix", likely)

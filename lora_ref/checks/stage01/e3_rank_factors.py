@@ -57,12 +57,13 @@ def probe_factors(names: Names, **inputs: Any) -> dict:
 
     return {
         "factors": [
-            tried(lambda one=one: names.rank_factors(tensor(one["M"]), one["r"]), record) for one in inputs["cases"]
+            tried(lambda case=case: names.rank_factors(tensor(case["M"]), case["r"]), record)
+            for case in inputs["cases"]
         ]
     }
 
 
-def factors_fault(one: Inputs, result: Observation, call: str) -> Fault | None:
+def factors_fault(case: Inputs, result: Observation, call: str) -> Fault | None:
     """What is not a pair of matrices at all."""
     fault = stopped(result, call)
     if fault:
@@ -79,15 +80,15 @@ def factors_fault(one: Inputs, result: Observation, call: str) -> Fault | None:
     return None
 
 
-def factor_call(one: Mapping[str, Any]) -> str:
-    rows, columns = one["M"].shape
-    return f"rank_factors of a matrix of shape ({rows}, {columns}) with r={one['r']}"
+def factor_call(case: Mapping[str, Any]) -> str:
+    rows, columns = case["M"].shape
+    return f"rank_factors of a matrix of shape ({rows}, {columns}) with r={case['r']}"
 
 
 def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
-    for one, result in zip(inputs["cases"], seen["factors"], strict=True):
-        (rows, columns), r, call = one["M"].shape, one["r"], factor_call(one)
-        fault = factors_fault(one, result, call)
+    for case, result in zip(inputs["cases"], seen["factors"], strict=True):
+        (rows, columns), r, call = case["M"].shape, case["r"], factor_call(case)
+        fault = factors_fault(case, result, call)
         if fault:
             return fault
         shapes = np.shape(result["B"]), np.shape(result["A"])
@@ -111,9 +112,9 @@ def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
     """The product is the closest matrix of rank r; the order of the factors is the shapes' check."""
-    for one, result in zip(inputs["cases"], seen["factors"], strict=True):
-        M, r, call = one["M"], one["r"], factor_call(one)
-        fault = factors_fault(one, result, call)
+    for case, result in zip(inputs["cases"], seen["factors"], strict=True):
+        M, r, call = case["M"], case["r"], factor_call(case)
+        fault = factors_fault(case, result, call)
         if fault:
             return fault
         if len(set(result["dtypes"])) != 1:

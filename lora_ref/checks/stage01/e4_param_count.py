@@ -22,12 +22,12 @@ def draw_counts(rng: np.random.Generator) -> Inputs:
 
 
 def probe_counts(names: Names, **inputs: Any) -> dict:
-    return {"counts": [tried(lambda one=one: names.lora_param_count(*one), number) for one in inputs["cases"]]}
+    return {"counts": [tried(lambda case=case: names.lora_param_count(*case), number) for case in inputs["cases"]]}
 
 
 def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
     rows = []
-    for (m, n, r), one in zip(inputs["cases"], seen["counts"], strict=True):
+    for (m, n, r), result in zip(inputs["cases"], seen["counts"], strict=True):
         mistakes = [
             (m * n, "that is the full matrix: B A is never stored"),
             (r * m * n, "r rows of the full matrix: B and A are two small matrices, their sizes add up"),
@@ -49,7 +49,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
             (r * (m + n) + m, "a bias is counted; the update has none"),
             (r + m + n, "the rank must multiply, not add"),
         ]
-        rows.append((f"lora_param_count({m}, {n}, {r})", one, r * (m + n), mistakes))
+        rows.append((f"lora_param_count({m}, {n}, {r})", result, r * (m + n), mistakes))
     return numbers_fault(rows, "B is (out_features, r), A is (r, in_features)")
 
 
@@ -83,12 +83,12 @@ def draw_ties(rng: np.random.Generator) -> Inputs:
 
 
 def probe_even(names: Names, **inputs: Any) -> dict:
-    return {"ranks": [tried(lambda one=one: names.break_even_rank(*one), number) for one in inputs["cases"]]}
+    return {"ranks": [tried(lambda case=case: names.break_even_rank(*case), number) for case in inputs["cases"]]}
 
 
 def judge_even(inputs: Inputs, seen: Observation) -> Fault | None:
     rows = []
-    for (m, n), one in zip(inputs["cases"], seen["ranks"], strict=True):
+    for (m, n), result in zip(inputs["cases"], seen["ranks"], strict=True):
         mistakes = [] if m * n % (m + n) else [(m * n // (m + n), _STRICTLY)]
         mistakes += [
             ((m * n - 1) // (m + n) + 1, "that is the first rank that no longer saves: one too many (rounded up?)"),
@@ -98,7 +98,7 @@ def judge_even(inputs: Inputs, seen: Observation) -> Fault | None:
             (min(m, n) - 1, "only one factor is counted: solve r * (out + in) < out * in for r"),
             ((m * n - 1) // (m + n) - 1, "one too few: the largest rank that saves is asked for"),
         ]
-        rows.append((f"break_even_rank({m}, {n})", one, (m * n - 1) // (m + n), mistakes))
+        rows.append((f"break_even_rank({m}, {n})", result, (m * n - 1) // (m + n), mistakes))
     return numbers_fault(rows, "solve r * (out + in) < out * in for the largest whole r; 0 if no r >= 1 saves")
 
 
@@ -117,12 +117,12 @@ def judge_cost_types(inputs: Inputs, seen: Observation) -> Fault | None:
     calls = [f"lora_param_count{tuple(one)}" for one in inputs["counts"]]
     calls += [f"break_even_rank{tuple(one)}" for one in inputs["evens"]]
     expected = [r * (m + n) for m, n, r in inputs["counts"]] + [(m * n - 1) // (m + n) for m, n in inputs["evens"]]
-    ones = [*seen["counts"], *seen["ranks"]]
-    fault = type_fault(calls, ones, expected)
-    wrong = [one["raised"] or one["value"] != value for one, value in zip(ones, expected, strict=True)]
+    results = [*seen["counts"], *seen["ranks"]]
+    fault = type_fault(calls, results, expected)
+    wrong = [one["raised"] or one["value"] != value for one, value in zip(results, expected, strict=True)]
     # a wrong number is the other checks': here the two functions vouch for one another
     if fault and any(wrong) and not all(wrong):
-        right = [(c, o, e) for c, o, e, w in zip(calls, ones, expected, wrong, strict=True) if not w]
+        right = [(c, o, e) for c, o, e, w in zip(calls, results, expected, wrong, strict=True) if not w]
         return type_fault(*(list(column) for column in zip(*right, strict=True)))
     return fault
 

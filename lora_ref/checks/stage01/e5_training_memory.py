@@ -40,21 +40,21 @@ def draw_memory(share: str) -> Callable[[np.random.Generator], Inputs]:
 def probe_memory(names: Names, **inputs: Any) -> dict:
     return {
         "bytes": [
-            tried(lambda one=one: names.training_memory(*one["arguments"], **one["options"]), number)
-            for one in inputs["cases"]
+            tried(lambda case=case: names.training_memory(*case["arguments"], **case["options"]), number)
+            for case in inputs["cases"]
         ]
     }
 
 
-def memory_call(one: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
+def memory_call(case: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
     """The call as text, the right number of bytes, and what plausible mistakes give."""
-    n, t, *rest = one["arguments"]
-    settings = {"bytes_per_param": 4, "optimizer_states": 2, **one["options"]}
+    n, t, *rest = case["arguments"]
+    settings = {"bytes_per_param": 4, "optimizer_states": 2, **case["options"]}
     settings |= dict(zip(("bytes_per_param", "optimizer_states"), rest, strict=False))
     b, s = settings["bytes_per_param"], settings["optimizer_states"]
     right = b * (n + t * (1 + s))
-    given = "".join(f", {name}={value}" for name, value in one["options"].items())
-    call = f"training_memory({', '.join(map(str, one['arguments']))}{given})"
+    given = "".join(f", {name}={value}" for name, value in case["options"].items())
+    call = f"training_memory({', '.join(map(str, case['arguments']))}{given})"
     mistakes = [
         (b * (n + n + s * t), "gradients are counted for all parameters: only trainable ones have one"),
         (b * (n + t + s * n), "optimiser states are counted for all parameters: only trainable ones have them"),
@@ -84,15 +84,15 @@ def memory_call(one: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
 
 def judge_memory(inputs: Inputs, seen: Observation) -> Fault | None:
     rows = []
-    for one, result in zip(inputs["cases"], seen["bytes"], strict=True):
-        call, right, mistakes = memory_call(one)
+    for case, result in zip(inputs["cases"], seen["bytes"], strict=True):
+        call, right, mistakes = memory_call(case)
         rows.append((call, result, right, mistakes))
     otherwise = "bytes_per_param times (all weights + a gradient and optimizer_states numbers for each trainable one)"
     return numbers_fault(rows, otherwise)
 
 
 def judge_memory_type(inputs: Inputs, seen: Observation) -> Fault | None:
-    calls, expected = zip(*(memory_call(one)[:2] for one in inputs["cases"]), strict=True)
+    calls, expected = zip(*(memory_call(case)[:2] for case in inputs["cases"]), strict=True)
     return type_fault(calls, seen["bytes"], expected)
 
 

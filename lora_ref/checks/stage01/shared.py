@@ -50,11 +50,11 @@ def tensor(values: np.ndarray, dtype: str = "float64", transposed: bool = False)
     return torch.tensor(values, dtype=getattr(torch, dtype))
 
 
-def stopped(one: Mapping[str, Any], call: str) -> Fault | None:
+def stopped(result: Mapping[str, Any], call: str) -> Fault | None:
     """The fault of a call that raised where it must return."""
-    if not one["raised"]:
+    if not result["raised"]:
         return None
-    kind, text = one["raised"]["type"], one["raised"]["text"]
+    kind, text = result["raised"]["type"], result["raised"]["text"]
     likely = "shapes do not fit: write the shape of each matrix beside the line"
     if kind in ("ValueError", "AssertionError"):
         likely = "this input is allowed: the contract says what it gives"
@@ -81,16 +81,18 @@ def by_matrix(actual: np.ndarray, mistakes: Mapping[str, np.ndarray]) -> str:
 
 def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], otherwise: str = "") -> Fault | None:
     """The first wrong number of rows of (call, result, expected, mistakes); types are another check's."""
-    for call, one, expected, mistakes in rows:
-        fault = stopped(one, call)
+    for call, result, expected, mistakes in rows:
+        fault = stopped(result, call)
         if fault:
             return fault
-        if one["value"] is None:
-            likely = "a return is missing" if one["kind"] == "NoneType" else "a number is asked for, not text or a list"
-            return Fault(f"{call} gives a {one['kind']}, expected a number", likely)
-        if one["value"] != expected:
-            likely = by_formula(one["value"], mistakes) or otherwise
-            return Fault(f"{call} = {shown(one['value'])}, expected {expected:,}", likely)
+        if result["value"] is None:
+            likely = (
+                "a return is missing" if result["kind"] == "NoneType" else "a number is asked for, not text or a list"
+            )
+            return Fault(f"{call} gives a {result['kind']}, expected a number", likely)
+        if result["value"] != expected:
+            likely = by_formula(result["value"], mistakes) or otherwise
+            return Fault(f"{call} = {shown(result['value'])}, expected {expected:,}", likely)
     return None
 
 
@@ -98,18 +100,18 @@ def shown(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else figure(value, 6, tolerance=0)
 
 
-def type_fault(calls: Sequence[str], ones: Sequence[Mapping[str, Any]], expected: Sequence[int]) -> Fault | None:
+def type_fault(calls: Sequence[str], results: Sequence[Mapping[str, Any]], expected: Sequence[int]) -> Fault | None:
     """Right values as plain integers."""
-    for call, one, value in zip(calls, ones, expected, strict=True):
-        fault = stopped(one, call)
+    for call, result, value in zip(calls, results, expected, strict=True):
+        fault = stopped(result, call)
         if fault:
             return fault
-        if one["value"] != value:
-            got = f"gives a {one['kind']}" if one["value"] is None else f"is not {value:,}"
-            return Fault(f"{call} {got}", ELSEWHERE)
-        if not one["whole"]:
+        if result["value"] != value:
+            problem = f"gives a {result['kind']}" if result["value"] is None else f"is not {value:,}"
+            return Fault(f"{call} {problem}", ELSEWHERE)
+        if not result["whole"]:
             likely = "a count is an int: int(...) or .item() at the end; and / gives a float, // an int"
-            return Fault(f"{call} is a {one['kind']}, expected an int", likely)
+            return Fault(f"{call} is a {result['kind']}, expected an int", likely)
     return None
 
 

@@ -100,7 +100,9 @@ def judge_initial(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_scaling(inputs: Inputs, seen: Observation) -> Fault | None:
     ranks = inputs["rank"], inputs["rank"] + 3
-    faults = (scaling_fault(inputs["alpha"], rank, found) for rank, found in zip(ranks, seen["scaling"], strict=True))
+    faults = (
+        scaling_fault(inputs["alpha"], rank, scaling) for rank, scaling in zip(ranks, seen["scaling"], strict=True)
+    )
     return next(filter(None, faults), None)
 
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
-    _LEADING,
+    LEADING,
     draw_dropout,
     draw_layer,
     draw_with_gradients,
@@ -139,13 +139,13 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
     """x of one to four dimensions; a wrong scale is another check's."""
     for x in leading(inputs["x"]):
-        one, expected = seen[str(x.ndim)], forward_expected(inputs, x)
+        outcome, expected = seen[str(x.ndim)], forward_expected(inputs, x)
         shown = f"x of shape {x.shape}"
-        if "error" in one:
-            return shape_error(one["error"], shown, _LEADING)
-        if one["y"].shape != expected.shape:
-            return Fault(f"{shown} gives {one['y'].shape}, expected {expected.shape}", _LEADING)
-        if factor_of(one["y"], expected) is None:
+        if "error" in outcome:
+            return shape_error(outcome["error"], shown, LEADING)
+        if outcome["y"].shape != expected.shape:
+            return Fault(f"{shown} gives {outcome['y'].shape}, expected {expected.shape}", LEADING)
+        if factor_of(outcome["y"], expected) is None:
             return Fault(f"{shown}: the output is not a multiple of (x A^T) B^T", "the axes are mixed up")
     return None
 

@@ -49,7 +49,10 @@ def probe_update(names: Names, **inputs: Any) -> dict:
     wrappers = [wrapper, *(names.LinearWithLoRA(build_linear(inputs), *arguments, p) for p in ASKED[1:])]
     return {
         **seen,
-        "dropped": [attempt(lambda one=one: share_dropped(one, inputs["in_features"]), gaps=True) for one in wrappers],
+        "dropped": [
+            attempt(lambda adapted=adapted: share_dropped(adapted, inputs["in_features"]), gaps=True)
+            for adapted in wrappers
+        ],
     }
 
 
@@ -100,28 +103,28 @@ def probe_not_linear(names: Names, **inputs: Any) -> dict:
 def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
     """The given layer is kept, with its values."""
     for case in ("bias", "no bias"):
-        one = seen[case]
-        if not close(one["W"], inputs["W"], 1e-6):
+        wrapper = seen[case]
+        if not close(wrapper["W"], inputs["W"], 1e-6):
             return Fault(
                 "wrapper.linear.weight is not the given layer's weight",
                 "a new nn.Linear has new random values: the pretrained ones are lost",
             )
-        if (one["b"] is None) != (case == "no bias"):
-            lost = one["b"] is None
+        if (wrapper["b"] is None) != (case == "no bias"):
+            lost = wrapper["b"] is None
             return Fault(
                 f"a layer with{'' if lost else 'out'} bias comes back with{'out' if lost else ''} one",
                 "a new layer was built instead of keeping the given one, and the bias was "
                 + ("dropped" if lost else "added"),
             )
-        if one["b"] is not None and not close(one["b"], inputs["b"], 1e-6):
+        if wrapper["b"] is not None and not close(wrapper["b"], inputs["b"], 1e-6):
             return Fault("the bias has other values", "the pretrained bias is lost")
-        if not one["same"]:
+        if not wrapper["same"]:
             return Fault(
                 "wrapper.linear is another object than the given layer",
                 "the layer was copied: weights would be held twice, and ties to the model are cut",
             )
-        if not all(one["parameters"].values()):
-            changed = [name for name, same in one["parameters"].items() if not same]
+        if not all(wrapper["parameters"].values()):
+            changed = [name for name, same in wrapper["parameters"].items() if not same]
             return Fault(f"the layer's {' and '.join(changed)} was replaced", "freeze it, in place")
     return None
 
@@ -129,8 +132,8 @@ def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
     """Exactly the update's two matrices train."""
     for case in ("bias", "no bias"):
-        one = seen[case]
-        loose = [name for name, frozen in one["frozen"].items() if not frozen]
+        wrapper = seen[case]
+        loose = [name for name, frozen in wrapper["frozen"].items() if not frozen]
         if loose:
             likely = (
                 "the bias is not frozen: linear.requires_grad_(False) takes both"
@@ -138,13 +141,13 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
                 else "the pretrained layer is not frozen: requires_grad_(False)"
             )
             return Fault(f"linear.{' and linear.'.join(loose)} can train", likely)
-        if not all(one["lora_trains"]):
+        if not all(wrapper["lora_trains"]):
             return Fault(
                 "lora_A or lora_B does not train",
                 "the whole wrapper was frozen, or the update is not a submodule of it (super().__init__() comes first)",
             )
-        if one["trains"]:
-            return Fault(f"{', '.join(one['trains'])} trains too", "only lora_A and lora_B should")
+        if wrapper["trains"]:
+            return Fault(f"{', '.join(wrapper['trains'])} trains too", "only lora_A and lora_B should")
     return None
 
 

@@ -95,10 +95,10 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
     for dimensions in ("1", "3"):
-        one = seen[dimensions]
-        if not close(one["y"], one["base"], 1e-6):
+        outcome = seen[dimensions]
+        if not close(outcome["y"], outcome["base"], 1e-6):
             likely = "something besides linear(x) + lora(x) is computed, or dropout reaches the frozen layer's input"
-            if not np.any(one["y"]):
+            if not np.any(outcome["y"]):
                 likely = "only the update is returned: the frozen layer's output is missing"
             return Fault(
                 "in training mode with dropout, a wrapper whose B is zero does not give the frozen layer's output",

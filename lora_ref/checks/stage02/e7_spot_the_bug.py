@@ -11,7 +11,7 @@ from torch import nn
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
-    _LEADING,
+    LEADING,
     build_linear,
     draw_layer,
     draw_wrapped,
@@ -115,16 +115,16 @@ def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
         B = inputs[matrix]
         # three dimensions first: an error there is none of their number
         cases = sorted(zip(leading(inputs["h"]), seen[case], strict=True), key=lambda pair: pair[0].ndim != 3)
-        for h, one in cases:
+        for h, outcome in cases:
             expected = h @ B.T
             sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}, h of shape {h.shape}"
-            if "error" in one:
+            if "error" in outcome:
                 likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
-                return shape_error(one["error"], sizes, likely if h.ndim == 3 else _LEADING)
-            if close(one["y"], expected):
+                return shape_error(outcome["error"], sizes, likely if h.ndim == 3 else LEADING)
+            if close(outcome["y"], expected):
                 continue
             likely = ""
-            if one["y"].shape == expected.shape and close(one["y"], h @ B):
+            if outcome["y"].shape == expected.shape and close(outcome["y"], h @ B):
                 likely = "B is used transposed; where rank equals out_features nothing complains"
             return Fault(f"{sizes}: the result is not h B^T", likely)
     return None
@@ -156,21 +156,21 @@ def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
     expected = {"lora_A": [inputs["rank"], inputs["in_features"]], "lora_B": [inputs["out_features"], inputs["rank"]]}
     for dtype in ("float32", "float64"):
-        one = seen[dtype]
-        if one["registered"] != expected:
-            shown = ", ".join(f"{name} {tuple(shape)}" for name, shape in one["registered"].items()) or "nothing"
+        outcome = seen[dtype]
+        if outcome["registered"] != expected:
+            shown = ", ".join(f"{name} {tuple(shape)}" for name, shape in outcome["registered"].items()) or "nothing"
             return Fault(
                 f"beside a {dtype} layer {shown} is registered",
                 "nn.Parameter(...).to(...) makes a plain tensor wherever it converts, and a module registers none",
             )
-        wrong = [name for name, kind in one["dtypes"].items() if kind != f"torch.{dtype}"]
+        wrong = [name for name, kind in outcome["dtypes"].items() if kind != f"torch.{dtype}"]
         if wrong:
-            return Fault(f"beside a {dtype} layer {wrong[0]} is {one['dtypes'][wrong[0]]}", "")
-        A = one["A"]
-        if np.any(one["B"]) or not np.any(A) or not np.isfinite(A).all():
+            return Fault(f"beside a {dtype} layer {wrong[0]} is {outcome['dtypes'][wrong[0]]}", "")
+        A = outcome["A"]
+        if np.any(outcome["B"]) or not np.any(A) or not np.isfinite(A).all():
             likely = "torch.empty is uninitialised memory" if np.any(A) else "with A at zero too nothing ever learns"
             return Fault("A must start random and B at zero", likely, "section 2.1")
-        if np.ptp(A) == 0 or np.array_equal(one["again"], A):
+        if np.ptp(A) == 0 or np.array_equal(outcome["again"], A):
             return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
     asked = set(seen["asked"])
     if "dtype" in asked and asked <= {"dtype", "shape", "size", "ndim", "dim", "numel"}:

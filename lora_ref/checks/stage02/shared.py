@@ -168,11 +168,11 @@ def draw_with_gradients(draw: Callable[[np.random.Generator], Inputs]) -> Callab
 def rank_one(draw: Callable[[np.random.Generator], Inputs]) -> Callable[[np.random.Generator], Inputs]:
     """The same layer at rank 1, where an axis of length 1 is easily lost."""
 
-    def drawn(rng: np.random.Generator) -> Inputs:
+    def draw_rank_one(rng: np.random.Generator) -> Inputs:
         inputs = draw(rng)
         return {**inputs, "rank": 1, "A": inputs["A"][:1], "B": inputs["B"][:, :1]}
 
-    return drawn
+    return draw_rank_one
 
 
 @torch.no_grad()
@@ -245,10 +245,10 @@ def leading(x: np.ndarray) -> list[np.ndarray]:
 
 def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
     expected = {"lora_A": [inputs["rank"], inputs["in_features"]], "lora_B": [inputs["out_features"], inputs["rank"]]}
-    found = {name: seen["shapes"][name] for name in expected}
-    shown = ", ".join(f"{name} {tuple(shape) if shape else 'missing'}" for name, shape in found.items())
+    shapes = {name: seen["shapes"][name] for name in expected}
+    shown = ", ".join(f"{name} {tuple(shape) if shape else 'missing'}" for name, shape in shapes.items())
     wanted = ", ".join(f"{name} {tuple(shape)}" for name, shape in expected.items())
-    absent = [name for name, shape in found.items() if shape is None]
+    absent = [name for name, shape in shapes.items() if shape is None]
     if absent:
         return Fault(f"{shown}; expected {wanted}", f"the layer has no {' and no '.join(absent)}", "section 2.1")
     plain = [name for name in expected if not seen["registered"][name]]
@@ -258,11 +258,11 @@ def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
             "it is not an nn.Parameter; nn.Parameter(...).to(...) and 2 * nn.Parameter(...) make plain tensors",
             "section 2.1",
         )
-    if found != expected:
+    if shapes != expected:
         likely = ""
-        if all(found[name] == expected[name][::-1] for name in expected):
+        if all(shapes[name] == expected[name][::-1] for name in expected):
             likely = "both are transposed: the paper's A is (rank, in_features) and its B is (out_features, rank)"
-        elif found["lora_A"][:1] == expected["lora_A"][:1] and found["lora_A"][1:] == expected["lora_B"][:1]:
+        elif shapes["lora_A"][:1] == expected["lora_A"][:1] and shapes["lora_A"][1:] == expected["lora_B"][:1]:
             likely = "in_features and out_features are swapped"
         return Fault(f"{shown}; expected {wanted}", likely, "section 2.1")
     if not all(seen["trainable"].values()):
@@ -283,18 +283,18 @@ def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
-def scaling_fault(alpha: float, rank: int, found: float) -> Fault | None:
+def scaling_fault(alpha: float, rank: int, scaling: float) -> Fault | None:
     """Is ``found`` alpha / rank?"""
     expected = alpha / rank
-    if close(found, expected):
+    if close(scaling, expected):
         return None
     causes = {
         alpha: "the division by rank is missing",
         alpha / rank**0.5: "this is rsLoRA's alpha / sqrt(rank); the contract asks for the paper's alpha / rank",
         rank / alpha: "it is upside down",
     }
-    likely = next((cause for value, cause in causes.items() if close(found, value)), "")
-    shown, wanted = pair(found, expected, scale=expected)
+    likely = next((cause for value, cause in causes.items() if close(scaling, value)), "")
+    shown, wanted = pair(scaling, expected, scale=expected)
     return Fault(f"scaling {shown} at rank {rank} and alpha {alpha:g}, expected {wanted}", likely, "section 2.1")
 
 
@@ -326,7 +326,7 @@ def scale_cause(inputs: Inputs, ratio: float) -> str:
     return next((cause for value, cause in causes.items() if abs(ratio / value - 1) < 1e-3), "")
 
 
-_LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
+LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
 
 
 def shape_error(error: Mapping[str, str], shown: str, otherwise: str) -> Fault:

@@ -19,7 +19,7 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
     inputs = draw_model(rng, layers=int(rng.integers(12, 14)), kinds=kind in ("linear", "nearly"))
     layer = int(rng.integers(2, 9))
     # alike in what misleads, so that a mistake costs the same whichever is drawn
-    one, other = (str(n) for n in rng.permutation(["query", "key"]))
+    target, other = (str(n) for n in rng.permutation(["query", "key"]))
     cases = {
         "parts": [
             ["query"],
@@ -31,17 +31,17 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
         ],
         "ends": [["layer.1.attention.self.query"], ["1.output.dense"], ["1.intermediate.dense"]],
         "linear": [["value"], ["own"], ["linear"], *([name, "gate"] for name in ("word", "pair", "LayerNorm"))],
-        "order": [[one, other], [other, one], ["gate", "my_query", one]],
-        "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [one, one]],
-        "missing": [["qurey"], [one, "no_such_layer"], ["transformer.h.0.attn", other]],
+        "order": [[target, other], [other, target], ["gate", "my_query", target]],
+        "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [target, target]],
+        "missing": [["qurey"], [target, "no_such_layer"], ["transformer.h.0.attn", other]],
         "nearly": [
             ["uery"],
             [f"layer.{layer}"],
             ["attention"],
             ["LayerNorm"],
             ["dense.weight"],
-            ["gained", one],
-            [one, "Key"],
+            ["gained", target],
+            [target, "Key"],
         ],
     }[kind]
     return {**inputs, "cases": cases}
@@ -53,11 +53,11 @@ def probe_match(names: Names, **inputs: Any) -> dict:
     before = [(name, id(module)) for name, module in model.named_modules()]
     outcomes, match_targets = [], names.match_targets
     for targets in inputs["cases"]:
-        found: list[Any] = []
+        names_given: list[Any] = []
         error = _raised_with_text(
-            lambda targets=targets, found=found: found.append(match_targets(model, list(targets)))
+            lambda targets=targets, names_given=names_given: names_given.append(match_targets(model, list(targets)))
         )
-        value = found[0] if found else None
+        value = names_given[0] if names_given else None
         items = [str(item) for item in value] if isinstance(value, (list, tuple, set, dict)) else []
         outcomes.append(
             {
@@ -121,10 +121,10 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             elif outcome["kind"] == "list":
                 likely = "these are modules or pairs: the contract asks for the names"
             return Fault(f"{shown} returned a {outcome['kind']}{_of(outcome)}", likely)
-        found = list(outcome["items"])
-        if found == wanted:
+        names_given = list(outcome["items"])
+        if names_given == wanted:
             continue
-        return _match_fault(shown, found, wanted, names, every, targets)
+        return _match_fault(shown, names_given, wanted, names, every, targets)
     if not seen["unchanged"]:
         return Fault("the model's modules have changed", "match_targets only reads names")
     return None
@@ -140,23 +140,23 @@ def _refusal_fault(
     """``others``: modules whose names the target fits, and which are not linear layers."""
     error = outcome["raised"]
     if not error:
-        found = list(outcome["items"])
+        names_given = list(outcome["items"])
         likely = (
             "a target that matches nothing must be a ValueError: a typo would leave layers without LoRA, in silence"
         )
-        if found:
+        if names_given:
             likely = "each target is to be asked for itself: others of the list did match"
-            if all(target in name for name in found) and not all(name.endswith(target) for name in found):
+            if all(target in name for name in names_given) and not all(name.endswith(target) for name in names_given):
                 likely = "in is a test for text anywhere: a target is whole parts at the end of a dotted name"
-            elif all(name.endswith(target) for name in found):
+            elif all(name.endswith(target) for name in names_given):
                 likely = "endswith without the dot cuts a part in two: uery is not query"
-            if set(others) & set(found) or (others and all(target in name for name in found)):
+            if set(others) & set(names_given) or (others and all(target in name for name in names_given)):
                 likely = f"{target} is not an nn.Linear: what counts are linear layers whose name ends so"
-            elif target not in " ".join(found):
+            elif target not in " ".join(names_given):
                 likely = "each target is to be asked for itself: others of the list did match"
-            if any(target.lower() in name and target not in name for name in found):
+            if any(target.lower() in name and target not in name for name in names_given):
                 likely = "upper and lower case are different names"
-        return Fault(f"{shown} gave {some(found, 2) or 'an empty list'} and no error", likely)
+        return Fault(f"{shown} gave {some(names_given, 2) or 'an empty list'} and no error", likely)
     if "ValueError" not in error["bases"]:
         return Fault(f"{shown} raised {error['type']}", "the contract is a ValueError")
     if target not in error["text"]:
@@ -168,11 +168,11 @@ def _refusal_fault(
 
 
 def _match_fault(
-    shown: str, found: list[str], wanted: list[str], names: list[str], every: list[str], targets: Sequence[str]
+    shown: str, names_given: list[str], wanted: list[str], names: list[str], every: list[str], targets: Sequence[str]
 ) -> Fault:
-    extra = [name for name in found if name not in wanted]
-    missing = [name for name in wanted if name not in found]
-    repeated = [name for name in dict.fromkeys(found) if found.count(name) > 1]
+    extra = [name for name in names_given if name not in wanted]
+    missing = [name for name in wanted if name not in names_given]
+    repeated = [name for name in dict.fromkeys(names_given) if names_given.count(name) > 1]
     if extra:
         likely = "more matches than the contract's: the name is a target, or ends in a dot and the target"
         if any(name not in names for name in extra):
@@ -193,22 +193,22 @@ def _match_fault(
         return Fault(f"{shown} also gave {some(extra, 2)}", likely)
     if missing:
         likely = "the walk does not reach them, or stops early"
-        if not found:
+        if not names_given:
             likely = "only a whole name is compared, or only its last part: a target may be both, and several parts"
         elif all("." not in name for name in missing):
             likely = "a layer of the model itself has no dot in its name"
         elif all("." in t for t in targets):
             likely = "a target may have several parts: compare the end of the whole name"
-        elif len(found) == len(targets):
+        elif len(names_given) == len(targets):
             likely = "one layer a target: the loop stops at the first match"
         return Fault(f"{shown} lacks {some(missing, 2)}", likely)
     if repeated:
         return Fault(
-            f"{shown} gave {repeated[0]} {found.count(repeated[0])} times",
+            f"{shown} gave {repeated[0]} {names_given.count(repeated[0])} times",
             "each layer once: two targets may mean the same",
         )
     return Fault(
-        f"{shown} gave the right names in another order, {some(found, 2)} first",
+        f"{shown} gave the right names in another order, {some(names_given, 2)} first",
         "the order is that of model.named_modules(): walk over the model, and ask for the targets inside",
     )
 

@@ -111,16 +111,16 @@ def probe_typo(names: Names, **inputs: Any) -> dict:
 
 def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
     """Exactly the matches are wrapped, each once."""
-    wanted, found = matches(inputs, inputs["targets"]), list(seen["wrapped"])
-    if found == wanted and all(layer["is_linear"] for layer in seen["wrapped"].values()):
+    wanted, wrapped = matches(inputs, inputs["targets"]), list(seen["wrapped"])
+    if wrapped == wanted and all(layer["is_linear"] for layer in seen["wrapped"].values()):
         return None
-    inner = [name for name in found if any(name.startswith(other + ".") for other in found)]
+    inner = [name for name in wrapped if any(name.startswith(other + ".") for other in wrapped)]
     if inner:
         return Fault(
             f"{inner[0]} is wrapped, and so is the layer around it",
             "the layer inside a wrapper was wrapped again: collect all names before the first replacement",
         )
-    extra, missing = [n for n in found if n not in wanted], [n for n in wanted if n not in found]
+    extra, missing = [n for n in wrapped if n not in wanted], [n for n in wanted if n not in wrapped]
     if extra:
         return Fault(
             f"{some(extra, 2)} is wrapped without being a target",
@@ -133,7 +133,7 @@ def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = (
                 "a child with a dot in its name was added, and no forward meets it: replace_module finds the parent"
             )
-        elif kinds == ["Linear"] and not found:
+        elif kinds == ["Linear"] and not wrapped:
             likely = "nothing was put into the model: a wrapper that is only made replaces nothing"
         elif kinds not in (["Linear"], ["Classifier"]):
             likely = "a wrapper keeps the old layer as .linear, and the update as .lora with lora_A and lora_B"
@@ -170,18 +170,18 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
     if not any("y" in seen.get(name, {}) for name in matches(inputs, inputs["targets"])[:6]):
         return Fault("no layer is wrapped", "")
     for name in matches(inputs, inputs["targets"])[:6]:
-        one = seen[name]
-        if "y" not in one:
+        layer = seen[name]
+        if "y" not in layer:
             continue  # not wrapped: another check's
-        A, B = one["A"], one["B"]
+        A, B = layer["A"], layer["B"]
         if not A.any():
             return Fault(f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn")
         x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
         base = x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
         update = x @ A.T @ B.T
-        if not close(one["y"], base + alpha / len(A) * update, 1e-4):
+        if not close(layer["y"], base + alpha / len(A) * update, 1e-4):
             likely = ""
-            difference = one["y"] - base
+            difference = layer["y"] - base
             norm = float((update**2).sum())
             factor = float((difference * update).sum()) / norm if norm else 0.0
             if close(difference, factor * update, 1e-3):
@@ -193,12 +193,12 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                 elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
                     likely = "rank and alpha are passed on in the wrong order"
                 return Fault(f"{name}: {shown}", likely)
-            if not np.isfinite(one["y"]).all():
+            if not np.isfinite(layer["y"]).all():
                 likely = "uninitialised memory stands in place of the pretrained weight"
-            elif close(one["y"], base - weights.get(f"{name}.bias", 0.0) + alpha / len(A) * update, 1e-4):
+            elif close(layer["y"], base - weights.get(f"{name}.bias", 0.0) + alpha / len(A) * update, 1e-4):
                 likely = "the bias was dropped"
             return Fault(f"{name}: the output is not W x + b + scaling * B A x", likely)
-        if one["noisy"] != (dropout > 0):
+        if layer["noisy"] != (dropout > 0):
             likely = "dropout is not passed on" if dropout else "dropout is off by default"
             return Fault(f"{name}: dropout {'never acts' if dropout else 'acts'} in training mode", likely)
     return None
@@ -211,13 +211,13 @@ def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("no layer is wrapped", "")
     for name, values in before.items():
         layer, _, kind = name.rpartition(".")
-        found = seen["values"].get(_place(name, seen["wrapped"]))
-        if found is None:
+        value = seen["values"].get(_place(name, seen["wrapped"]))
+        if value is None:
             likely = "the wrapper's layer was built without a bias" if kind == "bias" else "a new module without it"
             if kind == "bias":
                 likely = "the bias was dropped: wrap the layer that is there, do not build a new one"
             return Fault(f"the pretrained {name} is gone", likely)
-        if not np.array_equal(found, values):
+        if not np.array_equal(value, values):
             likely = "wrap the layer that is there: a new nn.Linear has new weights, torch.empty whatever was in memory"
             if layer not in seen["wrapped"]:
                 likely = "injection changes no value of the model"

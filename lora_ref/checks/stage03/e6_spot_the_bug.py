@@ -149,19 +149,19 @@ def probe_convolution(names: Names, **inputs: Any) -> dict:
 def judge_convolution(inputs: Inputs, seen: Observation) -> Fault | None:
     """At each position the convolution gives what the linear layer gives."""
     for case in ("bias", "no bias"):
-        one = seen[case]
+        outcome = seen[case]
         bare = np.einsum("oi,bil->bol", inputs["W"], inputs["x"])
         wanted = bare + inputs["b"][:, None] if case == "bias" else bare
-        if "Conv1d" not in one["kind"]:
-            return Fault(f"as_convolution returned a {one['kind'][0]}", "the docstring says nn.Conv1d")
-        if not close(one["linear"], inputs["W"].astype(np.float32)):
+        if "Conv1d" not in outcome["kind"]:
+            return Fault(f"as_convolution returned a {outcome['kind'][0]}", "the docstring says nn.Conv1d")
+        if not close(outcome["linear"], inputs["W"].astype(np.float32)):
             return Fault("the given layer's weight has changed", "copy out of it")
-        if close(one["y"], wanted, 1e-4):
+        if close(outcome["y"], wanted, 1e-4):
             continue
         likely = "the weight is new: torch.empty is whatever was in memory, and nobody copies the pretrained one"
-        if close(one["y"], bare, 1e-4):
+        if close(outcome["y"], bare, 1e-4):
             likely = "the bias was dropped"
-        elif one["y"].shape != wanted.shape:
+        elif outcome["y"].shape != wanted.shape:
             likely = "its weight has the shape (out_features, in_features, 1)"
         return Fault(f"a layer with {case}: the convolution gives something else", likely)
     return None

@@ -73,17 +73,17 @@ def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = Fal
     """Batches of examples of different lengths, with labels 0 and 1 in each; ``single``: then a batch of one."""
     vocabulary = draw_vocabulary(rng)
     real = [n for n, word in enumerate(vocabulary) if word != "<pad>"]
-    drawn = []
+    examples = []
     for size in [*rng.integers(3, 6, size=batches), *[1] * single]:
         lengths = rng.choice(np.arange(3, 21), size=size, replace=False)
         labels = rng.permutation([0, 1, *rng.integers(0, 2, size=max(0, size - 2))])[:size]
-        drawn.append(
+        examples.append(
             [
                 {"input_ids": rng.choice(real, size=n).tolist(), "attention_mask": [1] * int(n), "label": int(label)}
                 for n, label in zip(lengths, labels, strict=True)
             ]
         )
-    return {"vocabulary": vocabulary, "batches": drawn}
+    return {"vocabulary": vocabulary, "batches": examples}
 
 
 def probe_tokenize(names: Names, **inputs: Any) -> dict:
@@ -205,26 +205,26 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     for examples, batch in batches:
         longest = max(len(e["input_ids"]) for e in examples)
         for key, filler in (("input_ids", pad), ("attention_mask", 0)):
-            found = batch["tensors"].get(key)
-            if found is None:
+            padded = batch["tensors"].get(key)
+            if padded is None:
                 return Fault(
                     f"{key}: {batch['kinds'].get(key, 'absent')}",
                     "the batch holds tensors input_ids, attention_mask, labels",
                 )
             wanted = np.array([e[key] + [filler] * (longest - len(e[key])) for e in examples])
-            if found.shape != wanted.shape:
+            if padded.shape != wanted.shape:
                 likely = ""
-                if found.ndim == 2 and found.shape[1] > longest:
+                if padded.ndim == 2 and padded.shape[1] > longest:
                     likely = "it is padded to a fixed length or a multiple, not to the longest example of this batch"
                 elif len(examples) == 1:
                     likely = "a batch of one example has the axis of the batch, too: squeeze() takes it away"
-                return Fault(f"{key} of shape {found.shape}, expected {wanted.shape}", likely)
-            if not np.array_equal(found, wanted):
+                return Fault(f"{key} of shape {padded.shape}, expected {wanted.shape}", likely)
+            if not np.array_equal(padded, wanted):
                 return Fault(
-                    f"{key}[0] = {found[0].tolist()}, expected {wanted[0].tolist()}"
-                    if (found[0] != wanted[0]).any()
+                    f"{key}[0] = {padded[0].tolist()}, expected {wanted[0].tolist()}"
+                    if (padded[0] != wanted[0]).any()
                     else f"{key} differs from the examples padded on the right",
-                    _padding_cause(found, wanted, key, pad),
+                    _padding_cause(padded, wanted, key, pad),
                 )
         extra = sorted(set(batch["kinds"]) - {"input_ids", "attention_mask", "labels", "token_type_ids"})
         if extra and extra != ["label"]:  # "label" left in place of "labels" is another check's matter
@@ -232,14 +232,14 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
-def _padding_cause(found: np.ndarray, wanted: np.ndarray, key: str, pad: int) -> str:
+def _padding_cause(padded: np.ndarray, wanted: np.ndarray, key: str, pad: int) -> str:
     if key == "attention_mask":
-        if found.all():
+        if padded.all():
             return "the mask is 1 on padding too, so the model reads it"
         return "the mask does not mark the same places as the padding"
-    if np.array_equal(found, np.where(wanted == pad, 0, wanted)):
+    if np.array_equal(padded, np.where(wanted == pad, 0, wanted)):
         return f"padded with 0, but this tokenizer's pad_token_id is {pad}"
-    if any(row[0] == pad for row in found):
+    if any(row[0] == pad for row in padded):
         return "padded on the left: positions of the tokens change with their batch"
     return "padding goes to the right of each row, and nothing else changes"
 
@@ -249,8 +249,8 @@ def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
     if isinstance(batches, Fault):
         return batches
     for examples, batch in batches:
-        wanted, found = np.array([e["label"] for e in examples]), batch["tensors"].get("labels")
-        if found is None:
+        wanted, labels = np.array([e["label"] for e in examples]), batch["tensors"].get("labels")
+        if labels is None:
             likely = "the examples say label, the model's argument is labels" if "label" in batch["kinds"] else ""
             return Fault(
                 f"labels: {batch['kinds'].get('labels', 'absent')}; the batch holds {', '.join(batch['kinds'])}",
@@ -258,9 +258,9 @@ def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if batch["dtypes"]["labels"] != "int64":
             return Fault(f"labels are {batch['dtypes']['labels']}", "cross-entropy takes class numbers as int64")
-        if not np.array_equal(found, wanted):
+        if not np.array_equal(labels, wanted):
             return Fault(
-                f"labels {found.tolist()}, expected {wanted.tolist()}", "one label an example, in the examples' order"
+                f"labels {labels.tolist()}, expected {wanted.tolist()}", "one label an example, in the examples' order"
             )
         if "label" in batch["kinds"]:
             return Fault("the batch also holds label", "model(**batch) takes no argument of that name")

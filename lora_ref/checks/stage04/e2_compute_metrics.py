@@ -50,8 +50,8 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"accuracy is a {seen['accuracy_kind']}", "it must be a number")
     pairs = list(zip(inputs["logits"], inputs["labels"], strict=True))
     wanted = np.array([np.mean(logits.argmax(axis=1) == labels) for logits, labels in pairs])
-    found = np.array(seen["accuracy"])
-    if close(found, wanted, 1e-6):
+    accuracy = np.array(seen["accuracy"])
+    if close(accuracy, wanted, 1e-6):
         return None
     size = len(pairs[0][1])
     guesses = {
@@ -62,9 +62,9 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
             [np.mean((logits[:, -1] > 0) == labels) for logits, labels in pairs]
         ),
     }
-    likely = next((cause for cause, value in guesses.items() if close(found, value, 1e-6)), "")
-    wrong = int(np.argmax(np.abs(found - wanted) > 1e-6))
-    shown, asked = pair(found[wrong], wanted[wrong], tolerance=1e-6)
+    likely = next((cause for cause, value in guesses.items() if close(accuracy, value, 1e-6)), "")
+    wrong = int(np.argmax(np.abs(accuracy - wanted) > 1e-6))
+    shown, asked = pair(accuracy[wrong], wanted[wrong], tolerance=1e-6)
     return Fault(
         f"accuracy {shown}, expected {asked} ({size} examples, {pairs[wrong][0].shape[1]} classes)",
         likely or "argmax over the classes of a row (the last axis), compared with labels",

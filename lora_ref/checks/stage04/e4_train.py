@@ -186,7 +186,7 @@ def batch_order(inputs: Inputs, seen: Observation) -> list[Mapping]:
 
 def _first_forwards(inputs: Inputs, seen: Observation) -> list[Mapping | None]:
     """For each step, the first forward pass on its batch that comes after the one before."""
-    found, start = [], 0
+    forwards, start = [], 0
     for batch in batch_order(inputs, seen):
         at = next(
             (
@@ -197,9 +197,9 @@ def _first_forwards(inputs: Inputs, seen: Observation) -> list[Mapping | None]:
             ),
             None,
         )
-        found.append(None if at is None else seen["forwards"][at])
+        forwards.append(None if at is None else seen["forwards"][at])
         start = start if at is None else at + 1
-    return found
+    return forwards
 
 
 def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -279,7 +279,9 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is")
     for name, values in inputs["saved"].items():
         # by value: the contract does not say how the tensors are called in the file
-        match = [key for key, found in stored.items() if found.shape == values.shape and np.array_equal(found, values)]
+        match = [
+            key for key, tensor in stored.items() if tensor.shape == values.shape and np.array_equal(tensor, values)
+        ]
         if match:
             del expected[name], stored[name if name in match else match[0]]
     absent = list(expected)
@@ -294,11 +296,12 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
             f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely
         )
     if not inputs["train_head"]:
-        stored = {key: found for key, found in stored.items() if "classifier" not in key}  # a frozen head does no harm
+        # a frozen head does no harm
+        stored = {key: tensor for key, tensor in stored.items() if "classifier" not in key}
     if stored:
         base = [array(p) for p in adapted_model(inputs).parameters() if not p.requires_grad]
         likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
-        if any(np.array_equal(found, values) for found in stored.values() for values in base):
+        if any(np.array_equal(tensor, values) for tensor in stored.values() for values in base):
             likely = "the frozen base model is in the file: everyone who loads it has that already"
         return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely)
     if seen["changed"]:

@@ -132,9 +132,9 @@ def judge_rows(inputs: Inputs, seen: Observation) -> Fault | None:
     return Fault(f"{name}: {seen['cells'][name]}, expected {wanted[name]}", likely)
 
 
-def _numbers(found: list, wanted: list) -> bool:
+def _numbers(cells: list, wanted: list) -> bool:
     # float32 holds them closely enough
-    return not any(isinstance(value, str) for value in found) and close(found, wanted, 2e-7)
+    return not any(isinstance(value, str) for value in cells) and close(cells, wanted, 2e-7)
 
 
 def _reordering(cells: Mapping[str, list], wanted: Mapping[str, list]) -> list[int] | None:

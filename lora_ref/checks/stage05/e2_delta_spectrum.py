@@ -52,62 +52,64 @@ def probe_spectra(names: Names, **inputs: Any) -> dict:
     for update in inputs["updates"]:
         layer = build(update)
         before = state_of(layer)
-        one = attempt(lambda layer=layer: value_of(names.delta_spectrum(layer)))
-        seen.append({**one, "changed": changed(before, state_of(layer))})
+        result = attempt(lambda layer=layer: value_of(names.delta_spectrum(layer)))
+        seen.append({**result, "changed": changed(before, state_of(layer))})
     return {"spectra": seen}
 
 
-def _spectrum(update: Mapping[str, Any], one: Mapping[str, Any]) -> Fault | np.ndarray:
+def _spectrum(update: Mapping[str, Any], result: Mapping[str, Any]) -> Fault | np.ndarray:
     """The values as an array of the length of the expected ones, or what is wrong with their form."""
-    if "error" in one:
-        return error_on(one["error"], update["kind"])
-    if "kind" in one:
-        return Fault(f"delta_spectrum returned a {one['kind']}", "a tensor is asked for")
-    found, (out_features, in_features) = one["value"], update["W"].shape
-    if found.dtype.kind == "b" or found.ndim != 1:
+    if "error" in result:
+        return error_on(result["error"], update["kind"])
+    if "kind" in result:
+        return Fault(f"delta_spectrum returned a {result['kind']}", "a tensor is asked for")
+    spectrum, (out_features, in_features) = result["value"], update["W"].shape
+    if spectrum.dtype.kind == "b" or spectrum.ndim != 1:
         likely = "the singular values alone, a vector: torch.linalg.svdvals(M), or the middle part of the SVD"
-        return Fault(f"a result of shape {found.shape}, expected a vector", likely)
+        return Fault(f"a result of shape {spectrum.shape}, expected a vector", likely)
     most = min(out_features, in_features)
-    if len(found) not in (update["rank"], most):
+    if len(spectrum) not in (update["rank"], most):
         likely = "all of them: some may be small, or zero, and they belong to the spectrum"
-        if len(found) > most:
+        if len(spectrum) > most:
             likely = "a matrix of shape (out, in) has min(out, in) singular values"
         return Fault(
-            f"{len(found)} values for a layer of {out_features} x {in_features} at rank {update['rank']}, "
+            f"{len(spectrum)} values for a layer of {out_features} x {in_features} at rank {update['rank']}, "
             f"expected {most} or {update['rank']}",
             likely,
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(spectrum).all():
         return Fault("NaN or infinity among the singular values", "a root of a number that rounding made negative")
-    return np.pad(found.astype(float), (0, most - len(found)))
+    return np.pad(spectrum.astype(float), (0, most - len(spectrum)))
 
 
 def judge_spectrum(inputs: Inputs, seen: Observation) -> Fault | None:
     """The right values up to one factor, largest first; the factor is `judge_spectrum_scale`'s."""
-    for update, one in zip(inputs["updates"], seen["spectra"], strict=True):
-        found = _spectrum(update, one)
-        if isinstance(found, Fault):
-            return found
+    for update, result in zip(inputs["updates"], seen["spectra"], strict=True):
+        spectrum = _spectrum(update, result)
+        if isinstance(spectrum, Fault):
+            return spectrum
         wanted = np.linalg.svd(delta_of(update), compute_uv=False)
-        if not found[0] or not _proportional(found, wanted):
-            return Fault(f"{_shown(found)}, expected {_shown(wanted)}", _spectrum_cause(update, found, wanted))
+        if not spectrum[0] or not _proportional(spectrum, wanted):
+            return Fault(f"{_shown(spectrum)}, expected {_shown(wanted)}", _spectrum_cause(update, spectrum, wanted))
     return None
 
 
-def _proportional(found: np.ndarray, wanted: np.ndarray) -> bool:
-    if np.abs(found).max() == 0 or found.max() <= 0:
+def _proportional(spectrum: np.ndarray, wanted: np.ndarray) -> bool:
+    if np.abs(spectrum).max() == 0 or spectrum.max() <= 0:
         return False
-    return bool(np.abs(found / found.max() - wanted / wanted.max()).max() < SAME)
+    return bool(np.abs(spectrum / spectrum.max() - wanted / wanted.max()).max() < SAME)
 
 
-def _spectrum_cause(update: Mapping[str, Any], found: np.ndarray, wanted: np.ndarray) -> str:
-    if not found.any():
+def _spectrum_cause(update: Mapping[str, Any], spectrum: np.ndarray, wanted: np.ndarray) -> str:
+    if not spectrum.any():
         return "the update is B A of the layer as it is now, and B is not zero"
-    if _proportional(found, wanted[::-1]) or _proportional(found[: update["rank"]], wanted[: update["rank"]][::-1]):
+    if _proportional(spectrum, wanted[::-1]) or _proportional(
+        spectrum[: update["rank"]], wanted[: update["rank"]][::-1]
+    ):
         return "smallest first: eigvalsh and sort() count upwards"
-    if _proportional(found, wanted**2):
+    if _proportional(spectrum, wanted**2):
         return "these are squares: eigenvalues of D^T D, whose roots are the singular values"
-    if _proportional(found, np.sqrt(wanted)):
+    if _proportional(spectrum, np.sqrt(wanted)):
         return "these are roots of the singular values: one square root too many"
     A, B, W = (update[name] for name in "ABW")
     for matrix, likely in (
@@ -118,27 +120,27 @@ def _spectrum_cause(update: Mapping[str, Any], found: np.ndarray, wanted: np.nda
         (W - delta_of(update), "the update is taken from a weight that does not hold it"),
     ):
         values = np.linalg.svd(matrix, compute_uv=False)
-        other = np.pad(values, (0, max(0, len(found) - len(values))))[: len(found)]
-        if _proportional(found, other):
+        other = np.pad(values, (0, max(0, len(spectrum) - len(values))))[: len(spectrum)]
+        if _proportional(spectrum, other):
             return likely
     products = np.linalg.svd(A, compute_uv=False) * np.linalg.svd(B, compute_uv=False)
-    if _proportional(found[: len(products)], products):
+    if _proportional(spectrum[: len(products)], products):
         return "the values of a product are not the products of the values"
-    if _proportional(np.sort(found)[::-1], wanted):
+    if _proportional(np.sort(spectrum)[::-1], wanted):
         return "they are not in order: largest first"
     return "torch.linalg.svdvals of scaling * B A gives them, largest first"
 
 
 def judge_spectrum_scale(inputs: Inputs, seen: Observation) -> Fault | None:
     """The factor, where the values are right up to one; where they are not, `judge_spectrum` says so."""
-    for update, one in zip(inputs["updates"], seen["spectra"], strict=True):
-        found = _spectrum(update, one)
-        if isinstance(found, Fault):
-            return found
+    for update, result in zip(inputs["updates"], seen["spectra"], strict=True):
+        spectrum = _spectrum(update, result)
+        if isinstance(spectrum, Fault):
+            return spectrum
         wanted = np.linalg.svd(delta_of(update), compute_uv=False)
-        if not _proportional(found, wanted):
-            return Fault(f"{_shown(found)} is not a multiple of {_shown(wanted)}", "")
-        ratio = float(found[0] / wanted[0])
+        if not _proportional(spectrum, wanted):
+            return Fault(f"{_shown(spectrum)} is not a multiple of {_shown(wanted)}", "")
+        ratio = float(spectrum[0] / wanted[0])
         if abs(ratio - 1) > SAME:
             return Fault(
                 f"values {number(ratio)} times those of scaling * B A",
@@ -167,12 +169,12 @@ def scale_cause(ratio: float, update: Mapping[str, Any], by_largest: float = 0.0
 def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
     """Layers of every kind as they were; the values are judged of the merged ones, the others' are other checks'."""
     looked_at = list(zip(inputs["updates"], seen["spectra"], strict=True))
-    for update, one in looked_at:
-        if one["changed"] and "error" not in one:
+    for update, result in looked_at:
+        if result["changed"] and "error" not in result:
             likely = "looking at an update must not merge, unmerge or scale anything in place"
-            return touched_fault(one["changed"], f"the {update['kind']} has", likely)
+            return touched_fault(result["changed"], f"the {update['kind']} has", likely)
     merged = [pair for pair in looked_at if pair[0]["merged"]]
-    return judge_spectrum({"updates": [update for update, _ in merged]}, {"spectra": [one for _, one in merged]})
+    return judge_spectrum({"updates": [update for update, _ in merged]}, {"spectra": [result for _, result in merged]})
 
 
 def _shown(values: np.ndarray) -> str:

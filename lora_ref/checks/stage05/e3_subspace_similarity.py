@@ -113,18 +113,20 @@ def probe_similarity(names: Names, **inputs: Any) -> dict:
 
 def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
     wrong = []
-    for case, one in zip(inputs["cases"], seen["outcomes"], strict=True):
+    for case, outcome in zip(inputs["cases"], seen["outcomes"], strict=True):
         at = f"i={case['i']}, j={case['j']}"
-        if "error" in one:
-            return _similarity_error(case, one["error"], at)
-        if "value" not in one:
+        if "error" in outcome:
+            return _similarity_error(case, outcome["error"], at)
+        if "value" not in outcome:
             likely = "one number is asked for: the sum of all squared products over min(i, j)"
-            if one.get("shape") is None:
+            if outcome.get("shape") is None:
                 likely = "the function returns nothing that is a number"
-            return Fault(f"{at}: a {one['kind']}{' of shape ' + str(one['shape']) if one['shape'] else ''}", likely)
+            return Fault(
+                f"{at}: a {outcome['kind']}{' of shape ' + str(outcome['shape']) if outcome['shape'] else ''}", likely
+            )
         wanted = case.get("is", similarity_of(case["A1"], case["A2"], case["i"], case["j"]))
-        if not np.isfinite(one["value"]) or abs(one["value"] - wanted) > SAME:
-            wrong.append((at, case, one["value"], wanted))
+        if not np.isfinite(outcome["value"]) or abs(outcome["value"] - wanted) > SAME:
+            wrong.append((at, case, outcome["value"], wanted))
     if not wrong:
         return None
     at, case, value, wanted = wrong[0]
@@ -230,12 +232,13 @@ def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
 
 
 def judge_similarity_type(inputs: Inputs, seen: Observation) -> Fault | None:
-    for case, one in zip(inputs["cases"], seen["outcomes"], strict=True):
-        if "error" in one:
-            return _similarity_error(case, one["error"], f"i={case['i']}, j={case['j']}")
-        if not one["is_float"]:
+    for case, outcome in zip(inputs["cases"], seen["outcomes"], strict=True):
+        if "error" in outcome:
+            return _similarity_error(case, outcome["error"], f"i={case['i']}, j={case['j']}")
+        if not outcome["is_float"]:
             return Fault(
-                f"a {one['kind']}, expected a float", "a tensor of one element is not a number: float(...) or .item()"
+                f"a {outcome['kind']}, expected a float",
+                "a tensor of one element is not a number: float(...) or .item()",
             )
     return None
 

@@ -68,10 +68,10 @@ def draw_same_ranks(rng: np.random.Generator, **options: Any) -> Inputs:
 def probe_compose(names: Names, **inputs: Any) -> dict:
     """The composed update of each set, and which parts of its layers are other than before."""
     seen = []
-    for one in inputs["sets"]:
-        layers = [build(update) for update in one["updates"]]
+    for case in inputs["sets"]:
+        layers = [build(update) for update in case["updates"]]
         before = [state_of(layer) for layer in layers]
-        result = attempt(lambda layers=layers, one=one: value_of(names.compose(layers, list(one["weights"]))))
+        result = attempt(lambda layers=layers, case=case: value_of(names.compose(layers, list(case["weights"]))))
         after = [state_of(layer) for layer in layers]
         touched = sorted({name for b, a in zip(before, after, strict=True) for name in changed(b, a)})
         seen.append({**result, "changed": touched})
@@ -79,43 +79,43 @@ def probe_compose(names: Names, **inputs: Any) -> dict:
 
 
 def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
-    for one, result in zip(inputs["sets"], seen["sums"], strict=True):
-        weights, deltas = one["weights"], [delta_of(update) for update in one["updates"]]
+    for case, result in zip(inputs["sets"], seen["sums"], strict=True):
+        weights, deltas = case["weights"], [delta_of(update) for update in case["updates"]]
         if "error" in result:
-            return _compose_error(one, result["error"])
+            return _compose_error(case, result["error"])
         if "kind" in result:
             likely = "sum() of no terms is the number 0" if result["kind"] == "int" else "a tensor is asked for"
             return Fault(f"compose returned a {result['kind']}", likely)
-        wanted, found = sum(w * d for w, d in zip(weights, deltas, strict=True)), result["value"]
-        if found.shape != wanted.shape:
+        wanted, total = sum(w * d for w, d in zip(weights, deltas, strict=True)), result["value"]
+        if total.shape != wanted.shape:
             likely = "B A is (out, in), like the weight"
-            if found.shape == wanted.shape[::-1]:
+            if total.shape == wanted.shape[::-1]:
                 likely = "transposed: B A has the weight's shape, (out, in)"
-            elif found.ndim == 3:
+            elif total.ndim == 3:
                 likely = "the updates are stacked, not summed: sum over the first axis"
-            return Fault(f"shape {found.shape}, expected {wanted.shape}", likely)
-        if not close(found, wanted, 1e-4):
+            return Fault(f"shape {total.shape}, expected {wanted.shape}", likely)
+        if not close(total, wanted, 1e-4):
             # the judge compares with what was drawn, so the cause is looked for in the same numbers
-            off = np.abs(found - wanted).max() / np.abs(wanted).max()
-            return Fault(f"off by up to {number(off, 2)} times the largest entry", _compose_cause(one, deltas, found))
+            off = np.abs(total - wanted).max() / np.abs(wanted).max()
+            return Fault(f"off by up to {number(off, 2)} times the largest entry", _compose_cause(case, deltas, total))
     return None
 
 
-def _compose_error(one: Mapping[str, Any], error: Mapping[str, str]) -> Fault:
-    kinds, text = {update["kind"] for update in one["updates"]}, str(error.get("text"))
+def _compose_error(case: Mapping[str, Any], error: Mapping[str, str]) -> Fault:
+    kinds, text = {update["kind"] for update in case["updates"]}, str(error.get("text"))
     fault = error_on(error, kinds.pop() if len(kinds) == 1 else "list of both kinds")
     if kinds and "has no attribute" in text:  # one kind was taken out above, if it was the only one
         likely = "a list may hold both kinds: each layer is asked for itself, not the first for all"
         return Fault(fault.seen, likely)
-    whole = all(isinstance(weight, int) for weight in one["weights"])
+    whole = all(isinstance(weight, int) for weight in case["weights"])
     if whole and ("dtype" in text or "scalar type" in text):
         likely = "whole numbers are weights too, and torch.tensor makes int64 of them: give it a dtype"
-        return Fault(f"{fault.seen}; the weights are {one['weights']}", likely)
+        return Fault(f"{fault.seen}; the weights are {case['weights']}", likely)
     return fault
 
 
-def _compose_cause(one: Mapping[str, Any], deltas: list[np.ndarray], found: np.ndarray) -> str:
-    updates, w = one["updates"], np.array(one["weights"])
+def _compose_cause(case: Mapping[str, Any], deltas: list[np.ndarray], found: np.ndarray) -> str:
+    updates, w = case["updates"], np.array(case["weights"])
     scales = np.array([scaling_of(u) for u in updates])
     products = [u["B"] @ u["A"] for u in updates]
 
@@ -166,18 +166,18 @@ def _compose_cause(one: Mapping[str, Any], deltas: list[np.ndarray], found: np.n
 def judge_compose_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
     """Layers of every kind as they were; the sum is judged of the merged ones, the others' are other checks'."""
     looked_at = list(zip(inputs["sets"], seen["sums"], strict=True))
-    for one, result in looked_at:
+    for case, result in looked_at:
         if result["changed"] and "error" not in result:
             likely = "the sum is a new tensor: nothing of the layers is merged or added to in place"
-            which = f"the {one['updates'][0]['kind']}s have"
+            which = f"the {case['updates'][0]['kind']}s have"
             return touched_fault(result["changed"], which, likely)
     merged = [pair for pair in looked_at if pair[0]["updates"][0]["merged"]]
-    return judge_compose({"sets": [one for one, _ in merged]}, {"sums": [result for _, result in merged]})
+    return judge_compose({"sets": [case for case, _ in merged]}, {"sums": [result for _, result in merged]})
 
 
 def draw_lengths(rng: np.random.Generator) -> Inputs:
-    one = draw_same_ranks(rng)["sets"][0]
-    return {"updates": one["updates"], "weights": one["weights"]}
+    case = draw_same_ranks(rng)["sets"][0]
+    return {"updates": case["updates"], "weights": case["weights"]}
 
 
 def probe_lengths(names: Names, **inputs: Any) -> dict:
