@@ -325,7 +325,7 @@ def _info(options: argparse.Namespace) -> int:
     print(f"  data: {profile.data}; {sizes} sentences (training / validation / test)")
     rates = ", ".join(f"{method} {rate:g}" for method, rate in profile.learning_rates.items())
     print(f"  training: {profile.epochs} epochs, batches of {profile.train_batch_size}, learning rates {rates}")
-    model = _model_to_count(profile)
+    model = profile.model_shapes()
     if model is None:
         print("  parameters: the encoder is not here yet; python -m lora_ref.assets fetches it")
     else:
@@ -500,17 +500,6 @@ def _adapter_info(path: Path) -> int:
 def _family(name: str) -> str:
     """A layer's name with a star for its number, so that a model's blocks are one line."""
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-def _model_to_count(profile: Profile) -> nn.Module | None:
-    """A model with the profile's shapes; None where only a download would tell."""
-    from lora_ref import assets, costs, models
-
-    if profile.name == "t4":
-        return costs.meta_model(costs.roberta_base_config())
-    if profile.name == "laptop" and not assets.cached("encoder"):
-        return None
-    return models.base_model(profile)
 
 
 def _print_counts(model: nn.Module) -> None:

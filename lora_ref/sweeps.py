@@ -495,7 +495,7 @@ def _train_grid(
 
 
 #: Words, which change nothing that is measured.
-_WORDS = ("base_model", "data", "purpose", "minutes")
+_WORDS = ("base_model", "data", "purpose", "minutes", "notebook_minutes", "machine", "meaning")
 
 
 def _settings(profile: Profile, options: Mapping[str, Any]) -> dict[str, Any]:
