@@ -288,6 +288,10 @@ def without_loading_report() -> Iterator[None]:
     """Leave out the report that the head is new and the language-modelling head is not used: both are meant so.
 
     The caller checks what was loaded itself, and one logger's other warnings come through.
+
+    Example:
+        >>> with without_loading_report():
+        ...     logging.getLogger("transformers.modeling_utils").warning("LOAD REPORT of a model")
     """
     logger = logging.getLogger("transformers.modeling_utils")
 
@@ -304,7 +308,15 @@ def without_loading_report() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from ``seed``, and leave the caller's random state as it was."""
+    """Draw from ``seed``, and leave the caller's random state as it was.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.rand(1)
+        >>> with seeded(0):
+        ...     print(bool(first == torch.rand(1)))
+        True
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
