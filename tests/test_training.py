@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_ref import data, inject, models, training
+from lora_ref import data, inject, models, progress, training
 from lora_ref.profiles import LAPTOP, T4, TINY
 from lora_ref.training import compute_metrics, fine_tune, linear_schedule, metrics_match
 
@@ -239,7 +239,8 @@ def test_in_a_log_it_prints_a_line_an_epoch_and_nothing_else(tmp_path):
 
 
 def test_in_a_terminal_it_draws_a_bar_and_prints_no_dicts(monkeypatch, capfd):
-    monkeypatch.setattr(training, "_is_live", lambda: True)
+    monkeypatch.setattr(progress, "is_live", lambda _: True)
+    monkeypatch.setattr(training, "is_live", lambda _: True)
     fine_tune("lora", SHORT)
     out, err = capfd.readouterr()
     assert "lora" in err

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_ref.data import Images
-from lora_ref.training import _evaluating, linear_schedule
+from lora_ref.evaluation import evaluating
+from lora_ref.training import linear_schedule
 
 if TYPE_CHECKING:
     pass
@@ -157,7 +158,7 @@ def predict(
         raise ValueError("no images to predict")
     device = next(model.parameters()).device
     fp16 = fp16 and device.type == "cuda"
-    with _evaluating(model), torch.autocast(device.type, torch.float16, enabled=fp16):
+    with evaluating(model), torch.autocast(device.type, torch.float16, enabled=fp16):
         parts = [part.to(device) for part in images.split(batch_size)]
         return torch.cat([logits_of(model, part if prepare is None else prepare(part)).float().cpu() for part in parts])
 

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from lora_ref import data as data_module
 from lora_ref.data import Images
 from lora_ref.inject import freeze
-from lora_ref.models import _seeded
+from lora_ref.models import seeded
 from lora_ref.parametrize import LoRAParametrization
 from lora_ref.vision.classifier import Show, fit, positive, predict, train_classifier
 
@@ -40,7 +40,7 @@ class WideMLP(nn.Module):
 
     def __init__(self, seed: int = 0):
         super().__init__()
-        with _seeded(seed):
+        with seeded(seed):
             self.linear1 = nn.Linear(784, 1_000)
             self.linear2 = nn.Linear(1_000, 2_000)
             self.linear3 = nn.Linear(2_000, 10)
@@ -80,7 +80,7 @@ def parametrize_lora(
         raise ValueError(f"{type(model).__name__} has no linear layer")
     if parametrized_lora(model):
         raise ValueError("this model's weights have LoRA already; parametrize a fresh model")
-    with _seeded(seed):
+    with seeded(seed):
         updates = [LoRAParametrization(*linear.weight.shape, rank=rank, alpha=alpha) for linear in linears]
         if std is not None:
             for update in updates:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_ref.inject import match_targets, replace_module
-from lora_ref.models import _seeded
+from lora_ref.models import seeded
 
 if TYPE_CHECKING:
     pass
@@ -75,7 +75,7 @@ def published_injection(
         True
     """
     model = copy.deepcopy(model)
-    with _seeded(seed), _unfilled_memory_is_nan(), torch.no_grad():
+    with seeded(seed), _unfilled_memory_is_nan(), torch.no_grad():
         for name in match_targets(model, targets):
             linear = model.get_submodule(name)
             layer = PublishedLoRALinear(linear.in_features, linear.out_features, rank)

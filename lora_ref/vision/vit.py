@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from lora_ref import data as data_module
 from lora_ref.data import Images
+from lora_ref.hub import from_hub
 from lora_ref.inject import freeze, inject_lora, lora_disabled, trainable_report
-from lora_ref.models import _from_hub, _seeded, _without_loading_report
+from lora_ref.models import seeded, without_loading_report
 from lora_ref.vision.classifier import Prepare, accuracy, positive, train_classifier
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def small_vit(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
         intermediate_size=192,
         num_labels=num_labels,
     )
-    with _seeded(seed):
+    with seeded(seed):
         return ViTForImageClassification(config).eval()
 
 
@@ -340,7 +341,7 @@ def adapt(
     elif method.kind == "head":
         freeze(model).classifier.requires_grad_(True)
     elif method.kind == "lora":
-        with _seeded(seed):
+        with seeded(seed):
             inject_lora(
                 model,
                 vit_targets(model, method.layers),
@@ -395,7 +396,7 @@ def vit_base(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
     """
     from transformers import ViTForImageClassification
 
-    with _seeded(seed), _from_hub(HUB_VIT), _without_loading_report():
+    with seeded(seed), from_hub(HUB_VIT), without_loading_report():
         model, report = ViTForImageClassification.from_pretrained(
             HUB_VIT, num_labels=num_labels, output_loading_info=True
         )

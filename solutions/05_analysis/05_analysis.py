@@ -37,7 +37,7 @@ from IPython.display import display
 from torch import nn
 from transformers import set_seed
 
-from lora_ref import analysis, data, models, plots, profiles, training
+from lora_ref import analysis, costs, data, models, plots, profiles, sweeps, training
 from lora_ref.adapter_set import AdapterSet
 from lora_ref.checks import check
 from lora_ref.checks.gaps import after
@@ -198,7 +198,7 @@ print(f"the same rank, another seed: up to {100 * moved:.1f} points; steps of tr
 
 # %%
 base = models.base_model(short)
-groups = analysis.target_groups(base)
+groups = sweeps.target_groups(base)
 cost_of_one = {
     name: sum(
         lora_param_count(layer.out_features, layer.in_features, 1) for layer in map(base.get_submodule, groups[name])
@@ -419,10 +419,10 @@ batch = {key: tensor.to(device) for key, tensor in batch.items()}
 head_only = models.base_model(short).to(device).requires_grad_(False)
 head_only.classifier.requires_grad_(True)
 activations = {
-    method: analysis.activation_bytes(model, batch)
+    method: costs.activation_bytes(model, batch)
     for method, model in (("head", head_only), ("lora", trained[8, 0]), ("full", full.model))
 }
-memory = analysis.cost_table(models.base_model(short), training.ENCODER_LINEARS, [1, 8, 64])
+memory = costs.cost_table(models.base_model(short), training.ENCODER_LINEARS, [1, 8, 64])
 figure = plots.costs(memory, activations)
 display(figure)
 print(describe(figure))
@@ -433,7 +433,7 @@ print(describe(figure))
 # activations:
 
 # %%
-larger = analysis.cost_table(analysis.roberta_base_config(), training.ENCODER_LINEARS, [8]).set_index("method")
+larger = costs.cost_table(costs.roberta_base_config(), training.ENCODER_LINEARS, [8]).set_index("method")
 megabytes = (larger[["weights", "gradients", "optimizer", "memory"]] / 1e6).round(1)
 display(megabytes.assign(trainable=larger["trainable"].map("{:,}".format)))
 
@@ -442,7 +442,7 @@ display(megabytes.assign(trainable=larger["trainable"].map("{:,}".format)))
 
 # %%
 few = {key: tensor[:4] for key, tensor in batch.items()}
-latency = analysis.merge_latency(trained[8, 0], few, repeats=10)
+latency = costs.merge_latency(trained[8, 0], few, repeats=10)
 figure = plots.latency(latency)
 display(figure)
 print(describe(figure))
