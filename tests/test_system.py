@@ -199,7 +199,7 @@ def test_ci_runs_what_readme_says_and_nothing_else():
 
 def test_pip_s_own_words_are_shown_when_make_setup_fails(tmp_path):
     """Also those that --quiet hides: which pin it is."""
-    for name in ("autograder", "Makefile"):
+    for name in ("autograder", "lora_ref", "Makefile"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "constraints.txt").write_text("torch==2.0\n")
