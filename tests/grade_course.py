@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 from conftest import hears_ctrl_c
-from stage_answers import POINTS
+from stage_answers import POINTS, full_marks
 
 from autograder.attacks import attacks
 from autograder.demo import ROOT, fill, sample_answers
@@ -24,6 +24,8 @@ from autograder.publish.preprocessors import clear_gaps
 #: What `clear_gaps` keeps of a solution: all of it.
 ALL = {*POINTS, "Lab"}
 STAGE = "02_lora_layer"
+#: Points of a right answer in the stage that the tests grade, before a person reads the written one.
+FULL = sum(full_marks(STAGE).values())
 
 
 def notebooks(stage: str = STAGE) -> tuple[dict, dict]:

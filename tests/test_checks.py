@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_ref.checks import check, title, visible_checks
+from lora_ref.checks import check, probing, title, visible_checks
 from lora_ref.checks.probing import MAX_TEXT, TimeLimit, array, observe, plain, raised
 from lora_ref.checks.verdicts import Check, Fault, Verdict, close, messages, run_check
 
@@ -262,19 +262,20 @@ def test_a_verdict_teaches():
     assert verdict.earned == 0.0
 
 
-def test_an_earlier_mistake_is_not_charged_twice():
+def test_an_earlier_mistake_is_not_charged_twice(monkeypatch):
     space = {}
     exec("def helper():\n    return 1\n\ndef answer():\n    return helper() + 1\n", space)
 
     def judge(inputs, seen):
         return None if seen["value"] == 11 else Fault("wrong")
 
-    check = Check("9.2/x", "answer is helper() + 1", probe_call, judge, carry={"helper": lambda: 10})
+    monkeypatch.setattr(probing, "stand_ins", lambda probe, names, wanted: dict.fromkeys(wanted, lambda: 10))
+    check = Check("9.2/x", "answer is helper() + 1", probe_call, judge, builds_on=("helper",))
     assert run_check(check, space).passed
     copied = {"helper": space["helper"], "answer": space["answer"]}  # another dict than the functions' globals
     assert run_check(check, copied).passed
     assert space["helper"]() == 1, "the student's own is back in its place"
-    assert not run_check(dataclasses.replace(check, carry={}), space).passed
+    assert not run_check(dataclasses.replace(check, builds_on=()), space).passed
 
 
 def test_the_same_seed_draws_the_same_inputs():

@@ -6,7 +6,7 @@ import json
 
 import grade_course
 import pytest
-from grade_course import STAGE
+from grade_course import FULL, STAGE
 
 from autograder import intake
 from autograder.engine import oracle
@@ -155,7 +155,7 @@ def test_the_same_grades_as_with_all_cells(change, box):
     assert few == everything
     assert ran < ran_then
     wrong = change is with_a_global_of_a_demonstration
-    assert (sum(few.values()) == 22) is not wrong
+    assert (sum(few.values()) == FULL) is not wrong
 
 
 def test_a_name_that_only_running_shows_makes_all_cells_run(box):
@@ -169,5 +169,5 @@ def test_a_name_that_only_running_shows_makes_all_cells_run(box):
     few, ran = points(notebook, "needed", box)
     everything, ran_then = points(notebook, "all", box)
     assert few == everything
-    assert sum(few.values()) == 22
+    assert sum(few.values()) == FULL
     assert ran == ran_then

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import grade_course
 import nbformat
 import pytest
-from grade_course import STAGE
+from grade_course import FULL, STAGE
 from nbconvert import HTMLExporter
 from nbgrader.api import Gradebook
 
@@ -58,10 +58,10 @@ def test_same_grades_as_plain_evaluation(graded, student):
 
 def test_the_honest_scores_are_apart(graded):
     scores = [float(graded.rows[student]["score"]) for student in HONEST]
-    assert scores[0] == 22
+    assert scores[0] == FULL
     assert scores[3] == 0
-    assert 0 < scores[1] < 22
-    assert 0 < scores[2] < 22
+    assert 0 < scores[1] < FULL
+    assert 0 < scores[2] < FULL
 
 
 @pytest.mark.parametrize("attack", attacks(), ids=lambda attack: attack.id)

@@ -16,7 +16,7 @@ from pathlib import Path
 import grade_course
 import nbformat
 import pytest
-from grade_course import STAGE
+from grade_course import FULL, STAGE
 
 from autograder import in_gradescope as inside
 from autograder.answers import load_answer
@@ -217,7 +217,7 @@ def test_setup_finds_what_is_there_and_closes_the_source(container):
 def test_a_worked_solution_where_namespaces_are_refused(container, without_namespaces):
     results = container.run(file_of("complete"), without_namespaces)
     assert "sandbox: user" in container.stdout
-    assert results["score"] == 22
+    assert results["score"] == FULL
     assert all(test["status"] == "passed" for test in results["tests"])
     assert "A person grades 2.8" in results["output"]
 
@@ -243,7 +243,7 @@ def test_mistakes_get_the_points_and_messages_of_plain_evaluation(container, tmp
     path = tmp_path / f"{STAGE}.ipynb"
     path.write_bytes(files[path.name])
     report = evaluate(STAGE, load_answer(path).namespace, seed_of(7, STAGE, "4711"))
-    assert 0 < results["score"] < 22
+    assert 0 < results["score"] < FULL
     assert results["score"] == pytest.approx(report.score)
     verdicts = [verdict for result in report.results for verdict in result.verdicts]
     assert [(t["score"], t["max_score"], t["output"].splitlines()[0]) for t in results["tests"]] == [

@@ -137,8 +137,9 @@ def test_an_exercise_that_hangs_everywhere_costs_little_more_than_its_first_chec
             limits.append(seconds)
 
     monkeypatch.setattr(probing, "Clock", Written)
-    carried = Check("9.1/x", "c", probe_call, lambda i, s: Fault("wrong"), carry={"helper": int}, seconds=0.5)
-    checks = [carried, *[dataclasses.replace(carried, carry={})] * 3]
+    monkeypatch.setattr(probing, "stand_ins", lambda probe, names, wanted: dict.fromkeys(wanted, int))
+    carried = Check("9.1/x", "c", probe_call, lambda i, s: Fault("wrong"), builds_on=("helper",), seconds=0.5)
+    checks = [carried, *[dataclasses.replace(carried, builds_on=())] * 3]
     verdicts = run_checks(checks, {"answer": loop_forever})
     assert limits == pytest.approx([0.5] * 2 + [0.05] * 8)
     assert all("still running after" in verdict.message for verdict in verdicts)

@@ -6,10 +6,14 @@ from types import SimpleNamespace
 
 import grade_course
 import pytest
-from grade_course import STAGE
+from grade_course import FULL, STAGE
 from nbgrader.api import Gradebook
 from playwright.sync_api import expect
 
+from autograder.exercises import STAGES
+
+#: Of the whole stage, its written answer included.
+POINTS = sum(e.points for e in STAGES[STAGE])
 STUDENTS = ("complete", "buggy", "half-done")
 
 
@@ -43,8 +47,8 @@ def test_see_the_class_grade_a_written_answer_and_the_total_changes(graded, jupy
 
     page.goto(f"{desk.url}formgrader/manage_students/complete/{STAGE}")
     row = page.locator("#main-table tr").filter(has_text=STAGE)
-    expect(row).to_contain_text("22 / 25")
-    assert total(graded.out, "complete") == 22
+    expect(row).to_contain_text(f"{FULL:g} / {POINTS}")
+    assert total(graded.out, "complete") == FULL
 
     row.get_by_role("link", name=STAGE).click()
     points = page.locator("#written_2_8")
@@ -57,10 +61,10 @@ def test_see_the_class_grade_a_written_answer_and_the_total_changes(graded, jupy
     shot(page, "instructor-2-written")
 
     page.goto(f"{desk.url}formgrader/manage_students/complete/{STAGE}")
-    expect(row).to_contain_text("24.5 / 25")
+    expect(row).to_contain_text(f"{FULL + 2.5:g} / {POINTS}")
     shot(page, "instructor-3-total")
-    assert total(graded.out, "complete") == 24.5
-    assert total(graded.out, "buggy") < 22
+    assert total(graded.out, "complete") == FULL + 2.5
+    assert total(graded.out, "buggy") < FULL
 
 
 def test_the_report_and_the_feedback_can_be_read_by_all(graded, page, shot, grave):
