@@ -18,7 +18,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from autograder import intake
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_hash, grade_id, nbgrader
 from autograder.engine.needed import needed
@@ -26,6 +25,9 @@ from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.engine.store import Store, key_of, seed_of
 from autograder.exercises import STAGES
 from autograder.files import write_whole
+from autograder.intake.discover import discover
+from autograder.intake.notebook import answers as answers_in
+from autograder.intake.submission import Submission
 from autograder.results import feedback, integrity, report
 
 
@@ -113,7 +115,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     for stage in args.stage or STAGES:
         with contextlib.suppress(FileNotFoundError):
             assignments[stage] = Assignment.load(stage, ROOT)
-    submissions = intake.discover(args.submissions, assignments)
+    submissions = discover(args.submissions, assignments)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
     store = Store(out / ".grading")
@@ -197,9 +199,9 @@ def graded_before(out: Path, store: Store) -> Iterator[dict[str, Any]]:
             yield {**record, **row, "status": "needs attention" if problem else "graded"}
 
 
-def plan(submission: intake.Submission, assignment: Assignment, seed: int, cells: str) -> dict[str, Any]:
+def plan(submission: Submission, assignment: Assignment, seed: int, cells: str) -> dict[str, Any]:
     """A submission's row: who, what was taken from the file, and the key that its result will have."""
-    answers = intake.answers(submission, assignment)
+    answers = answers_in(submission, assignment)
     own_seed = seed_of(seed, submission.stage, submission.student)
     parts = [
         submission.student,

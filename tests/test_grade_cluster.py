@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from autograder import demo, grade
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_parts
-from autograder.intake import discover
+from autograder.intake.discover import discover
 
 
 @pytest.fixture(scope="module")
