@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from autograder import intake
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment
 from autograder.engine.job import Row, job_of
@@ -21,6 +20,7 @@ from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
+from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.results.writer import Writer, write_tables
 
@@ -72,7 +72,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     for stage in args.stage or STAGES:
         with contextlib.suppress(FileNotFoundError):
             assignments[stage] = Assignment.load(stage, ROOT)
-    submissions = intake.discover(args.submissions, assignments)
+    submissions = discover(args.submissions, assignments)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
     store = Store(out / ".grading")

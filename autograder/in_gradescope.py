@@ -25,13 +25,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autograder import intake
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.sandbox import Sandbox, SandboxError, require
 from autograder.engine.store import seed_of
 from autograder.exercises import STAGES
 from autograder.intake.plan import plan
+from autograder.intake.submission import Submission
+from autograder.intake.walk import read_file
 from autograder.results import integrity
 from lora_ref.checks import visible_checks
 from lora_ref.files import whole_file
@@ -84,7 +85,7 @@ def graded(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
     release = root / "source" / "notebooks" / stage / f"{stage}.ipynb"
     assignment = Assignment(stage, json.loads(release.read_text(encoding="utf-8")), {"cells": []})
     path, notes = find(root / "submission", stage)
-    submission = intake.Submission("student", stage, path.name, lambda: intake.read_file(path))
+    submission = Submission("student", stage, path.name, lambda: read_file(path))
     submission.notes += notes
     row = plan(submission, assignment, settings["seed"], settings["cells"])
     if row.problem:

@@ -16,7 +16,7 @@ from autograder import demo
 from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment, environment_parts
 from autograder.engine.job import job_of
-from autograder.intake import discover
+from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 
 

@@ -13,11 +13,12 @@ import grade_course
 import pytest
 from grade_course import STAGE
 
-from autograder import intake
 from autograder.engine.assignment import STUDENT, Assignment
 from autograder.exercises import STAGES
 from autograder.intake import identity, names, notebook, platforms, walk
+from autograder.intake.discover import discover
 from autograder.intake.platforms import gradescope
+from autograder.intake.submission import Submission
 
 NAME = f"{STAGE}.ipynb"
 MOODLE = "{}_assignsubmission_file_/".format
@@ -116,10 +117,10 @@ def test_a_zip_of_every_kind(tmp_path, assignments, complete):
         archive.writestr(link, "/etc/passwd")
         archive.writestr("notes.txt", "x")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and nothing more")
-    found = intake.discover(tmp_path, assignments)
+    found = discover(tmp_path, assignments)
     problems = {}
     for submission in found:
-        answers = intake.answers(submission, assignments[STAGE])
+        answers = notebook.answers(submission, assignments[STAGE])
         problems[submission.student] = submission.problem
         assert bool(answers) != bool(submission.problem)
     assert set(problems) == {"doejane-1", "Jo-Doe-7", "outside", "bomb", "link", "broken"}
@@ -140,23 +141,23 @@ def test_nbgraders_layout(tmp_path, assignments, complete):
     linked = grade_course.hand_in(tmp_path, "link", b"")
     linked.unlink()
     linked.symlink_to(secret)
-    found = {s.student: s for s in intake.discover(tmp_path, assignments)}
+    found = {s.student: s for s in discover(tmp_path, assignments)}
     for submission in found.values():
-        intake.answers(submission, assignments[STAGE])
+        notebook.answers(submission, assignments[STAGE])
     assert {student: bool(s.problem) for student, s in found.items()} == {"jane": False, "jo": True, "link": True}
     assert "homework.ipynb" in found["jo"].problem
 
 
 def test_an_empty_folder_is_a_submission_unless_grading_made_it_for_formgrader(tmp_path, assignments, complete):
     (tmp_path / "submitted" / "ada" / STAGE).mkdir(parents=True)
-    (submission,) = intake.discover(tmp_path, assignments)
-    intake.answers(submission, assignments[STAGE])
+    (submission,) = discover(tmp_path, assignments)
+    notebook.answers(submission, assignments[STAGE])
     assert "is missing" in submission.problem
 
     (tmp_path / ".grading").mkdir()  # notebooks were graded into their own folder
     (tmp_path / "ada.ipynb").write_bytes(complete)
-    (submission,) = intake.discover(tmp_path, assignments)
-    intake.answers(submission, assignments[STAGE])
+    (submission,) = discover(tmp_path, assignments)
+    notebook.answers(submission, assignments[STAGE])
     assert (submission.student, submission.problem) == ("ada", "")
 
 
@@ -174,8 +175,8 @@ def test_what_is_taken(tmp_path, assignments):
     release["cells"].append({"cell_type": "code", "source": "99", "metadata": {"nbgrader": forged}})
     release["cells"].append({"cell_type": "markdown", "source": "my notes", "metadata": {}})
     grade_course.hand_in(tmp_path, "jane", json.dumps(release).encode())
-    (submission,) = intake.discover(tmp_path, assignments)
-    answers = intake.answers(submission, assignments[STAGE])
+    (submission,) = discover(tmp_path, assignments)
+    answers = notebook.answers(submission, assignments[STAGE])
     assert set(answers) == {"layer", "wrapper", "parametrization", "bugs", "written_2_8"}
     rebuilt = assignments[STAGE].rebuilt(answers, submission.own)
     sources = [cell["source"] for cell in rebuilt]
@@ -195,8 +196,8 @@ def test_an_editor_that_gives_new_ids_makes_no_cell_the_students_own(tmp_path, a
     for number, cell in enumerate(release["cells"]):
         cell["id"] = f"new-{number}"
     grade_course.hand_in(tmp_path, "jane", json.dumps(release).encode())
-    (submission,) = intake.discover(tmp_path, assignments)
-    intake.answers(submission, assignments[STAGE])
+    (submission,) = discover(tmp_path, assignments)
+    notebook.answers(submission, assignments[STAGE])
     assert submission.own == []
 
 
@@ -204,8 +205,8 @@ def test_own_cells_are_bounded(assignments):
     release, _ = grade_course.notebooks()
     release["cells"] += [{"cell_type": "code", "source": f"x{n} = 1", "metadata": {}} for n in range(1000)]
     release["cells"].append({"cell_type": "code", "source": "x" * 300_000, "metadata": {}})
-    submission = intake.Submission("s", STAGE, "", lambda: json.dumps(release).encode())
-    intake.answers(submission, assignments[STAGE])
+    submission = Submission("s", STAGE, "", lambda: json.dumps(release).encode())
+    notebook.answers(submission, assignments[STAGE])
     assert len(submission.own) == notebook.MAX_OWN_CELLS
     assert any("too many" in note for note in submission.notes)
 
@@ -224,8 +225,8 @@ def test_damaged_notebooks_never_raise(assignments, complete):
                 del data[at : at + generator.randrange(1, 2000)]
             else:
                 data[at:at] = data[at : at + 50]
-        submission = intake.Submission(f"s{number}", STAGE, "", lambda data=bytes(data): data)
-        answers = intake.answers(submission, assignments[STAGE])
+        submission = Submission(f"s{number}", STAGE, "", lambda data=bytes(data): data)
+        answers = notebook.answers(submission, assignments[STAGE])
         assert all(type(source) is str for source in answers.values())
         assert answers or submission.problem
         kinds[bool(answers)] += 1
@@ -254,11 +255,11 @@ def put(root, files: dict[str, bytes]):
     return root
 
 
-def taken(folder, assignments) -> dict[str, intake.Submission]:
+def taken(folder, assignments) -> dict[str, Submission]:
     """The submissions in a folder, read, by student; each student has one."""
-    found = intake.discover(folder, assignments)
+    found = discover(folder, assignments)
     for submission in found:
-        intake.answers(submission, assignments[submission.stage])
+        notebook.answers(submission, assignments[submission.stage])
     assert len({(s.student, s.stage) for s in found}) == len(found)
     return {s.student: s for s in found}
 
@@ -445,9 +446,9 @@ def test_all_stages_at_once(tmp_path, complete, half):
         {"ann.ipynb": complete, "ann_01_rank_theory.ipynb": first, f"bo/{STAGE}/x.ipynb": half, "cy.ipynb": EMPTY},
     )
     put(tmp_path, {MOODLE("Di D_1") + "a.ipynb": first, MOODLE("Di D_1") + "b.ipynb": half})
-    found = intake.discover(tmp_path, everything)
+    found = discover(tmp_path, everything)
     for submission in found:
-        intake.answers(submission, everything[submission.stage])
+        notebook.answers(submission, everything[submission.stage])
     assert {(s.student, s.stage) for s in found if not s.problem} == {
         *((student, stage) for student in ("ann", "Di-D-1") for stage in ("01_rank_theory", STAGE))
     }
@@ -522,7 +523,7 @@ def test_work_without_a_notebook(tmp_path, assignments, complete):
 def test_a_pdf_is_listed_under_the_stage_of_the_others(tmp_path, complete):
     everything = {stage: Assignment.load(stage) for stage in STAGES}
     put(tmp_path, {MOODLE("Ann A_1") + "hw.ipynb": complete, MOODLE("Bob B_2") + "hw.pdf": b""})
-    assert {s.stage for s in intake.discover(tmp_path, everything)} == {STAGE}
+    assert {s.stage for s in discover(tmp_path, everything)} == {STAGE}
 
 
 def test_a_folder_or_a_zip_for_each_student(tmp_path, assignments, complete, half):
@@ -629,12 +630,12 @@ def test_damaged_zip_files_never_raise(tmp_path, assignments):
 
 
 def test_notes_are_bounded(assignments):
-    notebook = json.loads(grade_course.sample("complete"))
+    content = json.loads(grade_course.sample("complete"))
     copies = [{"metadata": {"nbgrader": {"grade_id": "layer"}}}] * 50_000
     odd = [{"cell_type": "code", "source": "x" * (300_000 + n)} for n in range(20)]
-    notebook["cells"][:0] = copies + odd
-    submission = intake.Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
-    intake.answers(submission, assignments[STAGE])
+    content["cells"][:0] = copies + odd
+    submission = Submission("s", STAGE, "", lambda: json.dumps(content).encode())
+    notebook.answers(submission, assignments[STAGE])
     assert 0 < len(submission.notes) <= names.MAX_NOTES + 1
     assert "more" in submission.notes[-1]
 

@@ -8,12 +8,13 @@ import grade_course
 import pytest
 from grade_course import FULL, STAGE
 
-from autograder import intake
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.needed import needed
 from autograder.engine.sandbox import Sandbox
+from autograder.intake.notebook import answers as answers_in
+from autograder.intake.submission import Submission
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,8 @@ def box(bubblewrap):
 def points(notebook, which, box):
     """Points by exercise of a notebook, with the cells that the command runs for ``--cells which``; and what ran."""
     assignment = Assignment.load(STAGE)
-    submission = intake.Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
-    answers = intake.answers(submission, assignment)
+    submission = Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
+    answers = answers_in(submission, assignment)
     row = Row("s", STAGE, answers=answers, own=submission.own, seed=1)
     job = job_of(row, assignment, which)
     record = oracle.grade({**job, "cell_seconds": 60, "seconds": 300}, box)

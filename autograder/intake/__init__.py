@@ -1,5 +1,7 @@
 """What was handed in: walking and unpacking it, whose it is, which notebook counts, which of its cells are answers.
 
+`discover.discover` is the way in for a class, `notebook.answers` for each submission of it.
+
 walk        folders and zip files, as files; what is read of them is bounded
 platforms/  what a learning platform's names say, a file each; `rule.Rule` is what one consists of
 plain       names that no platform wrote; `nbgrader`, that tool's own layout
@@ -7,51 +9,3 @@ identity    whose each file is
 choice      which notebook counts, for which stage
 notebook    which of its cells are answers
 """
-
-from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-
-from autograder.engine.assignment import Assignment
-from autograder.intake import nbgrader
-from autograder.intake.choice import submissions
-from autograder.intake.identity import places
-from autograder.intake.names import safe_name, shown, student_names
-from autograder.intake.notebook import answers
-from autograder.intake.submission import Submission
-from autograder.intake.walk import files_in, read_file
-
-__all__ = ["Submission", "answers", "discover", "read_file"]
-
-
-def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submission]:
-    """All submissions in a folder or a zip file, in the order of stage and student.
-
-    Args:
-        folder: nbgrader's ``submitted`` folder (STUDENT/STAGE/STAGE.ipynb) or the one that holds it; or what a
-            learning platform exports (see `autograder.intake.platforms`), as zip files or unpacked; or notebooks or
-            folders with the students' names. What is in no folder of nbgrader's form is looked at as an export.
-        assignments: the stages to look for.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    if not folder.exists():
-        raise FileNotFoundError(f"no such folder: {folder}")
-    inner = folder / "submitted"
-    for root in (inner, folder) if inner.is_dir() else (folder,):
-        claimed, skip = nbgrader.submitted(root, list(assignments)) if root.is_dir() else ({}, set())
-        handed_in = places(list(files_in(root, skip)), students=bool(skip))
-        pairs = [(key, submission) for (key, _), submission in claimed.items()]
-        pairs += submissions(handed_in, assignments, claimed, beside_nbgraders=bool(skip))
-        if pairs:
-            break
-    names = student_names([key for key, _ in pairs] + (nbgrader.folder_keys(root) if claimed else []))
-    shared = Counter(safe_name(name) for _, name in {key for key, _ in pairs})
-    for key, submission in pairs:
-        submission.student = names[key]
-        if shared[safe_name(key[1])] > 1:
-            submission.notes.append(f"called {submission.student}, for {shown(key[1])!r}: others have nearly that name")
-    return sorted((submission for _, submission in pairs), key=lambda s: (s.stage, s.student))
