@@ -93,9 +93,9 @@ def download(name: str, total: int, folder: Path, progress: bool = True) -> Iter
 class TrainerProgress:
     """Progress where it belongs: Trainer's own bar or table, without its printed dicts; lines in a log file.
 
-    Example::
-
-        TrainerProgress("lora").add_to(trainer)
+    Example:
+        >>> TrainerProgress("lora").method  # its add_to takes a Trainer
+        'lora'
     """
 
     def __init__(self, method: str):

@@ -16,12 +16,18 @@ PACKAGES = ("checks", "plots", "profiles", "vision")
 #: These have an example to read and none to run: they need the network, or download the laptop's assets.
 NOT_RUN = {
     "lora_ref.assets.fetch_all",
+    "lora_ref.commands.compare",
+    "lora_ref.commands.merge",
+    "lora_ref.commands.sweep",
+    "lora_ref.commands.train",
     "lora_ref.data.sst2",
     "lora_ref.doctor.examine",
     "lora_ref.doctor.main",
     "lora_ref.images.cifar10",
     "lora_ref.images.hub_digits",
     "lora_ref.images.laptop_digits",
+    "lora_ref.info.doctor",
+    "lora_ref.info.info",
     "lora_ref.models.laptop_encoder",
     "lora_ref.models.laptop_tokenizer",
     "lora_ref.models.roberta_base",

@@ -23,6 +23,8 @@ STYLES = {
     "lora": (BLUE, "o", "LoRA"),
     "full": (GREEN, "D", "full fine-tuning"),
 }
+# a marker and a line each, for prints without colour
+LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"), (PURPLE, "v", "-"))
 
 
 def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -123,3 +125,25 @@ def end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
             fontsize=9,
             annotation_clip=False,
         )
+
+
+def log2_axis(ax: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic axis of base 2, with these ticks alone."""
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def short_count(value: float, _: object = None) -> str:
+    """A count with its unit, as a tick's formatter."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
