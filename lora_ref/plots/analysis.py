@@ -14,6 +14,7 @@ from lora_ref.plots.base import (
     first_upper,
     listed,
     new_figure,
+    set_alt,
     set_title,
     wilson_interval,
 )
@@ -77,9 +78,10 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: a mark a layer."
     set_title(figure, finding, note)
     sizes = "; ".join(f"{name} {frame['relative'].median():.2g}" for name, frame in frames.items())
-    figure.lora_alt = (
+    set_alt(
+        figure,
         f"Left, cumulative energy of singular directions; right, relative size of updates (medians: {sizes}). "
-        f"{first_upper(finding)}."
+        f"{first_upper(finding)}.",
     )
     return figure
 
@@ -132,7 +134,7 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
     finding = f"The two leading directions overlap by {listed(parts)}"
     set_title(figure, finding, "Similarity of the leading i and j directions: 1 where one space contains the other.")
     corners = "; ".join(f"{name}: {np.asarray(grid)[-1, -1]:.2f} for all directions" for name, grid in grids.items())
-    figure.lora_alt = f"Heat maps of subspace similarity. {finding}. {first_upper(corners)}."
+    set_alt(figure, f"Heat maps of subspace similarity. {finding}. {first_upper(corners)}.")
     return figure
 
 
@@ -176,7 +178,7 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     )
     set_title(figure, finding, "A mark a layer; line: median; dotted: two random subspaces.")
     each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
-    figure.lora_alt = f"Dots by pair and side. {finding}. {each}"
+    set_alt(figure, f"Dots by pair and side. {finding}. {each}")
     return figure
 
 
@@ -228,5 +230,5 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
         f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
         for task, curve in curves.items()
     )
-    figure.lora_alt = f"Line plot of accuracy by weight of {second}. {told}. {finding}."
+    set_alt(figure, f"Line plot of accuracy by weight of {second}. {told}. {finding}.")
     return figure

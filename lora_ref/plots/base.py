@@ -56,6 +56,11 @@ def describe(figure: Figure) -> str:
     return getattr(figure, "lora_alt", "")
 
 
+def set_alt(figure: Figure, text: str) -> None:
+    """Say a figure in words; `describe` gives them back."""
+    figure.lora_alt = text  # type: ignore[attr-defined]  # ours, on matplotlib's object
+
+
 def first_upper(text: str) -> str:
     """The text with its first letter in upper case, the rest as it is."""
     return text[:1].upper() + text[1:]

@@ -18,6 +18,7 @@ from lora_ref.plots.base import (
     first_upper,
     log2_axis,
     new_figure,
+    set_alt,
     set_title,
     short_count,
 )
@@ -76,7 +77,7 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
     note = "Activations measured for one batch." if activations else "Without activations, which depend on the batch."
     set_title(figure, finding, f"{note} {int(frame['total'].min()):,} parameters in the base model.")
     numbers = "; ".join(f"{name} {value / unit:,.{digits}f}" for name, value in zip(names, total, strict=True))
-    figure.lora_alt = f"Stacked bars of bytes kept ({'GB' if unit == 1e9 else 'MB'}): {numbers}. {finding}."
+    set_alt(figure, f"Stacked bars of bytes kept ({'GB' if unit == 1e9 else 'MB'}): {numbers}. {finding}.")
     return figure
 
 
@@ -146,9 +147,7 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
     )
     set_title(figure, finding, "Counted from shapes, with the layer's bias on the full side; float32.")
     numbers = "; ".join(f"{name} {value:.1f}" for name, value in at["reduction"].items())
-    figure.lora_alt = (
-        f"Four plots of parameters by layer size and rank. Reduction at rank {rank}: {numbers}. {finding}."
-    )
+    set_alt(figure, f"Four plots of parameters by layer size and rank. Reduction at rank {rank}: {numbers}. {finding}.")
     return figure
 
 
@@ -184,5 +183,5 @@ def latency(frame: pd.DataFrame) -> Figure:
     )
     set_title(figure, finding, "Bars: medians, measured in turns in one run; lines: fastest to slowest.")
     numbers = "; ".join(f"{row.state} {row.milliseconds:.1f}" for row in frame.itertuples())
-    figure.lora_alt = f"Bars of milliseconds for one forward pass: {numbers}. {finding}."
+    set_alt(figure, f"Bars of milliseconds for one forward pass: {numbers}. {finding}.")
     return figure

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_ref import data as data_module
-from lora_ref.data import Images
 from lora_ref.hub import from_hub
+from lora_ref.images import Images, draw_rows
 from lora_ref.inject import freeze, inject_lora, lora_disabled, trainable_report
 from lora_ref.models import seeded, without_loading_report
 from lora_ref.vision.classifier import Prepare, accuracy, positive, train_classifier
@@ -295,7 +295,7 @@ def rotated_digits(
     """
     positive(epochs=epochs, adapt_epochs=adapt_epochs, adapt_images=adapt_images)
     data = data_module.mnist() if data is None else data
-    rows = data_module._rows(data["train"].labels, adapt_images, seed, "train")
+    rows = draw_rows(data["train"].labels, adapt_images, seed, "train")
     turned = {"train": quarter_turn(data["train"].take(rows)), "test": quarter_turn(data["test"])}
     if base is None:
         base = base_vit(data, epochs=epochs, seed=seed, progress=progress)
