@@ -47,6 +47,7 @@ def train(options: argparse.Namespace) -> int:
         print(f"{options.method} on {profile.base_model}; {profile.train_size:,} sentences", flush=True)
     result = fine_tune(options.method, profile, learning_rate=options.learning_rate, **_lora(options, profile))
     _report(result)
+    assert result.model is not None  # fine_tune returns it
     if is_main_process():
         if options.method == "lora":
             from lora_ref.adapters import save_adapter
@@ -143,7 +144,7 @@ def merge(options: argparse.Namespace) -> int:
     if not options.adapter.exists():
         raise FileNotFoundError(f"no adapter at {options.adapter}")
     profile = chosen_profile(options)
-    model = models.base_model(profile, seed=options.seed)
+    model: nn.Module = models.base_model(profile, seed=options.seed)
     try:
         model = inject_saved(model, read_adapter(model, options.adapter), options.adapter.name)
     except ValueError as error:

@@ -51,10 +51,10 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
             squares = np.zeros(length)
             squares[: len(values)] = np.square(values)
             curves.append(np.cumsum(squares) / max(squares.sum(), np.finfo(float).tiny))
-        curves = np.array(curves)
+        shares = np.array(curves)
         index = np.arange(1, length + 1)
-        left.plot(index, np.median(curves, axis=0), color=colour, linestyle=style, linewidth=2, label=name)
-        low, high = np.quantile(curves, [0.1, 0.9], axis=0)
+        left.plot(index, np.median(shares, axis=0), color=colour, linestyle=style, linewidth=2, label=name)
+        low, high = np.quantile(shares, [0.1, 0.9], axis=0)
         left.fill_between(index, low, high, color=colour, alpha=0.15, linewidth=0)
         needed[name] = float(frame["effective_rank"].median())
         spread = place + np.linspace(-0.18, 0.18, len(frame))
@@ -73,8 +73,8 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.yaxis.set_minor_locator(NullLocator())
     right.set_ylabel("update's norm / frozen weight's norm (log)")
-    told = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
-    finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {told}"
+    directions = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
+    finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {directions}"
     note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: a mark a layer."
     set_title(figure, finding, note)
     sizes = "; ".join(f"{name} {frame['relative'].median():.2g}" for name, frame in frames.items())
@@ -105,9 +105,11 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
         The two leading directions overlap by 1.00
         (twice the same; random 0.333)
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = new_figure(len(grids), (1.6 + 3.4 * len(grids), 4.0))
     widths = dict(n) if isinstance(n, Mapping) else dict.fromkeys(grids, n)
-    told = []
+    overlaps = []
     for ax, (name, grid) in zip(axes, grids.items(), strict=True):
         grid = np.asarray(grid)
         rows, columns = grid.shape
@@ -122,15 +124,15 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
                     text = f"{grid[i, j]:.2f}".lstrip("0") if grid[i, j] < 0.995 else "1"
                     ax.text(j + 1, i + 1, text, ha="center", va="center", color=colour, fontsize=7.5)
         random = 1 / widths[name]
-        told.append((name, float(grid[0, 0]), random))
+        overlaps.append((name, float(grid[0, 0]), random))
         ax.set_title(f"{name} (random at 1, 1: {random:.3f})", fontsize=9.5)
         ax.set_xlabel("j, directions of the second")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         ax.grid(False)
     axes[0].set_ylabel("i, directions of the first")
     figure.colorbar(image, ax=axes, shrink=0.9, pad=0.01, label="similarity (0 to 1)")
-    parts = [f"{value:.2f} ({name}; random {random:.3f})" for name, value, random in told]
+    parts = [f"{value:.2f} ({name}; random {random:.3f})" for name, value, random in overlaps]
     finding = f"The two leading directions overlap by {listed(parts)}"
     set_title(figure, finding, "Similarity of the leading i and j directions: 1 where one space contains the other.")
     corners = "; ".join(f"{name}: {np.asarray(grid)[-1, -1]:.2f} for all directions" for name, grid in grids.items())
@@ -152,7 +154,8 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
         to 1.000, of random directions 0.125
     """
     figure, (ax,) = new_figure(1, (7.6, 4.0))
-    labels, told = [], []
+    labels: list[str] = []
+    overlaps = []
     for pair, frame in frames.items():
         for side, (colour, marker, _) in zip(("input", "output"), LINES, strict=False):
             place = len(labels)
@@ -162,22 +165,22 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
             ax.plot([place - 0.3, place + 0.3], [median] * 2, color=INK, linewidth=2)
             ax.plot([place - 0.3, place + 0.3], [random] * 2, color=GREY, linewidth=1.5, linestyle=":")
             labels.append(f"{side} side\n{pair}")
-            told.append(
+            overlaps.append(
                 (f"{side} side of {' '.join(pair.split())}", median, random, int((frame[side] > 0.5).sum()), len(frame))
             )
     ax.set_xticks(range(len(labels)), labels)
     top = max(float(frame[side].max()) for frame in frames.values() for side in ("input", "output"))
     ax.set_ylim(-0.03 * top, min(1.03, 1.1 * top))
     ax.set_ylabel("similarity of leading directions")
-    medians = [median for _, median, *_ in told]
-    random = max(random for _, _, random, *_ in told)
-    above, of = sum(t[3] for t in told), sum(t[4] for t in told)
+    medians = [median for _, median, *_ in overlaps]
+    random = max(random for _, _, random, *_ in overlaps)
+    above, of = sum(t[3] for t in overlaps), sum(t[4] for t in overlaps)
     finding = (
         f"{above or 'None'} of {of} overlaps of leading directions {'exceeds' if above < 2 else 'exceed'} 0.5; the "
         f"medians are {min(medians):.3f} to {max(medians):.3f}, of random directions {random:.3f}"
     )
     set_title(figure, finding, "A mark a layer; line: median; dotted: two random subspaces.")
-    each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in told)
+    each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in overlaps)
     set_alt(figure, f"Dots by pair and side. {finding}. {each}")
     return figure
 
@@ -205,8 +208,8 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
     curves = {}
     for task, (colour, marker, style) in zip((first, second), LINES, strict=False):
         curve = frame[frame["task"] == task].sort_values("weight")
-        ends = [wilson_interval(accuracy, counts[task]) for accuracy in curve["accuracy"]]
-        ax.fill_between(curve["weight"], *zip(*ends, strict=True), color=colour, alpha=0.15, linewidth=0)
+        low, high = zip(*(wilson_interval(accuracy, counts[task]) for accuracy in curve["accuracy"]), strict=True)
+        ax.fill_between(curve["weight"], low, high, color=colour, alpha=0.15, linewidth=0)
         ax.plot(
             curve["weight"], curve["accuracy"], color=colour, marker=marker, linestyle=style, linewidth=2, label=task
         )
@@ -226,9 +229,9 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
         f"{at[1]:.3f} of {own[1]:.3f}"
     )
     set_title(figure, finding, "Bands: 95 % intervals from the test examples alone; dotted: a coin.")
-    told = "; ".join(
+    numbers = "; ".join(
         f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
         for task, curve in curves.items()
     )
-    set_alt(figure, f"Line plot of accuracy by weight of {second}. {told}. {finding}.")
+    set_alt(figure, f"Line plot of accuracy by weight of {second}. {numbers}. {finding}.")
     return figure

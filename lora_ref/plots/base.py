@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ STYLES = {
 LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"), (PURPLE, "v", "-"))
 
 
-def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(accuracy: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Lower and upper end of the 95 % interval for an accuracy measured on ``n`` sentences (Wilson, 1927).
 
     Raises:
@@ -113,7 +113,7 @@ def smooth(values: Sequence[float], window: int = 5) -> list[float]:
     return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i + 1 - window) : i + 1]]]
 
 
-def end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
+def end_labels(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Name each line at its end, moved apart where ends are near: a reader need not match colours with a legend."""
     top = max(ax.get_ylim()[1], *(y for _, y, _, _ in labels))
     gap, last = 0.06 * top, -math.inf
@@ -132,7 +132,7 @@ def end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
         )
 
 
-def log2_axis(ax: Axes, ticks: Sequence[float]) -> None:
+def log2_axis(ax: Axes, ticks: Iterable[float]) -> None:
     """A logarithmic axis of base 2, with these ticks alone."""
     from matplotlib.ticker import NullLocator
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,7 +42,10 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
         For gradients and optimiser states LoRA r=8 needs 141 times less memory than
         full fine-tuning; in all, 3.9 times less
     """
-    names = [f"LoRA r={row.rank}" if row.method == "lora" else row.method for row in frame.itertuples()]
+    names = [
+        f"LoRA r={rank}" if method == "lora" else str(method)
+        for method, rank in zip(frame["method"], frame["rank"], strict=True)
+    ]
     figure, (ax,) = new_figure(1, (8.4, 1.7 + 0.5 * len(names)))
     parts = [("weights", GREY), ("gradients", VERMILION), ("optimizer", ORANGE)]
     columns = {name: frame[name].to_numpy(float) for name, _ in parts}
@@ -51,11 +54,12 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
         columns["activations"] = np.array(
             [
                 activations.get(name, activations.get(method, 0))
-                for name, method in zip(names, frame["method"], strict=True)
+                for name, method in zip(names, frame["method"].astype(str), strict=True)
             ],
             float,
         )
-    total, unit = sum(columns.values()), 1e9 if sum(columns.values()).max() >= 1e9 else 1e6
+    total = np.sum(list(columns.values()), axis=0)
+    unit = 1e9 if total.max() >= 1e9 else 1e6
     start, digits = np.zeros(len(names)), 2 if unit == 1e9 else 1
     for (name, colour), hatch in zip(parts, ("", "//", "..", "xx"), strict=False):
         label = "optimiser states" if name == "optimizer" else name
@@ -140,7 +144,7 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
     grid[1, 1].bar_label(bars, [short_count(value) for value in heights], fontsize=9)
     grid[1, 1].set_ylabel(f"parameters of a {layer} layer")
     grid[1, 1].yaxis.set_major_formatter(short_count)
-    low, high = at["reduction"].idxmin(), at["reduction"].idxmax()
+    low, high = str(at["reduction"].idxmin()), str(at["reduction"].idxmax())
     finding = (
         f"At rank {rank} LoRA trains {at['reduction'][low]:.0f} ({low}) to {at['reduction'][high]:.0f} ({high}) times "
         f"fewer parameters; twice the rank halves that"
@@ -164,6 +168,7 @@ def latency(frame: pd.DataFrame) -> Figure:
     """
     figure, (ax,) = new_figure(1, (7.2, 2.7))
     colours = {"base": GREY, "unmerged": BLUE, "merged": GREEN}
+    row: Any
     for place, row in enumerate(frame.itertuples()):
         ax.barh(place, row.milliseconds, color=colours[row.state], height=0.6)
         ax.errorbar(

@@ -143,10 +143,10 @@ def rank_and_spectrum(
     left.set_ylim(-0.02, 1.2 * max(max(v) for v in errors.values()))
     left.legend(frameon=False, fontsize=9)
     counts = {}
-    for (name, values), (colour, marker) in zip(spectra.items(), (_B, _A, _THIRD), strict=False):
-        index = np.arange(1, len(values) + 1)
-        right.plot(index, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=name)
-        counts[name] = int((values > 1e-3 * values[0]).sum())
+    for (name, spectrum), (colour, marker) in zip(spectra.items(), (_B, _A, _THIRD), strict=False):
+        index = np.arange(1, len(spectrum) + 1)
+        right.plot(index, spectrum, color=colour, marker=marker, markersize=5, linewidth=1.5, label=name)
+        counts[name] = int((spectrum > 1e-3 * spectrum[0]).sum())
     right.set_xlabel("index of the singular value")
     right.set_ylabel("singular value")
     right.legend(frameon=False, fontsize=9)

@@ -120,7 +120,10 @@ def target_ablation(frame: pd.DataFrame, n: int | None = None) -> Figure:
 
 def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str, n: int | None = None) -> tuple[str, str]:
     """Accuracy against one column: a point a seed, a line through the means; returns the finding and the numbers."""
-    values = {key: list(rows["accuracy"]) for key, rows in frame.groupby(column)}
+    values: dict[float, list[float]] = {}
+    for key, accuracy in zip(frame[column], frame["accuracy"], strict=True):
+        values.setdefault(key, []).append(accuracy)
+    values = dict(sorted(values.items()))
     keys, means = list(values), [float(np.mean(v)) for v in values.values()]
     for key, accuracies in values.items():
         spread = [key] * len(accuracies)

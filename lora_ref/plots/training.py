@@ -313,7 +313,7 @@ def _finding(results: Sequence[TrainingResult]) -> str:
     return words + (": " + ", ".join(against) if against else "")
 
 
-def _difference(ours: float, theirs: float, n: int, name: str) -> str:
+def _difference(ours: float, theirs: float, n: float, name: str) -> str:
     """The difference in points; one that another draw of ``n`` sentences could turn round is called level."""
     points = 100 * (ours - theirs)
     if abs(ours - theirs) <= 1.96 * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / n):

@@ -136,6 +136,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
         for place, result in zip(places, results, strict=True):
             colour, marker, _ = STYLES[result.method.kind]
             value = result.original if originals else result.adapted
+            assert value is not None  # the second panel is drawn only where all have it
             low, high = wilson_interval(value, result.n)
             ax.errorbar(
                 value,
