@@ -49,6 +49,7 @@ test-all: system setup  ## the test suite with the slow tests
 lint: setup  ## style, formatting, and whether the notebooks are what the masters make
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy lora_ref autograder
 	$(PY) -m autograder build --check
 
 bench: setup  ## each claim about speed and memory, both sides in one run
@@ -84,5 +85,5 @@ $(1)/bin/python -m pytest -n auto --ignore tests/test_project.py
 endef
 
 clean:  ## what the other targets made, but for the environment
-	rm -rf build dist docs/stages autograded feedback submitted gradebook.db *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist docs/stages autograded feedback submitted gradebook.db *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

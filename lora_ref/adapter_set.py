@@ -242,7 +242,8 @@ class AdapterSet:
         self._layers |= lora_layers(self.model)
         updates = {layer_name: layer.lora for layer_name, layer in lora_layers(self.model).items()}
         lora = {id(p) for update in updates.values() for p in update.parameters()}
-        head = {n: p for n, p in adapter_parameters(self.model).items() if id(p) not in lora}
+        named = dict(self.model.named_parameters())
+        head = {n: named[n] for n in adapter_parameters(self.model) if id(named[n]) not in lora}
         for n, p in head.items():
             self._base_head[n] = nn.Parameter(base_head.get(n, p).detach().clone(), requires_grad=False)
         self._adapters[name] = Adapter(updates, head)

@@ -111,11 +111,14 @@ def compose(layers: Sequence[nn.Module], weights: Sequence[float]) -> Tensor:
         shapes = {tuple(delta.shape) for delta in deltas}
         if len(shapes) > 1:
             raise ValueError(f"the updates have different shapes: {', '.join(map(str, sorted(shapes)))}")
-        return sum(weight * delta for weight, delta in zip(weights, deltas, strict=True))
+        total = weights[0] * deltas[0]
+        for weight, delta in zip(weights[1:], deltas[1:], strict=True):
+            total = total + weight * delta
+        return total
 
 
-def _update(layer: nn.Module) -> nn.Module:
-    update = getattr(layer, "lora", layer)
+def _update(layer: nn.Module) -> Any:  # a LoRALayer, or a student's own of the same shape
+    update: Any = getattr(layer, "lora", layer)
     if not all(hasattr(update, name) for name in ("lora_A", "lora_B", "scaling")):
         raise TypeError(f"expected a LinearWithLoRA or a LoRALayer, got {type(layer).__name__}")
     return update

@@ -30,6 +30,12 @@ MERGE_SENTENCES = 256
 
 
 def train(options: argparse.Namespace) -> int:
+    """Train one model, and write its adapter, its metrics and its loss curve; returns the exit status.
+
+    Example::
+
+        python -m lora_ref train --rank 4 --out runs/rank4
+    """
     from lora_ref import plots
     from lora_ref.training import fine_tune
 
@@ -41,6 +47,7 @@ def train(options: argparse.Namespace) -> int:
         print(f"{options.method} on {profile.base_model}; {profile.train_size:,} sentences", flush=True)
     result = fine_tune(options.method, profile, learning_rate=options.learning_rate, **_lora(options, profile))
     _report(result)
+    assert result.model is not None  # fine_tune returns it
     if is_main_process():
         if options.method == "lora":
             from lora_ref.adapters import save_adapter
@@ -57,6 +64,12 @@ def train(options: argparse.Namespace) -> int:
 
 
 def sweep(options: argparse.Namespace) -> int:
+    """Train over ranks, alphas or groups of layers, and write a table and a figure; returns the exit status.
+
+    Example::
+
+        python -m lora_ref sweep --ranks 1 4 16
+    """
     from lora_ref import plots, sweeps
 
     profile = chosen_profile(options)
@@ -92,6 +105,12 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
+    """Train head, LoRA and full, and write a table and a figure; returns the exit status.
+
+    Example::
+
+        python -m lora_ref compare --rank 8
+    """
     from lora_ref import plots
     from lora_ref.training import fine_tune
 
@@ -111,6 +130,12 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def merge(options: argparse.Namespace) -> int:
+    """Merge an adapter into its base, and write a plain model; returns the exit status.
+
+    Example::
+
+        python -m lora_ref merge runs/train/adapter.safetensors
+    """
     from lora_ref import data, models
     from lora_ref.adapters import inject_saved, read_adapter
     from lora_ref.inject import lora_layers, merge_lora, replace_module
@@ -119,7 +144,7 @@ def merge(options: argparse.Namespace) -> int:
     if not options.adapter.exists():
         raise FileNotFoundError(f"no adapter at {options.adapter}")
     profile = chosen_profile(options)
-    model = models.base_model(profile, seed=options.seed)
+    model: nn.Module = models.base_model(profile, seed=options.seed)
     try:
         model = inject_saved(model, read_adapter(model, options.adapter), options.adapter.name)
     except ValueError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lora_ref.inject import HEAD_NAMES, lora_layers, match_targets, merge_lora, replace_module, unmerge_lora
+from lora_ref.inject import HEAD_NAMES, linear_at, lora_layers, match_targets, merge_lora, replace_module, unmerge_lora
 from lora_ref.rank import lora_param_count, training_memory
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def roberta_base_config(num_labels: int = 2) -> Any:
     """
     from transformers import RobertaConfig
 
-    return RobertaConfig(
+    return RobertaConfig(  # type: ignore[call-arg]  # its signature leaves the inherited options out
         vocab_size=50_265,
         hidden_size=768,
         num_hidden_layers=12,
@@ -105,7 +105,7 @@ def cost_table(
     model = config_or_model if isinstance(config_or_model, nn.Module) else meta_model(config_or_model)
     if lora_layers(model):
         raise ValueError("the model has LoRA layers already; give the base model")
-    layers = [model.get_submodule(name) for name in match_targets(model, targets)]
+    layers = [linear_at(model, name) for name in match_targets(model, targets)]
     heads = [getattr(model, name, None) for name in HEAD_NAMES]
     base = sum(p.numel() for p in model.parameters())
     head = sum(p.numel() for module in heads if isinstance(module, nn.Module) for p in module.parameters())

@@ -158,9 +158,9 @@ def _packages() -> tuple[list[Line], Line]:
             lines.append(Line(name, BROKEN, f"{version} cannot be imported: {told[name]['error']}", again))
         else:
             lines.append(Line(name, OK, version))
-    name = told.get("torch", {}).get("gpu")
-    if name:
-        return lines, Line("GPU", OK, name, needed=False)
+    gpu = told.get("torch", {}).get("gpu")
+    if gpu:
+        return lines, Line("GPU", OK, gpu, needed=False)
     return lines, Line(
         "GPU",
         MISSING,

@@ -47,7 +47,7 @@ def prepare(wheel: Path | None = None, version: Version | None = None, installed
         if installed:
             lines[-1] += f" replaces {installed} in this notebook; run all cells again if some ran before"
         lines += install_missing()
-    elif wheel and installed and version < installed:
+    elif wheel and version and installed and version < installed:
         lines.append(f"lora_ref {installed}, which is installed, is newer than {wheel}, and stays")
     for line in lines:
         print(line, flush=True)

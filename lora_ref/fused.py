@@ -48,7 +48,7 @@ def can_fuse(linear: nn.Linear, lora: nn.Module) -> bool:
         >>> can_fuse(nn.Linear(6, 4), lora)  # this weight trains
         False
     """
-    if lora.training and lora.dropout.p > 0:
+    if lora.training and getattr(lora.dropout, "p", 0) > 0:
         return False
     if type(linear) is not nn.Linear or linear.weight.requires_grad:
         return False

@@ -114,7 +114,7 @@ def split_digits(digits: Images, seed: int, train_size: int | None, test_size: i
     held_out = torch.arange(len(digits.labels)) % 5 == 4
     splits = {"train": digits.take(~held_out), "test": digits.take(held_out)}
     for split, size in (("train", train_size), ("test", test_size)):
-        splits[split] = splits[split].take(_rows(splits[split].labels, size, seed, split))
+        splits[split] = splits[split].take(draw_rows(splits[split].labels, size, seed, split))
     return splits
 
 
@@ -151,7 +151,7 @@ def _hub_images(name: str, column: str, seed: int, sizes: Mapping[str, int | Non
     splits = {}
     for split, size in sizes.items():
         labels = torch.tensor(list(source[split]["label"]))
-        rows = _rows(labels, size, seed, split)
+        rows = draw_rows(labels, size, seed, split)
         # only the chosen pictures are decoded; a grey one has two dimensions, a colour one has its channels last
         pixels = np.stack([np.asarray(row[column]) for row in source[split].select(rows.tolist())])
         images = torch.from_numpy(pixels).float() / 255
@@ -159,10 +159,18 @@ def _hub_images(name: str, column: str, seed: int, sizes: Mapping[str, int | Non
     return splits
 
 
-def _rows(labels: Tensor, size: int | None, seed: int, split: str) -> Tensor:
+def draw_rows(labels: Tensor, size: int | None, seed: int, split: str) -> Tensor:
     """Row numbers of ``size`` pictures, in random order, with the labels in the share they have in ``labels``.
 
     Test pictures do not depend on the seed.
+
+    Raises:
+        ValueError: there are fewer, or none is asked for.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> labels[draw_rows(labels, 3, seed=0, split="train")].sort().values
+        tensor([0, 0, 1])
     """
     size = len(labels) if size is None else size
     if not 0 < size <= len(labels):

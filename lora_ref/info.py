@@ -15,6 +15,12 @@ __all__ = ["doctor", "info"]
 
 
 def info(options: argparse.Namespace) -> int:
+    """Say what a profile has and needs, or what an adapter file holds; returns the exit status.
+
+    Example::
+
+        python -m lora_ref info --profile laptop
+    """
     if options.adapter:
         return _adapter_info(options.adapter)
     from lora_ref import assets, profiles
@@ -39,6 +45,12 @@ def info(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
+    """Say what works on this machine; returns the exit status.
+
+    Example::
+
+        python -m lora_ref doctor --json
+    """
     from lora_ref import doctor
 
     return doctor.main(options.json)

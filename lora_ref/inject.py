@@ -61,6 +61,22 @@ def _matches(name: str, target: str) -> bool:
     return name == target or name.endswith("." + target)
 
 
+def linear_at(model: nn.Module, name: str) -> nn.Linear:
+    """The linear layer of that name, as `match_targets` finds them.
+
+    Raises:
+        TypeError: another kind of module has that name.
+
+    Example:
+        >>> linear_at(nn.Sequential(nn.Linear(4, 2)), "0")
+        Linear(in_features=4, out_features=2, bias=True)
+    """
+    module = model.get_submodule(name)
+    if not isinstance(module, nn.Linear):
+        raise TypeError(f"{name!r} is a {type(module).__name__}, not a linear layer")
+    return module
+
+
 def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
     """Put ``new`` where the module with the dotted ``name`` is.
 
@@ -131,7 +147,7 @@ def inject_lora(
     wrapped = {}
     for name in match_targets(model, targets):  # all of them before the first replacement: it changes what there is
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
-        linear = model.get_submodule(name)
+        linear = linear_at(model, name)
         trained_before = [p.requires_grad for p in linear.parameters()]
         try:
             wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)

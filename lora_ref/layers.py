@@ -135,7 +135,7 @@ class LinearWithLoRA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output for ``x`` of shape (..., in_features)."""
-        if self.merged and not self.enabled:
+        if self._weight_before_merge is not None and not self.enabled:
             return F.linear(x, self._weight_before_merge, self.linear.bias)
         if self.merged or not self.enabled:
             return self.linear(x)
@@ -156,6 +156,6 @@ class LinearWithLoRA(nn.Module):
     @torch.no_grad()
     def unmerge(self) -> None:
         """Restore ``W`` bit for bit; ``A`` and ``B`` are as they were, so training can go on."""
-        if self.merged:
+        if self._weight_before_merge is not None:
             self.linear.weight.copy_(self._weight_before_merge)
             self._weight_before_merge = None

@@ -95,7 +95,7 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     is_classifier = type(model).__name__.endswith("ForSequenceClassification")
     task_type = "SEQ_CLS" if is_classifier and _ending_in(trained, SEQ_CLS_HEADS) else None
     whole = _outermost(_ending_in(names, trained + (SEQ_CLS_HEADS if task_type else [])))
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for name in whole:
         module = model.get_submodule(name)
         if any(layer == name or layer.startswith(name + ".") for layer in layers):
@@ -108,7 +108,7 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora.lora_B
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
-    config = {
+    config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": task_type,
         "base_model_name_or_path": getattr(model, "name_or_path", None) or None,
@@ -141,7 +141,7 @@ def _alphas(scalings: Mapping[str, float], ranks: Mapping[str, int]) -> tuple[bo
     """``use_rslora`` and each layer's alpha: whole numbers if one of the two rules gives them, otherwise floats."""
     for rslora in (False, True):
         divisors = {name: math.sqrt(rank) if rslora else rank for name, rank in ranks.items()}
-        alphas = {name: round(scalings[name] * divisor) for name, divisor in divisors.items()}
+        alphas: dict[str, float] = {name: round(scalings[name] * divisor) for name, divisor in divisors.items()}
         if all(alphas[name] / divisor == scalings[name] for name, divisor in divisors.items()):
             return rslora, alphas
     return False, {name: scalings[name] * rank for name, rank in ranks.items()}
@@ -327,7 +327,8 @@ class _Settings:
 
     def _outputs(self, model: nn.Module) -> set[str]:
         """What ``all-linear`` leaves out: the layer that gives a language model's, or a classifier's, output."""
-        output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        embeddings: Any = getattr(model, "get_output_embeddings", None)
+        output = embeddings() if embeddings is not None else None
         if output is not None:
             return {name for name, module in model.named_modules() if module is output}
         return set(SEQ_CLS_HEADS) if self.task_type == "SEQ_CLS" else set()

@@ -93,9 +93,9 @@ def download(name: str, total: int, folder: Path, progress: bool = True) -> Iter
 class TrainerProgress:
     """Progress where it belongs: Trainer's own bar or table, without its printed dicts; lines in a log file.
 
-    Example::
-
-        TrainerProgress("lora").add_to(trainer)
+    Example:
+        >>> TrainerProgress("lora").method  # its add_to takes a Trainer
+        'lora'
     """
 
     def __init__(self, method: str):
@@ -110,7 +110,8 @@ class TrainerProgress:
         class Bar(ProgressCallback):
             def on_train_begin(self, args, state, control, **kwargs):
                 super().on_train_begin(args, state, control, **kwargs)
-                self.training_bar.set_description(method)
+                if self.training_bar is not None:
+                    self.training_bar.set_description(method)
 
             def on_log(self, args, state, control, logs=None, **kwargs):
                 if self.training_bar is not None and "loss" in logs:
@@ -153,7 +154,8 @@ def only_our_progress() -> Iterator[None]:
     def not_to_itself(record: Any) -> bool:
         return not record.getMessage().startswith("Trainer.tokenizer is now deprecated")
 
-    shown, trainers = logging.is_progress_bar_enabled(), logging.get_logger("transformers.trainer")
+    shown = logging.is_progress_bar_enabled()
+    trainers: Any = logging.get_logger("transformers.trainer")  # a function may be a filter too
     if shown:
         logging.disable_progress_bar()
     trainers.addFilter(not_to_itself)

@@ -58,10 +58,10 @@ def pair(seen: float, expected: float, *, scale: float = 1.0, tolerance: float =
         (('0.25', '0.667'), ('0.66671', '0.66667'), ('0', '1'))
     """
     for digits in range(3, 8):
-        texts = tuple(number(value, digits, scale=scale, tolerance=tolerance) for value in (seen, expected))
-        if texts[0] != texts[1]:
+        first, second = (number(value, digits, scale=scale, tolerance=tolerance) for value in (seen, expected))
+        if first != second:
             break
-    return texts
+    return first, second
 
 
 def row(values: Iterable[float], most: int = 6, *, tolerance: float = TOLERANCE) -> str:

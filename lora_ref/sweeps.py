@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lora_ref.grid import run_grid
-from lora_ref.inject import match_targets
+from lora_ref.inject import linear_at, match_targets
 from lora_ref.progress import is_live
 from lora_ref.rank import lora_param_count
 from lora_ref.training import ENCODER_LINEARS, default_alpha, fine_tune
@@ -190,7 +190,7 @@ def _group_name(targets: Sequence[str]) -> str:
 
 
 def _rank_within(model: nn.Module, name: str, targets: Sequence[str], budget: int) -> int:
-    layers = [model.get_submodule(found) for found in match_targets(model, targets)]
+    layers = [linear_at(model, layer) for layer in match_targets(model, targets)]
     one = sum(lora_param_count(layer.out_features, layer.in_features, 1) for layer in layers)
     if one > budget:
         raise ValueError(f"rank 1 on {name!r} has {one:,} parameters; the budget is {budget:,}")

@@ -252,8 +252,8 @@ def fine_tune(
         seconds=seconds,
         peak_memory=memory.peak,
         memory_increase=memory.increase,
-        trainable=counts["trainable"],
-        total=counts["total"],
+        trainable=int(counts["trainable"]),
+        total=int(counts["total"]),
         checkpoint=best if output_dir else None,
         model=model.eval(),
     )
@@ -356,7 +356,7 @@ def _trainer(
     return trainer
 
 
-def _by_length(arguments: type) -> dict[str, Any]:
+def _by_length(arguments: Any) -> dict[str, Any]:
     """Batches of sentences of like length need less padding; transformers 4 and 5 name the option differently."""
     if "train_sampling_strategy" in arguments.__dataclass_fields__:
         return {"train_sampling_strategy": "group_by_length"}

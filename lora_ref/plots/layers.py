@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lora_ref.plots.base import BLUE, GREEN, VERMILION, first_upper, new_figure, set_title
+from lora_ref.plots.base import BLUE, GREEN, VERMILION, first_upper, new_figure, set_alt, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,9 +37,10 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
         finding = f"At step 0 the gradients of A and B have norms {norms_A[0]:.2g} and {norms_B[0]:.2g}"
     set_title(figure, finding, "One LoRA layer, plain gradient descent.")
     last = len(norms_A) - 1
-    figure.lora_alt = (
+    set_alt(
+        figure,
         f"Line plot of two gradient norms over {last + 1} steps. {finding}. "
-        f"At step {last} they are {norms_A[last]:.2g} (A) and {norms_B[last]:.2g} (B)."
+        f"At step {last} they are {norms_A[last]:.2g} (A) and {norms_B[last]:.2g} (B).",
     )
     return figure
 
@@ -73,7 +74,7 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     finding = f"The update after one Adam step is {changes} as large at rank {ranks[-1]} as at rank {ranks[0]}"
     seeds = len(next(iter(next(iter(sizes.values())).values())))
     set_title(figure, finding, f"Logarithmic axes. Line: mean of {seeds} seeds; band (narrow): smallest to largest.")
-    figure.lora_alt = f"Line plot of the update's size after one step against the rank. {finding}."
+    set_alt(figure, f"Line plot of the update's size after one step against the rank. {finding}.")
     return figure
 
 
@@ -105,8 +106,8 @@ def learned_updates(target: np.ndarray, learned: Mapping[int, np.ndarray]) -> Fi
     )
     set_title(figure, finding, "Error: squared Frobenius distance, as a share of the wanted update's squared norm.")
     told = "; ".join(f"rank {rank}: {error:.1%}" for rank, error in errors.items())
-    figure.lora_alt = (
-        f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {told}. {finding}."
+    set_alt(
+        figure, f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {told}. {finding}."
     )
     return figure
 
@@ -142,10 +143,10 @@ def rank_and_spectrum(
     left.set_ylim(-0.02, 1.2 * max(max(v) for v in errors.values()))
     left.legend(frameon=False, fontsize=9)
     counts = {}
-    for (name, values), (colour, marker) in zip(spectra.items(), (_B, _A, _THIRD), strict=False):
-        index = np.arange(1, len(values) + 1)
-        right.plot(index, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=name)
-        counts[name] = int((values > 1e-3 * values[0]).sum())
+    for (name, spectrum), (colour, marker) in zip(spectra.items(), (_B, _A, _THIRD), strict=False):
+        index = np.arange(1, len(spectrum) + 1)
+        right.plot(index, spectrum, color=colour, marker=marker, markersize=5, linewidth=1.5, label=name)
+        counts[name] = int((spectrum > 1e-3 * spectrum[0]).sum())
     right.set_xlabel("index of the singular value")
     right.set_ylabel("singular value")
     right.legend(frameon=False, fontsize=9)
@@ -155,5 +156,5 @@ def rank_and_spectrum(
     )
     set_title(figure, first_upper(finding), "Above zero: more than a thousandth of the largest.")
     by_method = "; ".join(f"{m} {np.mean(v):.1%} (least possible {floor[m]:.1%})" for m, v in errors.items())
-    figure.lora_alt = f"Left, dots and marks, share missed: {by_method}. Right, two spectra. {first_upper(finding)}."
+    set_alt(figure, f"Left, dots and marks, share missed: {by_method}. Right, two spectra. {first_upper(finding)}.")
     return figure

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, set_title
+from lora_ref.plots.base import BLUE, GREEN, GREY, INK, ORANGE, VERMILION, new_figure, set_alt, set_title
 from lora_ref.rounding import TOLERANCE, at_most, number, within
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def parts_and_ranks(parts: Mapping[str, np.ndarray], ranks: Mapping[str, int]) -
     finding = f"{_listed(ones)} {'have' if len(ones) > 1 else 'has'} rank 1, the {most} rank {ranks[most]}"
     set_title(figure, finding, "Black is 0, white is 1. Rank 1: every row is a multiple of one row.")
     told = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
-    figure.lora_alt = f"Grey pictures in a row, each with its rank as a matrix: {told}. {finding}."
+    set_alt(figure, f"Grey pictures in a row, each with its rank as a matrix: {told}. {finding}.")
     return figure
 
 
@@ -123,7 +123,7 @@ def images_at_rank(image: np.ndarray, ranks: Sequence[int]) -> Figure:
     finding = f"Rank {k} keeps {1 - missed[k]:.2%} of this picture's squared norm in {share:.0%} of its numbers"
     set_title(figure, finding, "Missed: squared Frobenius distance, as a share of the picture's squared norm.")
     told = "; ".join(f"rank {k} misses {share:.2%}" for k, share in missed.items())
-    figure.lora_alt = f"A grey picture of a house beside its closest matrices of low rank. {told}. {finding}."
+    set_alt(figure, f"A grey picture of a house beside its closest matrices of low rank. {told}. {finding}.")
     return figure
 
 
@@ -137,25 +137,26 @@ def rounding(values: Sequence[float], threshold: float) -> Figure:
         >>> print(rounding([3.0, 2.0, 1e-7, 1e-8], threshold=1e-6).get_suptitle())
         2 singular values count; rounding alone left the other 2
     """
-    values = np.asarray(values, dtype=float)
+    array = np.asarray(values, dtype=float)
     figure, (ax,) = new_figure(1, (7.4, 3.7))
-    index, above = np.arange(1, len(values) + 1), values > threshold
-    ax.plot(index[above], values[above], linestyle="", color=BLUE, marker="o", label="counted")
-    ax.plot(index[~above], values[~above], linestyle="", color=VERMILION, marker="x", label="rounding")
+    index, above = np.arange(1, len(array) + 1), array > threshold
+    ax.plot(index[above], array[above], linestyle="", color=BLUE, marker="o", label="counted")
+    ax.plot(index[~above], array[~above], linestyle="", color=VERMILION, marker="x", label="rounding")
     ax.axhline(threshold, color=INK, linestyle="--", linewidth=1.2, label="rtol times the largest")
     ax.set_yscale("log")
     ax.set_xlabel("index of the singular value")
     ax.set_ylabel("singular value (log)")
     ax.legend(frameon=False, fontsize=9)
-    most = values[~above].max(initial=0.0)
+    most = array[~above].max(initial=0.0)
     finding = f"{above.sum()} singular values count; rounding alone left the other {(~above).sum()}"
     set_title(
-        figure, finding, f"The others are at most {at_most(most / values[0])} of the largest of all, and not zero."
+        figure, finding, f"The others are at most {at_most(most / array[0])} of the largest of all, and not zero."
     )
-    figure.lora_alt = (
-        f"Dots on a logarithmic scale: {above.sum()} singular values from {number(values[0], tolerance=0)} to "
-        f"{number(values[above][-1], tolerance=0)} above a line at {threshold:.1g}, {(~above).sum()} below it, at most "
-        f"{at_most(most)}. {finding}."
+    set_alt(
+        figure,
+        f"Dots on a logarithmic scale: {above.sum()} singular values from {number(array[0], tolerance=0)} to "
+        f"{number(array[above][-1], tolerance=0)} above a line at {threshold:.1g}, {(~above).sum()} below it, at most "
+        f"{at_most(most)}. {finding}.",
     )
     return figure
 
@@ -207,7 +208,7 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
     differs = "no distance differs from it" if off <= TOLERANCE else f"the distances differ from it by up to {off:.1%}"
     set_title(figure, finding, f"Circles: the tail-energy identity; {differs}.")
     told = "; ".join(f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items())
-    figure.lora_alt = f"Line plot of the relative distance by rank. {told}. {finding}."
+    set_alt(figure, f"Line plot of the relative distance by rank. {told}. {finding}.")
     return figure
 
 
@@ -238,6 +239,7 @@ def memory_check(frame: pd.DataFrame) -> Figure:
         ("activations", BLUE, "xx", "activations (no part of the formula)"),
     )
     names, ticks = [], []
+    row: Any
     for place, row in enumerate(frame.itertuples()):
         top, low = 2.4 * place, 2.4 * place + 0.9
         ax.barh(top, row.predicted / unit, height=0.75, facecolor="white", edgecolor=INK, linewidth=1.4)
@@ -276,10 +278,10 @@ def memory_check(frame: pd.DataFrame) -> Figure:
     set_title(
         figure, finding, "White bars: the formula. Coloured: tensors in memory after the steps; then activations."
     )
-    told = "; ".join(
-        f"{row.method}: predicted {row.predicted / unit:,.1f}, measured {m / unit:,.1f}, "
-        f"activations {row.activations / unit:,.1f}"
-        for row, m in zip(frame.itertuples(), measured, strict=True)
+    numbers = "; ".join(
+        f"{row['method']}: predicted {row['predicted'] / unit:,.1f}, measured {m / unit:,.1f}, "
+        f"activations {row['activations'] / unit:,.1f}"
+        for row, m in zip(frame.to_dict("records"), measured, strict=True)
     )
-    figure.lora_alt = f"Bars of {'MB' if unit == 1e6 else 'kB'} kept in training. {told}. {finding}."
+    set_alt(figure, f"Bars of {'MB' if unit == 1e6 else 'kB'} kept in training. {numbers}. {finding}.")
     return figure

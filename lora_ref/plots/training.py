@@ -19,6 +19,7 @@ from lora_ref.plots.base import (
     first_upper,
     for_text,
     new_figure,
+    set_alt,
     set_title,
     smooth,
     wilson_interval,
@@ -61,9 +62,10 @@ def padding(fixed: int, dynamic: int, text: int, width: int) -> Figure:
         finding,
         f"Blue: the sentences' own tokens; grey: padding. Batch by batch, {100 * share:.0f} % is padding.",
     )
-    figure.lora_alt = (
+    set_alt(
+        figure,
         f"Three bars of tokens in one pass: {fixed:,} padded to {width}, {dynamic:,} padded to the longest of each "
-        f"batch, {text:,} without padding. {finding}."
+        f"batch, {text:,} without padding. {finding}.",
     )
     return figure
 
@@ -94,7 +96,7 @@ def schedules(multipliers: Mapping[str, Sequence[float]]) -> Figure:
     finding = f"With a {name}, a run of {steps} steps never exceeds {100 * peak:.0f} % of its learning rate"
     set_title(figure, finding, "Dots: each schedule's largest value.")
     lines = "; ".join(f"{name}: largest value {peak:.2f}, at step {at}" for name, peak, at in told)
-    figure.lora_alt = f"Line plot of the learning rate's multiplier over {steps} steps. {lines}. {finding}."
+    set_alt(figure, f"Line plot of the learning rate's multiplier over {steps} steps. {lines}. {finding}.")
     return figure
 
 
@@ -120,7 +122,7 @@ def own_loop(losses: Sequence[float], batch_size: int) -> Figure:
     word = "falls" if trend[-1] < start else "does not fall:"
     finding = f"In {len(losses)} steps the loss {word} from {start:.2f} to {trend[-1]:.2f}"
     set_title(figure, finding, "Numbers in the title: means of the first and of the last five steps.")
-    figure.lora_alt = f"Line plot of training loss over {len(losses)} steps. {finding}; guessing would be 0.69."
+    set_alt(figure, f"Line plot of training loss over {len(losses)} steps. {finding}; guessing would be 0.69.")
     return figure
 
 
@@ -153,7 +155,7 @@ def variations(curves: Mapping[str, Sequence[float]]) -> Figure:
     else:
         finding = f"Clearly below guessing after {steps} steps: {', '.join(learned) or 'none'}"
     set_title(figure, finding, "Means over five steps; the same batches in the same order. One seed.")
-    figure.lora_alt = f"Line plot of training losses. Ends: {ends}. {finding}."
+    set_alt(figure, f"Line plot of training losses. Ends: {ends}. {finding}.")
     return figure
 
 
@@ -195,7 +197,7 @@ def loss_curves(results: Sequence[TrainingResult]) -> Figure:
     finding = _loss_finding([(_name(r, results), loss) for r, loss in ends])
     set_title(figure, finding, f"Profile {results[0].profile}. Thin: as logged; bold: running mean of the last five.")
     changes = "; ".join(f"{_name(r, results)} from {r.losses[0]:.2f} to {loss:.2f}" for r, loss in ends)
-    figure.lora_alt = f"Line plot of training loss against step: {changes}. {first_upper(finding)}."
+    set_alt(figure, f"Line plot of training loss against step: {changes}. {first_upper(finding)}.")
     return figure
 
 
@@ -282,8 +284,8 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
         f"{r.trainable:,} trainable parameters in {r.seconds:.0f} s"
         for r in results
     )
-    figure.lora_alt = (
-        f"Accuracy against trainable parameters and against training time: {points}. {first_upper(finding)}."
+    set_alt(
+        figure, f"Accuracy against trainable parameters and against training time: {points}. {first_upper(finding)}."
     )
     return figure
 
@@ -311,7 +313,7 @@ def _finding(results: Sequence[TrainingResult]) -> str:
     return words + (": " + ", ".join(against) if against else "")
 
 
-def _difference(ours: float, theirs: float, n: int, name: str) -> str:
+def _difference(ours: float, theirs: float, n: float, name: str) -> str:
     """The difference in points; one that another draw of ``n`` sentences could turn round is called level."""
     points = 100 * (ours - theirs)
     if abs(ours - theirs) <= 1.96 * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / n):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lora_ref.plots.base import BLUE, GREY, INK, STYLES, VERMILION, new_figure, set_title, wilson_interval
+from lora_ref.plots.base import BLUE, GREY, INK, STYLES, VERMILION, new_figure, set_alt, set_title, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,9 +95,10 @@ def one_digit_figure(result: OneDigitResult) -> Figure:
         f"{on.false_positives} with LoRA. {switched}",
     )
     told = "; ".join(f"{d}: {before.errors[d]}, {on.errors[d]}, {off.errors[d]}" for d in digits)
-    figure.lora_alt = (
+    set_alt(
+        figure,
         f"Bars of test errors by digit: before LoRA, with it on, with it off again. {told}. {finding}. Other digits "
-        f"called {digit}: {before.false_positives} before, {on.false_positives} with LoRA on. {switched}"
+        f"called {digit}: {before.false_positives} before, {on.false_positives} with LoRA on. {switched}",
     )
     return figure
 
@@ -135,6 +136,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
         for place, result in zip(places, results, strict=True):
             colour, marker, _ = STYLES[result.method.kind]
             value = result.original if originals else result.adapted
+            assert value is not None  # the second panel is drawn only where all have it
             low, high = wilson_interval(value, result.n)
             ax.errorbar(
                 value,
@@ -192,7 +194,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
         + (f" and {r.original:.3f} on the original one" if both else "")
         for r, share in zip(results, percent, strict=True)
     )
-    figure.lora_alt = f"Accuracy by method: {told}. {finding}."
+    set_alt(figure, f"Accuracy by method: {told}. {finding}.")
     return figure
 
 

@@ -101,7 +101,7 @@ def choose(name: str | None = None, *, strict: bool = False) -> Profile:
         wanted = "t4" if T4.problem() is None else "laptop"
     get(wanted)
     smaller_first = list(PROFILES)
-    problems = []
+    problems: list[str] = []
     for candidate in reversed(smaller_first[: smaller_first.index(wanted) + 1]):
         problem = PROFILES[candidate].problem()
         if problem is None:

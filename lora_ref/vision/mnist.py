@@ -81,7 +81,7 @@ def parametrize_lora(
     if parametrized_lora(model):
         raise ValueError("this model's weights have LoRA already; parametrize a fresh model")
     with seeded(seed):
-        updates = [LoRAParametrization(*linear.weight.shape, rank=rank, alpha=alpha) for linear in linears]
+        updates = [LoRAParametrization(linear.out_features, linear.in_features, rank, alpha) for linear in linears]
         if std is not None:
             for update in updates:
                 nn.init.normal_(update.lora_A, std=std)

@@ -6,13 +6,13 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lora_ref.inject import match_targets, replace_module
+from lora_ref.inject import linear_at, match_targets, replace_module
 from lora_ref.models import seeded
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def published_injection(
     model = copy.deepcopy(model)
     with seeded(seed), _unfilled_memory_is_nan(), torch.no_grad():
         for name in match_targets(model, targets):
-            linear = model.get_submodule(name)
+            linear = linear_at(model, name)
             layer = PublishedLoRALinear(linear.in_features, linear.out_features, rank)
             if keep_weight:
                 layer.weight.copy_(linear.weight)
@@ -92,11 +92,12 @@ def _unfilled_memory_is_nan() -> Iterator[None]:
     """Let ``torch.empty`` return NaN: what torch does in deterministic mode, so that nobody relies on old memory."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    setting: Any = torch.utils.deterministic  # a module that answers for its own attribute
+    fill = setting.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    setting.fill_uninitialized_memory = True
     try:
         yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        setting.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

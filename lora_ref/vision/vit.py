@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_ref import data as data_module
-from lora_ref.data import Images
 from lora_ref.hub import from_hub
+from lora_ref.images import Images, draw_rows
 from lora_ref.inject import freeze, inject_lora, lora_disabled, trainable_report
 from lora_ref.models import seeded, without_loading_report
 from lora_ref.vision.classifier import Prepare, accuracy, positive, train_classifier
@@ -38,7 +39,7 @@ def small_vit(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
     """
     from transformers import ViTConfig, ViTForImageClassification
 
-    config = ViTConfig(
+    config = ViTConfig(  # type: ignore[call-arg]  # its signature leaves the inherited options out
         image_size=28,
         patch_size=7,
         num_channels=1,
@@ -295,7 +296,7 @@ def rotated_digits(
     """
     positive(epochs=epochs, adapt_epochs=adapt_epochs, adapt_images=adapt_images)
     data = data_module.mnist() if data is None else data
-    rows = data_module._rows(data["train"].labels, adapt_images, seed, "train")
+    rows = draw_rows(data["train"].labels, adapt_images, seed, "train")
     turned = {"train": quarter_turn(data["train"].take(rows)), "test": quarter_turn(data["test"])}
     if base is None:
         base = base_vit(data, epochs=epochs, seed=seed, progress=progress)
@@ -340,7 +341,7 @@ def adapt(
         model.requires_grad_(True)
     elif method.kind == "head":
         freeze(model).classifier.requires_grad_(True)
-    elif method.kind == "lora":
+    elif method.kind == "lora" and method.layers and method.rank and method.alpha:
         with seeded(seed):
             inject_lora(
                 model,
@@ -397,9 +398,10 @@ def vit_base(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
     from transformers import ViTForImageClassification
 
     with seeded(seed), from_hub(HUB_VIT), without_loading_report():
-        model, report = ViTForImageClassification.from_pretrained(
+        loaded: Any = ViTForImageClassification.from_pretrained(  # annotated as the model alone
             HUB_VIT, num_labels=num_labels, output_loading_info=True
         )
+    model, report = loaded
     missing = [name for name in report["missing_keys"] if not name.startswith("classifier.")]
     if missing or report["mismatched_keys"]:
         raise RuntimeError(
@@ -465,13 +467,13 @@ def photographs(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     results = []
     for method in methods:
-        model = (vit_base(seed=seed) if make_model is None else make_model()).to(device)
+        model: Any = (vit_base(seed=seed) if make_model is None else make_model()).to(device)
         size = model.config.image_size
         fields = adapt(
             model,
             method,
             data,
-            prepare=lambda images, size=size: vit_pixels(images, size),
+            prepare=partial(vit_pixels, size=size),
             epochs=epochs,
             batch_size=batch_size,
             fp16=True,
