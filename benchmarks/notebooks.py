@@ -16,10 +16,9 @@ LIMITS = {"tiny": 40, "laptop": 240}
 def run() -> bool:
     """Print the seconds of each notebook beside the limit; True if all keep it."""
     import nbformat
-    from autograder.contract import STAGES
 
-    from autograder.bank import ROOT
     from autograder.demo import run_notebook
+    from autograder.exercises import ROOT, STAGES
 
     held = True
     for profile, limit in LIMITS.items():
