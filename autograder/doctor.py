@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autograder.system import BUBBLEWRAP, CHROMIUM, Program
-from lora_ref.diagnosis import BROKEN, MISSING, OK, Line, pip_install, version_of
+from lora_ref.diagnosis import BROKEN, MISSING, OK, Line
+from lora_ref.packages import pip_install, version_of
 
 GRADING = pip_install("-e", ".[grading]")
 DEVELOPING = pip_install("-e", ".[dev]")

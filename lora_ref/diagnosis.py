@@ -5,11 +5,9 @@ It imports nothing beyond Python's own library.
 
 from __future__ import annotations
 
-import importlib.metadata
-import sys
 from dataclasses import dataclass
 
-__all__ = ["BROKEN", "MISSING", "OK", "OLDEST_PYTHON", "Line", "pip_install", "version_of"]
+__all__ = ["BROKEN", "MISSING", "OK", "OLDEST_PYTHON", "Line"]
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 OLDEST_PYTHON = (3, 10)
@@ -36,18 +34,3 @@ class Line:
     found: str
     fix: str = ""
     needed: bool = True
-
-
-def pip_install(*requirements: str) -> str:
-    """The command that installs these here."""
-    return f"{sys.executable} -m pip install " + " ".join(
-        f'"{r}"' if set(r) & set("<>;[ ") else r for r in requirements
-    )
-
-
-def version_of(name: str) -> str | None:
-    """An installed package's version; None if it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

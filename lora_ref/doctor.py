@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lora_ref.diagnosis import BROKEN, MISSING, OK, OLDEST_PYTHON, Line, pip_install, version_of
+from lora_ref.diagnosis import BROKEN, MISSING, OK, OLDEST_PYTHON, Line
+from lora_ref.packages import pip_install, requirements, version_of, within
 
 __all__ = ["Line", "examine", "main"]
 
@@ -36,12 +36,12 @@ import importlib, json, sys
 for name in sys.argv[1:]:
     print(json.dumps({"begin": name}), flush=True)
     try:
-        module, told = importlib.import_module(name), {}
+        module, report = importlib.import_module(name), {}
         if name == "torch":
-            told["gpu"] = module.cuda.get_device_name(0) if module.cuda.is_available() else None
+            report["gpu"] = module.cuda.get_device_name(0) if module.cuda.is_available() else None
     except BaseException as error:
-        told = {"error": f"{type(error).__name__}: {error}"[:300]}
-    print(json.dumps({"end": name, **told}), flush=True)
+        report = {"error": f"{type(error).__name__}: {error}"[:300]}
+    print(json.dumps({"end": name, **report}), flush=True)
 """
 
 
@@ -107,45 +107,12 @@ def _python() -> Line:
     return Line("Python", OK, f"{there} at {sys.executable}")
 
 
-def requirements() -> dict[str, str]:
-    """What the course needs, name to requirement: from the installed package, or from the checkout's pyproject.toml."""
-    try:
-        lines = importlib.metadata.requires("lora_ref") or []
-    except importlib.metadata.PackageNotFoundError:
-        file = Path(__file__).resolve().parents[1] / "pyproject.toml"
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        # not with tomllib: Python 3.10 has none, and the file is ours, with a requirement a line
-        block = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-        lines = ["torch", "transformers", "datasets", "ipywidgets", "matplotlib", "safetensors"]
-        if block:
-            lines = re.findall(r'^ *"([^"]+)"', block[1], re.MULTILINE)
-    found = {}
-    for line in lines:
-        if "extra ==" not in line:
-            plain = line.partition(";")[0].strip()
-            name = plain.translate(str.maketrans("<>=!~[ ", "       ")).split()[0]
-            found[name] = plain
-    return found
-
-
-def within(requirement: str, version: str) -> bool:
-    """True if the version is within the bounds; also where nothing here can tell."""
-    for module in ("packaging.requirements", "pip._vendor.packaging.requirements"):
-        try:
-            return (
-                importlib.import_module(module).Requirement(requirement).specifier.contains(version, prereleases=True)
-            )
-        except ImportError:
-            continue
-    return True
-
-
 def _packages() -> tuple[list[Line], Line]:
     """A line for each package, and one for the GPU, which only torch can tell."""
     wanted = requirements()
     there = {name: version_of(name) for name in wanted}
     usable = [n for n, v in there.items() if v and within(wanted[n], v)]
-    told = imported(usable)
+    reports = imported(usable)
     lines = []
     for name, requirement in wanted.items():
         version, fix = there[name], pip_install(requirement)
@@ -153,12 +120,12 @@ def _packages() -> tuple[list[Line], Line]:
             lines.append(Line(name, MISSING, "not installed", fix))
         elif name not in usable:
             lines.append(Line(name, BROKEN, f"{version}, but the course needs {requirement}", fix))
-        elif "error" in told[name]:
+        elif "error" in reports[name]:
             again = fix.replace("install ", "install --force-reinstall --no-deps ", 1)
-            lines.append(Line(name, BROKEN, f"{version} cannot be imported: {told[name]['error']}", again))
+            lines.append(Line(name, BROKEN, f"{version} cannot be imported: {reports[name]['error']}", again))
         else:
             lines.append(Line(name, OK, version))
-    gpu = told.get("torch", {}).get("gpu")
+    gpu = reports.get("torch", {}).get("gpu")
     if gpu:
         return lines, Line("GPU", OK, gpu, needed=False)
     return lines, Line(
@@ -172,7 +139,7 @@ def _packages() -> tuple[list[Line], Line]:
 
 def imported(names: list[str]) -> dict[str, dict[str, Any]]:
     """What importing each package in another process gave: ``{}``, ``{"error": ...}``, for torch also ``"gpu"``."""
-    told: dict[str, dict[str, Any]] = {}
+    reports: dict[str, dict[str, Any]] = {}
     left = list(names)
     while left:
         command = [sys.executable, "-W", "ignore", "-c", PROBE, *left]
@@ -188,12 +155,12 @@ def imported(names: list[str]) -> dict[str, dict[str, Any]]:
         for entry in _json_lines(output):
             begun = entry.pop("begin", begun)
             if (name := entry.pop("end", None)) is not None:
-                told[name] = entry
+                reports[name] = entry
                 begun = None
         # The one at which the process ended is broken, and the next process goes on behind it.
-        told.setdefault(begun or left[0], {"error": end})
-        left = [name for name in left if name not in told]
-    return told
+        reports.setdefault(begun or left[0], {"error": end})
+        left = [name for name in left if name not in reports]
+    return reports
 
 
 def _json_lines(text: str) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_ref import packages
+
 if TYPE_CHECKING:
     from packaging.version import Version
 
@@ -135,20 +137,18 @@ def install_missing() -> list[str]:
         >>> install_missing()  # everything is here
         []
     """
-    from lora_ref.doctor import pip_install, requirements, version_of, within
-
-    wanted = requirements()
-    here = {name: version for name in wanted if (version := version_of(name))}
+    wanted = packages.requirements()
+    here = {name: version for name in wanted if (version := packages.version_of(name))}
     missing = [wanted[name] for name in wanted if name not in here and importlib.util.find_spec(name) is None]
     lines = [
         f"{name} {version} is here; the course is made for {wanted[name]}, so some cells may fail"
         for name, version in here.items()
-        if not within(wanted[name], version)
+        if not packages.within(wanted[name], version)
     ]
     if not missing:
         return lines
     kept = [f"{name}=={version}" for name, version in here.items()]
-    if version_of("pip"):
+    if packages.version_of("pip"):
         command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--retries=1"]
     elif uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--python", sys.executable]
@@ -159,4 +159,4 @@ def install_missing() -> list[str]:
     if done.returncode == 0:
         return [*lines, f"installed {', '.join(missing)}"]
     said = next((line for line in done.stderr.splitlines() if line.lower().startswith("error")), "no network?").strip()
-    return [*lines, f"missing: {', '.join(missing)} ({said}); to install: {pip_install(*missing)}"]
+    return [*lines, f"missing: {', '.join(missing)} ({said}); to install: {packages.pip_install(*missing)}"]

@@ -34,7 +34,7 @@ def hub_problem(timeout: float = HUB_TIMEOUT) -> str | None:
             status = response.status
     except urllib.error.HTTPError as error:
         status = error.code
-    except (OSError, ValueError) as error:  # no name, no route, no answer in time; or HF_ENDPOINT is no address
+    except (OSError, ValueError) as error:  # no name, no route, no answer in time; or HF_ENDPOINT is not an address
         reason = getattr(error, "reason", error)
         return f"the hub at {endpoint} does not answer ({reason}); check the network, or HF_ENDPOINT."
     if status != 200:

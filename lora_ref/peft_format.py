@@ -252,7 +252,9 @@ def _by_our_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
             updates[f"{match[1]}.lora.lora_{match[2]}"] = tensor
         elif ".lora_" in name:
             kind = name.rpartition(".lora_")[2]
-            raise ValueError(f"{key}: lora_{kind} is no part of a linear layer's update; only those are supported here")
+            raise ValueError(
+                f"{key}: lora_{kind} is not part of a linear layer's update; only those are supported here"
+            )
         else:
             head[name] = tensor
     if any(tensor.ndim != 2 for tensor in updates.values()):

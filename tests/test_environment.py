@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from packaging.version import Version
 
-from lora_ref import assets, doctor, environment
+from lora_ref import assets, environment, packages
 
 CHANGED = ("HOME", "USER", "XDG_CACHE_HOME", "MPLCONFIGDIR", "LORA_CACHE", "PYTHONPATH")
 
@@ -96,7 +96,7 @@ def test_a_folder_that_somebody_else_may_write_to_does_not_stand_in(stand_in, mo
 def course(monkeypatch):
     """The course needs torch in a version that is not here, filelock, and a package that is missing."""
     wanted = {"torch": "torch>=99", "filelock": "filelock", "no_such": "no_such>=1"}
-    monkeypatch.setattr(doctor, "requirements", lambda: wanted)
+    monkeypatch.setattr(packages, "requirements", lambda: wanted)
     calls = []
 
     def run(command, **_):
@@ -109,7 +109,7 @@ def course(monkeypatch):
 
 
 def test_only_what_is_missing_is_installed(course):
-    torch, filelock = map(doctor.version_of, ("torch", "filelock"))
+    torch, filelock = map(packages.version_of, ("torch", "filelock"))
     assert environment.install_missing() == [
         f"torch {torch} is here; the course is made for torch>=99, so some cells may fail",
         "installed no_such>=1",
@@ -127,8 +127,8 @@ def test_an_environment_that_pip_may_not_change_is_explained(course):
 
 @pytest.mark.parametrize("uv", ["/usr/bin/uv", None])
 def test_without_pip_uv_serves_or_nothing_is_tried(course, monkeypatch, uv):
-    version_of = doctor.version_of
-    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "pip" else version_of(name))
+    version_of = packages.version_of
+    monkeypatch.setattr(packages, "version_of", lambda name: None if name == "pip" else version_of(name))
     monkeypatch.setattr(shutil, "which", lambda _: uv)
     line = environment.install_missing()[-1]
     if uv:
@@ -149,7 +149,7 @@ def test_without_pip_uv_serves_or_nothing_is_tried(course, monkeypatch, uv):
 )
 def test_a_line_says_which_version_serves(stand_in, tmp_path, monkeypatch, capsys, installed, said):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(doctor, "requirements", dict)
+    monkeypatch.setattr(packages, "requirements", dict)
     environment.prepare(Path("a.zip"), Version("0.10.0"), Version(installed) if installed else None)
     assert capsys.readouterr().out.strip() == said
     assert ("PYTHONPATH" in os.environ) == ("from a.zip" in said)

@@ -30,7 +30,7 @@ def audit(states: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
         raise ValueError("no states to draw")
     parts = list(next(iter(states.values())))
     figure, axes = new_figure(len(states), (1.6 + 2.9 * len(states), 1.7 + 0.5 * len(parts)), sharey=True, sharex=True)
-    shares, told = {}, []
+    shares, details = {}, []
     for ax, (state, counts) in zip(axes, states.items(), strict=True):
         total = [sum(counts[part][i] for part in parts) for i in (0, 1)]
         shares[state] = total[1] / sum(total)
@@ -60,7 +60,7 @@ def audit(states: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
         ax.set_xscale("log")
         ax.grid(axis="y", visible=False)
         ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
-        told.append(
+        details.append(
             f"{state}: "
             + ", ".join(f"{part} {_state(*counts[part])}" for part in parts if sum(counts[part]))
             + f"; {_percent(shares[state])} trains"
@@ -77,7 +77,7 @@ def audit(states: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
         finding += f"; after the {names[-2]}, {_percent(shares[names[-2]])}" if len(names) > 2 else ""
         finding += f"; before, {_percent(shares[names[0]])}"
     set_title(figure, finding, "Blue and hatched: trains. Grey: frozen.")
-    set_alt(figure, f"Bars of parameters by part of the model. {'. '.join(told)}. {finding}.")
+    set_alt(figure, f"Bars of parameters by part of the model. {'. '.join(details)}. {finding}.")
     return figure
 
 
@@ -163,8 +163,8 @@ def trainable_budget(updates: Mapping[str, int], heads: Mapping[str, int]) -> Fi
         ratio = heads[first] / updates[first]
         finding += f"; the new head has {heads[first]:,}, {ratio:.1f} times as many"
     set_title(figure, finding, "Counted on a model without weights.")
-    told = "; ".join(f"{c}: {updates[c]:,} in updates, {heads[c]:,} in a head that trains" for c in updates)
-    set_alt(figure, f"Stacked bars of trainable parameters. {told}. {finding}.")
+    details = "; ".join(f"{c}: {updates[c]:,} in updates, {heads[c]:,} in a head that trains" for c in updates)
+    set_alt(figure, f"Stacked bars of trainable parameters. {details}. {finding}.")
     return figure
 
 
@@ -188,7 +188,7 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
         raise ValueError("at least two results are needed to compare them, each with one accuracy a seed")
     figure, (ax,) = new_figure(1, (8.2, 1.6 + 0.6 * len(results)))
     styles = ((ORANGE, "s"), (BLUE, "o"), (GREY, "D"))
-    told, means = [], {}
+    details, means = [], {}
     for place, (method, (trainable, accuracies)) in enumerate(results.items()):
         colour, marker = styles[place % len(styles)]
         means[method] = mean = sum(accuracies) / len(accuracies)
@@ -206,7 +206,7 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
             color=INK,
         )
         shown = ", ".join(f"{accuracy:.3f}" for accuracy in accuracies)
-        told.append(f"{method} ({trainable:,} numbers train) {shown}, mean {mean:.3f}")
+        details.append(f"{method} ({trainable:,} numbers train) {shown}, mean {mean:.3f}")
     labels = [f"{method}\n{_short(trainable)} train" for method, (trainable, _) in results.items()]
     ax.set_yticks(range(len(results)), labels, fontsize=9)
     ax.set_ylim(len(results) - 0.5, -0.7)
@@ -220,5 +220,5 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
     finding = f"{other} reaches {means[other]:.3f}, {one} {means[one]:.3f}; "
     finding += f"the first is ahead in {better} of {len(pairs)} seeds"
     set_title(figure, finding, f"One point a seed; {n:,} test images, of which one is {1 / n:.2g}.")
-    set_alt(figure, f"Accuracy with a new head: {'; '.join(told)}. {first_upper(finding)}.")
+    set_alt(figure, f"Accuracy with a new head: {'; '.join(details)}. {first_upper(finding)}.")
     return figure

@@ -55,14 +55,14 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
         times (alpha / sqrt(r)) as large at rank 64 as at rank 1
     """
     figure, (ax,) = new_figure(1, (7.2, 4.0))
-    told = []
+    details = []
     for (rule, by_rank), (colour, marker) in zip(sizes.items(), (_A, _B, _THIRD), strict=False):
         ranks, mean = list(by_rank), [float(np.mean(values)) for values in by_rank.values()]
         ax.plot(ranks, mean, color=colour, marker=marker, linewidth=2, label=rule)
         ax.fill_between(
             ranks, [min(v) for v in by_rank.values()], [max(v) for v in by_rank.values()], color=colour, alpha=0.2
         )
-        told.append((rule, mean[-1] / mean[0]))
+        details.append((rule, mean[-1] / mean[0]))
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(ranks, [str(rank) for rank in ranks])
@@ -70,7 +70,7 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     ax.set_xlabel("rank r")
     ax.set_ylabel("Frobenius norm of scaling * B A")
     ax.legend(frameon=False)
-    changes = " and ".join(f"{ratio:.2g} times ({rule})" for rule, ratio in told)
+    changes = " and ".join(f"{ratio:.2g} times ({rule})" for rule, ratio in details)
     finding = f"The update after one Adam step is {changes} as large at rank {ranks[-1]} as at rank {ranks[0]}"
     seeds = len(next(iter(next(iter(sizes.values())).values())))
     set_title(figure, finding, f"Logarithmic axes. Line: mean of {seeds} seeds; band (narrow): smallest to largest.")
@@ -105,9 +105,9 @@ def learned_updates(target: np.ndarray, learned: Mapping[int, np.ndarray]) -> Fi
         else f"No rank up to {max(errors)} learns this update"
     )
     set_title(figure, finding, "Error: squared Frobenius distance, as a share of the wanted update's squared norm.")
-    told = "; ".join(f"rank {rank}: {error:.1%}" for rank, error in errors.items())
+    details = "; ".join(f"rank {rank}: {error:.1%}" for rank, error in errors.items())
     set_alt(
-        figure, f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {told}. {finding}."
+        figure, f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {details}. {finding}."
     )
     return figure
 

@@ -91,8 +91,8 @@ def parts_and_ranks(parts: Mapping[str, np.ndarray], ranks: Mapping[str, int]) -
     most = max(ranks, key=lambda name: ranks[name])
     finding = f"{_listed(ones)} {'have' if len(ones) > 1 else 'has'} rank 1, the {most} rank {ranks[most]}"
     set_title(figure, finding, "Black is 0, white is 1. Rank 1: every row is a multiple of one row.")
-    told = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
-    set_alt(figure, f"Grey pictures in a row, each with its rank as a matrix: {told}. {finding}.")
+    details = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
+    set_alt(figure, f"Grey pictures in a row, each with its rank as a matrix: {details}. {finding}.")
     return figure
 
 
@@ -122,8 +122,8 @@ def images_at_rank(image: np.ndarray, ranks: Sequence[int]) -> Figure:
     share = k * (m + n) / (m * n)
     finding = f"Rank {k} keeps {1 - missed[k]:.2%} of this picture's squared norm in {share:.0%} of its numbers"
     set_title(figure, finding, "Missed: squared Frobenius distance, as a share of the picture's squared norm.")
-    told = "; ".join(f"rank {k} misses {share:.2%}" for k, share in missed.items())
-    set_alt(figure, f"A grey picture of a house beside its closest matrices of low rank. {told}. {finding}.")
+    details = "; ".join(f"rank {k} misses {share:.2%}" for k, share in missed.items())
+    set_alt(figure, f"A grey picture of a house beside its closest matrices of low rank. {details}. {finding}.")
     return figure
 
 
@@ -207,8 +207,10 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
     off = max(abs(errors[first][j] - tail[j]) for j in tail)
     differs = "no distance differs from it" if off <= TOLERANCE else f"the distances differ from it by up to {off:.1%}"
     set_title(figure, finding, f"Circles: the tail-energy identity; {differs}.")
-    told = "; ".join(f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items())
-    set_alt(figure, f"Line plot of the relative distance by rank. {told}. {finding}.")
+    points = "; ".join(
+        f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items()
+    )
+    set_alt(figure, f"Line plot of the relative distance by rank. {points}. {finding}.")
     return figure
 
 

@@ -80,22 +80,22 @@ def schedules(multipliers: Mapping[str, Sequence[float]]) -> Figure:
         'step'
     """
     figure, (ax,) = new_figure(1, (7.2, 3.4))
-    told = []
+    details = []
     for (name, values), (colour, style) in zip(multipliers.items(), _LINES, strict=False):
         ax.plot(range(len(values)), values, color=colour, linestyle=style, linewidth=2, label=name)
         peak = max(values)
         at = list(values).index(peak)
         ax.plot(at, peak, color=colour, marker="o", linestyle="none", clip_on=False)
-        told.append((name, peak, at))
+        details.append((name, peak, at))
     ax.set_xlabel("step")
     ax.set_ylabel("share of the learning rate")
     ax.set_ylim(0, 1.05)
     ax.legend(frameon=False)
     steps = max(len(values) for values in multipliers.values()) - 1
-    name, peak, _ = min(told, key=lambda line: line[1])
+    name, peak, _ = min(details, key=lambda line: line[1])
     finding = f"With a {name}, a run of {steps} steps never exceeds {100 * peak:.0f} % of its learning rate"
     set_title(figure, finding, "Dots: each schedule's largest value.")
-    lines = "; ".join(f"{name}: largest value {peak:.2f}, at step {at}" for name, peak, at in told)
+    lines = "; ".join(f"{name}: largest value {peak:.2f}, at step {at}" for name, peak, at in details)
     set_alt(figure, f"Line plot of the learning rate's multiplier over {steps} steps. {lines}. {finding}.")
     return figure
 

@@ -94,10 +94,10 @@ def one_digit_figure(result: OneDigitResult) -> Figure:
         f"Recipe: {result.recipe.name}. Other digits called {digit}: {before.false_positives} before, "
         f"{on.false_positives} with LoRA. {switched}",
     )
-    told = "; ".join(f"{d}: {before.errors[d]}, {on.errors[d]}, {off.errors[d]}" for d in digits)
+    details = "; ".join(f"{d}: {before.errors[d]}, {on.errors[d]}, {off.errors[d]}" for d in digits)
     set_alt(
         figure,
-        f"Bars of test errors by digit: before LoRA, with it on, with it off again. {told}. {finding}. Other digits "
+        f"Bars of test errors by digit: before LoRA, with it on, with it off again. {details}. {finding}. Other digits "
         f"called {digit}: {before.false_positives} before, {on.false_positives} with LoRA on. {switched}",
     )
     return figure
@@ -189,12 +189,12 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
     if both:
         note += " Head only and full fine-tuning have no adapter to switch off."
     set_title(figure, finding, note)
-    told = "; ".join(
+    details = "; ".join(
         f"{r.method.name} ({share} % trainable) {r.adapted:.3f} on the new task"
         + (f" and {r.original:.3f} on the original one" if both else "")
         for r, share in zip(results, percent, strict=True)
     )
-    set_alt(figure, f"Accuracy by method: {told}. {finding}.")
+    set_alt(figure, f"Accuracy by method: {details}. {finding}.")
     return figure
 
 
