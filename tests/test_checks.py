@@ -244,7 +244,7 @@ def test_close(actual, expected, same):
 
 
 def judged(function, judge, **changes):
-    check = Check("9.1/x", "it must hold", probe_call, judge, lambda rng: {}, 1.0)
+    check = Check("9.1/x", "it must hold", probe_call, judge, points=1.0)
     return run_check(dataclasses.replace(check, **changes), {"answer": function})
 
 
@@ -290,8 +290,8 @@ def test_a_reason_is_given_once():
     """One mistake may break several contracts: each is named, and the reason stands with the first."""
 
     def said(*faults):
-        checks = [Check(f"9.3/{n}", f"contract {n}", probe_call, lambda i, s: None) for n in range(len(faults))]
-        return [part.split("\n") for part in messages(list(map(Verdict, checks, faults)))]
+        verdicts = [Verdict(f"9.3/{n}", f"contract {n}", fault=fault) for n, fault in enumerate(faults)]
+        return [part.split("\n") for part in messages(verdicts)]
 
     same, other = Fault("seen", "likely", "section 9.3"), Fault("seen", "another")
     first, second, passed = said(same, other, same, None, same)
