@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from course_site import make_site
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -97,10 +98,15 @@ class ByStageOrFile(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
         stage = re.search(r"\[(\d\d)_", test) if file.endswith("test_exercises.py") else None
-        return f"{file}::{stage[1]}" if stage else file
+        return f"{file}::{stage[1]}" if stage else SAME_WORKER.get(Path(file).stem, file)
+
+
+#: Files that share a session's fixture with another one: the site is built once.
+SAME_WORKER = {"test_pages": "tests/test_site.py"}
 
 
 def pytest_xdist_make_scheduler(config, log):
+    config.option.loadscopereorder = False  # not by the number of tests: in the order of the collection
     return ByStageOrFile(config, log)
 
 
@@ -151,6 +157,12 @@ def site_source(tmp_path_factory):
             (root / path.name).symlink_to(path)
     shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("stages", "__pycache__"))
     return root
+
+
+@pytest.fixture(scope="session")
+def site(site_source, tmp_path_factory):
+    """The site without its notebooks executed: text, links and what must not be there are the same."""
+    return make_site(site_source, tmp_path_factory.mktemp("site") / "site", "-D", "nb_execution_mode=off")
 
 
 @pytest.fixture(scope="session")

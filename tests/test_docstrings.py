@@ -23,7 +23,6 @@ NOT_RUN = {
     "lora_ref.data.sst2",
     "lora_ref.doctor.examine",
     "lora_ref.doctor.main",
-    "lora_ref.files.print_anything",
     "lora_ref.images.cifar10",
     "lora_ref.images.hub_digits",
     "lora_ref.images.laptop_digits",

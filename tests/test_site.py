@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import jupytext
 import nbformat
 import pytest
+from course_site import make_site
 
 from autograder.exercises import ROOT, STAGES
 from autograder.publish.notebooks import SCHEME, BuildError, find_masters
@@ -23,21 +21,6 @@ from lora_ref.checks import visible_checks
 
 TEXT = {".html", ".js", ".ipynb", ".txt", ".json", ".md", ".css"}
 VISIBLE = {check.id for exercises in STAGES.values() for e in exercises for check in visible_checks(e.id)}
-
-
-def make_site(source: Path, folder: Path, *options: str) -> Path:
-    """The site, built as `make site` builds it, with a warning as an error."""
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", *options, "docs", str(folder)]
-    environment = {**os.environ, "LORA_PROFILE": "tiny"}
-    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
-@pytest.fixture(scope="session")
-def site(site_source, tmp_path_factory):
-    """The site without its notebooks executed: text, links and what must not be there are the same."""
-    return make_site(site_source, tmp_path_factory.mktemp("site") / "site", "-D", "nb_execution_mode=off")
 
 
 class Page(HTMLParser):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,24 +53,9 @@ def test_the_demos_overview(page, shot, grave, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def site(site_source, tmp_path_factory):
-    """The site: the folder that LORA_SITE names, or else one built here without running the notebooks."""
-    folder = Path(os.environ.get("LORA_SITE") or tmp_path_factory.mktemp("site"))
-    if not (folder / "index.html").is_file():
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-q",
-            "-b",
-            "html",
-            "-D",
-            "nb_execution_mode=off",
-            "docs",
-            str(folder),
-        ]
-        done = subprocess.run(command, cwd=site_source, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+def served(request):
+    """The site: the folder that LORA_SITE names, or else the one that is built without running the notebooks."""
+    folder = Path(os.environ.get("LORA_SITE") or request.getfixturevalue("site"))
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)  # pages from files may not load each other
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -89,14 +72,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("name", ["index", "stages/02_lora_layer", "instructor_guide", "search"])
-def test_a_page_of_the_site(site, page, shot, grave, name):
-    look(page, shot, grave, f"{site.url}{name}.html", f"site-{name.replace('/', '-')}")
+def test_a_page_of_the_site(served, page, shot, grave, name):
+    look(page, shot, grave, f"{served.url}{name}.html", f"site-{name.replace('/', '-')}")
 
 
 @pytest.mark.slow
-def test_every_page_of_the_site(site, page, shot, grave):
-    pages = [file.relative_to(site.folder).as_posix() for file in sorted(site.folder.rglob("*.html"))]
+def test_every_page_of_the_site(served, page, shot, grave):
+    pages = [file.relative_to(served.folder).as_posix() for file in sorted(served.folder.rglob("*.html"))]
     pages = [name for name in pages if "_static/" not in name]
     assert len(pages) > 10
     for name in pages:
-        look(page, shot, grave, f"{site.url}{name}", "site-" + name.removesuffix(".html").replace("/", "-"))
+        look(page, shot, grave, f"{served.url}{name}", "site-" + name.removesuffix(".html").replace("/", "-"))
