@@ -87,8 +87,8 @@ def test_nothing_that_graders_keep_is_on_the_site(site):
     hidden -= VISIBLE
     assert len(schemes) > 30
     assert len(hidden) > 20
-    words = {"grade_cell", "HIDDEN TESTS", "MARK SCHEME", "autograder.exercises"}
-    words |= {f"exercises/stage{stage[:2]}" for stage in STAGES}
+    words = {"grade_cell", "HIDDEN TESTS", "MARK SCHEME"}  # what a guide may name is the files' place
+    words |= {f"autograder.exercises.stage{stage[:2]}" for stage in STAGES}
     for path in site.rglob("*"):
         if path.suffix not in TEXT or "_static" in path.parts:
             continue
