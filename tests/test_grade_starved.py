@@ -38,7 +38,7 @@ class LoRALayer:
 def crowded(bubblewrap):
     """A sandbox on one processor that four others want as well, of whom each gets as much as it does."""
     here, spinning = min(os.sched_getaffinity(0)), []
-    with Sandbox("bwrap", modules=["torch", "lora_ref.checks.stage02"]) as box:
+    with Sandbox("bwrap", modules=["torch", "lora_ref.checks.stage02.e1_layer"]) as box:
         try:
             for process in psutil.Process(box._warm.process.pid).children(recursive=True):
                 os.sched_setaffinity(process.pid, {here})
