@@ -73,7 +73,7 @@ MUTANTS = [
         "rows of length 1 for a basis",
         _BASES,
         "V1, V2 = (nn.functional.normalize(A, dim=1)[:k] for A, k in ((A1, i), (A2, j)))",
-        "no orthonormal basis",
+        "not an orthonormal basis",
     ),
     Mutant(
         "5.3/qr",

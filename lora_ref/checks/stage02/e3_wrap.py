@@ -9,7 +9,13 @@ from torch import nn
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt, raised
-from lora_ref.checks.stage02.shared import build_linear, draw_wrapped, judge_shapes, scaling_fault
+from lora_ref.checks.stage02.shared import (
+    build_linear,
+    draw_wrapped,
+    judge_shapes,
+    scaling_fault,
+    uninitialised_is_nan,
+)
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 
 
@@ -19,7 +25,8 @@ def probe_wrap(names: Names, **inputs: Any) -> dict:
     for bias in (True, False):
         linear = build_linear(inputs, bias)
         parameters = dict(linear.named_parameters())
-        wrapper = names.LinearWithLoRA(linear, inputs["rank"], inputs["alpha"])
+        with uninitialised_is_nan():
+            wrapper = names.LinearWithLoRA(linear, inputs["rank"], inputs["alpha"])
         kept = wrapper.linear
         lora = [getattr(wrapper.lora, name) for name in ("lora_A", "lora_B")]
         trains = [(name, p) for name, p in wrapper.named_parameters() if p.requires_grad]
