@@ -80,16 +80,35 @@ def pytest_report_header():
     return [f"random order; the same again: LORA_TEST_ORDER={ORDER}", *left_out(PROGRAMS).splitlines()]
 
 
+#: What takes longest, most first: the workers end together if nothing long is left for the end.
+LONG = [
+    "test_exercises",
+    "test_grade_run",
+    "test_notebooks",
+    "test_processors",
+    "test_instructor_guide",
+    "test_grade_same",
+    "test_training",
+    "test_gradescope",
+    "test_colab",
+    "test_command_line",
+    "test_system",
+    "test_site",
+]
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest brings together what shares a fixture's parameter
 def pytest_collection_modifyitems(items):
-    """Files in random order, and the tests within each; a file's stay together, for its fixtures' sake."""
+    """A file's tests together, for its fixtures' sake, in random order; so are the files, after the long ones."""
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
     draw = random.Random(ORDER)
     for tests in files.values():
         draw.shuffle(tests)
-    items[:] = [item for file in draw.sample(list(files.values()), len(files)) for item in file]
+    order = draw.sample(list(files), len(files))
+    order.sort(key=lambda file: LONG.index(file.stem) if file.stem in LONG else len(LONG))
+    items[:] = [item for file in order for item in files[file]]
 
 
 class ByStageOrFile(LoadScopeScheduling):

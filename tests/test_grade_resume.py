@@ -116,7 +116,7 @@ def test_nothing_of_the_caller_reaches_the_sandbox(monkeypatch):
     shown = [line[n + 1] for n, word in enumerate(line) if word in ("--ro-bind", "--bind", "--ro-bind-try")]
     # the last one says what the processor can do, and nothing of anybody's
     allowed = ("/usr", "/lib", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system/cpu")
-    inside = {str(ROOT / "lora_ref"), *(str(ROOT / "autograder" / "run" / name) for name in sandbox.INSIDE)}
+    inside = {str(ROOT / "lora_ref"), *map(str, sandbox.INSIDE)}
     python = {os.path.realpath(p) for p in (sandbox.sys.prefix, sandbox.sys.base_prefix)}
     for path in shown:
         assert path.startswith(allowed) or path in inside or os.path.realpath(path) in python, path

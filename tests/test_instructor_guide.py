@@ -15,7 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from grade_course import STAGE, sample
+from grade_course import FULL, STAGE, sample
 
 from autograder import __main__ as command_line
 from autograder.engine.sandbox import LIMITS, TOTAL
@@ -120,8 +120,8 @@ def test_ten_commands_from_clone_to_returned_feedback(tmp_path, bubblewrap):
 
     with open(tmp_path / "upload" / "grades.csv", encoding="utf-8", newline="") as file:
         grades = {row["Identifier"]: float(row["Grade"]) for row in csv.DictReader(file)}
-    assert grades["Participant 1234567"] == 24  # 22 automatic points, and two of three by hand
-    assert 2 <= grades["Participant 2345678"] < 24
+    assert grades["Participant 1234567"] == FULL + 2  # and two of three by hand
+    assert 2 <= grades["Participant 2345678"] < FULL + 2
     with zipfile.ZipFile(tmp_path / "upload" / "feedback.zip") as archive:
         assert len(archive.namelist()) == 2
         for name in archive.namelist():
