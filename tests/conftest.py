@@ -72,6 +72,10 @@ torch.set_num_threads(1)
 settings.register_profile("course", deadline=None, database=None)
 settings.load_profile("course")
 
+# What `make test` hands down would change what a make started by a test prints.
+for inherited in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
+    os.environ.pop(inherited, None)
+
 #: The number from which the tests' order is drawn; pytest-xdist's workers inherit it. Another order at each run.
 ORDER = os.environ.setdefault("LORA_TEST_ORDER", str(random.SystemRandom().randrange(10**6)))
 
