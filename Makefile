@@ -37,8 +37,8 @@ demo: system setup  ## build, run the worked solutions on the real model, grade 
 build: setup  ## make the notebooks from the masters
 	$(PY) -m autograder build
 
-# Tests run beside each other: there, threads that spin while they wait cost several times the work itself.
-test test-all test-min test-newest: export OMP_WAIT_POLICY ?= PASSIVE
+# Tests run beside each other, and demo beside whatever else the machine does: there, threads that spin while they wait cost several times the work itself.
+demo test test-all test-min test-newest: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: system setup  ## the test suite
 	$(PY) -m pytest -n auto

@@ -7,8 +7,10 @@ sandbox made up earn nothing. What holds of one stage alone is in ``test_stage0N
 A test's id begins with its stage: pytest-xdist deals the stages out to its workers (`conftest.ByStageOrFile`).
 """
 
+import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import pkgutil
 
@@ -36,7 +38,6 @@ import lora_ref
 from autograder import messages
 from autograder.evaluation import evaluate, evaluate_exercise, result_from
 from autograder.exercises import STAGES, alternates, mutants, stage_of
-from autograder.exercises.mutant import worked_cells
 from lora_ref.checks import visible_checks
 from lora_ref.checks.probing import observe
 from lora_ref.checks.verdicts import judge, run_checks
@@ -166,10 +167,8 @@ TABLE = messages.TABLE.read_text(encoding="utf-8").splitlines()
 
 
 def run_mutant(mutant):
-    stage = stage_of(mutant.exercise)
-    source = [cell.replace(mutant.old, mutant.new) for cell in worked_cells(stage)]
-    assert sum(cell.count(mutant.old) for cell in worked_cells(stage)) == 1
-    answer = run(source)
+    with contextlib.redirect_stdout(io.StringIO()):
+        answer = mutant.answer(stage_of(mutant.exercise))
     assert answer.errors == []
     return answer
 

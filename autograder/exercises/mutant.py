@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,5 +48,10 @@ class Mutant:
 
 
 def worked_cells(stage: str) -> list[str]:
-    """Sources of the worked solution's set-up and solution cells."""
-    return read_cells(ROOT / "solutions" / stage / f"{stage}.py")
+    """Sources of the worked solution's set-up and solution cells, which are read once."""
+    return list(_cells(stage))
+
+
+@functools.cache
+def _cells(stage: str) -> tuple[str, ...]:
+    return tuple(read_cells(ROOT / "solutions" / stage / f"{stage}.py"))
