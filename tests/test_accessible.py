@@ -140,6 +140,6 @@ def test_a_control_is_reached_by_the_tab_key_and_named():
     slider = ipywidgets.IntSlider(1, 1, 8, description="rank k")
     box = plots.with_controls(lambda k: plots.images_at_rank(plots.picture(), [k]), k=slider)
     assert box.children[0] is slider
-    assert slider.tabbable is not False
+    assert getattr(slider, "tabbable", None) is not False  # ipywidgets 7 takes no control out
     assert slider.description == "rank k"
     assert re.search(r'<img alt="[^"]{40,}"', box.children[-1].value)

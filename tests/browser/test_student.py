@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import ipywidgets
 import pytest
 from playwright.sync_api import expect
 from toy_course import ROOT
@@ -26,6 +27,9 @@ def lab(jupyter, tmp_path_factory):
     return jupyter(folder)
 
 
+@pytest.mark.skipif(
+    ipywidgets.version_info[0] < 8, reason="ipywidgets 7, which Colab has, draws no slider in JupyterLab 4: pip takes 8"
+)
 def test_open_run_all_read_mend_pass_and_move_a_slider(lab, page, shot):
     page.goto(f"{lab.url}lab/tree/{STAGE}.ipynb")
     cells = page.locator(".jp-Notebook .jp-CodeCell")
