@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import resource
 import select
 import time
 from collections import deque
@@ -280,11 +279,14 @@ class _Run:
         name = re.match(r"(?:NameError: name ')?(\w+)'? is not defined", verdict.fault.seen) if verdict.fault else None
         if name is None:
             return verdict
-        for number, (kind, text) in reversed(self.raised.items()):
-            if name[1] in names_bound(self.cells[number]["source"]):
-                cause = f"its cell raised {kind}: {text.splitlines()[0][:200] if text else ''}".rstrip(": ")
-                return replace(verdict, fault=replace(verdict.fault, likely=cause))
-        return verdict
+        causes = [(n, f"its cell was stopped: {why}") for n, why in self.lost.items()]
+        for number, (kind, text) in self.raised.items():
+            line = (text.strip().splitlines() or [""])[0][:200]
+            causes.append((number, f"its cell raised {kind}: {line}".rstrip(": ")))
+        ours = [cause for number, cause in causes if name[1] in names_bound(self.cells[number]["source"])]
+        if not ours and self.lost:
+            ours = [f"cell {number + 1} was stopped: {why}" for number, why in self.lost.items()]
+        return replace(verdict, fault=replace(verdict.fault, likely=ours[-1])) if ours else verdict
 
     def once_more(self, session: Session) -> None:
         """What order alone decides: cells that used a name before it was there, exercises answered below their check.
@@ -347,11 +349,13 @@ def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
 @contextlib.contextmanager
 def _bounded(extra: int) -> Iterator[None]:
     """Let this process take at most ``extra`` bytes more than it has, on Linux; beyond it is a MemoryError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         with open("/proc/self/statm") as file:
             most = int(file.read().split()[0]) * resource.getpagesize() + extra
-    except OSError:
+    except (ImportError, OSError):  # another system
         yield
         return
     resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import gc
+import importlib
+import logging
 import os
 import signal
 import socket
@@ -28,6 +30,32 @@ try:
     import resource
 except ImportError:  # Windows
     resource = None
+
+
+def warm(modules: list[str]) -> Warmed:
+    """Import what these notebooks import, so that a fork has it, and make the shell.
+
+    Args:
+        modules: ``"torch"``, or ``"transformers:Trainer"`` for what a package imports at its first use or has as a
+            module. What is not there is left to the notebook that asks for it.
+    """
+    torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
+    with contextlib.suppress(RuntimeError):
+        torch.set_num_interop_threads(1)
+    for module in ("numpy.random", "lora_ref.checks.probing"):
+        importlib.import_module(module)
+    for module in modules:
+        name, _, attribute = module.partition(":")
+        with contextlib.suppress(ImportError):
+            if not hasattr(importlib.import_module(name), attribute or "__name__"):
+                importlib.import_module(f"{name}.{attribute}")
+    torch.zeros(1).half()  # looks what the processor can do, for which a fork may have no /proc
+    shell = shells.make_shell()
+    pristine = Pristine()
+    logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
+    gc.collect()
+    gc.freeze()  # keep the collector from copying the shared pages in every fork
+    return shell, pristine
 
 
 class _Interruptible:
@@ -249,3 +277,7 @@ class Pristine:
                 with contextlib.suppress(Exception):
                     setattr(space, key, value)
         return replaced
+
+
+#: What a fork finds ready.
+Warmed = tuple[shells.Shell, Pristine]

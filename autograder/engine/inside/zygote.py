@@ -16,9 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
-import importlib
-import logging
 import os
 import select
 import signal
@@ -28,7 +25,6 @@ import time
 from typing import Any
 
 import orders
-import shell as shells
 import syscalls
 import wire
 
@@ -41,43 +37,12 @@ SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
 #: Seconds between two looks at how much memory a submission takes.
 WATCH = 0.2
 
-#: What a fork finds ready.
-Warmed = tuple[shells.Shell, orders.Pristine]
-
 libc = ctypes.CDLL(None, use_errno=True)
-
-
-def warm(modules: list[str]) -> Warmed:
-    """Import what these notebooks import, so that a fork has it, and make the shell.
-
-    Args:
-        modules: ``"torch"``, or ``"transformers:Trainer"`` for what a package imports at its first use or has as a
-            module. What is not there is left to the notebook that asks for it.
-    """
-    import torch
-
-    torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
-    with contextlib.suppress(RuntimeError):
-        torch.set_num_interop_threads(1)
-    for module in ("numpy.random", "lora_ref.checks.probing"):
-        importlib.import_module(module)
-    for module in modules:
-        name, _, attribute = module.partition(":")
-        with contextlib.suppress(ImportError):
-            if not hasattr(importlib.import_module(name), attribute or "__name__"):
-                importlib.import_module(f"{name}.{attribute}")
-    torch.zeros(1).half()  # looks what the processor can do, for which a fork may have no /proc
-    shell = shells.make_shell()
-    pristine = orders.Pristine()
-    logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
-    gc.collect()
-    gc.freeze()  # keep the collector from copying the shared pages in every fork
-    return shell, pristine
 
 
 def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: list[str]) -> None:
     """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
-    warmed = warm(modules)
+    warmed = orders.warm(modules)
     for control, uid in zip(controls, uids, strict=True):
         if os.fork() == 0:
             for other in controls:
@@ -92,7 +57,7 @@ def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: 
             pass
 
 
-def obey(warmed: Warmed, control: socket.socket, uid: int, nested: bool) -> None:
+def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) -> None:
     """Obey a control socket until it closes."""
     if uid:
         become(uid)
@@ -148,7 +113,7 @@ def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
     return data.decode().strip(), channel
 
 
-def _start(warmed: Warmed, channel: socket.socket, control: socket.socket, nested: bool) -> int:
+def _start(warmed: orders.Warmed, channel: socket.socket, control: socket.socket, nested: bool) -> int:
     """Fork; return the process id of the submission's first process."""
     reader, writer = os.pipe()
     child = os.fork()
