@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 #: Names, attributes and modules by which code reaches names that its text does not show.
-TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "get_ipython", "__import__", "__builtins__"}
-TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns"}
+TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "__import__", "__builtins__"}
+TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns", "user_global_ns"}
+TRICKY_ATTRIBUTES |= {"run_cell", "run_cell_magic", "ev", "ex", "safe_execfile"}  # of an IPython shell
 TRICKY_MODULES = {"__main__", "builtins", "gc", "inspect"}
 #: By which a student's cell may prepare what no name shows: a module or a file that an answer reads, a path, a variable
 #: of the process.
@@ -28,6 +29,8 @@ HARMLESS = re.compile(
     r"[ \t]*(?:!|\?|%(?:matplotlib|pip|conda|load_ext|reload_ext|autoreload|config|env|cd|pwd|ls|who|whos"
     r"|timeit|gui|pdb|xmode|precision|colors|autosave|history|lsmagic|debug|tb)\b).*"
 )
+#: The course's own call, which takes all names and changes none.
+CHECK = re.compile(r"^([ \t]*)check\([\"'][\d.]+[\"'],\s*globals\(\)\)[ \t]*;?[ \t]*$", re.MULTILINE)
 TIMED = re.compile(r"\A\s*%%(?:time|capture|prun)\b.*|^([ \t]*)%time\s", re.MULTILINE)
 
 
@@ -87,6 +90,7 @@ def uses(source: str) -> Uses:
 
 
 def _uses(source: str) -> Uses:
+    source = CHECK.sub(r"\1pass", source)
     try:
         tree = ast.parse(source)
         table = symtable.symtable(source, "<cell>", "exec")

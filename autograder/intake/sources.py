@@ -10,6 +10,9 @@ from collections.abc import Container, Iterator, Mapping
 
 #: Lines of a text beyond which two are not compared line by line.
 MAX_LINES = 3000
+#: Lines of IPython's own, and the first line of a cell whose rest is Python.
+MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|[\w.]+\?+[ \t]*$|\w+[ \t]*=[ \t]*[!%].*)", re.MULTILINE)
+TIMED = re.compile(r"\A\s*%%(?:time|capture|prun|timeit)\b.*")
 
 
 def norm(text: str) -> str:
@@ -19,19 +22,16 @@ def norm(text: str) -> str:
 
 @functools.lru_cache(maxsize=2000)
 def parsed(source: str) -> ast.Module | None:
-    """A cell's syntax tree, with IPython's own syntax turned into calls; None if it is not Python."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        pass
-    try:
-        from IPython.core.inputtransformer2 import TransformerManager
-
-        if source.lstrip().startswith("%%"):
-            return None
-        return ast.parse(TransformerManager().transform_cell(source))
-    except Exception:  # IPython's own transformers raise what they like
-        return None
+    """A cell's syntax tree, IPython's own lines left out, each statement on its line; None if it is not Python."""
+    bare = MAGIC.sub(r"\1pass", TIMED.sub("pass", source))
+    for text in dict.fromkeys((source, bare)):
+        try:
+            return compile(
+                text, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+            )
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            pass
+    return None
 
 
 @functools.lru_cache(maxsize=2000)
@@ -82,12 +82,8 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
     open_still = [name for name, dump in defined(source).items() if dump and name in done and gaps.get(name) == dump]
     if not open_still:
         return source
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # lines of IPython's own: which are whose is not known
-        return source
     lines = source.splitlines()
-    for node in tree.body:
+    for node in parsed(source).body:
         if getattr(node, "name", None) in open_still and gaps.get(node.name) == ast.dump(node):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
@@ -98,11 +94,10 @@ def added_code(source: str, released: str) -> str:
     """The statements that a student added to a locked cell, or changed; "" if there are none that could matter."""
     if norm(source) == norm(released):
         return ""
-    try:
-        known = {ast.dump(node) for node in ast.parse(released).body}
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree, ours = parsed(source), parsed(released)
+    if tree is None or ours is None or MAGIC.search(source):
         return added_lines(source, released)
+    known = {ast.dump(node) for node in ours.body}
     lines, kept = source.splitlines(), []
     for node in tree.body:
         empty = isinstance(node, (ast.Raise, ast.Pass)) or (
