@@ -17,6 +17,7 @@ from traitlets.config import Config, PyFileConfigLoader
 from autograder.engine.assignment import ROOT
 from autograder.intake.names import student_names
 from autograder.intake.nbgrader import folder_keys
+from autograder.results.database import explained, look
 
 
 class PerDay(LateSubmissionPlugin):
@@ -58,6 +59,12 @@ def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     """
     if not (graded / "gradebook.db").is_file():
         raise FileNotFoundError(f"no gradebook.db in {graded}")
+    look(graded / "gradebook.db")
+    with explained(graded / "gradebook.db"):
+        return _apply(graded, submitted)
+
+
+def _apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
     # students are called as `autograder.intake.names` calls them
     names = {folder: student for (_, folder), student in student_names(folder_keys(submitted)).items()}

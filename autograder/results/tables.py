@@ -21,6 +21,7 @@ from typing import Any
 
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
+from autograder.results.database import explained, look
 
 
 def grades_csv(rows: Iterable[Row]) -> str:
@@ -72,7 +73,8 @@ def finals(graded: Path, stage: str) -> dict[str, Final]:
         raise ExportError(f"no gradebook.db in {graded}: give the folder that `autograder grade --out` wrote")
     from nbgrader.api import Gradebook  # late: grading starts with this module
 
-    with Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
+    look(graded / "gradebook.db")
+    with explained(graded / "gradebook.db"), Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
         if stage not in [assignment.name for assignment in book.assignments]:
             raise ExportError(f"{stage} is not in the gradebook of {graded}")
         results = {}

@@ -185,6 +185,13 @@ class Shell(InteractiveShell):
         """Pictures are shown inline, whatever is asked for."""
         return super().enable_matplotlib("inline")
 
+    def enable_pylab(self, gui: Any = None, import_all: bool = True, **_: Any) -> Any:
+        """`%pylab` without what would hide Python's own `sum`, `max` and others from answers."""
+        done = super().enable_pylab(gui, import_all=import_all)
+        for name in [name for name in self.user_ns if hasattr(builtins, name) and not name.startswith("_")]:
+            del self.user_ns[name]
+        return done
+
     def ask_exit(self) -> None:
         """``exit`` in a cell: the cells below run all the same."""
 
