@@ -97,6 +97,7 @@ def _uses(source: str) -> Uses:
     except (SyntaxError, ValueError):
         lines = TIMED.sub(r"\1", source).splitlines(keepends=True)
         bare = "".join(re.sub(r"\S.*", "pass", line) if HARMLESS.match(line) else line for line in lines)
+        bare = re.sub(r"^[\w. %]+\?+[ \t]*$", "pass", bare, flags=re.MULTILINE)
         if bare != source:
             return _uses(bare)
         # IPython's own syntax, or a mistake: then nothing of the cell runs

@@ -204,6 +204,7 @@ class _Run:
         self.lost: dict[int, str] = {}
         self.shown = 0
         self.unknown: set[str] = set()  # texts of errors that name what is not there
+        self.undefined: set[str] = set()  # names that probes asked for
         self.raised: dict[int, tuple[str, str]] = {}  # of each cell that raised, the error's type and text
         self.missing: dict[str, set[str]] = {}  # what an exercise's probes did not find, by exercise
 
@@ -262,8 +263,9 @@ class _Run:
         """An exercise's verdicts as `lora_ref.checks.verdicts.run_check` gives them, the questions sent ahead."""
         checks, seed = hidden_checks(exercise_id), self.job["seed"]
         observations = session.observe_all(checks, seed)
-        unknown = set(_name_errors(observations))
+        unknown = set(_texts_of(observations, NOT_THERE))
         self.unknown |= unknown
+        self.undefined |= set(_texts_of(observations, ("NotDefined",)))
         self.missing[exercise_id] = {name for text in unknown for name in _names_in(text)}
         verdicts = {
             check.id: _verdict(check, seed, observation)
@@ -328,8 +330,10 @@ class _Run:
     def missed_a_spare_name(self) -> bool:
         """Whether a NameError names something that a cell which did not run has in it."""
         names = {name for text in self.unknown for name in _names_in(text)}
-        spare = "\n".join(cell["source"] for cell in self.cells if cell.get("spare"))
-        return any(re.search(rf"\b{re.escape(name)}\b", spare) for name in names)
+        spares = [cell["source"] for cell in self.cells if cell.get("spare")]
+        spare = "\n".join(spares)
+        bound = {name for source in spares for name in names_bound(source)}
+        return bool(bound & self.undefined) or any(re.search(rf"\b{re.escape(name)}\b", spare) for name in names)
 
     def results_of_all(self) -> list[dict[str, Any]]:
         ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"
@@ -376,13 +380,13 @@ def names_bound(source: str) -> set[str]:
     return uses(source).binds | set(re.findall(r"^(?:class|def|async def)\s+(\w+)", source, re.MULTILINE))
 
 
-def _name_errors(seen: Any) -> Iterator[str]:
-    """The texts of errors, anywhere in observations, that name what is not there."""
-    if type(seen) is dict and seen.get("type") in NOT_THERE and type(seen.get("text")) is str:
+def _texts_of(seen: Any, kinds: tuple[str, ...]) -> Iterator[str]:
+    """The texts of errors of some types anywhere in observations."""
+    if type(seen) is dict and seen.get("type") in kinds and type(seen.get("text")) is str:
         yield seen["text"]
     for item in seen.values() if type(seen) is dict else seen if type(seen) is list else ():
         if type(item) in (dict, list):
-            yield from _name_errors(item)
+            yield from _texts_of(item, kinds)
 
 
 def _error(kind: str, text: str) -> dict[str, Any]:

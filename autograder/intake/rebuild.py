@@ -244,7 +244,7 @@ class _Builder:
         for name, cell in self.assignment.answer_cells().items():
             number = self.by_name[name]
             if cell["cell_type"] == "code":
-                names = set(defined(self.sources[number]))
+                names = {name for name, _ in defined(self.sources[number])}
                 elsewhere = sorted(names & done) if not self.answered.get(number) else []
                 if not self.answered.get(number) and not elsewhere:
                     open_still.add(name)
@@ -269,12 +269,12 @@ class _Builder:
         gaps: dict[str, str] = {}
         for number, cell in enumerate(self.released):
             if nbgrader(cell).get("solution") and cell["cell_type"] == "code":
-                gaps |= {name: dump for name, dump in defined(self.sources[number]).items() if dump}
+                gaps |= {name: dump for name, dump in defined(self.sources[number]) if dump}
         theirs = [e for e in self.entries if e.cell["cell_type"] == "code" and (self._written(e))]
         done = {
             name
             for entry in theirs
-            for name, dump in defined(entry.cell["source"]).items()
+            for name, dump in defined(entry.cell["source"])
             if not dump or gaps.get(name) != dump
         }
         for entry in theirs:

@@ -45,16 +45,13 @@ def shape(source: str) -> str:
 
 
 @functools.lru_cache(maxsize=2000)
-def defined(source: str) -> Mapping[str, str]:
-    """The names that a cell binds at its top level -> the definition's `ast.dump`, or "" for another binding."""
-    names: dict[str, str] = {}
+def defined(source: str) -> tuple[tuple[str, str], ...]:
+    """What a cell binds at its top level: (name, the definition's `ast.dump`, or "" for another binding) each."""
     tree = parsed(source)
     try:
-        for node in _statements(tree.body if tree else []):
-            names.update(_bound(node))
+        return tuple(pair for node in _statements(tree.body if tree else []) for pair in _bound(node))
     except RecursionError:
-        pass
-    return names
+        return ()
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -79,7 +76,7 @@ def _bound(node: ast.stmt) -> Iterator[tuple[str, str]]:
 
 def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> str:
     """A source whose definitions that are still the released gap are blank, where the name is ``done`` elsewhere."""
-    open_still = [name for name, dump in defined(source).items() if dump and name in done and gaps.get(name) == dump]
+    open_still = [name for name, dump in defined(source) if dump and name in done and gaps.get(name) == dump]
     if not open_still:
         return source
     lines = source.splitlines()
