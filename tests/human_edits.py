@@ -181,10 +181,10 @@ def more_set_up(notebook: Notebook, dice: random.Random, stage: str) -> None:
     if cell is None or answer["source"].startswith("%%"):
         return
     line = dice.choice(
-        ("import itertools as mine", "mine = 4", "def mine():\n    return 1", "from math import sqrt as mine")
+        ("import itertools as of_mine", "of_mine = 4", "def of_mine():\n    pass", "from math import sqrt as of_mine")
     )
     cell["source"] = f"{line}\n{cell['source']}" if dice.random() < 0.5 else f"{cell['source']}\n{line}"
-    answer["source"] += "\n_ = mine\n"
+    answer["source"] += "\n_ = of_mine\n"
 
 
 def notes_and_pictures(notebook: Notebook, dice: random.Random, stage: str) -> None:

@@ -111,12 +111,26 @@ class _Builder:
         for known, copy in copies:
             if known is not None:
                 groups[known].append(copy)
+        for known, group in groups.items():
+            self._retyped(known, group)
         main = {known: self._main(known, group) for known, group in groups.items()}
         for known, copy in copies:
             if known is None:
                 self._own(copy.cell, copy.text, copy.attachments)
             else:
                 self._copy(known, copy, copy is main[known], groups[known])
+
+    def _retyped(self, known: int, group: list[_Copy]) -> None:
+        """A code answer that a slip of the keyboard made Markdown is code, if no other copy has what it defines."""
+        released = self.released[known]
+        if not nbgrader(released).get("solution") or released["cell_type"] != "code":
+            return
+        alike = {name for copy in group if copy.cell.get("cell_type") == "code" for name, _ in defined(copy.text)}
+        wanted = {name for name, _ in defined(self.sources[known])} - alike
+        for copy in group:
+            if copy.cell.get("cell_type") != "code" and wanted & {name for name, _ in defined(copy.text)}:
+                self.notes.append(f"the answer cell {grade_id(released)!r} is not a code cell any more; its code ran")
+                copy.cell = {**copy.cell, "cell_type": "code"}
 
     def _known(self, cell: dict[str, Any]) -> tuple[int | None, _Copy]:
         """The number of the released cell that a cell is a copy of, and its text."""

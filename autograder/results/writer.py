@@ -14,6 +14,7 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
+from autograder.intake.names import NOBODY
 from autograder.results import feedback, integrity, report, tables
 from autograder.results.database import explained, look
 
@@ -89,7 +90,8 @@ class Writer:
             book.add_assignment(assignment)
             self._stages.add(row.stage)
         complete = replace(row, outputs=record.get("outputs", {}))
-        book.write(assignment, complete)
+        if not (row.problem and row.student == NOBODY):  # files of nobody known are no student
+            book.write(assignment, complete)
         target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
         if row.status == "graded":
             write_whole(target, feedback.page(assignment, complete).encode())
