@@ -52,9 +52,14 @@ class Pictures:
             data = next(iter(bundle.values()), "") if isinstance(bundle, dict) else ""
             reference = keep(data)
             pattern = rf"!\[([^\]\n]{{0,200}})\]\(attachment:{re.escape(name)}\)"
-            shown = f"![{name[:60]}]({reference})" if reference.startswith("attachment:") else reference
-            new = re.sub(pattern, lambda _, shown=shown: shown, text)
-            text = new if new != text else f"{text}\n\n{shown}"
+            kept_one = reference.startswith("attachment:")
+            shown = f"]({reference})" if kept_one else reference
+
+            def refer(match: re.Match, shown: str = shown) -> str:
+                return f"![{match[1]}{shown}" if shown.startswith("]") else shown
+
+            new = re.sub(pattern, refer, text)
+            text = new if new != text else f"{text}\n\n" + (f"![{name[:60]}{shown}" if kept_one else shown)
         return text, kept
 
 
