@@ -45,18 +45,28 @@ def read_cells(path: Path) -> list[str]:
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = read_text(path)
     if path.suffix == ".py":
         return _wanted(jupytext.reads(text, fmt="py:percent")) if "# %%" in text else [text]
-    if path.suffix != ".ipynb":
-        raise ValueError(f"{path.name}: expected a .py or .ipynb file")
     try:
         notebook = nbformat.reads(text, as_version=4)
     except Exception as error:  # nbformat raises many kinds for the many ways a file can be broken
         raise ValueError(f"{path.name} is not a notebook: {str(error)[:200]}") from None
     return _wanted(notebook)
+
+
+def read_text(path: Path) -> str:
+    """An answer's text.
+
+    Raises:
+        ValueError: the file is too large, or of an unknown kind.
+        FileNotFoundError: there is no such file.
+    """
+    if path.suffix not in (".py", ".ipynb"):
+        raise ValueError(f"{path.name}: expected a .py or .ipynb file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _wanted(notebook: Any) -> list[str]:
@@ -84,8 +94,7 @@ def run_cells(cells: list[str]) -> Answer:
     os.environ["LORA_PROFILE"] = chosen or "tiny"
     try:
         for number, source in enumerate(cells, start=1):
-            # lines of IPython's own (%matplotlib, !pip) mean nothing to plain Python
-            source = re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source)
+            source = _plain(source)
             name = f"<cell {number}>"
             linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
             try:
@@ -99,6 +108,17 @@ def run_cells(cells: list[str]) -> Answer:
         if chosen is None:
             os.environ.pop("LORA_PROFILE", None)
     return answer
+
+
+def _plain(source: str) -> str:
+    """A source for plain Python, to which lines of IPython's own (%matplotlib, !pip) mean nothing."""
+    try:
+        compile(source, "<cell>", "exec", dont_inherit=True)
+    except SyntaxError:
+        return re.sub(r"(?m)^([ \t]*)[%!].*$", r"\1pass", source)
+    except (ValueError, RecursionError, MemoryError):
+        pass
+    return source
 
 
 def load_answer(path: str | Path) -> Answer:

@@ -1,31 +1,35 @@
 """``python -m autograder check STAGE FILE``: judge one file and print the points.
 
-The answer runs in a process of its own, which reports one exercise at a time. If that process hangs in C code, is
-killed or exits early, what it had reported stands and the rest earns nothing. This is for an instructor's own files and
-for trying an answer out: the answer runs with the rights of whoever called, and could forge its report.
+It is `python -m autograder grade` for one file, without a sandbox: the same choice of cells, shell and judges. The
+answer runs in a process of its own. If that hangs, is killed or exits early, what had been reported stands, and it runs
+again without the cell that ended it. This is for an instructor's own files and for trying an answer out: the answer
+runs with the rights of whoever called.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import secrets
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-import psutil
+import jupytext
 
-from autograder.evaluation import stopped
+from autograder.answers import read_text
+from autograder.engine import oracle
+from autograder.engine.assignment import STUDENT, Assignment, grade_id, source_of
+from autograder.engine.job import Row, job_of
+from autograder.engine.plain import Plain, end_all
+from autograder.engine.sandbox import SandboxError
+from autograder.evaluation import Report
 from autograder.exercises import STAGES
+from autograder.intake.plan import plan
+from autograder.intake.submission import Submission
 
-#: Seconds for the whole answer: imports, its cells, and the checks of its stage.
-SECONDS = 300
+__all__ = ["check_file", "end_all"]
+#: Seconds for the whole answer: its cells and the checks of its stage; and for one cell.
+SECONDS, CELL_SECONDS = 300, 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +55,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        for error in report["errors"]:
-            print(f"note: {error}")
+        for note in [*report["notes"], *report["errors"]]:
+            print(f"note: {note}")
         for result in report["results"]:
             print(result["message"])
         print(f"{args.stage}: {report['score']:g} of {report['max_score']:g} points (seed {seed})")
@@ -60,114 +64,71 @@ def main(args: argparse.Namespace) -> int:
 
 
 def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> dict:
-    """Judge ``path`` in another process.
+    """Judge ``path`` as `python -m autograder grade` would, in a process of its own.
 
     Returns:
-        `autograder.Report.to_dict`'s keys and ``"errors"``, one line for each cell that raised; or ``{"unreadable":
-        reason}``.
+        `autograder.Report.to_dict`'s keys, ``"errors"``, a line for each cell that raised, and ``"notes"``, on how the
+        file was read; or ``{"unreadable": reason}``.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "report.jsonl"
-        command = [sys.executable, "-m", "autograder.check", stage, str(path.resolve()), str(seed), str(out)]
-        ended, started = f"the process was stopped after {seconds:g} s", time.time()
-        try:
-            # its own folder, so that what an answer writes lands nowhere near the caller's files
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env={**os.environ, "PYTHONPATH": _import_path()},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            try:
-                ended = f"the process ended early (status {_wait(process, seconds)})"
-            finally:
-                end_all(process, started)
-        except subprocess.TimeoutExpired:
-            pass
-        lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
-    if lines and "unreadable" in lines[0]:
-        return lines[0]
-    errors = next((line["errors"] for line in lines if "errors" in line), [])
-    reported = {line["id"]: line for line in lines if "id" in line}
-    results = [reported.get(e.id) or stopped(e.id, ended).to_dict() for e in STAGES[stage] if not e.manual]
-    return {
-        "stage": stage,
-        "seed": seed,
-        "score": sum(r["earned"] for r in results),
-        "max_score": sum(r["points"] for r in results),
-        "results": results,
-        "errors": errors,
-    }
+    try:
+        assignment = Assignment.load(stage)
+        data = as_notebook(path, assignment)
+    except (OSError, ValueError) as error:
+        return {"unreadable": str(error)}
+    row = plan(Submission("", stage, path.name, lambda: data), assignment, 0, "needed")
+    if row.problem:
+        return {"unreadable": f"{path.name} is not a notebook of {stage}: {row.problem}"}
+    row.seed = seed
+    job = job_of(row, assignment, "needed")
+    if path.suffix == ".py":  # all of it is the answer
+        for cell, of in zip(job["cells"], row.cells, strict=True):
+            cell["spare"] = cell["spare"] and STUDENT not in of["metadata"].get("tags", ())
+    judged = {cell["exercise"] for cell in job["cells"]}
+    automatic = [exercise for exercise in STAGES[stage] if not exercise.manual]
+    job["cells"] += [{"source": "", "exercise": e.id, "spare": True} for e in automatic if e.id not in judged]
+    try:
+        with Plain(assignment.modules()) as process:
+            limits = {"cell_seconds": min(CELL_SECONDS, seconds), "seconds": seconds}
+            record = oracle.grade({**job, **limits}, process)
+    except SandboxError as error:
+        return {"unreadable": str(error)}
+    row.finish(record)
+    if row.problem:
+        return {"unreadable": row.problem}
+    report = Report(stage, seed, tuple(row.results)).to_dict()
+    return {**report, "errors": errors_of(row, record, path), "notes": row.notes}
 
 
-def _wait(process: subprocess.Popen, seconds: float) -> int:
-    """`Popen.wait`; while the process is ready to run and others have the processor, its time stands still."""
-    from lora_ref.checks.clock import WALL, starved
-
-    began, back = time.monotonic(), 0.0
-    while True:
-        try:
-            return process.wait(max(0.0, began + seconds + back - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            before, back = back, min(starved(str(process.pid)) or 0.0, (WALL - 1) * seconds)
-            if back - before < seconds / 100:
-                raise
+def errors_of(row: Row, record: dict, path: Path) -> list[str]:
+    """A line for each cell that raised or ended the process."""
+    lines = []
+    for number, outputs in sorted(record["outputs"].items(), key=lambda item: int(item[0])):
+        name = grade_id(row.cells[int(number)]) if int(number) < len(row.cells) else None
+        which = "1" if path.suffix == ".py" and not name else f"{int(number) + 1}{f' ({name})' if name else ''}"
+        raised = [o for o in outputs if o["output_type"] == "error"]
+        lines += [f"cell {which}: {o['ename']}: {o['evalue']}".rstrip(": ") for o in raised]
+    return lines
 
 
-def end_all(process: subprocess.Popen, started: float) -> None:
-    """Kill a process that leads a session, and whatever it started.
+def as_notebook(path: Path, assignment: Assignment) -> bytes:
+    """A notebook file's bytes, or those of the notebook that a master or a Python file stands for.
 
-    Windows has no sessions, but there a process keeps its parent's number, also when the parent has ended.
-
-    Args:
-        started: the time just before the process began: a number may have been another's before.
+    Raises:
+        ValueError: the file is too large or of an unknown kind.
+        OSError: it cannot be read.
     """
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        running = [p.info for p in psutil.process_iter(["pid", "ppid", "create_time"])]
-        later = [info for info in running if (info["create_time"] or 0) > started - 1]
-        family = [process.pid]
-        for parent in family:  # it grows on the way
-            family += [i["pid"] for i in later if i["ppid"] == parent and i["pid"] not in family]
-        killed = []
-        for pid in family:
-            with contextlib.suppress(psutil.Error):
-                killed.append(psutil.Process(pid))
-                killed[-1].kill()
-        psutil.wait_procs(killed, timeout=10)  # until then their folder can't be removed
-    process.wait()
-
-
-def _import_path() -> str:
-    root = str(Path(__file__).resolve().parents[1])
-    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-
-
-def _child(stage: str, path: str, seed: str, out: str) -> None:
-    """What the other process does: run the answer, judge exercise by exercise, append each result at once."""
-    from autograder.answers import load_answer
-    from autograder.evaluation import evaluate_exercise
-
-    with open(out, "a", encoding="utf-8") as report:
-
-        def tell(line: dict) -> None:
-            print(json.dumps(line), file=report, flush=True)
-
-        try:
-            answer = load_answer(path)
-        except (ValueError, OSError) as error:
-            tell({"unreadable": str(error)})
-            return
-        tell({"errors": answer.errors})
-        for row in STAGES[stage]:
-            if not row.manual:
-                tell(evaluate_exercise(row.id, answer.namespace, int(seed)).to_dict())
-
-
-if __name__ == "__main__":
-    _child(*sys.argv[1:])
+    if path.suffix != ".py":
+        read_text(path)
+        return path.read_bytes()
+    text = read_text(path)
+    setup = next(source_of(cell) for cell in assignment.release["cells"] if grade_id(cell) == "setup")
+    code = {"cell_type": "code", "metadata": {}}
+    cells = [{**code, "source": setup}, {**code, "source": text}]
+    if "# %%" in text:
+        cells = [dict(cell) for cell in jupytext.reads(text, fmt="py:percent").cells]
+        for cell in cells:
+            role = cell["metadata"]
+            names = {"solution": "{}", "locked": "{}", "check": "check_{}", "written": "written_{}"}
+            name = next((form.format(role[key]) for key, form in names.items() if key in role), "").replace(".", "_")
+            cell["metadata"] = {"nbgrader": {"grade_id": name}} if name else {}
+    return json.dumps({"cells": cells}).encode()

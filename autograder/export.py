@@ -11,7 +11,9 @@ from pathlib import Path
 
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.results.tables import ExportError, feedback_zip, fill, finals
+from autograder.results.tables import ExportError, Final, feedback_zip, fill, finals, text_of, too_many
+
+__all__ = ["ExportError", "Final", "fill"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("upload"), metavar="DIR", help="folder to write (default: upload)"
     )
+    parser.add_argument("--above-maximum", action="store_true", help="write more points than the stage has, too")
     parser.add_argument("--column", help="Canvas: the title of the column, if the stage's name is not in it")
 
 
@@ -32,8 +35,9 @@ def main(args: argparse.Namespace) -> int:
     """Exit status 0: every submission is in the table; 1: some are not, or wait for a person; 2: nothing written."""
     try:
         results = finals(args.graded, args.stage)
-        text, filled, platform = fill(args.table.read_text(encoding="utf-8-sig"), args.stage, results, args.column)
-    except (ExportError, OSError, UnicodeDecodeError) as error:
+        table = text_of(args.table.read_bytes())
+        text, filled, platform = fill(table, args.stage, results, args.column, args.above_maximum)
+    except (ExportError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
     write_whole(args.out / "grades.csv", text.encode())
@@ -43,9 +47,13 @@ def main(args: argparse.Namespace) -> int:
         written.append("feedback.zip")
     waiting = sorted(s for s in filled if results[s].score is None)
     absent = sorted(set(results) - set(filled))
-    for what, students in (("written answers to grade", waiting), ("no row in the table", absent)):
+    above = too_many({student: results[student] for student in filled})
+    left = "more points than the stage has, not written (a bonus: --above-maximum)"
+    left = "more points than the stage has" if args.above_maximum else left
+    for what, students in (("written answers to grade", waiting), ("no row in the table", absent), (left, above)):
         if students:
             print(f"{what}: {', '.join(students)}")
-    counts = f"{len(filled) - len(waiting)} of {len(results)} grades for {platform.capitalize()}"
+    unwritten = len(waiting) + (0 if args.above_maximum else len(above))
+    counts = f"{len(filled) - unwritten} of {len(results)} grades for {platform.capitalize()}"
     print(f"{args.stage}: {counts}, in {args.out}: {', '.join(written)}")
-    return int(bool(waiting or absent))
+    return int(bool(unwritten or absent))

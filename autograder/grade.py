@@ -31,6 +31,11 @@ DEMONSTRATIONS = ("matplotlib.pyplot", "pandas", "torch._dynamo")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--submissions", type=Path, required=True, metavar="DIR", help="what the students handed in")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the course folder to write")
+    parser.add_argument(
+        "--names",
+        metavar="FORM",
+        help="who handed in what: a form of the files' names, '{student}_{any}.ipynb', or a table, file and student",
+    )
     parser.add_argument("--stage", nargs="+", choices=sorted(STAGES), metavar="STAGE", help="default: all there are")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: the processors, %(default)s")
     parser.add_argument(
@@ -72,7 +77,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     for stage in args.stage or STAGES:
         with contextlib.suppress(FileNotFoundError):
             assignments[stage] = Assignment.load(stage, ROOT)
-    submissions = discover(args.submissions, assignments)
+    submissions = discover(args.submissions, assignments, args.names)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
     store = Store(out / ".grading")

@@ -127,7 +127,7 @@ def _update(layer: nn.Module) -> Any:  # a LoRALayer, or a student's own of the 
 def _factors(layer: nn.Module) -> tuple[Tensor, Tensor, float]:
     """``A``, ``B`` and the scaling; float64 on the CPU, because half precision has no SVD."""
     update = _update(layer)
-    A, B = (p.detach().double().cpu() for p in (update.lora_A, update.lora_B))
+    A, B = (p.detach().cpu().double() for p in (update.lora_A, update.lora_B))
     return A, B, float(update.scaling)
 
 
@@ -199,7 +199,7 @@ def update_spectra(model: nn.Module, base: nn.Module, energy: float = 0.9) -> pd
         raise ValueError(f"the models' linear layers differ: {', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}")
     rows = []
     for name, W in after.items():
-        delta = W.double().cpu() - before[name].double().cpu()
+        delta = W.cpu().double() - before[name].cpu().double()
         if delta.any():
             values = torch.linalg.svdvals(delta)
             # W was rounded to its own dtype, so that is the rounding that decides
@@ -215,7 +215,7 @@ def _linear_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _spectrum_row(name: str, rank: int, values: Tensor, frozen: Tensor, energy: float) -> dict[str, Any]:
-    norm, frozen_norm = float(values.square().sum().sqrt()), float(frozen.double().norm())
+    norm, frozen_norm = float(values.square().sum().sqrt()), float(frozen.cpu().double().norm())
     return {
         "module": name,
         "rank": rank,
@@ -231,7 +231,7 @@ def _directions(values: Tensor, energy: float) -> int:
     """`lora_ref.rank.effective_rank` of a matrix whose singular values are there already."""
     if not 0 < energy <= 1:
         raise ValueError(f"energy must be in (0, 1], got {energy}")
-    squares = values.double().square()
+    squares = values.cpu().double().square()
     total = squares.sum()
     if not total:
         return 0
@@ -287,7 +287,7 @@ def similarity_grid(
         count = most if count is None else count
         if not 1 <= count <= most:
             raise ValueError(f"{name} must be from 1 to {most}, got {count}")
-        bases.append(torch.linalg.svd(matrix.detach().double().cpu(), full_matrices=False).Vh[:count])
+        bases.append(torch.linalg.svd(matrix.detach().cpu().double(), full_matrices=False).Vh[:count])
     shared = (bases[0] @ bases[1].T).square().cumsum(0).cumsum(1)
     i, j = torch.meshgrid(torch.arange(1, shared.shape[0] + 1), torch.arange(1, shared.shape[1] + 1), indexing="ij")
     return shared / torch.minimum(i, j)

@@ -189,7 +189,7 @@ def fetch(name: str, *, verify: bool = False, progress: bool = True) -> Path:
     if cached(name, verify=verify):
         return folder
     with _explained(asset):
-        folder.mkdir(parents=True, exist_ok=True)
+        cache_dir().mkdir(parents=True, exist_ok=True)
         with _lock(asset, progress) as alone:
             if cached(name, verify=verify):  # another process was faster
                 return folder
@@ -236,7 +236,11 @@ def _is_whole(path: Path, file: AssetFile, verify: bool) -> bool:
 @contextlib.contextmanager
 def _lock(asset: Asset, progress: bool) -> Iterator[bool]:
     """Hold the asset's lock; yields False where the file system has no locks and another process may be at work."""
-    lock = FileLock(cache_dir() / f".{asset.name}.lock")
+    path = cache_dir() / f".{asset.name}.lock"
+    lock = FileLock(path, mode=0o666)
+    with contextlib.suppress(OSError):
+        path.touch(mode=0o666)
+        path.chmod(0o666)  # it holds nothing: in a shared cache the next user takes it over
     try:
         try:
             lock.acquire(timeout=0)
@@ -276,6 +280,9 @@ def _install(asset: Asset, folder: Path, temporary: Path, progress: bool) -> Non
     for file in asset.files:
         unpack(asset, archive, file, temporary / file.name)
     # Only now is everything there and right. A reader sees the old file or the new one, never a part.
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # whoever may write to the cache may bring its assets up to date
+        folder.chmod(folder.stat().st_mode | (cache_dir().stat().st_mode & 0o070))
     for file in asset.files:
         os.replace(temporary / file.name, folder / file.name)
 

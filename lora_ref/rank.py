@@ -103,7 +103,7 @@ def effective_rank(M: Tensor, energy: float = 0.9) -> int:
     """
     if not 0 < energy <= 1:
         raise ValueError(f"energy is a share in (0, 1], got {energy}")
-    share = torch.linalg.svdvals(M.double()).square().cumsum(0)
+    share = torch.linalg.svdvals(M.cpu().double()).square().cumsum(0)
     if not len(share) or share[-1] == 0:
         return 0
     return int((share < energy * share[-1]).sum()) + 1
@@ -135,8 +135,8 @@ def subspace_similarity(A1: Tensor, A2: Tensor, i: int, j: int) -> float:
     for name, count, matrix in (("i", i, A1), ("j", j, A2)):
         if not 1 <= count <= min(matrix.shape):
             raise ValueError(f"{name} must be from 1 to {min(matrix.shape)}, got {count}")
-    U1 = torch.linalg.svd(A1.detach().double(), full_matrices=False).Vh[:i]
-    U2 = torch.linalg.svd(A2.detach().double(), full_matrices=False).Vh[:j]
+    U1 = torch.linalg.svd(A1.detach().cpu().double(), full_matrices=False).Vh[:i]
+    U2 = torch.linalg.svd(A2.detach().cpu().double(), full_matrices=False).Vh[:j]
     return float((U1 @ U2.T).square().sum() / min(i, j))
 
 

@@ -84,7 +84,7 @@ def points(notebook, which, box):
     assignment = Assignment.load(STAGE)
     submission = Submission("s", STAGE, "", lambda: json.dumps(notebook).encode())
     answers = answers_in(submission, assignment)
-    row = Row("s", STAGE, answers=answers, own=submission.own, seed=1)
+    row = Row("s", STAGE, answers=answers, cells=submission.cells, seed=1)
     job = job_of(row, assignment, which)
     record = oracle.grade({**job, "cell_seconds": 60, "seconds": 300}, box)
     return {r["id"]: r["earned"] for r in record["results"]}, len(record["outputs"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 import zipfile
@@ -15,7 +17,8 @@ from nbgrader.api import Gradebook
 
 from autograder import __main__ as command_line
 from autograder.exercises import ROOT
-from autograder.results.late import PerDay, apply, settings
+from autograder.results import database, tables
+from autograder.results.late import PerDay, apply, moment, settings
 from autograder.results.tables import ExportError, Final, fill, finals
 
 STAGE = "02_lora_layer"
@@ -176,6 +179,22 @@ def test_late_times_are_each_students_own(graded):
     assert {s: points for _, s, _, points in apply(graded.course, graded.submitted)}["Bo-M-2345678"] == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "zone", "utc"),
+    [
+        ("2027-07-01 17:00:00", "Europe/Berlin", "2027-07-01 15:00"),
+        ("2027-01-01 17:00:00.25", "Europe/Berlin", "2027-01-01 16:00"),
+        ("2027-07-01 17:00:00 CEST", "Europe/Berlin", "2027-07-01 15:00"),  # a name that few systems know
+        ("2027-07-01 17:00:00 America/New_York", "Europe/Berlin", "2027-07-01 21:00"),
+        ("2027-07-01 17:00:00 UTC", "Europe/Berlin", "2027-07-01 17:00"),
+        ("2027-07-01 17:00:00 +0300", "Europe/Berlin", "2027-07-01 14:00"),
+        ("2027-07-01T17:00:00Z", "Europe/Berlin", "2027-07-01 17:00"),
+    ],
+)
+def test_a_time_without_a_zone_is_the_courses(text, zone, utc):
+    assert moment(text, zone).strftime("%Y-%m-%d %H:%M") == utc
+
+
 def test_without_a_policy_being_late_costs_nothing(graded):
     (graded.course / "nbgrader_config.py").write_text("c = get_config()\n", encoding="utf-8")
     assert [points for *_, points in apply(graded.course, graded.submitted)] == [0.0, 0.0]
@@ -227,3 +246,72 @@ def test_plain_nbgrader_knows_the_plug_in(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert "PerDay 25.0" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_logins_in_capitals_and_tables_of_other_forms(separator, encoding):
+    text = text_of([CANVAS[0], ["Lee, Ann", "1", "ANN", "Ann@UNI.EDU", "S1", "", ""]])
+    if separator != ",":
+        rows = list(csv.reader(io.StringIO(text)))
+        buffer = io.StringIO()
+        csv.writer(buffer, delimiter=separator).writerows(rows)
+        text = buffer.getvalue()
+    read = tables.text_of(text.encode(encoding))
+    filled_in, filled, _ = fill(read, STAGE, {"ann": Final(20.0, 25.0)})
+    assert list(filled) == ["ann"]
+    assert rows_of(filled_in)[1][6] == "20"
+
+
+def test_logins_that_differ_in_capitals_alone(tmp_path):
+    table = text_of([CANVAS[0], ["Lee, Ann", "1", "ANN", "", "S1", "", ""]])
+    with pytest.raises(ExportError, match="may be any of"):
+        fill(table, STAGE, {"ann": Final(20.0, 25.0), "Ann": Final(1.0, 25.0)})
+    _, filled, _ = fill(table, STAGE, {"ann": Final(20.0, 25.0), "ANN": Final(1.0, 25.0)})
+    assert list(filled) == ["ANN"]
+
+
+def test_more_points_than_there_are_stay_out_until_asked_for():
+    table = text_of([CANVAS[0], ["Lee, Ann", "1", "ann", "ann", "S1", "", ""]])
+    results = {"ann": Final(54.0, 25.0)}
+    assert tables.too_many(results) == ["ann (54 of 25)"]
+    assert rows_of(fill(table, STAGE, results)[0])[1][6] == ""
+    assert rows_of(fill(table, STAGE, results, above=True)[0])[1][6] == "54"
+
+
+def test_an_encoding_that_nobody_knows_is_named():
+    with pytest.raises(ExportError, match="CSV UTF-8"):
+        tables.text_of("J\u00fcrgen".encode("latin-1"))
+
+
+def break_column(path):
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("ALTER TABLE student DROP COLUMN lms_user_id")
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (break_column, "nbgrader db upgrade"),
+        (lambda path: path.write_bytes(path.read_bytes()[:60_000]), "is damaged"),
+        (lambda path: path.write_bytes(b"no database" * 1000), "is damaged"),
+    ],
+)
+def test_a_gradebook_that_cannot_be_used_is_a_sentence(graded, capsys, harm, says):
+    harm(graded.course / "gradebook.db")
+    table = graded.tmp / "worksheet.csv"
+    table.write_text(text_of(MOODLE), encoding="utf-8", newline="")
+    for line in (
+        ["export", STAGE, "--graded", str(graded.course), "--table", str(table), "--out", str(graded.tmp / "up")],
+        ["late", "--graded", str(graded.course), "--submitted", str(graded.submitted)],
+    ):
+        assert command_line.main(line) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_a_gradebook_in_use_is_a_sentence(graded, monkeypatch):
+    monkeypatch.setattr(database, "PATIENCE", 0.1)
+    with contextlib.closing(sqlite3.connect(graded.course / "gradebook.db", isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(database.GradebookError, match="another program is using the gradebook"):
+            database.look(graded.course / "gradebook.db")

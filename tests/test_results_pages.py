@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from html import unescape
 from html.parser import HTMLParser
 
 import pytest
 
-from autograder.engine.assignment import Assignment
+from autograder.engine.assignment import Assignment, grade_id
 from autograder.engine.job import Row
 from autograder.evaluation import Result, result_from
 from autograder.exercises import STAGES
@@ -30,8 +31,13 @@ def results(fault: Fault | None) -> list[Result]:
     ]
 
 
-def row(fault: Fault | None, **fields) -> Row:
-    return Row(student="jane", stage=STAGE, status="graded", results=results(fault), **fields)
+def row(fault: Fault | None, answers: Mapping[str, str] | None = None, **fields) -> Row:
+    """Of the released notebook, with some answers in it."""
+    cells = [
+        {**cell, "source": (answers or {}).get(grade_id(cell), cell["source"])}
+        for cell in Assignment.load(STAGE).release["cells"]
+    ]
+    return Row(student="jane", stage=STAGE, status="graded", results=results(fault), cells=cells, **fields)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,7 @@ from autograder.engine.sources import rooms, sources
 from autograder.exercises import STAGES
 from lora_ref.checks.numbering import module_names
 
-#: One of a student's own code cells: the number of the release's cell that it follows (-1: none) or replaces, its
-#: source, and whether it replaces that cell.
-Own = tuple[int, str, bool]
-#: The tag of such a cell in an executed notebook.
+#: The tag, in the notebook that is graded, of a cell that the release has not, or has otherwise.
 STUDENT = "written-by-student"
 ROOT = Path(__file__).resolve().parents[2]
 #: Modules whose change, or that of what they import, may change a grade; and so may hidden rooms and `lora_ref`.
@@ -84,30 +80,6 @@ class Assignment:
                     elif isinstance(node, ast.ImportFrom):
                         names += [f"{node.module}:{alias.name}" for alias in node.names]
         return list(dict.fromkeys(names))
-
-    def rebuilt(self, answers: Mapping[str, str], own: Iterable[Own] = ()) -> list[dict[str, Any]]:
-        """The release's cells with the answers' sources in theirs and the student's own cells; all else as released.
-
-        The student's cells have the tag `STUDENT`.
-        """
-        cells = []
-        for cell in self.release["cells"]:
-            name = grade_id(cell)
-            source = answers[name] if name in answers else source_of(cell)
-            cells.append({**cell, "metadata": dict(cell["metadata"]), "source": source})
-        after: dict[int, list[dict[str, Any]]] = {}
-        for number, (place, source, replaces) in enumerate(own):
-            if replaces:
-                cells[place]["source"] = source
-                cells[place]["metadata"]["tags"] = [STUDENT]
-            else:
-                new = {"cell_type": "code", "id": f"own-{number}", "metadata": {"tags": [STUDENT]}, "source": source}
-                after.setdefault(place, []).append({**new, "execution_count": None, "outputs": []})
-        return [
-            cell
-            for place in range(-1, len(cells))
-            for cell in [*cells[max(place, 0) : place + 1], *after.get(place, ())]
-        ]
 
 
 def nbgrader(cell: Any) -> dict[str, Any]:

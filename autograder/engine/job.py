@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autograder.engine.assignment import Assignment, Own, environment_hash, grade_id, nbgrader
+from autograder.engine.assignment import STUDENT, Assignment, environment_hash, grade_id, nbgrader, source_of
 from autograder.engine.needed import needed
 from autograder.engine.store import key_of, seed_of
 from autograder.exercises import STAGES
@@ -25,7 +25,8 @@ class Row:
         problem: why there is no grade, or "".
         notes: what a person should know about it.
         answers: sources of the solution cells and written answers, by ``grade_id``.
-        own: the student's own code cells.
+        cells: of the notebook that is graded (`autograder.intake.rebuild`).
+        open, waits: ``grade_id`` of answers that are not there; of written ones that a person must look for.
         seed: from which its inputs are drawn.
         key: of its result in the store.
         status: ``"graded"`` or ``"needs attention"``; "" while it has no result.
@@ -46,7 +47,9 @@ class Row:
     problem: str = ""
     notes: list[str] = field(default_factory=list)
     answers: dict[str, str] = field(default_factory=dict)
-    own: list[Own] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    waits: set[str] = field(default_factory=set)
     seed: int = 0
     key: str = ""
     status: str = ""
@@ -70,6 +73,7 @@ class Row:
         self.used = record.get("used", {})
         self.seconds = record.get("seconds", 0.0)
         self.problem = self.problem or record.get("failed", "")
+        self.notes += [note for note in record.get("notes", ()) if note not in self.notes]
         self.status = "needs attention" if self.problem else "graded"
 
     @property
@@ -103,14 +107,13 @@ def job_of(row: Row, assignment: Assignment, which: str) -> dict[str, Any]:
     A cell that isn't code has an empty source; one whose source no answer needs is ``spare``, unless ``which`` is
     ``"all"``. So is a check's own source: the judge asks more than it does.
     """
-    rebuilt = assignment.rebuilt(row.answers, row.own)
-    sources = [cell["source"] if cell["cell_type"] == "code" else "" for cell in rebuilt]
-    exercises = [assignment.exercise_of.get(grade_id(cell) or "") for cell in rebuilt]
+    sources = [source_of(cell) if cell["cell_type"] == "code" else "" for cell in row.cells]
+    exercises = [assignment.exercise_of.get(grade_id(cell) or "") for cell in row.cells]
     if which == "all":
-        run = [True] * len(rebuilt)
+        run = [True] * len(row.cells)
     else:
         names = {name for exercise in STAGES[row.stage] for name in exercise.names}
-        run = needed(list(zip(sources, map(kind_of, rebuilt), strict=True)), names)
+        run = needed(list(zip(sources, map(kind_of, row.cells), strict=True)), names)
     cells = [
         {"source": source, "exercise": exercise, "spare": not runs}
         for source, exercise, runs in zip(sources, exercises, run, strict=True)
@@ -123,4 +126,6 @@ def kind_of(cell: dict[str, Any]) -> str:
     known = nbgrader(cell)
     if known.get("solution"):
         return "answer"
+    if STUDENT in cell["metadata"].get("tags", ()):
+        return "own"
     return "always" if known.get("locked") and not known.get("grade") else "maybe"

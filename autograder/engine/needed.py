@@ -14,9 +14,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 #: Names, attributes and modules by which code reaches names that its text does not show.
-TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "get_ipython", "__import__", "__builtins__"}
-TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns"}
+TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "__import__", "__builtins__"}
+TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns", "user_global_ns"}
+TRICKY_ATTRIBUTES |= {"run_cell", "run_cell_magic", "ev", "ex", "safe_execfile"}  # of an IPython shell
 TRICKY_MODULES = {"__main__", "builtins", "gc", "inspect"}
+#: By which a student's cell may prepare what no name shows: a module or a file that an answer reads, a path, a variable
+#: of the process.
+PREPARES = re.compile(
+    r"\.py\b|\bopen\(|write|sys\.path|chdir|environ|mkdir|subprocess|os\.system|\.save\(|savetxt|to_csv|^\s*(?:%%|%cd|%env|%run|!)",
+    re.MULTILINE,
+)
+#: IPython's own lines that no name depends on; what stands below or behind the last two is Python.
+HARMLESS = re.compile(
+    r"[ \t]*(?:!|\?|%(?:matplotlib|pip|conda|load_ext|reload_ext|autoreload|config|env|cd|pwd|ls|who|whos"
+    r"|timeit|gui|pdb|xmode|precision|colors|autosave|history|lsmagic|debug|tb)\b).*"
+)
+#: The course's own call, which takes all names and changes none.
+CHECK = re.compile(r"^([ \t]*)check\([\"'][\d.]+[\"'],\s*globals\(\)\)[ \t]*;?[ \t]*$", re.MULTILINE)
+TIMED = re.compile(r"\A\s*%%(?:time|capture|prun)\b.*|^([ \t]*)%time\s", re.MULTILINE)
 
 
 @dataclass
@@ -41,16 +56,18 @@ def needed(cells: Sequence[tuple[str, str]], names: Iterable[str]) -> list[bool]
 
     Args:
         cells: (source, kind) each; kind is ``"always"`` (it runs), ``"answer"`` (it runs, and what it uses must be
-            there) or ``"maybe"``.
+            there), ``"own"`` (a student's: it may prepare more than names) or ``"maybe"``.
         names: what the checks look at in the end.
     """
     used = [uses(source) for source, _ in cells]
-    run = [kind != "maybe" for _, kind in cells]
+    prepares = [kind == "own" and bool(PREPARES.search(source)) for source, kind in cells]
+    run = [kind in ("always", "answer") or prepares[number] for number, (_, kind) in enumerate(cells)]
     answers = [number for number, (_, kind) in enumerate(cells) if kind == "answer"]
     if any(used[number].opaque for number in answers):
         return [True] * len(cells)
     variables = {name for cell in used for name in cell.variables}
-    wanted = set(names).union(*(used[number].loads for number in answers))
+    wanted = set(names).union(*(cell.loads for cell, made in zip(used, prepares, strict=True) if made))
+    wanted.update(*(used[number].loads for number in answers))
     grew = True
     while grew:
         grew = False
@@ -73,10 +90,16 @@ def uses(source: str) -> Uses:
 
 
 def _uses(source: str) -> Uses:
+    source = CHECK.sub(r"\1pass", source)
     try:
         tree = ast.parse(source)
         table = symtable.symtable(source, "<cell>", "exec")
     except (SyntaxError, ValueError):
+        lines = TIMED.sub(r"\1", source).splitlines(keepends=True)
+        bare = "".join(re.sub(r"\S.*", "pass", line) if HARMLESS.match(line) else line for line in lines)
+        bare = re.sub(r"^[\w. %]+\?+[ \t]*$", "pass", bare, flags=re.MULTILINE)
+        if bare != source:
+            return _uses(bare)
         # IPython's own syntax, or a mistake: then nothing of the cell runs
         special = r"^[ \t]*[%!?]|\?[ \t]*$|=[ \t]*[%!]|\bawait\b"  # within a line: a pattern over many takes for ever
         return Uses(opaque=bool(re.search(special, source, re.MULTILINE)))

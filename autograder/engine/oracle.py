@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import resource
 import select
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from autograder.engine.inside import wire
+from autograder.engine.needed import uses
 from autograder.engine.sandbox import LIMITS, TOTAL, Gone, Sandbox
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
@@ -35,6 +36,8 @@ AHEAD = 60_000
 MAX_OUTPUTS = 5_000_000
 #: Bytes of JSON that all outputs of a submission may have.
 MAX_SHOWN = 5_000_000
+#: Errors whose text names what is not there.
+NOT_THERE = ("NameError", "ModuleNotFoundError", "FileNotFoundError")
 #: Bytes that judging one check may take: shapes that were made up can ask NumPy for products of any size.
 MAX_JUDGING = 1_000_000_000
 
@@ -189,11 +192,21 @@ class _Run:
     def __init__(self, job: dict[str, Any], deadline: float):
         self.job, self.deadline = job, deadline
         self.cells: list[dict[str, Any]] = job["cells"]
-        self.record: dict[str, Any] = {"outputs": {}, "replaced": [], "origins": {}, "used": {}, "stopped": []}
+        self.record: dict[str, Any] = {
+            "outputs": {},
+            "replaced": [],
+            "origins": {},
+            "used": {},
+            "stopped": [],
+            "notes": [],
+        }
         self.results: dict[str, Result] = {}
         self.lost: dict[int, str] = {}
         self.shown = 0
-        self.unknown: set[str] = set()  # names of NameErrors
+        self.unknown: set[str] = set()  # texts of errors that name what is not there
+        self.undefined: set[str] = set()  # names that probes asked for
+        self.raised: dict[int, tuple[str, str]] = {}  # of each cell that raised, the error's type and text
+        self.missing: dict[str, set[str]] = {}  # what an exercise's probes did not find, by exercise
 
     def all_cells(self, sandbox: Sandbox) -> None:
         record = self.record
@@ -206,6 +219,8 @@ class _Run:
                 names = sorted({name for row in STAGES[self.job["stage"]] for name in row.names})
                 origins = session.ask({"do": "inspect", "names": names}, 10).get("origins")
                 record["origins"] = {n: _texts(origins.get(n)) for n in names} if type(origins) is dict else {}
+                with contextlib.suppress(Gone):
+                    self.once_more(session)
                 break
             except Gone as gone:
                 session.close()
@@ -232,7 +247,11 @@ class _Run:
             outputs = clean_outputs(answer.get("outputs"), number + 1)
             if answer.get("late"):
                 outputs.append(_error("CellTimeoutError", f"stopped after {limit:g} s"))
-            self.unknown |= {o["evalue"] for o in outputs if o.get("ename") == "NameError"}
+            self.unknown |= {o["evalue"] for o in outputs if o.get("ename") in NOT_THERE}
+            self.raised.pop(number, None)
+            for output in outputs:
+                if output["output_type"] == "error":
+                    self.raised[number] = output["ename"], output["evalue"]
             self.shown += len(json.dumps(outputs))
             if self.shown > MAX_SHOWN:
                 outputs = [_error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
@@ -244,7 +263,10 @@ class _Run:
         """An exercise's verdicts as `lora_ref.checks.verdicts.run_check` gives them, the questions sent ahead."""
         checks, seed = hidden_checks(exercise_id), self.job["seed"]
         observations = session.observe_all(checks, seed)
-        self.unknown |= set(_name_errors(observations))
+        unknown = set(_texts_of(observations, NOT_THERE))
+        self.unknown |= unknown
+        self.undefined |= set(_texts_of(observations, ("NotDefined",)))
+        self.missing[exercise_id] = {name for text in unknown for name in _names_in(text)}
         verdicts = {
             check.id: _verdict(check, seed, observation)
             for check, observation in zip(checks, observations, strict=True)
@@ -252,13 +274,66 @@ class _Run:
         again = [check for check in checks if check.builds_on and not verdicts[check.id].passed]
         for check, observation in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
             verdicts[check.id] = second_chance(verdicts[check.id], _verdict(check, seed, observation))
-        return result_from(exercise_id, verdicts.values())
+        return result_from(exercise_id, map(self.with_cause, verdicts.values()))
+
+    def with_cause(self, verdict: Verdict) -> Verdict:
+        """A verdict on a name that is not defined, with the error of the cell that would have defined it."""
+        name = re.match(r"(?:NameError: name ')?(\w+)'? is not defined", verdict.fault.seen) if verdict.fault else None
+        if name is None:
+            return verdict
+        causes = [(n, f"its cell was stopped: {why}") for n, why in self.lost.items()]
+        for number, (kind, text) in self.raised.items():
+            line = (text.strip().splitlines() or [""])[0][:200]
+            causes.append((number, f"its cell raised {kind}: {line}".rstrip(": ")))
+        ours = [cause for number, cause in causes if name[1] in names_bound(self.cells[number]["source"])]
+        if not ours and self.lost:
+            ours = [f"cell {number + 1} was stopped: {why}" for number, why in self.lost.items()]
+        return replace(verdict, fault=replace(verdict.fault, likely=ours[-1])) if ours else verdict
+
+    def once_more(self, session: Session) -> None:
+        """What order alone decides: cells that used a name before it was there, exercises answered below their check.
+
+        A student's own kernel had run the cells in another order; run from top to bottom, as a course asks, they fail.
+        """
+        bound = {n: names_bound(c["source"]) for n, c in enumerate(self.cells) if n not in self.lost and c["source"]}
+        ran = {n: names for n, names in bound.items() if not self.cells[n].get("spare")}
+        late: list[int] = []
+        for number, (kind, text) in list(self.raised.items()):
+            wanted = set(_names_in(text)) if kind == "NameError" else set()
+            if any(wanted & names for n, names in ran.items() if n > number and n not in self.raised):
+                late.append(number)
+        for number in late:
+            self.cell(number, {**self.cells[number], "exercise": None}, session)
+        if late:
+            cells = ", ".join(str(number + 1) for number in late)
+            self.record["notes"].append(
+                f"cell {cells} uses what a later cell defines, and ran again at the end: put it below that cell"
+            )
+        for number, cell in enumerate(self.cells):
+            exercise_id = cell["exercise"]
+            if (
+                not exercise_id
+                or number in self.lost
+                or self.results[exercise_id].earned >= self.results[exercise_id].points
+            ):
+                continue
+            wanted = {name for row in STAGES[self.job["stage"]] if row.id == exercise_id for name in row.names}
+            wanted |= self.missing.get(exercise_id, set())
+            if late or any(wanted & names for n, names in ran.items() if n > number):
+                again = self.judge(exercise_id, session)
+                if again.earned > self.results[exercise_id].earned:
+                    self.results[exercise_id] = again
+                    self.record["notes"].append(
+                        f"{exercise_id} was judged at the end: its answer, or what that uses, stands below its check"
+                    )
 
     def missed_a_spare_name(self) -> bool:
         """Whether a NameError names something that a cell which did not run has in it."""
-        names = {name for text in self.unknown for name in re.findall(r"name '(\w+)' is not defined", text)}
-        spare = "\n".join(cell["source"] for cell in self.cells if cell.get("spare"))
-        return any(re.search(rf"\b{name}\b", spare) for name in names)
+        names = {name for text in self.unknown for name in _names_in(text)}
+        spares = [cell["source"] for cell in self.cells if cell.get("spare")]
+        spare = "\n".join(spares)
+        bound = {name for source in spares for name in names_bound(source)}
+        return bool(bound & self.undefined) or any(re.search(rf"\b{re.escape(name)}\b", spare) for name in names)
 
     def results_of_all(self) -> list[dict[str, Any]]:
         ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"
@@ -278,11 +353,13 @@ def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
 @contextlib.contextmanager
 def _bounded(extra: int) -> Iterator[None]:
     """Let this process take at most ``extra`` bytes more than it has, on Linux; beyond it is a MemoryError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         with open("/proc/self/statm") as file:
             most = int(file.read().split()[0]) * resource.getpagesize() + extra
-    except OSError:
+    except (ImportError, OSError):  # another system
         yield
         return
     resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
@@ -292,13 +369,24 @@ def _bounded(extra: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _name_errors(seen: Any) -> Iterator[str]:
-    """The texts of NameErrors anywhere in observations."""
-    if type(seen) is dict and seen.get("type") == "NameError" and type(seen.get("text")) is str:
+def _names_in(text: str) -> list[str]:
+    """The names, modules and files that an error's text says are not there."""
+    found = re.findall(r"name '(\w+)' is not defined|No module named '([\w.]+)'|No such file[^:]*: '([^']+)'", text)
+    return [name for names in found for name in (names[0], names[1].partition(".")[0], names[2]) if name]
+
+
+def names_bound(source: str) -> set[str]:
+    """The names that a cell would bind, also one that does not parse."""
+    return uses(source).binds | set(re.findall(r"^(?:class|def|async def)\s+(\w+)", source, re.MULTILINE))
+
+
+def _texts_of(seen: Any, kinds: tuple[str, ...]) -> Iterator[str]:
+    """The texts of errors of some types anywhere in observations."""
+    if type(seen) is dict and seen.get("type") in kinds and type(seen.get("text")) is str:
         yield seen["text"]
     for item in seen.values() if type(seen) is dict else seen if type(seen) is list else ():
         if type(item) in (dict, list):
-            yield from _name_errors(item)
+            yield from _texts_of(item, kinds)
 
 
 def _error(kind: str, text: str) -> dict[str, Any]:

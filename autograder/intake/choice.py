@@ -18,14 +18,20 @@ from typing import Any
 from autograder.engine.assignment import Assignment, digest, grade_id
 from autograder.exercises import STAGES
 from autograder.intake.identity import Place
-from autograder.intake.names import MAX_NAME, Key, listed
+from autograder.intake.names import MAX_NAME, NOBODY, Key, listed
 from autograder.intake.notebook import cells_of
 from autograder.intake.plain import bare, stem
+from autograder.intake.rule import numbers
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Fetch, File, Unreadable
 
 #: Notebooks of one student that are read to choose one.
 MAX_READ = 20
+#: Folders that say which version is in them: a platform's number, or a date that begins with the year.
+VERSION = re.compile(
+    r"(?:version|attempt|submission|versuch|v)[ _-]*[0-9]{1,4}|[0-9]{4}([-_.])[0-9]{1,2}\1[0-9]{1,2}(?:[T _-].*)?",
+    re.IGNORECASE,
+)
 #: A notebook's bytes -> the stage whose cells it has, or "".
 StageOf = Callable[[Fetch], str]
 
@@ -63,7 +69,11 @@ def submissions(
     candidates: dict[tuple[Key, str], list[Candidate]] = defaultdict(list)
     without: list[tuple[Place, list[File]]] = []
     known = {key for key, _ in claimed}
+    nobodys: list[File] = []
     for place, files in handed_in:
+        if place.kind == "nobody":
+            nobodys += files
+            continue
         notebooks = [f for f in files if f.notebook]
         if not notebooks and place.key not in known:
             without.append((place, files))
@@ -98,7 +108,20 @@ def submissions(
             chosen[place.key, new.stage] = new
         else:
             other.notes.append(f"left out: {listed(f.path for f in files)}")
-    return [(key, submission) for (key, _), submission in chosen.items()]
+    found = [(key, submission) for (key, _), submission in chosen.items()]
+    if nobodys:
+        found.append((("nobody", NOBODY), _nobodys(nobodys, usual[0][0] if usual else next(iter(assignments)))))
+    return found
+
+
+def _nobodys(files: list[File], stage: str) -> Submission:
+    """What stands for files whose names tell no student."""
+    submission = Submission("", next((s for s in STAGES if s in files[0].path.lower()), stage), files[0].origin, bytes)
+    submission.problem = (
+        f"the name tells no student: {listed(f.path for f in files)}; put each into a folder with its student's name, "
+        "or say whose it is with --names"
+    )
+    return submission
 
 
 def _one(stage: str, choices: list[Candidate], stage_of: StageOf) -> Submission:
@@ -118,12 +141,11 @@ def _one(stage: str, choices: list[Candidate], stage_of: StageOf) -> Submission:
         )
     elif others:
         submission.notes.append(f"more than one notebook; left out: {listed(f.path for f in others)}")
-        second = others[0]
-        tied = place.kind == "name" and _title(place, file, stage) == _title(place, second, stage)
-        renamed = bare(file.parts[-1]) != bare(second.parts[-1])
-        if tied and renamed and stage_of(second.fetch) == stage and _content(file) != _content(second):
-            names = listed(f.path for f in [file, *others])
-            submission.problem = f"several notebooks, and none has the stage's name; keep one of {names}"
+        rank = _rank(place, stage, stage_of, len(others) + 1)
+        rivals = [f for f in others[:MAX_READ] if rank(f)[:4] == rank(file)[:4] and stage_of(f.fetch) == stage]
+        if stage_of(file.fetch) == stage and any(_content(f) != _content(file) for f in rivals):
+            names = listed(f.path for f in [file, *rivals])
+            submission.problem = f"several notebooks that differ, and nothing tells the newest; keep one of {names}"
         undated = [f for f in [file, *others] if _attempt(place, f) is None]
         if undated and len({_content(f) for f in [file, *others[:MAX_READ]]}) > 1:
             names = listed(f.path for f in undated)
@@ -200,21 +222,30 @@ def _attempt(place: Place, file: File) -> tuple[int, ...] | None:
 
 
 def _title(place: Place, file: File, stage: str) -> int:
-    """How near a notebook's name is to the stage's: 0 is the same."""
-    name = stem(_name(place, file)).lower()
-    plain = bare(name)
-    return [name == stage, plain == stage, name.endswith(stage), plain.endswith(stage), True].index(True)
+    """How near a notebook's name is to the stage's: 0 is the same, also of a copy."""
+    plain = bare(stem(_name(place, file)).lower())
+    return [plain == stage, plain.endswith(stage), True].index(True)
+
+
+def _version(place: Place, file: File) -> tuple[int, ...]:
+    """What the folders that a file is in say of its version: "Version 2" of Teams, or a date; () for others."""
+    for part in reversed(place.below(file)[:-1]):
+        if VERSION.fullmatch(part[:MAX_NAME]):
+            return numbers(part)
+    return ()
 
 
 def _rank(place: Place, stage: str, stage_of: StageOf, count: int) -> Callable[[File], Any]:
-    """What to sort by: the newest attempt, name, cells, the least deep, the last copy. The first is graded."""
+    """What to sort by: the newest attempt, name, cells, the newest version; the rest tells no more than a place.
+
+    The first is graded, unless one that differs has the same first four.
+    """
 
     def rank(file: File) -> Any:
         without_cells = not (1 < count <= MAX_READ and stage_of(file.fetch) == stage)
-        numbers = [int(n[:9]) for n in re.findall("[0-9]+", file.parts[-1][:MAX_NAME])]
         # an attempt is newer than none, hence the 1
         newest = [-n for n in _attempt(place, file) or ()] or [1]
-        copies = [-n for n in numbers]
-        return newest, _title(place, file, stage), without_cells, len(file.parts), copies, file.parts
+        version = [-n for n in _version(place, file)] or [1]
+        return newest, _title(place, file, stage), without_cells, version, len(file.parts), file.parts
 
     return rank

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autograder.engine.assignment import Assignment
-from autograder.intake import nbgrader
+from autograder.intake import naming, nbgrader
 from autograder.intake.choice import submissions
 from autograder.intake.identity import places
-from autograder.intake.names import safe_name, shown, student_names
+from autograder.intake.names import Key, safe_name, shown, student_names
 from autograder.intake.submission import Submission
 from autograder.intake.walk import files_in
 
 
-def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submission]:
+def discover(folder: Path, assignments: Mapping[str, Assignment], names: str | None = None) -> list[Submission]:
     """All submissions in a folder or a zip file, in the order of stage and student.
 
     Args:
@@ -23,21 +23,31 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
             learning platform exports (see `autograder.intake.platforms`), as zip files or unpacked; or notebooks or
             folders with the students' names. What is in no folder of nbgrader's form is looked at as an export.
         assignments: the stages to look for.
+        names: who handed in what, where no platform's form tells (see `autograder.intake.naming`).
 
     Raises:
         FileNotFoundError: there is no such folder.
+        NamesError: ``names`` is not what it may be.
     """
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
+    if names:
+        told = naming.places(list(files_in(folder, set())), naming.rule(names))
+        return _named(submissions(told, assignments, {}, beside_nbgraders=False), [])
     inner = folder / "submitted"
     for root in (inner, folder) if inner.is_dir() else (folder,):
-        claimed, skip = nbgrader.submitted(root, list(assignments)) if root.is_dir() else ({}, set())
-        handed_in = places(list(files_in(root, skip)), students=bool(skip))
+        claimed, skip, layout = nbgrader.submitted(root, list(assignments)) if root.is_dir() else ({}, set(), False)
+        handed_in = places(list(files_in(root, skip)), students=layout)
         pairs = [(key, submission) for (key, _), submission in claimed.items()]
-        pairs += submissions(handed_in, assignments, claimed, beside_nbgraders=bool(skip))
+        pairs += submissions(handed_in, assignments, claimed, beside_nbgraders=layout)
         if pairs:
             break
-    names = student_names([key for key, _ in pairs] + (nbgrader.folder_keys(root) if claimed else []))
+    return _named(pairs, nbgrader.folder_keys(root) if claimed else [])
+
+
+def _named(pairs: list[tuple[Key, Submission]], others: list[Key]) -> list[Submission]:
+    """The submissions with the students' names as the output has them, none of them another's."""
+    names = student_names([key for key, _ in pairs] + others)
     shared = Counter(safe_name(name) for _, name in {key for key, _ in pairs})
     for key, submission in pairs:
         submission.student = names[key]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from autograder.exercises import STAGES
 from autograder.intake import plain
-from autograder.intake.names import Key
+from autograder.intake.names import NOBODY, Key
 from autograder.intake.platforms import holds_class, label, roster
 from autograder.intake.rule import Label
 from autograder.intake.walk import File
@@ -25,7 +25,8 @@ class Place:
     """What one student handed in, as far as the tree tells.
 
     Attributes:
-        kind, name: who: a platform's number or login ("id"), Gradescope's ("sid") or a name ("name").
+        kind, name: who: a platform's number or login ("id"), Gradescope's ("sid"), a name ("name"), or that no name
+            tells it ("nobody").
         at: the path that tells it.
         note: what a person should know.
     """
@@ -88,7 +89,8 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
             by_place[Place("name", plain.stem(name) if _is_zip(name) else name, at)] += inside
         elif inside[0].notebook or plain.looks_like_work(name):
             who = plain.student(name, inside[0].notebook)
-            by_place[Place("name", who, (*at[:-1], who))] += inside
+            known = Place("name", who, (*at[:-1], who))
+            by_place[known if who else Place("nobody", NOBODY, at[:-1])] += inside
     for place, inside in by_place.items():
         yield replace(place, name=unicodedata.normalize("NFC", place.name)), inside
 

@@ -10,6 +10,8 @@ from autograder.engine.assignment import digest
 
 #: Who handed something in: how that is known ("id", "sid", "name"), and the name as it was given.
 Key = tuple[str, str]
+#: What files are listed under whose names tell no student.
+NOBODY = "unknown"
 #: Most notes on one submission, or names in a message; characters of a name that are looked at, at each end.
 MAX_NOTES, MAX_NAME = 8, 300
 

@@ -14,14 +14,15 @@ from autograder.intake.submission import Submission
 from autograder.intake.walk import OUTPUTS, is_output, read_file
 
 
-def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, str], Submission], set[Path]]:
-    """STUDENT/STAGE/STAGE.ipynb; a folder with another file name in it is a submission that needs attention.
+def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, str], Submission], set[Path], bool]:
+    """STUDENT/STAGE/STAGE.ipynb; a folder with no notebook in it is a submission that needs attention.
 
     Returns:
-        The submissions, by student and stage; the folders of all stages, also of those that are not asked for.
+        The submissions, by student and stage; the folders that need not be looked into again; whether any folder is of
+        this layout.
     """
     submissions: dict[tuple[Key, str], Submission] = {}
-    folders = set()
+    folders, renamed = set(), False
     written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader
     for place in sorted(folder.glob("*/*")):
         student, stage = place.parent.name, place.name
@@ -29,9 +30,13 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
             continue
         if is_output(place.parent) or ((folder / ".grading").is_dir() and student in OUTPUTS):
             continue
-        folders.add(place)
         if stage not in stages or (written and not any(place.glob("*"))):
+            folders.add(place)
             continue
+        if _renamed(place):
+            renamed = True  # what is in it is looked at as everywhere else
+            continue
+        folders.add(place)
         path = place / f"{stage}.ipynb"
         submission = Submission(student, stage, str(path), functools.partial(read_file, path))
         try:
@@ -44,7 +49,16 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
         if (key, stage) in submissions:  # of one name in two ways of writing it
             submissions[key, stage].problem = f"two folders have the name {shown(student)}"
         submissions.setdefault((key, stage), submission)
-    return submissions, folders
+    return submissions, folders, bool(folders) or renamed
+
+
+def _renamed(place: Path) -> bool:
+    """Whether a stage's folder has a notebook, or a zip file, under another name than the stage's alone."""
+    try:
+        names = [path.name for path in place.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return False
+    return f"{place.name}.ipynb" not in names and any(n.lower().endswith((".ipynb", ".zip")) for n in names)
 
 
 def folder_keys(folder: Path) -> list[Key]:

@@ -26,7 +26,9 @@ def plan(submission: Submission, assignment: Assignment, run_seed: int, cells: s
         problem=submission.problem,
         notes=list(submission.notes),
         answers=sources,
-        own=submission.own,
+        cells=submission.cells,
+        open=submission.open,
+        waits=submission.waits,
         seed=seed,
         key=key,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from autograder.engine.assignment import Own
+from autograder.engine.assignment import STUDENT
 from autograder.intake.walk import Fetch
 
 
@@ -19,7 +20,8 @@ class Submission:
         problem: why it cannot be graded, or "".
         notes: what a person should know though it can be graded.
         hash: of the bytes, once `answers` has read them.
-        own: the student's own code cells, in the order they have in the file, once `answers` has read them.
+        cells: the notebook that is graded (`autograder.intake.rebuild`), once `answers` has read it.
+        open, waits: grade_ids of answers that are not there; of written ones that a person must look for.
     """
 
     student: str
@@ -29,4 +31,11 @@ class Submission:
     problem: str = ""
     notes: list[str] = field(default_factory=list)
     hash: str = ""
-    own: list[Own] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    waits: set[str] = field(default_factory=set)
+
+    @property
+    def own(self) -> list[dict[str, Any]]:
+        """The cells of the graded notebook that the release has not, or has otherwise."""
+        return [cell for cell in self.cells if STUDENT in cell["metadata"].get("tags", ())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from autograder.engine.assignment import Assignment, grade_id, nbgrader
+from autograder.engine.assignment import Assignment, grade_id, nbgrader, source_of
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
 from autograder.results.templates import render
@@ -15,13 +15,13 @@ def page(assignment: Assignment, row: Row) -> str:
     """The feedback page of one graded submission, self-contained."""
     results = {result.id: result for result in row.results}
     sections: list[dict[str, Any]] = []
-    for number, cell in enumerate(assignment.rebuilt(row.answers, row.own)):
+    for number, cell in enumerate(row.cells):
         outputs = [_shown(output) for output in row.outputs.get(str(number), [])]
         section = {"number": number + 1, "outputs": outputs, "result": None, "answer": None}
         if exercise_id := assignment.exercise_of.get(grade_id(cell)):
             sections.append(section | {"result": results[exercise_id]})
         elif nbgrader(cell).get("solution"):
-            answer = {"answer": grade_id(cell), "source": cell["source"], "code": cell["cell_type"] == "code"}
+            answer = {"answer": grade_id(cell), "source": source_of(cell), "code": cell["cell_type"] == "code"}
             sections.append(section | answer)
         elif outputs:
             sections.append(section)

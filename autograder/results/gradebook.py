@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from autograder.engine.assignment import ROOT, Assignment, grade_id, source_of
+from autograder.engine.assignment import ROOT, STUDENT, Assignment, grade_id, source_of
 from autograder.engine.assignment import nbgrader as metadata_of
 from autograder.engine.job import Row
 from autograder.files import write_whole
+from autograder.intake.pictures import NAME as PICTURE
 
 
 @contextlib.contextmanager
@@ -111,20 +112,16 @@ class Book:
         """
         stage, student = assignment.stage, row.student
         earned = {f"check_{r.id.replace('.', '_')}": r.earned for r in row.results}
-        untouched = {
-            name: row.answers.get(name, "").strip() == source_of(cell).strip()
-            for name, cell in assignment.answer_cells().items()
-        }
         known, db = self._stages[stage], self._gradebook.db
         number = known.submitted.get(student) or self._submission(known, student)
         grades, comments = [], []
         for name, cell in known.graded.items():
             score = earned.get(name)
-            if score is None and row.status == "graded" and untouched.get(name):
+            if score is None and row.status == "graded" and name in row.open:
                 score = 0.0  # a written answer that is not there
             grades.append({"of": number, "cell": cell, "score": score, "by_hand": score is None})
         for name, cell in known.commented.items():
-            comments.append({"of": number, "cell": cell, "text": "No response." if untouched.get(name) else None})
+            comments.append({"of": number, "cell": cell, "text": "No response." if name in row.open else None})
         db.execute(SET_GRADE, grades)
         db.execute(SET_COMMENT, comments)
         # formgrader counts these folders; the file is not put there, since its Autograde button knows no sandbox
@@ -211,8 +208,8 @@ def harmless(text: str) -> str:
     one of MathJax's commands that make links or attributes would begin. Code spans read as before.
     """
     text = re.sub(r"<(?=[A-Za-z/!?])", "<\u2060", text)
-    text = re.sub(r"!(?=\[)", "!\u2060", text)
-    text = re.sub(r"\](?=[(:]\s*(?!https?://)\S)", "]\u2060", text)
+    text = re.sub(rf"!(?=\[)(?!\[[^\]\n]*\]\(attachment:{PICTURE}\))", "!\u2060", text)
+    text = re.sub(rf"\](?=[(:]\s*(?!https?://)\S)(?!\(attachment:{PICTURE}\))", "]\u2060", text)
     return re.sub(r"\\(?=(?:href|require|class|style|cssId|data|unicode|html)\w*)", "\\\\\u2060", text)
 
 
@@ -229,13 +226,13 @@ def executed(assignment: Assignment, row: Row) -> dict[str, Any]:
     """The notebook that ran, with outputs; its graded cells show the hidden tests (for graders) and the points."""
     full = {grade_id(cell): cell for cell in assignment.solution["cells"] if grade_id(cell)}
     results = {r.id: r for r in row.results}
-    cells = assignment.rebuilt(row.answers, row.own)
+    cells = [{**cell, "source": source_of(cell)} for cell in row.cells]
     for number, cell in enumerate(cells):
         name = grade_id(cell)
         if metadata_of(cell).get("locked") and name in full:
             cell["source"] = source_of(full[name])
         if cell["cell_type"] != "code":
-            if name in row.answers:
+            if metadata_of(cell).get("solution") or STUDENT in cell["metadata"].get("tags", ()):
                 cell["source"] = harmless(cell["source"])
             continue
         outputs = [harmless_output(output) for output in row.outputs.get(str(number), [])]

@@ -10,7 +10,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable
 
-from autograder.engine.assignment import Assignment, digest, source_of
+from autograder.engine.assignment import STUDENT, Assignment, digest, source_of
 from autograder.engine.job import Row
 
 #: Packages that hold finished answers. What the release itself imports from them is no hint.
@@ -26,10 +26,11 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
         if cell["cell_type"] == "code":
             given = imports(source_of(cell))
             hints += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
-    if row.own:
+    own = [source_of(c) for c in row.cells if c["cell_type"] == "code" and STUDENT in c["metadata"].get("tags", ())]
+    if own:
         released = [source_of(cell) for cell in assignment.release["cells"] if cell["cell_type"] == "code"]
         given = set().union(*map(imports, released))
-        for used in sorted(set().union(*(imports(source) for _, source, _ in row.own)) - given):
+        for used in sorted(set().union(*map(imports, own)) - given):
             hints.append(f"a cell of the student's own uses {used}")
     for name, packages in row.origins.items():
         hints += [f"{name} comes from {package}" for package in packages]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
+from datetime import datetime, timezone
 from pathlib import Path
 
+from dateutil import parser, tz
 from nbformat.v4 import new_notebook
 from nbgrader.api import Gradebook
 from nbgrader.plugins import LateSubmissionPlugin
 from nbgrader.preprocessors import AssignLatePenalties
-from nbgrader.utils import parse_utc
 from traitlets import Float
 from traitlets.config import Config, PyFileConfigLoader
 
 from autograder.engine.assignment import ROOT
 from autograder.intake.names import student_names
 from autograder.intake.nbgrader import folder_keys
+from autograder.results.database import explained, look
 
 
 class PerDay(LateSubmissionPlugin):
@@ -46,6 +49,26 @@ def settings(graded: Path) -> Config:
     return PyFileConfigLoader("nbgrader_config.py", path=str(place.resolve())).load_config()
 
 
+def moment(text: str, zone: str) -> datetime:
+    """A submission's time, in UTC without saying so, as the gradebook keeps it.
+
+    Args:
+        text: "2027-03-01 17:00:00 CET", or without a zone: then it is the course's, as where nobody knows the zone.
+        zone: the course's, as ``c.Exchange.timezone`` has it.
+
+    Raises:
+        ValueError, OverflowError: there is no time in it.
+    """
+    *most, last = text.split()
+    named = tz.gettz(last) if len(most) == 2 and re.fullmatch(r"[A-Za-z][\w/-]*", last) else None
+    if len(most) == 2 and re.fullmatch(r"[A-Za-z][\w/-]*", last):
+        text = " ".join(most)
+    time = parser.parse(text)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=named or tz.gettz(zone) or timezone.utc)
+    return time.astimezone(timezone.utc).replace(tzinfo=None)
+
+
 def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     """Read the times, work out every penalty again.
 
@@ -58,18 +81,26 @@ def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     """
     if not (graded / "gradebook.db").is_file():
         raise FileNotFoundError(f"no gradebook.db in {graded}")
+    look(graded / "gradebook.db")
+    with explained(graded / "gradebook.db"):
+        return _apply(graded, submitted)
+
+
+def _apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
     url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
     # students are called as `autograder.intake.names` calls them
     names = {folder: student for (_, folder), student in student_names(folder_keys(submitted)).items()}
     times = {}
     for path in submitted.glob("*/*/timestamp.txt"):
         times[names[unicodedata.normalize("NFC", path.parents[1].name)], path.parent.name] = path
+    exchange = settings(graded).get("Exchange", {})
+    zone = exchange.get("timezone", None) or "UTC"
     with Gradebook(url) as book:
         submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
         for stage, student in submissions:
             if path := times.get((student, stage)):
                 try:
-                    time = parse_utc(path.read_text(encoding="utf-8").strip()[:100])
+                    time = moment(path.read_text(encoding="utf-8").strip()[:100], zone)
                 except (ValueError, OverflowError):
                     raise ValueError(f"{path} holds no time") from None
                 book.update_or_create_submission(stage, student, timestamp=time)

@@ -14,13 +14,14 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
+from autograder.results.database import explained, look
 
 
 def grades_csv(rows: Iterable[Row]) -> str:
@@ -61,6 +62,11 @@ class Final:
     score: float | None
     max_score: float
 
+    @property
+    def above(self) -> bool:
+        """Whether there are more points than the stage has, by a slip or as a bonus."""
+        return self.score is not None and self.score > self.max_score + 1e-9
+
 
 def finals(graded: Path, stage: str) -> dict[str, Final]:
     """Student -> result, from the gradebook of a graded course.
@@ -72,7 +78,8 @@ def finals(graded: Path, stage: str) -> dict[str, Final]:
         raise ExportError(f"no gradebook.db in {graded}: give the folder that `autograder grade --out` wrote")
     from nbgrader.api import Gradebook  # late: grading starts with this module
 
-    with Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
+    look(graded / "gradebook.db")
+    with explained(graded / "gradebook.db"), Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
         if stage not in [assignment.name for assignment in book.assignments]:
             raise ExportError(f"{stage} is not in the gradebook of {graded}")
         results = {}
@@ -112,14 +119,54 @@ def column_of(header: list[str], stage: str, column: str | None) -> tuple[str, i
 
 def keys_of(platform: str, cells: list[str]) -> set[str]:
     """What a student may be called in the gradebook: by the platform's number, or by name in nbgrader's own layout."""
-    keys = {cell.strip() for cell in cells if cell.strip()}
+    keys = {cell.strip().casefold() for cell in cells if cell.strip()}
     if platform == "moodle":
         keys |= {number for cell in cells[:1] for number in re.findall(r"(\d+)$", cell)}
     return keys | {key.partition("@")[0] for key in keys}
 
 
+def text_of(data: bytes) -> str:
+    """A table's text: UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        ExportError: it is in another encoding.
+    """
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise ExportError(
+            'the table is not in UTF-8: download it again, or save it in Excel as "CSV UTF-8 (comma delimited)"'
+        ) from None
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """A table's rows; spreadsheets in Europe separate cells by semicolons, and some by tabs.
+
+    Raises:
+        ExportError: it is empty, or damaged.
+    """
+    head = table.lstrip().partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    try:
+        rows = list(csv.reader(io.StringIO(table.lstrip("\r\n")), delimiter=separator))
+    except csv.Error as error:
+        raise ExportError(f"the table cannot be read ({error}): download it again") from None
+    if rows and len(rows[0]) == 1 and rows[0][0].lower().startswith("sep="):
+        return rows_of(table.lstrip().partition("\n")[2])
+    if not rows:
+        raise ExportError("the table is empty")
+    return rows
+
+
+def too_many(results: Mapping[str, Final]) -> list[str]:
+    """Students with more points than the stage has, in words."""
+    above = {student: final for student, final in sorted(results.items()) if final.above}
+    return [f"{student} ({final.score:g} of {final.max_score:g})" for student, final in above.items()]
+
+
 def fill(
-    table: str, stage: str, results: dict[str, Final], column: str | None = None
+    table: str, stage: str, results: dict[str, Final], column: str | None = None, above: bool = False
 ) -> tuple[str, dict[str, list[str]], str]:
     """Write the grades into a platform's table.
 
@@ -128,6 +175,7 @@ def fill(
         stage: as in the gradebook.
         results: from `finals`.
         column: the title of Canvas's column, where the stage's name does not tell.
+        above: write points above the stage's maximum too; else their rows stay as they are (see `too_many`).
 
     Returns:
         The new text; the rows that were filled in, by student; the platform.
@@ -135,16 +183,18 @@ def fill(
     Raises:
         ExportError: the table is of another kind, or counts other points than the stage has.
     """
-    rows = list(csv.reader(io.StringIO(table)))
-    if not rows:
-        raise ExportError("the table is empty")
-    header = rows[0]
+    rows = rows_of(table)
+    header = rows[0] = [title.strip() for title in rows[0]]
     platform, place, names = column_of(header, stage, column)
     # intake calls a student of a platform "name-number": the number is the platform's own, in one column
     by_number: dict[str, list[str]] = {}
     for student in results:
         if number := re.search(r"-([0-9]+)$", student):
             by_number.setdefault(number[1], []).append(student)
+    # logins and addresses are the same in capitals and without
+    folded: dict[str, list[str]] = {}
+    for student in results:
+        folded.setdefault(student.casefold(), []).append(student)
     own = header.index("Identifier" if platform == "moodle" else "ID")
     filled: dict[str, list[str]] = {}
     for row in rows[1:]:
@@ -160,7 +210,13 @@ def fill(
                 "Nothing is written; take out of the submissions what is not that student's, and grade again"
             )
         keys = sorted(keys_of(platform, [row[i] for i in names]))
-        student = candidates[0] if candidates else next((key for key in keys if key in results), None)
+        called = [name for key in keys for name in folded.get(key, ())]
+        if not candidates and len(called) > 1:
+            exact = [name for name in called if name in row]
+            if len(exact) != 1:
+                raise ExportError(f"{row[names[0]]} may be any of {', '.join(called[:10])}: nothing is written")
+            called = exact
+        student = next(iter(candidates or called), None)
         if student is None:
             continue
         if platform == "moodle" and "Maximum Grade" in header:
@@ -168,7 +224,7 @@ def fill(
         if student in filled:
             raise ExportError(f"two rows fit {student}: {filled[student][0]} and {row[0]}")
         filled[student] = row
-        if results[student].score is not None:
+        if results[student].score is not None and (above or not results[student].above):
             row[place] = f"{results[student].score:g}"
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n").writerows(rows)

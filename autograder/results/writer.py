@@ -14,7 +14,9 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
+from autograder.intake.names import NOBODY
 from autograder.results import feedback, integrity, report, tables
+from autograder.results.database import explained, look
 
 if TYPE_CHECKING:
     from autograder.results.gradebook import Book
@@ -52,7 +54,10 @@ class Writer:
 
     def all(self) -> None:
         """Write what waits: a stamp for each row says that the rest is there."""
-        book = self._open()
+        with explained(self.out / "gradebook.db"):
+            self._all(self._open())
+
+    def _all(self, book: Book) -> None:
         rows, self.waiting = self.waiting, []
         for start in range(0, len(rows), BATCH):
             stamps = [self._row(row, book) for row in rows[start : start + BATCH]]
@@ -63,6 +68,7 @@ class Writer:
 
     def _open(self) -> Book:
         if self._book is None:
+            look(self.out / "gradebook.db")
             from autograder.results import gradebook  # with nbgrader and much else
 
             self._book = gradebook.Book(self.out).__enter__()
@@ -84,7 +90,8 @@ class Writer:
             book.add_assignment(assignment)
             self._stages.add(row.stage)
         complete = replace(row, outputs=record.get("outputs", {}))
-        book.write(assignment, complete)
+        if not (row.problem and row.student == NOBODY):  # files of nobody known are no student
+            book.write(assignment, complete)
         target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
         if row.status == "graded":
             write_whole(target, feedback.page(assignment, complete).encode())

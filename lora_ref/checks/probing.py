@@ -300,6 +300,10 @@ def _isolated(printed: _Bounded) -> Iterator[None]:
     disabled = logging.root.manager.disable
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[]))
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if torch.get_default_device().type != "cpu":  # set for the whole notebook; the inputs are on the CPU
+            stack.enter_context(torch.device("cpu"))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(_stderr_to_nowhere())

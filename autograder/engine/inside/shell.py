@@ -5,13 +5,22 @@ What comes out is what the student's process says it showed; nothing here decide
 
 from __future__ import annotations
 
+import ast
+import builtins
+import contextlib
+import getpass
+import importlib
+import io
 import re
+import subprocess
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
+from IPython.utils.text import SList
 from traitlets.config import Config
 
 #: Caps for one cell: characters of text, characters of pictures (base64), number of outputs.
@@ -103,7 +112,7 @@ class _Stream:
         return True
 
     def fileno(self) -> int:
-        raise OSError("this stream has no file descriptor")
+        raise io.UnsupportedOperation("this stream has no file descriptor")
 
 
 class _Publisher(DisplayPublisher):
@@ -133,8 +142,32 @@ class _Hook(DisplayHook):
         pass
 
 
+#: Magics that need a person, a window or a network, or would change the machine.
+PASSED_OVER = {
+    *("pip", "conda", "mamba", "micromamba", "uv", "gui", "debug", "pdb", "edit", "ed", "load_ext", "reload_ext"),
+    *("connect_info", "qtconsole", "notebook", "history", "logstart", "page", "pastebin", "man", "less", "more"),
+}
+#: Programs that change the machine or wait for a network.
+INSTALLERS = re.compile(
+    r"\s*(?:sudo\s+)?(?:[\w./-]*python[\d.]*\s+-m\s+)?(?:pip[\d.]*|conda|mamba|uv|apt(?:-get)?|brew)\b"
+)
+#: Cell magics whose cell is a shell's; one is Colab's.
+SHELLS = {"bash", "sh", "shell", "system", "sx", "!"}
+#: Seconds that a program of a ``!`` line may take.
+PROGRAM_SECONDS = 20
+
+
+def nobody_answers(prompt: Any = "", *_: Any, **__: Any) -> NoReturn:
+    """Stands for ``input`` and ``getpass``."""
+    raise EOFError(f"input({str(prompt)[:80]!r}) has nobody to answer it in grading: write the value into the code")
+
+
 class Shell(InteractiveShell):
-    """An IPython shell without history, colours or a terminal."""
+    """An IPython shell without history, colours or a terminal, which does with a notebook's lines what a kernel does.
+
+    What only helps an author at work (``%pip``, ``!apt-get``, ``%load_ext``, ``%gui``, a magic that is not installed)
+    is passed over with a line that says so: it must not take the code below it along.
+    """
 
     outputs: Outputs
 
@@ -144,6 +177,90 @@ class Shell(InteractiveShell):
         except BaseException:
             text = ""
         self.outputs.error(getattr(etype, "__name__", str(etype)), text, [plain_text(line) for line in stb])
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """No window, so no event loop."""
+
+    def enable_matplotlib(self, gui: str | None = None) -> tuple[str | None, str]:
+        """Pictures are shown inline, whatever is asked for."""
+        return super().enable_matplotlib("inline")
+
+    def enable_pylab(self, gui: Any = None, import_all: bool = True, **_: Any) -> Any:
+        """`%pylab` without what would hide Python's own `sum`, `max` and others from answers."""
+        done = super().enable_pylab(gui, import_all=import_all)
+        for name in [name for name in self.user_ns if hasattr(builtins, name) and not name.startswith("_")]:
+            del self.user_ns[name]
+        return done
+
+    def ask_exit(self) -> None:
+        """``exit`` in a cell: the cells below run all the same."""
+
+    def run_line_magic(self, magic_name: str, line: str, _stack_depth: int = 1) -> Any:
+        """A line magic as in a kernel; one that is passed over or fails ends no cell."""
+        if magic_name == "load_ext" and line.split()[:1] in (["autoreload"], ["storemagic"]):
+            return super().run_line_magic(magic_name, line, _stack_depth + 1)
+        if magic_name in PASSED_OVER:
+            return print(f"[%{magic_name} is passed over in grading]")
+        try:
+            return super().run_line_magic(magic_name, line, _stack_depth + 1)
+        except (Exception, SystemExit) as error:
+            return print(f"[%{magic_name} is passed over in grading: {type(error).__name__}: {str(error)[:200]}]")
+
+    def magic(self, arg_s: str) -> Any:
+        """What older IPython calls `run_line_magic`."""
+        name, _, line = arg_s.lstrip("%").partition(" ")
+        return self.run_line_magic(name, line)
+
+    def run_cell_magic(self, magic_name: str, line: str, cell: str) -> Any:
+        """A cell magic as in a kernel; below one that is not installed, Python runs as it is."""
+        if magic_name in SHELLS:
+            kept = "\n".join(line for line in cell.splitlines() if not INSTALLERS.match(line))
+            return print(program(kept)[0], end="")
+        try:
+            if self.find_cell_magic(magic_name) is not None:
+                return super().run_cell_magic(magic_name, line, cell)
+        except (Exception, SystemExit) as error:
+            return print(f"[%%{magic_name} is passed over in grading: {type(error).__name__}: {str(error)[:200]}]")
+        print(f"[%%{magic_name} is not there in grading]")
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            ast.parse(self.transform_cell(cell))
+            self.run_cell(cell)
+        return None
+
+    def system(self, cmd: str) -> None:
+        """A ``!`` line: what it prints is shown, for a bounded time; nothing is installed."""
+        print(self.getoutput(cmd, split=False, depth=1), end="")
+
+    system_piped = system_raw = system
+
+    def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> Any:
+        """What a program prints, as ``x = !ls`` wants it."""
+        cmd = self.var_expand(cmd, depth=depth + 1)
+        if INSTALLERS.match(cmd):
+            text, status = f"[passed over in grading: {cmd.strip()[:80]}]\n", 0
+        else:
+            text, status = program(cmd)
+        self.user_ns["_exit_code"] = status
+        return SList(text.splitlines()) if split else text
+
+
+def program(command: str) -> tuple[str, int]:
+    """What a shell's command prints, and its status."""
+    try:
+        done = subprocess.run(
+            command,
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PROGRAM_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"[stopped after {PROGRAM_SECONDS} s: {command[:80]}]\n", 1
+    except OSError as error:
+        return f"[{error}]\n", 1
+    return done.stdout[:MAX_TEXT].decode("utf-8", "replace"), done.returncode
 
 
 def plain_text(line: Any) -> str:
@@ -166,6 +283,10 @@ def make_shell() -> Shell:
     shell = Shell.instance(config=config, display_pub_class=_Publisher, displayhook_class=_Hook)
     outputs = Outputs()
     shell.outputs = shell.display_pub.outputs = shell.displayhook.outputs = outputs
+    builtins.input = getpass.getpass = nobody_answers
+    shell.push({"display": display}, interactive=False)  # a kernel has it in builtins, while a cell runs
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the working folder, where a cell may write a module
     for formatter in shell.display_formatter.formatters.values():
         formatter.enabled = formatter.format_type in MIME_TYPES
     return shell
@@ -181,6 +302,7 @@ def _color_names() -> tuple[str, ...]:
 def run_cell(shell: Shell, source: str) -> list[dict[str, Any]]:
     """Run one cell and return its outputs; what it raises is one of them."""
     shell.outputs.clear()
+    importlib.invalidate_caches()  # a cell may have written a module a moment ago
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Stream(shell.outputs), _Stream(None)
     try:

@@ -1,8 +1,8 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
 Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control sockets; beside this file stand only
-`wire`, `shell`, `syscalls` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over
-it, one submission at a time:
+`orders`, `wire`, `shell`, `syscalls` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what
+comes over it, one submission at a time:
 
     start BYTES (with a socket of the submission's own) | interrupt | starved | kill
 
@@ -16,20 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
-import importlib
-import logging
 import os
-import resource
 import select
 import signal
 import socket
 import sys
 import time
-from operator import is_
 from typing import Any
 
-import shell as shells
+import orders
 import syscalls
 import wire
 
@@ -45,37 +40,9 @@ WATCH = 0.2
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def warm(modules: list[str]) -> tuple[shells.Shell, Pristine]:
-    """Import what these notebooks import, so that a fork has it, and make the shell.
-
-    Args:
-        modules: ``"torch"``, or ``"transformers:Trainer"`` for what a package imports at its first use or has as a
-            module. What is not there is left to the notebook that asks for it.
-    """
-    import torch
-
-    torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
-    with contextlib.suppress(RuntimeError):
-        torch.set_num_interop_threads(1)
-    for module in ("numpy.random", "lora_ref.checks.probing"):
-        importlib.import_module(module)
-    for module in modules:
-        name, _, attribute = module.partition(":")
-        with contextlib.suppress(ImportError):
-            if not hasattr(importlib.import_module(name), attribute or "__name__"):
-                importlib.import_module(f"{name}.{attribute}")
-    torch.zeros(1).half()  # looks what the processor can do, for which a fork may have no /proc
-    shell = shells.make_shell()
-    pristine = Pristine()
-    logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
-    gc.collect()
-    gc.freeze()  # keep the collector from copying the shared pages in every fork
-    return shell, pristine
-
-
 def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: list[str]) -> None:
     """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
-    warmed = warm(modules)
+    warmed = orders.warm(modules)
     for control, uid in zip(controls, uids, strict=True):
         if os.fork() == 0:
             for other in controls:
@@ -90,7 +57,7 @@ def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: 
             pass
 
 
-def obey(warmed: tuple[shells.Shell, Pristine], control: socket.socket, uid: int, nested: bool) -> None:
+def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) -> None:
     """Obey a control socket until it closes."""
     if uid:
         become(uid)
@@ -146,7 +113,7 @@ def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
     return data.decode().strip(), channel
 
 
-def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, control: socket.socket, nested: bool) -> int:
+def _start(warmed: orders.Warmed, channel: socket.socket, control: socket.socket, nested: bool) -> int:
     """Fork; return the process id of the submission's first process."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -175,7 +142,7 @@ def _start(warmed: tuple[shells.Shell, Pristine], channel: socket.socket, contro
             os.setsid()
         os.close(writer)
         syscalls.refuse()
-        serve(*warmed, channel)
+        orders.serve(*warmed, channel)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             wire.send(channel, {"broken": f"{type(error).__name__}: {error}"[:500]})
@@ -319,151 +286,6 @@ def _can_nest() -> bool:
         finally:
             os._exit(status)
     return os.waitpid(child, 0)[1] == 0
-
-
-# --- a submission ---------------------------------------------------------------------------------------------------
-
-
-class _Interruptible:
-    """SIGINT raises KeyboardInterrupt while a cell or a probe runs, and does nothing between."""
-
-    def __init__(self) -> None:
-        self.running = False
-        signal.signal(signal.SIGINT, self._heard)
-
-    def _heard(self, *_: Any) -> None:
-        if self.running:
-            raise KeyboardInterrupt
-
-    def __enter__(self) -> None:
-        signal.signal(signal.SIGINT, self._heard)  # a submission may have taken it away
-        self.running = True
-
-    def __exit__(self, *_: Any) -> None:
-        self.running = False
-
-
-def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> None:
-    """Answer orders over the submission's socket: limits, cell, probe, inspect."""
-    from lora_ref.checks.probing import Patience
-
-    patience: dict[str, Patience] = {}
-    interruptible = _Interruptible()
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(null, descriptor)
-    while True:
-        try:
-            order = wire.receive(channel)
-        except wire.Closed:
-            return
-        started, answer = time.monotonic(), {}
-        try:
-            if order["do"] == "limits":
-                for name, value in order["limits"].items():
-                    kind = getattr(resource, f"RLIMIT_{name}")
-                    hard = resource.getrlimit(kind)[1]
-                    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-                    resource.setrlimit(kind, (value, value))
-            elif order["do"] == "cell":
-                with interruptible:
-                    answer["outputs"] = shells.run_cell(shell, order["source"])
-            elif order["do"] == "probe":
-                answer["replaced"] = pristine.restore()
-                probe, builds_on = _named(order["probe"]), order["builds_on"]
-                asked = patience.setdefault(order["exercise"], Patience())
-                with interruptible:
-                    answer["seen"] = asked.observe(
-                        probe, shell.user_ns, order["inputs"], builds_on=builds_on, seconds=order["seconds"]
-                    )
-            elif order["do"] == "inspect":
-                answer["origins"] = {name: origins(shell.user_ns.get(name)) for name in order["names"]}
-        except KeyboardInterrupt:
-            answer["interrupted"] = True
-            answer.setdefault("outputs", list(shell.outputs.items))
-        if order["do"] == "probe":  # what was replaced in the middle of it, to forge the answer
-            answer["replaced"] = [*answer.get("replaced", ()), *pristine.restore_sending()]
-        answer["seconds"] = time.monotonic() - started
-        wire.send(channel, answer)
-
-
-def _named(where: list[str]) -> Any:
-    return getattr(sys.modules[where[0]], where[1])
-
-
-def origins(value: Any) -> list[str]:
-    """Top-level packages, beyond the notebook's own, that an object, its class and its bases come from."""
-    packages = []
-    for thing in (value, type(value), *getattr(value if isinstance(value, type) else type(value), "__mro__", ())):
-        module = getattr(thing, "__module__", None)
-        if isinstance(module, str):
-            packages.append(module.partition(".")[0])
-        code = getattr(thing, "__code__", None)
-        name = getattr(code, "co_filename", "")
-        if isinstance(name, str):
-            packages += [package for package in ("lora_ref", "peft") if f"/{package}/" in name]
-    return sorted({name[:50] for name in packages if name in ("lora_ref", "peft")})
-
-
-class Pristine:
-    """What the probes rest on, as it was before the submission ran; put back where it was replaced.
-
-    This catches replaced asserts, builtins and torch functions. It does not make the process trustworthy: that is why
-    the judge sits elsewhere.
-    """
-
-    def __init__(self) -> None:
-        import builtins
-
-        import numpy
-        import torch
-
-        spaces: list[Any] = [builtins, numpy, torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
-        spaces += [torch.nn.Linear, torch.nn.Parameter, torch.nn.Dropout]
-        spaces += [sys.modules[name] for name in ("wire", "shell")]
-        for name, module in list(sys.modules.items()):
-            if name.startswith("lora_ref"):
-                spaces.append(module)
-                spaces += [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name]
-        self.spaces = []
-        self.codes = {}
-        for space in spaces:
-            names = {key: value for key, value in vars(space).items() if callable(value)}
-            self.spaces.append((space, tuple(names), tuple(names.values())))
-            if space is wire:
-                self.sending = self.spaces[-1]
-            for key, value in names.items():
-                if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
-                    self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
-
-    def restore_sending(self) -> list[str]:
-        """Put back what the answer is sent with; `restore`, which takes longer, comes before the next probe."""
-        return self._put_back(*self.sending)
-
-    def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
-        """Put everything back; returns the names of what had been replaced."""
-        replaced = []  # the functions that tell are arguments' defaults: a submission may have replaced the names
-        for space, names, values in self.spaces:
-            now = vars(space)
-            if all(map(is_, map(now.get, names), values)):  # quicker than the loop, and every probe asks
-                continue
-            replaced += self._put_back(space, names, values)
-        for function, code, defaults, name in self.codes.values():
-            if function.__code__ is not code or function.__defaults__ is not defaults:
-                replaced.append(name)
-                function.__code__, function.__defaults__ = code, defaults
-        return sorted(set(replaced))[:20]
-
-    @staticmethod
-    def _put_back(space: Any, names: tuple[str, ...], values: tuple[Any, ...]) -> list[str]:
-        """Give one module or class its callables back; returns the names of those that it had not."""
-        now, replaced = vars(space), []
-        for key, value in zip(names, values, strict=True):
-            if now.get(key) is not value:
-                replaced.append(f"{getattr(space, '__name__', space)}.{key}")
-                with contextlib.suppress(Exception):
-                    setattr(space, key, value)
-        return replaced
 
 
 def become(uid: int) -> None:

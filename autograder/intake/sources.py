@@ -1,0 +1,124 @@
+"""What sources of a student's cells define, and what they add to a released one."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import re
+from collections.abc import Container, Iterator, Mapping
+
+#: Lines of a text beyond which two are not compared line by line.
+MAX_LINES = 3000
+#: Lines of IPython's own, and the first line of a cell whose rest is Python.
+MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|[\w.]+\?+[ \t]*$|\w+[ \t]*=[ \t]*[!%].*)", re.MULTILINE)
+TIMED = re.compile(r"\A\s*%%(?:time|capture|prun|timeit)\b.*")
+
+
+def norm(text: str) -> str:
+    """A text without blanks at the ends of its lines, nor empty lines around it."""
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+@functools.lru_cache(maxsize=2000)
+def parsed(source: str) -> ast.Module | None:
+    """A cell's syntax tree, IPython's own lines left out, each statement on its line; None if it is not Python."""
+    bare = MAGIC.sub(r"\1pass", TIMED.sub("pass", source))
+    for text in dict.fromkeys((source, bare)):
+        try:
+            return compile(
+                text, "<cell>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+            )
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            pass
+    return None
+
+
+@functools.lru_cache(maxsize=2000)
+def shape(source: str) -> str:
+    """A source without comments and layout; its text, if it is not Python."""
+    tree = parsed(source)
+    try:
+        return norm(source) if tree is None else ast.dump(tree)
+    except RecursionError:
+        return norm(source)
+
+
+@functools.lru_cache(maxsize=2000)
+def defined(source: str) -> tuple[tuple[str, str], ...]:
+    """What a cell binds at its top level: (name, the definition's `ast.dump`, or "" for another binding) each."""
+    tree = parsed(source)
+    try:
+        return tuple(pair for node in _statements(tree.body if tree else []) for pair in _bound(node))
+    except RecursionError:
+        return ()
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            for inner in ("body", "orelse", "finalbody"):
+                yield from _statements(getattr(node, inner, None) or [])
+            for handler in getattr(node, "handlers", ()):
+                yield from _statements(handler.body)
+
+
+def _bound(node: ast.stmt) -> Iterator[tuple[str, str]]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        yield node.name, ast.dump(node)
+    elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        yield from (((alias.asname or alias.name).partition(".")[0], "") for alias in node.names)
+    elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            yield from ((inner.id, "") for inner in ast.walk(target) if isinstance(inner, ast.Name))
+
+
+def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> str:
+    """A source whose definitions that are still the released gap are blank, where the name is ``done`` elsewhere."""
+    open_still = [name for name, dump in defined(source) if dump and name in done and gaps.get(name) == dump]
+    if not open_still:
+        return source
+    lines = source.splitlines()
+    for node in parsed(source).body:
+        if getattr(node, "name", None) in open_still and gaps.get(node.name) == ast.dump(node):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
+    return "\n".join(lines)
+
+
+def added_code(source: str, released: str) -> str:
+    """The statements that a student added to a locked cell, or changed; "" if there are none that could matter."""
+    if norm(source) == norm(released):
+        return ""
+    tree, ours = parsed(source), parsed(released)
+    if tree is None or ours is None or MAGIC.search(source):
+        return added_lines(source, released)
+    known = {ast.dump(node) for node in ours.body}
+    lines, kept = source.splitlines(), []
+    for node in tree.body:
+        empty = isinstance(node, (ast.Raise, ast.Pass)) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, (ast.Constant, ast.Name))
+        )
+        if not empty and ast.dump(node) not in known:
+            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+            kept.append("\n".join(lines[first - 1 : node.end_lineno]))
+    return "\n".join(kept)
+
+
+def added_lines(text: str, released: str) -> str:
+    """The lines of a text that are not in the released one."""
+    theirs, ours = norm(text).splitlines(), norm(released).splitlines()
+    if len(theirs) > MAX_LINES or not text.strip():
+        return text
+    matcher = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
+    new = [theirs[b:d] for what, _, _, b, d in matcher.get_opcodes() if what in ("insert", "replace")]
+    return "\n".join(line for lines in new for line in lines).strip()
+
+
+def words_in_code(source: str) -> int:
+    """How many words of prose a code cell has, in comments and in texts that stand alone."""
+    prose = re.findall(r"#(?!\s*%%)(.*)", source) + re.findall(r"\"\"\"(.*?)\"\"\"|'''(.*?)'''", source, re.DOTALL)
+    prose += re.findall(r"print\(\s*[frb]?[\"'](.*?)[\"']", source)
+    text = " ".join(" ".join(item) if isinstance(item, tuple) else item for item in prose)
+    return len(re.findall(r"[^\W\d_]{2,}", text)) if parsed(source) is not None else len(source.split())

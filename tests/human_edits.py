@@ -1,0 +1,267 @@
+"""What students and their editors do to a notebook that is right, at random: for the tests that no point is lost."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import random
+import re
+from typing import Any
+
+import grade_course
+
+from autograder.engine.assignment import grade_id, nbgrader, source_of
+from autograder.publish.preprocessors import clear_gaps
+
+Notebook = dict[str, Any]
+LINES = (
+    *("%matplotlib inline", "%matplotlib widget", "%matplotlib notebook", "%load_ext autoreload\n%autoreload 2"),
+    *(
+        "%load_ext tensorboard",
+        "!pip install -q peft",
+        "%pip install einops",
+        "%config InlineBackend.figure_format='svg'",
+    ),
+    *("%time sum(range(10))", "!ls", "files = !ls", "%pylab inline", "%env A=1", "%nowhere to be found", "%gui qt"),
+    *("import asyncio\nawait asyncio.sleep(0)", "shell = get_ipython()", "display('a text')", "%who", "import torch?"),
+    *("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()", "print(__name__)", "get_ipython().system('ls')"),
+    *("import torch\ntorch.set_default_device('cuda')", "import torch\ntorch.set_grad_enabled(False)", "%%time"),
+    *("import torch\ntorch.set_default_dtype(torch.float64)", "import torch\ntorch.inference_mode().__enter__()"),
+    *("import numpy as np\nnp.seterr(all='raise')", "import warnings\nwarnings.simplefilter('error')", "%%capture"),
+    *("import torch\ntorch.autograd.set_detect_anomaly(True)", "import random\nrandom.seed(7)", "%xmode minimal"),
+)
+
+
+def solved(stage: str) -> Notebook:
+    """The released notebook with the worked answers in it."""
+    release, worked = grade_course.notebooks(stage)
+    right = {name: source_of(cell) for cell in worked["cells"] if (name := grade_id(cell))}
+    for cell in release["cells"]:
+        cell["source"] = source_of(cell)
+        if nbgrader(cell).get("solution"):
+            answer = right[grade_id(cell)]
+            cell["source"] = clear_gaps(answer, keep=grade_course.ALL) if cell["cell_type"] == "code" else answer
+    return release
+
+
+def edited(stage: str, dice: random.Random, most: int = 4) -> tuple[Notebook, list[str]]:
+    """A worked notebook after some edits, as an editor saves it; and what was done."""
+    notebook, done = solved(stage), []
+    for _ in range(dice.randint(1, most)):
+        edit = dice.choice(EDITS)
+        edit(notebook, dice, stage)
+        done.append(edit.__name__)
+    editor = dice.choice((jupyterlab, colab, vs_code))
+    editor(notebook, dice)
+    return notebook, [*done, editor.__name__]
+
+
+def code(source: str, dice: random.Random) -> dict[str, Any]:
+    """A new code cell."""
+    new = {"cell_type": "code", "id": f"new-{dice.randrange(10**9)}", "metadata": {}, "outputs": []}
+    return {**new, "execution_count": None, "source": source}
+
+
+def markdown(source: str, dice: random.Random) -> dict[str, Any]:
+    """A new Markdown cell."""
+    return {"cell_type": "markdown", "id": f"new-{dice.randrange(10**9)}", "metadata": {}, "source": source}
+
+
+def answers(notebook: Notebook) -> list[dict[str, Any]]:
+    """The answer cells with code in them that an edit can be made to."""
+    return [c for c in notebook["cells"] if c["cell_type"] == "code" and nbgrader(c).get("solution") and c["source"]]
+
+
+def an_answer(notebook: Notebook, dice: random.Random) -> dict[str, Any]:
+    """One of `answers`; where all have gone, any code cell."""
+    return dice.choice(answers(notebook) or [c for c in notebook["cells"] if c["cell_type"] == "code"])
+
+
+def place(notebook: Notebook, cell: dict[str, Any]) -> int:
+    return next(n for n, other in enumerate(notebook["cells"]) if other is cell)
+
+
+def twin(cell: dict[str, Any], source: str, dice: random.Random) -> dict[str, Any]:
+    """A copy of a cell with its metadata, as Jupyter makes one, and another source."""
+    return {**copy.deepcopy(cell), "id": f"twin-{dice.randrange(10**9)}", "source": source}
+
+
+# --- edits ----------------------------------------------------------------------------------------------------------
+
+
+def split(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    cell = an_answer(notebook, dice)
+    try:
+        body = ast.parse(cell["source"]).body
+    except SyntaxError:
+        return
+    if len(body) < 2:
+        return
+    node, lines = dice.choice(body[1:]), cell["source"].splitlines()
+    at = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) - 1
+    first, second = "\n".join(lines[:at]), "\n".join(lines[at:])
+    cell["source"] = first
+    notebook["cells"].insert(place(notebook, cell) + 1, twin(cell, second, dice))
+
+
+def copy_for_an_experiment(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    cell = an_answer(notebook, dice)
+    source = dice.choice(("# scratch\nclass Try:\n    pass", "scratch = 1 + 1", "", "# " + cell["source"][:50]))
+    at = dice.choice((place(notebook, cell), place(notebook, cell) + 1, len(notebook["cells"])))
+    notebook["cells"].insert(at, twin(cell, source.splitlines()[0] if source.startswith("# c") else source, dice))
+
+
+def keep_the_gap(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    """The released cell is there as well, above or below the answer."""
+    cell = an_answer(notebook, dice)
+    release, _ = grade_course.notebooks(stage)
+    gap = next((source_of(c) for c in release["cells"] if grade_id(c) == grade_id(cell)), "")
+    if grade_id(cell):
+        notebook["cells"].insert(place(notebook, cell) + dice.choice((0, 1)), twin(cell, gap, dice))
+
+
+def type_again(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    cell = an_answer(notebook, dice)
+    notebook["cells"][place(notebook, cell)] = code(cell["source"], dice)
+
+
+def merge(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    """With the next code cell that the student wrote, or the check below."""
+    cell = an_answer(notebook, dice)
+    at = place(notebook, cell)
+    below = [c for c in notebook["cells"][at + 1 :] if c["cell_type"] == "code" and nbgrader(c)]
+    if below and "%%" not in below[0]["source"] + cell["source"]:
+        cell["source"] += "\n\n" + below[0]["source"]
+        del notebook["cells"][place(notebook, below[0])]
+
+
+def move(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    cell = an_answer(notebook, dice)
+    at = place(notebook, cell)
+    del notebook["cells"][at]
+    to = dice.choice((at - 2, at - 1, at + 1, at + 2, at + 3, 2, len(notebook["cells"])))
+    notebook["cells"].insert(max(0, to), cell)
+
+
+def a_helper_cell(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    """An answer's code stands in a cell of the student's own, and its cell says so."""
+    cell = an_answer(notebook, dice)
+    new = code(cell["source"], dice)
+    notebook["cells"].insert(place(notebook, cell) + dice.choice((0, 1)), new)
+    cell["source"] = dice.choice(("# see the cell beside this one", "", "pass"))
+
+
+def a_module_of_a_cell(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    cell, name = an_answer(notebook, dice), f"helper{dice.randrange(1000)}"
+    if cell["source"].startswith("%%"):
+        return
+    write = dice.choice(
+        ("%%writefile {0}.py\nvalue = 3", "open('{0}.py', 'w').write('value = 3')", "!echo value=3 > {0}.py")
+    )
+    notebook["cells"].insert(place(notebook, cell), code(write.format(name), dice))
+    cell["source"] = f"import {name}\nassert {name}.value == 3\n{cell['source']}"
+
+
+def a_line(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    """A magic, or a setting of torch's for everything, above an answer or in a cell of its own."""
+    line, cell = dice.choice(LINES), an_answer(notebook, dice)
+    if line.startswith("%%") or cell["source"].startswith("%%"):
+        if not cell["source"].startswith("%%"):
+            cell["source"] = f"{line}\n{cell['source']}"
+    elif dice.random() < 0.5:
+        cell["source"] = f"{line}\n{cell['source']}"
+    else:
+        notebook["cells"].insert(place(notebook, cell), code(line, dice))
+
+
+def more_set_up(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    cell = next((c for c in notebook["cells"] if grade_id(c) == "setup"), None)
+    answer = an_answer(notebook, dice)
+    if cell is None or answer["source"].startswith("%%"):
+        return
+    line = dice.choice(
+        ("import itertools as of_mine", "of_mine = 4", "def of_mine():\n    pass", "from math import sqrt as of_mine")
+    )
+    cell["source"] = f"{line}\n{cell['source']}" if dice.random() < 0.5 else f"{cell['source']}\n{line}"
+    answer["source"] += "\n_ = of_mine\n"
+
+
+def notes_and_pictures(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    at = dice.randrange(len(notebook["cells"]) + 1)
+    new = markdown("My own notes: $W + BA$", dice)
+    if dice.random() < 0.5:
+        new["attachments"] = {"image.png": {"image/png": "iVBORw0KGgo="}}
+    notebook["cells"].insert(at, new)
+
+
+def no_demonstrations(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    """Some cells that are not answers are deleted, or made text."""
+    spare = [c for c in notebook["cells"] if not nbgrader(c) and c["id"].isalnum()]
+    for cell in dice.sample(spare, min(5, len(spare))):
+        if cell["cell_type"] == "code" and dice.random() < 0.3:
+            cell["cell_type"] = "markdown"
+        else:
+            del notebook["cells"][place(notebook, cell)]
+
+
+def no_checks(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    checks = [c for c in notebook["cells"] if nbgrader(c).get("locked") and nbgrader(c).get("grade")]
+    for cell in dice.sample(checks, min(2, len(checks))):
+        if dice.random() < 0.5:
+            del notebook["cells"][place(notebook, cell)]
+        else:
+            notebook["cells"].insert(place(notebook, cell), twin(cell, cell["source"] + "\n", dice))
+
+
+def another_type(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    """A slip of the keyboard: a code cell is Markdown."""
+    an_answer(notebook, dice)["cell_type"] = dice.choice(("markdown", "raw"))
+
+
+EDITS = (
+    *(split, copy_for_an_experiment, keep_the_gap, type_again, merge, move, a_helper_cell, a_module_of_a_cell, a_line),
+    *(a_line, a_line, more_set_up, notes_and_pictures, no_demonstrations, no_checks, another_type),
+)
+
+
+# --- editors --------------------------------------------------------------------------------------------------------
+
+
+def _saved(notebook: Notebook, dice: random.Random, minor: int) -> None:
+    """Numbers and outputs as a run leaves them, sources as lines, ids as the format has them."""
+    notebook["nbformat"], notebook["nbformat_minor"] = 4, minor
+    for count, cell in enumerate(notebook["cells"]):
+        if minor < 5:
+            cell.pop("id", None)
+        if dice.random() < 0.5:
+            cell["source"] = re.findall(r".*\n|.+\Z", cell["source"])
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = dice.choice((None, count, 999 - count))
+            cell["outputs"] = dice.choice(([], [{"output_type": "stream", "name": "stdout", "text": "0\n"}]))
+        else:
+            cell.pop("outputs", None), cell.pop("execution_count", None)
+
+
+def jupyterlab(notebook: Notebook, dice: random.Random) -> None:
+    for cell in notebook["cells"]:
+        cell["metadata"] |= dice.choice(({}, {"trusted": True}, {"editable": True, "slideshow": {"slide_type": ""}}))
+    _saved(notebook, dice, dice.choice((4, 5, 5)))
+
+
+def colab(notebook: Notebook, dice: random.Random) -> None:
+    notebook["metadata"] = {"colab": {"provenance": []}, "kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook["metadata"] |= {"accelerator": "GPU"}
+    for cell in notebook["cells"]:
+        cell["metadata"] |= {"id": f"{dice.randrange(16**12):x}", "executionInfo": {"status": "ok"}}
+    _saved(notebook, dice, 0)
+
+
+def vs_code(notebook: Notebook, dice: random.Random) -> None:
+    for cell in notebook["cells"]:
+        cell["metadata"] |= {"vscode": {"languageId": "python"}} if cell["cell_type"] == "code" else {}
+    _saved(notebook, dice, dice.choice((1, 2, 3)))
+
+
+def file_of(notebook: Notebook) -> bytes:
+    return json.dumps(notebook).encode()

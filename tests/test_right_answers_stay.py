@@ -1,0 +1,268 @@
+"""What students reported elsewhere that graders lost: each keeps its points, or says what is wrong."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import json
+import random
+
+import grade_course
+import human_edits
+import pytest
+from grade_course import FULL, STAGE
+from human_edits import code, markdown, place, twin
+from PIL import Image
+
+from autograder.check import check_file
+from autograder.engine import oracle
+from autograder.engine.assignment import Assignment, grade_id
+from autograder.engine.job import job_of
+from autograder.engine.sandbox import Sandbox
+from autograder.intake.plan import plan
+from autograder.intake.submission import Submission
+from autograder.results.gradebook import executed
+
+DICE = random.Random(0)
+
+
+@pytest.fixture(scope="module")
+def box(bubblewrap):
+    with Sandbox("bwrap", modules=Assignment.load(STAGE).modules()) as made:
+        yield made
+
+
+def named(notebook, name):
+    return next(cell for cell in notebook["cells"] if grade_id(cell) == name)
+
+
+def planned(notebook):
+    data = human_edits.file_of(notebook)
+    return plan(Submission("s", STAGE, "", lambda: data), Assignment.load(STAGE), 7, "needed")
+
+
+def graded(notebook, box):
+    row = planned(notebook)
+    job = job_of(row, Assignment.load(STAGE), "needed")
+    row.finish(oracle.grade({**job, "cell_seconds": 30, "seconds": 120}, box))
+    return row
+
+
+def with_answer(change, name="layer"):
+    notebook = human_edits.solved(STAGE)
+    cell = named(notebook, name)
+    cell["source"] = change(cell["source"])
+    return notebook
+
+
+def with_cells(place_of, *new, name="layer"):
+    """The worked notebook with new cells above (0) or below (1) an answer."""
+    notebook = human_edits.solved(STAGE)
+    at = place(notebook, named(notebook, name)) + place_of
+    notebook["cells"][at:at] = new
+    return notebook
+
+
+def split(first, second):
+    notebook = human_edits.solved(STAGE)
+    cell = named(notebook, "layer")
+    at = place(notebook, cell)
+    answer = cell["source"]
+    notebook["cells"][at : at + 1] = [twin(cell, first or answer, DICE), twin(cell, second or answer, DICE)]
+    return notebook
+
+
+def typed_again(name):
+    notebook = human_edits.solved(STAGE)
+    at = place(notebook, named(notebook, name))
+    notebook["cells"][at] = code(notebook["cells"][at]["source"], DICE)
+    return notebook
+
+
+def merged():
+    notebook = human_edits.solved(STAGE)
+    below = named(notebook, "wrapper")
+    named(notebook, "layer")["source"] += "\n\n" + below["source"]
+    notebook["cells"].remove(below)
+    return notebook
+
+
+def in_the_check_cell():
+    """The answer is typed into the locked cell below its own."""
+    notebook = human_edits.solved(STAGE)
+    release, _ = grade_course.notebooks()
+    cell = named(notebook, "bugs")
+    check = named(notebook, "check_2_7")
+    check["source"] = cell["source"] + "\n\n" + check["source"]
+    cell["source"] = "".join(next(c["source"] for c in release["cells"] if grade_id(c) == "bugs"))
+    return notebook
+
+
+def without_metadata():
+    """An editor dropped nbgrader's metadata, and the format knows no ids."""
+    notebook = human_edits.solved(STAGE)
+    for cell in notebook["cells"]:
+        cell["metadata"] = {}
+        del cell["id"]
+    return notebook | {"nbformat_minor": 4}
+
+
+PERCENT = 'raise ValueError(\n                "rank must be at least 1, got %d"\n                % rank\n            )'
+HELPER = "import my_helper\n"
+EDITED = {
+    **{line: with_answer(lambda s, line=line: f"{line}\n{s}") for line in human_edits.LINES[::3]},
+    "imports below a magic": with_answer(
+        lambda s: "%matplotlib inline\nimport numpy as np\n" + s.replace("math.", "np.")
+    ),
+    "modulo": with_answer(lambda s: s.replace('raise ValueError(f"rank must be at least 1, got {rank}")', PERCENT)),
+    "a helper module": with_cells(0, code("%%writefile my_helper.py\nhalf = 0.5", DICE)),
+    "split off a demonstration": split("", "demo = LoRALayer(3, 4, 2, 1)\nprint(demo.scaling)"),
+    "split off a helper": split("def scale(alpha, rank):\n    return alpha / rank", ""),
+    "copied for an experiment": with_cells(
+        1, twin({"cell_type": "code", "metadata": {}}, "class Try:\n    pass", DICE)
+    ),
+    "typed again": typed_again("layer"),
+    "functions typed again": typed_again("bugs"),
+    "merged": merged(),
+    "in the check cell": in_the_check_cell(),
+    "without metadata": without_metadata(),
+    "hooks for all modules": with_answer(
+        lambda s: f"import torch\ntorch.nn.modules.module.register_module_forward_hook(lambda *a: a[2] * 0)\n{s}"
+    ),
+}
+EDITED["a helper module"] = copy.deepcopy(EDITED["a helper module"])
+named(EDITED["a helper module"], "layer")["source"] = HELPER + named(EDITED["a helper module"], "layer")["source"]
+
+
+@pytest.mark.parametrize("what", EDITED)
+def test_an_edit_costs_nothing(what, box):
+    row = graded(EDITED[what], box)
+    assert row.score == FULL, [result.message for result in row.results]
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("rank = int(input('rank? '))", "EOFError: input('rank? ') has nobody to answer it"),
+        ("import a_package_of_mine", "ModuleNotFoundError: No module named 'a_package_of_mine'"),
+        ("import urllib.request; urllib.request.urlopen('http://example.invalid')", "URLError"),
+        ("match 1: case", "SyntaxError"),
+        ("exit_status = 1/0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_name_that_is_missing_says_why(line, error, box):
+    row = graded(with_answer(lambda s: f"{line}\n{s}"), box)
+    assert f"LoRALayer is not defined.  Likely: its cell raised {error}" in row.results[0].message
+
+
+@pytest.mark.parametrize("what", ["modulo", "import asyncio\nawait asyncio.sleep(0)", "in the check cell", "merged"])
+def test_check_gives_what_grade_gives(what, box, tmp_path):
+    path = tmp_path / "answer.ipynb"
+    path.write_bytes(human_edits.file_of(EDITED[what]))
+    assert check_file(STAGE, path, seed=7)["score"] == graded(EDITED[what], box).score == FULL
+
+
+# --- written answers ------------------------------------------------------------------------------------------------
+
+ANSWER = "Both start at zero, so no gradient: B = 0 alone leaves the model as it was and still learns."
+
+
+def unanswered():
+    notebook = human_edits.solved(STAGE)
+    named(notebook, "written_2_8")["source"] = "YOUR ANSWER HERE"
+    return notebook
+
+
+def beside(offset, cell):
+    notebook = unanswered()
+    notebook["cells"].insert(place(notebook, named(notebook, "written_2_8")) + offset, cell)
+    return notebook
+
+
+def made_again():
+    notebook = unanswered()
+    notebook["cells"][place(notebook, named(notebook, "written_2_8"))] = markdown(ANSWER, DICE)
+    return notebook
+
+
+def in_the_locked_cell():
+    notebook = unanswered()
+    named(notebook, "scheme_2_8")["source"] += f"\n\n{ANSWER}"
+    return notebook
+
+
+def elsewhere():
+    notebook = unanswered()
+    notebook["cells"].insert(2, markdown(f"2.8: {ANSWER}", DICE))
+    return notebook
+
+
+def shown(row):
+    row.status = "graded"
+    row.results = graded_results()
+    return json.dumps(executed(Assignment.load(STAGE), row))
+
+
+def graded_results():
+    from autograder.evaluation import stopped
+
+    return [stopped(f"2.{n}", "not run") for n in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    "notebook",
+    [
+        *(beside(1, markdown(ANSWER, DICE)), beside(0, markdown(ANSWER, DICE)), made_again(), in_the_locked_cell()),
+        *(elsewhere(), beside(1, {**markdown(ANSWER, DICE), "cell_type": "raw"}), beside(1, code(f"# {ANSWER}", DICE))),
+    ],
+)
+def test_what_is_written_near_an_open_question_waits_for_a_person(notebook):
+    row = planned(notebook)
+    assert row.waits == {"written_2_8"}
+    assert "written_2_8" not in row.open
+    assert any("2.8" in note for note in row.notes)
+    assert ANSWER in shown(row)
+
+
+@pytest.mark.parametrize("notebook", [unanswered(), beside(-30, markdown("To do: read section two again", DICE))])
+def test_where_nothing_is_written_nobody_waits(notebook):
+    row = planned(notebook)
+    assert (row.open, row.waits) == ({"written_2_8"}, set())
+
+
+def picture(kind="PNG", size=(3, 2), **options):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_pictures_are_encoded_again():
+    secret = b"<script>in a comment</script>"
+    data = base64.b64encode(picture("JPEG", comment=secret)).decode()
+    notebook = unanswered()
+    cell = named(notebook, "written_2_8")
+    cell["attachments"] = {"image.png": {"image/jpeg": data}}
+    cell["source"] = "![see](attachment:image.png)"
+    inline = base64.b64encode(picture()).decode()
+    notebook["cells"].append(markdown(f"Colab's: ![a](data:image/png;base64,{inline})", DICE))
+    broken = markdown("![b](attachment:x.svg)", DICE) | {
+        "attachments": {"x.svg": {"image/svg+xml": "<svg onload=alert(1)>"}}
+    }
+    notebook["cells"].append(broken)
+    row = planned(notebook)
+    assert not row.open
+    text = shown(row)
+    assert "![see](attachment:picture-1.jpeg)" in text
+    assert "![a](attachment:picture-2.png)" in text
+    assert "can't be shown" in text
+    assert "onload" not in text
+    kept = next(c for c in row.cells if grade_id(c) == "written_2_8")["attachments"]["picture-1.jpeg"]["image/jpeg"]
+    assert secret not in base64.b64decode(kept)
+
+
+def test_a_picture_alone_is_an_answer():
+    notebook = unanswered()
+    data = base64.b64encode(picture()).decode()
+    named(notebook, "written_2_8")["attachments"] = {"image.png": {"image/png": data}}
+    assert not planned(notebook).open
