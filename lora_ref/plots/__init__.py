@@ -24,8 +24,17 @@ from lora_ref.plots.rank import (
     parts_and_ranks,
     picture,
     picture_parts,
+    rank_one,
     rounding,
     truncation_errors,
+)
+from lora_ref.plots.schematics import (
+    adapter_file,
+    memory_parts,
+    merging,
+    model_parts,
+    transformer_block,
+    weight_and_update,
 )
 from lora_ref.plots.sweeps import (
     alpha_ablation,
@@ -37,6 +46,7 @@ from lora_ref.plots.vision import one_digit_figure, vit_figure
 from lora_ref.plots.widgets import as_html, with_controls
 
 __all__ = [
+    "adapter_file",
     "alpha_ablation",
     "as_html",
     "audit",
@@ -51,7 +61,10 @@ __all__ = [
     "learned_updates",
     "loss_curves",
     "memory_check",
+    "memory_parts",
+    "merging",
     "mixing",
+    "model_parts",
     "new_head",
     "one_digit_figure",
     "own_loop",
@@ -60,6 +73,7 @@ __all__ = [
     "picture",
     "picture_parts",
     "rank_and_spectrum",
+    "rank_one",
     "rank_sweep",
     "rounding",
     "schedules",
@@ -68,9 +82,11 @@ __all__ = [
     "step_sizes",
     "target_ablation",
     "trainable_budget",
+    "transformer_block",
     "truncation_errors",
     "variations",
     "vit_figure",
+    "weight_and_update",
     "wilson_interval",
     "with_controls",
 ]

@@ -19,6 +19,54 @@ if TYPE_CHECKING:
 _LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."))
 
 
+# --- one update, read by eye --------------------------------------------------------------------------------
+
+
+def rank_one(column: Sequence[float], row: Sequence[float], outputs: Sequence[str], inputs: Sequence[str]) -> Figure:
+    """A rank-1 change of a weight, as a column times a row, with every number in its place.
+
+    Args:
+        column, outputs: what the change adds to each output, and the outputs' names.
+        row, inputs: how much each input calls for it, and the inputs' names.
+
+    Example:
+        >>> print(rank_one([2, 1], [1, 0, -1], ["positive", "sad"], ["plot", "cast", "length"]).get_suptitle())
+        2 + 3 numbers say all 6: every row is a multiple of one row
+    """
+    update = np.outer(column, row)
+    m, n = update.shape
+    ratios = [1.4, n * 0.95, n * 0.95]
+    figure, axes = new_figure(3, (2.4 + 1.5 * n, 1.5 + 0.55 * m), width_ratios=ratios)
+    tables = (
+        (np.reshape(column, (m, 1)), "column b: outputs", [""], outputs),
+        (np.reshape(row, (1, n)), "row a: inputs", inputs, [""]),
+        (update, "change of the weight: b times a", inputs, [""] * m),
+    )
+    largest = float(np.abs(update).max()) or 1.0
+    for ax, (table, title, columns, rows) in zip(axes, tables, strict=True):
+        ax.imshow(table, cmap="PuOr", vmin=-1.6 * largest, vmax=1.6 * largest)
+        for (i, j), value in np.ndenumerate(table):
+            ax.annotate(f"{value:g}", (j, i), ha="center", va="center", color=INK)
+        ax.set_title(title, fontsize=10)
+        ax.set_xticks(range(len(columns)), columns)
+        ax.set_yticks(range(len(rows)), rows)
+        ax.tick_params(length=0)
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+    finding = f"{m} + {n} numbers say all {m * n}: every row is a multiple of one row"
+    set_title(figure, finding, "Purple adds, orange takes away.")
+    ties = "; ".join(
+        f"{name} {', '.join(f'{v:g}' for v in values)}" for name, values in zip(outputs, update, strict=True)
+    )
+    set_alt(
+        figure,
+        f"A column with a number for each output ({', '.join(f'{o} {v:g}' for o, v in zip(outputs, column, strict=True))}), "
+        f"a row with a number for each input ({', '.join(f'{i} {v:g}' for i, v in zip(inputs, row, strict=True))}), and "
+        f"their product. Its rows: {ties}.",
+    )
+    return figure
+
+
 # --- pictures ---------------------------------------------------------------------------------------------
 
 
