@@ -43,7 +43,7 @@ from lora_ref.plots.sweeps import (
 )
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure
-from lora_ref.plots.widgets import as_html, with_controls
+from lora_ref.plots.widgets import as_html, folded_source, with_controls
 
 __all__ = [
     "adapter_file",
@@ -54,6 +54,7 @@ __all__ = [
     "costs",
     "describe",
     "first_gradients",
+    "folded_source",
     "images_at_rank",
     "latency",
     "layer_costs",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, set_alt
 
@@ -67,15 +67,15 @@ def _arrow(ax: Axes, page: _Page, *points: Point, bend: float = 0.0) -> None:
     """A line through some points with a head at the last."""
     for start, end in itertools.pairwise(points[:-1]):
         ax.plot(*zip(start, end, strict=True), color=page.ink, linewidth=1.4, solid_capstyle="round")
-    style = {"arrowstyle": "-|>", "color": page.ink, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+    style: dict[str, Any] = {"arrowstyle": "-|>", "color": page.ink, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
     if bend:
         style["connectionstyle"] = f"arc3,rad={bend}"
     ax.annotate("", points[-1], points[-2], arrowprops=style)
 
 
 def _words(ax: Axes, page: _Page, at: Point, text: str, size: float = 9.5, note: bool = False, **options) -> None:
-    options = {"ha": "center", "va": "center", "fontsize": size} | options
-    ax.text(*at, text, color=page.note if note else page.ink, **options)
+    placed: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size} | options
+    ax.text(*at, text, color=page.note if note else page.ink, **placed)
 
 
 def _key(ax: Axes, page: _Page, at: Point, kinds: Sequence[tuple[str, str]]) -> None:
@@ -204,7 +204,8 @@ def transformer_block(hidden: int = 768, inner: int = 3072, dark: bool = False) 
         figure,
         f"From left to right. The input goes into query, key and value, three linear layers, {same}; then each word "
         f"looks at the others; then attention.output.dense, {same}. These four are the attention. Then the "
-        f"feed-forward part: intermediate.dense, {up}, and output.dense, {down}. Six linear layers, each of which LoRA can adapt.",
+        f"feed-forward part: intermediate.dense, {up}, and output.dense, {down}. Six linear "
+        f"layers, each of which LoRA can adapt.",
     )
     return figure
 
@@ -240,9 +241,9 @@ def model_parts(blocks: int = 12, dark: bool = False) -> Figure:
     set_alt(
         figure,
         f"A column of boxes, from bottom to top. Token numbers of a sentence go into the embeddings, frozen; then "
-        f"through the encoder of {blocks} blocks, whose weights are frozen and whose targets are wrapped: query becomes "
-        f"query.linear, frozen, and query.lora with A and B, which train; then into the head, classifier, which is new "
-        f"and random, so all of it trains. Out come two logits, a score for each class.",
+        f"through the encoder of {blocks} blocks, whose weights are frozen and whose targets are wrapped: query "
+        f"becomes query.linear, frozen, and query.lora with A and B, which train; then into the head, classifier, "
+        f"which is new and random, so all of it trains. Out come two logits, a score for each class.",
     )
     return figure
 
