@@ -6,12 +6,15 @@ new and trained in full. ``dark`` draws for a dark page, on no background.
 
 from __future__ import annotations
 
+import functools
+import html
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, set_alt
+from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, describe, set_alt
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +42,7 @@ def _canvas(width: float, height: float, title: str, dark: bool) -> tuple[Figure
     figure, ax = plt.subplots(figsize=(width, height), dpi=120, facecolor=page.paper)
     plt.close(figure)
     figure.subplots_adjust(0, 0, 1, 1)
+    figure._repr_svg_ = functools.partial(as_svg, figure)  # type: ignore[attr-defined]  # what a notebook asks for
     ax.set(xlim=(0, width), ylim=(0, height))
     ax.axis("off")
     ax.text(0.15, height - 0.3, title, fontsize=12, fontweight="bold", color=page.ink, va="center")
@@ -196,7 +200,9 @@ def transformer_block(hidden: int = 768, inner: int = 3072, dark: bool = False) 
     _words(ax, page, (7.42, 1.45), down, 8.5)
     _arrow(ax, page, (8.05, 1.88), (8.45, 1.88))
     _words(ax, page, (2.8, 0.55), "attention: four of them", 9.5, note=True)
-    _words(ax, page, (6.65, 0.55), "feed-forward: two, with twice the numbers", 9.5, note=True)
+    ratio = inner / (2 * hidden)  # 2 hidden inner numbers against 4 hidden hidden
+    more = "twice the numbers" if ratio == 2 else f"{ratio:.2g} times the numbers"
+    _words(ax, page, (6.65, 0.55), f"feed-forward: two, with {more}", 9.5, note=True)
     for start, end in ((0.7, 5.0), (5.2, 8.1)):
         ax.plot([start, start, end, end], [0.8, 0.72, 0.72, 0.8], color=page.note, linewidth=1)
     _words(ax, page, (4.3, 0.2), "Not drawn: sums and normalisations, which have no linear layer.", 8.5, note=True)
@@ -324,20 +330,21 @@ def memory_parts(dark: bool = False) -> Figure:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def save_svg(figure: Figure, path: str | Path) -> None:
-    """Write a diagram as SVG: the same bytes each time, words as outlines, so that it needs no font.
+def as_svg(figure: Figure) -> str:
+    """A diagram as SVG: the same text each time, words as outlines, which need no font, and its description in it.
 
     Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "merging.svg"
-        >>> save_svg(merging(), path)
-        >>> path.read_text().count("<svg")
-        1
+        >>> as_svg(merging())[:4], as_svg(merging()).count("<title>Left, while training")
+        ('<svg', 1)
     """
     import matplotlib
 
+    file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "lora", "svg.fonttype": "path"}):
-        figure.savefig(path, format="svg", metadata={"Date": None}, facecolor=figure.get_facecolor())
+        figure.savefig(file, format="svg", metadata={"Date": None}, facecolor=figure.get_facecolor())
+    svg = file.getvalue()
+    head, _, rest = svg[svg.index("<svg") :].partition(">")
+    return f'{head} role="img">\n <title>{html.escape(describe(figure), quote=False)}</title>{rest}'
 
 
 def front_page(folder: str | Path) -> None:
@@ -351,4 +358,4 @@ def front_page(folder: str | Path) -> None:
         ['lora-dark.svg', 'lora.svg']
     """
     for name, dark in (("lora.svg", False), ("lora-dark.svg", True)):
-        save_svg(weight_and_update(dark=dark), Path(folder) / name)
+        (Path(folder) / name).write_text(as_svg(weight_and_update(dark=dark)), encoding="utf-8", newline="\n")

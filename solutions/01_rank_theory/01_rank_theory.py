@@ -252,7 +252,7 @@ check("1.2", globals())
 # %% [markdown]
 # ### The distance is known in advance
 #
-# The terms are orthogonal, so what is left out adds up like the sides of a right angle:
+# The terms are orthogonal, so what is left out adds up like the sides of a right triangle:
 #
 # $$\lVert M - M_k \rVert_F^2 = \sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots$$
 #
@@ -438,7 +438,7 @@ print("with B = 0 the output is W0 x, bit for bit:", torch.equal(W0 @ x + B @ (A
 # >
 # > Fill both functions. Each is one line of integers.
 #
-# <details><summary>Hint 1: a question</summary>How many numbers has B, how many has A? At which r do they have as many as the
+# <details><summary>Hint 1: a question</summary>How many numbers does B have, how many A? At which r do they have as many as the
 # matrix, and is that fewer?</details>
 # <details><summary>Hint 2: an example</summary>A matrix of 4 x 4 has 16 numbers; rank 1 has 8, rank 2 has 16. The break-even rank is
 # 1.</details>
@@ -523,7 +523,7 @@ print(describe(figure))
 # >
 # > Fill `training_memory`. `n_params` counts all parameters, the trainable ones among them.
 #
-# <details><summary>Hint 1: a question</summary>A frozen weight: is it in memory? Has it a gradient? Does the optimiser know it?</details>
+# <details><summary>Hint 1: a question</summary>A frozen weight: is it in memory? Does it have a gradient? Does the optimiser know it?</details>
 # <details><summary>Hint 2: an example</summary>10 parameters, 3 of them trainable, Adam: 10 weights, 3 gradients, 6 states: 19 numbers, 76
 # bytes in float32.</details>
 # <details><summary>Hint 3: almost the code</summary><code>bytes_per_param</code> times the sum of n_params and
@@ -554,7 +554,7 @@ check("1.5", globals())
 # %% [markdown]
 # ### A memory calculator
 #
-# Counting needs shapes and no weights. **Predict** for `roberta-base`: full fine-tuning with Adam keeps how many times what LoRA
+# Counting takes shapes, not weights. **Predict** for `roberta-base`: full fine-tuning with Adam keeps how many times what LoRA
 # of rank 8 on all linear layers of the encoder keeps?
 
 # %%
@@ -677,7 +677,7 @@ for targets in (["query", "value"], list(training.ENCODER_LINEARS)):
     print(f"LoRA on {', '.join(targets)}: {share:.0%} of full fine-tuning's activations")
 
 # %% [markdown]
-# <details><summary>Answer</summary>Yes, to about two thirds. The inputs of the layers that are not adapted need not be kept: their weights
+# <details><summary>Answer</summary>Yes: on the laptop profile to about two thirds. The inputs of the layers that are not adapted need not be kept: their weights
 # are frozen. With every linear layer adapted, nearly all inputs are needed, and hardly anything is saved.</details>
 #
 # ## 1.6 What makes full fine-tuning expensive

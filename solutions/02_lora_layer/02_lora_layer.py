@@ -267,7 +267,7 @@ for name, parameter in nn.Linear(768, 768).named_parameters():
 #
 # > **Exercise 2.3** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, sections 4.1 and 4.2
 # >
-# > Fill `LinearWithLoRA.__init__` in the next cell. What is not an `nn.Linear` is a `TypeError`.
+# > Fill `LinearWithLoRA.__init__` in the next cell. Anything but an `nn.Linear` is a `TypeError`.
 #
 # <details><summary>Hint 1: a question</summary>An <code>nn.Linear</code> may have one parameter or two. Which call freezes
 # all of a module's parameters at once?</details>

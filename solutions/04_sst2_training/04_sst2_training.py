@@ -564,7 +564,7 @@ except TypeError as error:
 # <details><summary>Answer</summary>!export sets nothing that the notebook sees: the shell that it starts ends with the
 # line. logging_dir is accepted by transformers 4 and is a TypeError in transformers 5.</details>
 #
-# `!` starts a shell that ends with its line; `os.environ` or `%env` stay. An argument may leave with a release: read an example's date.
+# `!` starts a shell that ends with its line; `os.environ` or `%env` stay. Arguments come and go with releases: look at an example's date.
 #
 # ### Three trainings
 #
@@ -940,7 +940,7 @@ class DoRA(nn.Module):
 
 
 # %% [markdown]
-# **In the manner of QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
+# **Like QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
 # float32. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
 
 
