@@ -176,6 +176,7 @@ def test_the_wheel_is_the_package_and_nothing_else(real):
     inside = {name.partition(".whl/")[2]: text for name, text in names_and_texts(real) if ".whl/" in name}
     package = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in ROOT.glob("lora_ref/**/*.py")}
     package["lora_ref/py.typed"] = ""  # for type checkers
+    package["lora_ref/ranks_laptop.csv"] = (ROOT / "lora_ref" / "ranks_laptop.csv").read_text(encoding="utf-8")
     assert {name: text for name, text in inside.items() if ".dist-info/" not in name} == package
 
 

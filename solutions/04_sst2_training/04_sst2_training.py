@@ -79,7 +79,7 @@ def pick(mine, reference):
 # ## 4.1 From sentences to batches
 #
 # The reviews come in SST-2's shape: short sentences from film reviews, label 1 for a positive one. A `DatasetDict` is a dict
-# of splits. Each split is a `Dataset`: a table whose columns have one type each (its `features`), kept in an Arrow file on the
+# of splits. Each split is a `Dataset`: a table whose columns have one type each (its `features`), kept in an Arrow file on
 # disk or in memory and read row by row, so it may be larger than the memory. (**SST-2** is a well-known set of film-review sentences,
 # labelled by their sentiment.)
 
@@ -212,8 +212,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>About ten times as many: 512 a sentence, where the longest of a batch of 32 has
-# about 50 on average. Even batch by batch, about half of what is read is padding.</details>
+# <details><summary>Answer</summary>On the laptop profile about ten times as many: 512 a sentence, where the longest of
+# a batch of 32 has about 50 on average. Even batch by batch, about half of what is read there is padding.</details>
 #
 # All that padding costs time and memory. **Predict**: does it change what the model answers?
 
@@ -337,8 +337,8 @@ with after("4.3", "two schedules for this run"):
     print(f"the homework's run has 626 steps: half of them are over at {half:.0%} of its rate, on the way to step 500")
 
 # %% [markdown]
-# <details><summary>Answer</summary>With 126 steps, a quarter: step 126 of 500 is as far as it gets, and then the run is
-# over. Our own warm-up is a tenth of the run.</details>
+# <details><summary>Answer</summary>The laptop profile's 126 steps reach a quarter: step 126 of 500 is as far as it
+# gets, and then the run is over. Our own warm-up is a tenth of the run.</details>
 #
 # In the homework the warm-up is most of the run; in a shorter one it never ends. A warm-up is a share of a run, not a number to copy.
 #
@@ -909,9 +909,9 @@ with after("4.5", "your adapter, loaded by peft"):
         print(f"{len(rows)} sentences: your model and peft's differ {apart(gap)}")
 
 # %% [markdown]
-# <details><summary>Answer</summary>They agree. PEFT computes the same sum, so it needs the same numbers: the rank and alpha (or the scale
-# would be lost), the names of the layers, and which modules were trained whole, here the classifier. What it doesn't hold is the base
-# model: both sides must start from the same one.</details>
+# <details><summary>Answer</summary>They agree. PEFT computes the same sum, so it needs the same numbers: the rank and
+# alpha (or the scale would be lost), the names of the layers, and which modules were trained whole, here the
+# classifier. What it doesn't hold is the base model: both sides must start from the same one.</details>
 #
 # In your own projects, `LoraConfig(r=8, lora_alpha=16, target_modules=[...])` and `get_peft_model(model, config)` do what your `inject_lora`
 # does. You now know what is inside.
