@@ -113,8 +113,8 @@ def three_seeds() -> pd.DataFrame:
 
         python -m lora_ref sweep --profile laptop --ranks 1 8 64 --seed 0 1 2
 
-    and ``ranks_laptop.csv`` beside this file is what that command wrote, without the loss and what is the machine's alone
-    (seconds and memory). Another machine's accuracies may differ by a point.
+    and ``ranks_laptop.csv`` beside this file is what that command wrote, without the loss and what is the machine's
+    alone (seconds and memory). Another machine's accuracies may differ by a point.
 
     Example:
         >>> frame = three_seeds()

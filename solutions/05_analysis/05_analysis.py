@@ -209,8 +209,9 @@ print(describe(figure))
 
 # %% [markdown]
 # <details><summary>Answer</summary>Partly. Rank 1 (0.807 on average) is clearly behind rank 8 (0.841): its best seed is
-# below rank 8's worst. Rank 64 (0.829) is 1.2 points behind rank 8, hardly more than the seeds' spread, and perhaps not
-# for its rank: with alpha = 2 * rank at one learning rate for all, it takes larger steps.</details>
+# below rank 8's worst. Rank 64 (0.829) is 1.2 points behind rank 8: enough for the title, which asks for two standard
+# errors, but single seeds of the two overlap. And its rank may not be the cause: with alpha = 2 * rank at one learning
+# rate for all, it takes larger steps.</details>
 #
 # ## Which layers gain most?
 #
