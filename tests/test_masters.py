@@ -27,10 +27,40 @@ def test_every_exercise_has_its_box_and_three_hints(stage):
     text = master(stage).read_text(encoding="utf-8")
     for exercise in STAGES[stage]:
         assert f"**Exercise {exercise.id}** · {exercise.points} points" in text
-    assert text.count("<details>") == text.count("</details>") == 3 * len(exercises)
+    assert text.count("<summary>Hint ") == 3 * len(exercises)
+    assert text.count("<details>") == text.count("</details>")
     roles = [cell.metadata for cell in cells(stage)]
     assert [r["check"] for r in roles if "check" in r] == [e.id for e in exercises]
     assert [r["written"] for r in roles if "written" in r] == [e.id for e in STAGES[stage] if e.manual]
+
+
+@each_stage
+def test_every_prediction_and_closing_question_has_a_folded_answer(stage):
+    """An answer stands below the code that decides it, and before the next question."""
+    open_questions = 0
+    for cell in cells(stage):
+        if cell.cell_type != "markdown" or "written" in cell.metadata:
+            continue
+        prose, _, closing = cell.source.partition("## Before you go on")
+        for word in re.findall(r"\*\*Predict\*\*(?=:| )|<summary>Answer", prose):
+            if word.startswith("<"):
+                assert open_questions, f"an answer without a question: {cell.source[:80]!r}"
+                open_questions -= 1
+            elif "At **Predict**, say" not in prose:
+                open_questions += 1
+        if closing:
+            assert not open_questions, "a prediction without an answer"
+            assert closing.count("<summary>Answer") == len(re.findall(r"^\d\. ", closing, re.MULTILINE)) == 4
+
+
+@each_stage
+def test_each_part_of_a_written_question_has_its_points_beside_it(stage):
+    prose = "\n".join(cell.source for cell in cells(stage))
+    for exercise in (exercise for exercise in STAGES[stage] if exercise.manual):
+        box = re.search(rf"> \*\*Exercise {re.escape(exercise.id)}\*\* · .*\n(?:>.*\n?)+", prose)[0]
+        parts = re.findall(r"\*\[([\d.]+) points?\]\*", box)
+        assert len(parts) == len(re.findall(r"\([a-d]\) ", box))
+        assert sum(map(float, parts)) == exercise.points
 
 
 @each_stage
@@ -53,7 +83,7 @@ def test_no_long_prose_between_code_cells(stage):
     """About 120 words; a collapsed hint is not read in passing, and a table's marks are no words."""
     words = 0
     for cell in cells(stage):
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" or "written" in cell.metadata:  # there the reader stops reading and writes
             words = 0
             continue
         if "written" in cell.metadata or cell.source.startswith(("# ", "## Before you go on")):

@@ -80,6 +80,27 @@ def test_with_an_address_there_are_badges_and_an_installation_with_git(tmp_path)
     assert build(tmp_path, contract=CONTRACT, check=True) == []
 
 
+def test_the_start_page_has_what_a_student_asks():
+    page = start_page("lora_ref-1.whl", list(STAGES), None)
+    for number, stage in enumerate(STAGES.values(), start=1):
+        points = sum(exercise.points for exercise in stage)
+        assert re.search(
+            rf'<code>0{number}_\w+</code></td><td>[^<]+</td><td class="number">{points}</td><td>about ', page
+        )
+    block = page[page.index("<pre>") : page.index("</pre>")]
+    assert block.index("install torch --index-url") < block.index("install lora_ref-1.whl"), "else CUDA comes first"
+    for words in (
+        "python3 -m venv",
+        "Set-ExecutionPolicy",
+        "Jupyter extensions",
+        "Next day",
+        "87 MB",
+        "not your answers",
+    ):
+        assert words in page, words
+    assert '.ipynb"' not in page, "a browser shows a notebook's text"
+
+
 def test_the_start_page_says_how_to_open_a_notebook_in_colab():
     without, public = (start_page("lora_ref-1.whl", ["01_a"], r) for r in (None, Repository(ADDRESS)))
     gpu, upload = without.index("Change runtime type, T4"), without.index("Drop the zip")

@@ -59,6 +59,12 @@ def test_truncation_errors_follow_the_numbers(rival, where):
     assert "columns: 1: 60.0%" in plots.describe(figure)
 
 
+def test_a_wrong_best_rank_k_is_not_called_the_svd():
+    best = {1: 0.5, 2: 0.2, 4: 0.1}
+    figure = plots.truncation_errors({"SVD": {1: 0.9, 2: 0.8, 4: 0.7}, "columns": {1: 0.6, 2: 0.4, 4: 0.3}}, best)
+    assert _title(figure).startswith("The matrix called SVD is not the closest here, so it is not the SVD's: at rank 2")
+
+
 @pytest.mark.parametrize(
     ("extra", "scale", "words"),
     [

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import jupytext
+import nbformat
 
+from autograder.exercises import ROOT
 from autograder.files import write_whole
 from autograder.publish.notebooks import MARKERS, BuildError, build, find_masters
 from autograder.publish.opening import Repository, badge, repository
@@ -159,9 +161,20 @@ def assert_clean(data: bytes, secrets: set[str]) -> None:
             raise LeakError(f"not released: {name} {what}")
 
 
-def start_page(wheel: str, stages: list[str], public: Repository | None) -> str:
+def start_page(wheel: str, stages: list[str], public: Repository | None, root: Path = ROOT) -> str:
     """`START.html`, which also says how to work on Colab: with an upload, or by a link where the course is public."""
-    return render("start.html", wheel=wheel, stages=stages, linked=bool(badge(public, stages[0])))
+    rows = [_stage_row(root / "notebooks" / stage / f"{stage}.ipynb") for stage in stages]
+    return render("start.html", wheel=wheel, stages=stages, rows=rows, linked=bool(badge(public, stages[0])))
+
+
+def _stage_row(notebook: Path) -> dict[str, str]:
+    """A stage's title, points and minutes, as the head of its notebook says them; empty where there is none."""
+    row = dict.fromkeys(("title", "points", "time"), "") | {"stage": notebook.stem}
+    if notebook.is_file():
+        head = nbformat.read(notebook, as_version=4).cells[0].source
+        found = re.match(r"# (?P<title>.+)\n[\s\S]*?· (?P<points>\d+) points · (?P<time>about [\w.]+ \w+)", head)
+        row |= found.groupdict() if found else {}
+    return row
 
 
 def release(root: str | Path, out: str | Path = "dist") -> Path:
@@ -188,7 +201,7 @@ def release(root: str | Path, out: str | Path = "dist") -> Path:
     stages = [master.stem for master in find_masters(root)]
     for stage in stages:
         files[f"notebooks/{stage}/{stage}.ipynb"] = (root / "notebooks" / stage / f"{stage}.ipynb").read_bytes()
-    files["START.html"] = start_page(wheel.name, stages, repository(root)).encode()
+    files["START.html"] = start_page(wheel.name, stages, repository(root), root).encode()
     data = pack({f"{TOP}/{name}": content for name, content in files.items()})
     assert_clean(data, secret_lines(root))
     path = out / f"{TOP}-{wheel.name.split('-')[1]}.zip"

@@ -24,8 +24,17 @@ from lora_ref.plots.rank import (
     parts_and_ranks,
     picture,
     picture_parts,
+    rank_one,
     rounding,
     truncation_errors,
+)
+from lora_ref.plots.schematics import (
+    adapter_file,
+    memory_parts,
+    merging,
+    model_parts,
+    transformer_block,
+    weight_and_update,
 )
 from lora_ref.plots.sweeps import (
     alpha_ablation,
@@ -34,9 +43,10 @@ from lora_ref.plots.sweeps import (
 )
 from lora_ref.plots.training import compare_methods, loss_curves, own_loop, padding, schedules, variations
 from lora_ref.plots.vision import one_digit_figure, vit_figure
-from lora_ref.plots.widgets import as_html, with_controls
+from lora_ref.plots.widgets import as_html, folded_source, with_controls
 
 __all__ = [
+    "adapter_file",
     "alpha_ablation",
     "as_html",
     "audit",
@@ -44,6 +54,7 @@ __all__ = [
     "costs",
     "describe",
     "first_gradients",
+    "folded_source",
     "images_at_rank",
     "latency",
     "layer_costs",
@@ -51,7 +62,10 @@ __all__ = [
     "learned_updates",
     "loss_curves",
     "memory_check",
+    "memory_parts",
+    "merging",
     "mixing",
+    "model_parts",
     "new_head",
     "one_digit_figure",
     "own_loop",
@@ -60,6 +74,7 @@ __all__ = [
     "picture",
     "picture_parts",
     "rank_and_spectrum",
+    "rank_one",
     "rank_sweep",
     "rounding",
     "schedules",
@@ -68,9 +83,11 @@ __all__ = [
     "step_sizes",
     "target_ablation",
     "trainable_budget",
+    "transformer_block",
     "truncation_errors",
     "variations",
     "vit_figure",
+    "weight_and_update",
     "wilson_interval",
     "with_controls",
 ]

@@ -1,22 +1,26 @@
-"""Figures that follow sliders and menus."""
+"""Figures that follow sliders and menus, and code that folds up."""
 
 from __future__ import annotations
 
+import ast
 import base64
 import html
+import inspect
 import io
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lora_ref.plots.base import describe
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from ipywidgets import VBox
     from matplotlib.figure import Figure
 
 
 def with_controls(draw: Callable[..., Figure], **controls: Any) -> VBox:
-    """Controls above the figure ``draw(name=value, ...)``, which is drawn anew whenever one of them moves.
+    """Controls above the figure ``draw(name=value, ...)``, which is drawn again whenever one of them moves.
 
     The controls are reached with the Tab key and moved with the arrow keys; the figure carries its text as ``alt``, and
     below for everybody. Not `ipywidgets.interact`: its output widget makes nbclient, and so nbgrader, write to the
@@ -65,3 +69,22 @@ def as_html(figure: Figure) -> str:
     text = html.escape(describe(figure), quote=True)
     image = base64.b64encode(file.getvalue()).decode("ascii")
     return f'<img alt="{text}" style="max-width: 100%" src="data:image/png;base64,{image}"><p>{text}</p>'
+
+
+def folded_source(function: Callable[..., Any]) -> HTML:
+    """A function's source, without its docstring, to unfold in a notebook.
+
+    Example:
+        >>> from lora_ref.plots import describe
+        >>> folded_source(describe).data[:54]
+        '<details><summary>The code of describe, from lora_ref.'
+    """
+    from IPython.display import HTML
+
+    source = textwrap.dedent(inspect.getsource(function))
+    lines, body = source.splitlines(), ast.parse(source).body[0]
+    assert isinstance(body, ast.FunctionDef)
+    if ast.get_docstring(body, clean=False) is not None:
+        lines[body.body[0].lineno - 1 : body.body[0].end_lineno] = []
+    title = html.escape(f"The code of {function.__name__}, from {function.__module__}")
+    return HTML(f"<details><summary>{title}</summary><pre>{html.escape(chr(10).join(lines))}</pre></details>")

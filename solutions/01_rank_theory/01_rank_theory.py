@@ -16,6 +16,28 @@
 # **Stage 1 of 5** · 15 points · about 90 minutes · runs on a laptop's CPU in under a minute · needs matrix products, tensors
 # in PyTorch, and what a gradient is
 #
+# **Why?** A pretrained model knows a lot, and you want it to learn one thing more: your film reviews, your e-mails. *Full fine-tuning*
+# changes every weight a little. For GPT-3's 175 billion weights that takes 1.2 TB of memory during training, and leaves a file of
+# 350 GB behind for each task (LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.2).
+#
+# Does the change need that much room? Aghajanyan et al. ([arXiv:2012.13255](https://arxiv.org/abs/2012.13255)) let a RoBERTa move along only 200
+# directions, drawn at random in the space of all its weights, and it reached 90 % of full fine-tuning's score on a task. The number
+# of directions that a task needs is its **intrinsic dimension**, and it is small. **LoRA, low-rank adaptation**, builds on
+# that: keep every weight $W$ as it is, and learn a change of it that takes few numbers to write down.
+#
+# Here is such a change, small enough to read. A layer turns four inputs into three outputs, so its weight has 12 entries, and training has
+# added this to them:
+#
+# | added to the weight | plot | acting | music | length |
+# |---|---|---|---|---|
+# | **positive** | 2 | 4 | 0 | -2 |
+# | **sad** | 1 | 2 | 0 | -1 |
+# | **funny** | -1 | -2 | 0 | 1 |
+#
+# Look along the rows: each is a multiple of (1, 2, 0, -1). When a review praises the acting, "positive" and "sad" rise together and
+# "funny" falls; music plays no part. So one row and three multiples, (2, 1, -1), say it all: 7 numbers instead of 12. Such a change has
+# **rank 1**. In a weight of 768 x 768 it takes 1,536 numbers instead of 589,824.
+#
 # In this notebook you will
 #
 # - **count** the rank of a matrix from its singular values, and say what rounding has to do with it;
@@ -43,32 +65,49 @@ torch.set_num_threads(1)  # most matrices here are tiny: more threads would wait
 profile = profiles.announce(1)
 
 # %% [markdown]
-# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 1.1")`, with your code, run the cell, run the check
-# below it, as often as you like. Grading uses other inputs: "visible checks passed" is a good sign and no proof.
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 1.1")`, with your code, run the cell, then run the check
+# below it, as often as you like. Grading uses other inputs: "visible checks passed" is a good sign, not a proof. At **Predict**, say what
+# you expect before you run the next cell; the answer is folded up below it.
 #
+# The lines above name your **profile**: which model and which data this notebook runs on. `laptop` is MiniLM, a small pretrained model
+# that reads English, loaded into RoBERTa's classes so that its parts have the names that you will meet in larger ones. To choose another,
+# set the environment variable `LORA_PROFILE` to `tiny`, `laptop` or `t4` before you start Jupyter.
+#
+# The change from the top of the page, as a picture:
+
+# %%
+figure = plots.rank_one([2, 1, -1], [1, 2, 0, -1], ["positive", "sad", "funny"], ["plot", "acting", "music", "length"])
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
 # ## 1.1 What rank counts
 #
 # A matrix is a machine that turns one vector into another. Its **rank** is the number of independent directions in what
-# comes out: how many of its rows (or columns) are no mix of the others.
+# comes out: the most rows (or columns) that you can pick so that none is a mix of the others.
 #
 # **Predict** the ranks of these four, before you run the cell.
 
 # %%
 examples = {
-    "none a multiple of the other": torch.tensor([[2.0, 1], [1, 3]]),
-    "three independent rows": torch.tensor([[1.0, 0, 2, 1], [0, 1, 1, 0], [3, 0, 0, 1]]),
-    "multiples of the first row": torch.tensor([[1.0, 2, 3], [2, 4, 6], [-1, -2, -3]]),
-    "zeros": torch.zeros(3, 2),
+    "first": torch.tensor([[2.0, 1], [1, 3]]),
+    "second": torch.tensor([[1.0, 0, 2, 1], [0, 1, 1, 0], [3, 0, 0, 1]]),
+    "third": torch.tensor([[1.0, 2, 3], [2, 4, 6], [-1, -2, -3]]),
+    "fourth": torch.zeros(3, 2),
 }
 for name, M in examples.items():
     values = ", ".join(f"{value:.2g}" for value in torch.linalg.svdvals(M).tolist())
-    print(f"{name}: shape {tuple(M.shape)}, singular values {values}")
+    print(f"{name}: {M.tolist()}, singular values {values}")
 
 # %% [markdown]
-# A **singular value** says how much the matrix stretches one direction; zero means that the direction is lost. The rank is the
-# number of singular values above zero: 2, 3, 1, 0. But look at the third matrix: is its second value zero?
+# <details><summary>Answer</summary>2, 3, 1 and 0. In the first, neither row is a multiple of the other. In the second,
+# none of the three rows is a mix of the others; three rows allow no more than 3. In the third, the second and third
+# rows are multiples of the first, so only one row can be picked. In zeros there is nothing to pick.</details>
 #
-# Rounding may leave a speck where a zero should be, about 1e-7 of the largest value in float32. So the count is of those **above a
+# A **singular value** says how much the matrix stretches one direction; zero means that the direction is lost. The rank is the
+# number of singular values above zero. But look at the third matrix: is its second value zero?
+#
+# Rounding may leave a speck where a zero should be, about 1e-7 of the largest value in float32. So count the values **above a
 # tolerance**, which is relative: `rtol` times the largest.
 #
 # > **Exercise 1.1** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `torch.linalg.svdvals`](https://docs.pytorch.org/docs/stable/generated/torch.linalg.svdvals.html)
@@ -106,7 +145,7 @@ def matrix_rank(M, rtol=None):
 check("1.1", globals())
 
 # %% [markdown]
-# Where does the tolerance lie? **Predict**: a (60, 5) times a (5, 40) matrix in float32. How many of its 40 singular values are not
+# Where is the tolerance? **Predict**: a (60, 5) times a (5, 40) matrix in float32. How many of its 40 singular values are not
 # exactly zero?
 
 # %%
@@ -120,6 +159,10 @@ with after("1.1", "the singular values of a product of rank 5"):
     print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>All 40 are above zero, though the exact product has rank 5: rounding leaves 35 small
+# ones, no larger than a hundred-thousandth of the largest. The gap between the two groups is wide, and the tolerance
+# lies in it.</details>
+#
 # ### Rank you can see
 #
 # A picture is a matrix of brightness. **Predict**: which of these five parts has the lowest rank, and which the highest?
@@ -132,12 +175,15 @@ with after("1.1", "five pictures and their ranks"):
     print(describe(figure))
 
 # %% [markdown]
-# Rank has nothing to do with how much is drawn. Where every row repeats one pattern, the rank is 1; a slope needs a new
-# direction in every row that it crosses, a curve in many.
+# <details><summary>Answer</summary>Sky, fence and windows have rank 1; the roof has the highest, 31, ahead of the sun.
+# How much is drawn decides nothing: the fence is full of edges, and the roof is one triangle.</details>
+#
+# Where every row repeats one pattern, the rank is 1; a slope needs a new direction in every row that it crosses, a curve in
+# many.
 #
 # ### How many terms?
 #
-# A column times a row, $u v^T$, has rank 1. A published text says that a matrix of rank $k$ is "a sum of **two** rank-1
+# A column times a row, $u v^T$, has rank 1. A common mistake says that a matrix of rank $k$ is "a sum of **two** rank-1
 # matrices". **Predict** the rank of a sum of 1, 2, 3, 4 random ones.
 
 # %%
@@ -151,6 +197,9 @@ with after("1.1", "the rank of sums of rank-1 matrices"):
     print(f"2 terms with the same column: rank {matrix_rank(shared)}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>1, 2, 3, 4: each random term brings a new direction. Two terms that share a column
+# point to the same place, and their sum has rank 1.</details>
+#
 # Two terms make rank 2 at most. Rank $k$ is the smallest number of rank-1 terms that add up to the matrix: **$k$ of them**.
 #
 # ## 1.2 The closest matrix of rank k
@@ -203,7 +252,7 @@ check("1.2", globals())
 # %% [markdown]
 # ### The distance is known in advance
 #
-# The terms are orthogonal, so what is left out adds up like the sides of a right angle:
+# The terms are orthogonal, so what is left out adds up like the sides of a right triangle:
 #
 # $$\lVert M - M_k \rVert_F^2 = \sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots$$
 #
@@ -236,7 +285,11 @@ with after("1.2", "the SVD against two other ways to a matrix of rank k"):
     print(describe(figure))
 
 # %% [markdown]
-# Nobody has to build $M_k$ to know how good it is: the singular values say it.
+# <details><summary>Answer</summary>By more than half against evenly spaced columns: it misses 5.7 % of the norm, they
+# miss 13.1 %. Random directions miss 97 %: eight of 120 directions, drawn blindly, hit hardly anything of this
+# picture.</details>
+#
+# Nobody has to build $M_k$ to know how good it is: the singular values tell you.
 #
 # ### A picture at low rank
 #
@@ -248,6 +301,10 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>At rank 4 the house, its windows and the fence are there, made of upright and level
+# edges; the roof is a blur of blocks, and the sun a smear. The slanted and round parts arrive by rank 16 or
+# 32.</details>
+#
 # Move the slider: with the mouse, or reach it with the Tab key and use the arrow keys. (Without a running kernel, the figure above is
 # what remains.)
 
@@ -263,8 +320,12 @@ display(plots.with_controls(at_rank, k=slider))
 print("a slider for the rank k, from 1 to 80, and the picture at that rank")
 
 # %% [markdown]
-# House and fence, made of upright and level edges, are there at once; roof and sun come late. A matrix whose singular values fall
-# fast can be stored in few numbers. LoRA bets that the **change** which fine-tuning makes to a weight is of this kind.
+# <details><summary>What to look for</summary>The last thing to become sharp is the edge of the roof and the rim of the
+# sun, somewhere between ranks 16 and 40. At rank 68 the two factors need as many numbers as the picture has, and from
+# there on nothing is saved.</details>
+#
+# A matrix whose singular values fall fast can be stored in few numbers. LoRA bets that the **change** which fine-tuning makes to a weight
+# is of this kind.
 #
 # ## 1.3 Two factors
 #
@@ -277,12 +338,12 @@ B, A = torch.randn(6, 2), torch.randn(2, 8)
 terms = sum(torch.outer(B[:, j], A[j]) for j in range(2))
 print("B", tuple(B.shape), "times A", tuple(A.shape), "gives", tuple((B @ A).shape))
 print(f"B A and the sum of its 2 columns times rows differ {apart((B @ A - terms).abs().max().item())}")
-print("rank:", reference.matrix_rank(B @ A), "whatever numbers stand in B and A, it is never more than 2")
+print("rank:", reference.matrix_rank(B @ A), "- whatever the numbers in B and A, it is never more than 2")
 
 # %% [markdown]
-# > **Exercise 1.3** · 2 points · difficulty 2 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
+# > **Exercise 1.3** · 2 points · difficulty 2 of 3 · 10 minutes · LoRA paper, section 4.1
 # >
-# > Fill `rank_factors`. How the singular values are shared between the two is yours to choose.
+# > Fill `rank_factors`. How you share the singular values between the two is up to you.
 #
 # <details><summary>Hint 1: a question</summary>In $(U S) V^T$, which two matrices have the shapes of B and A? And if r is larger than
 # min(M.shape): which numbers in the additional columns and rows change nothing?</details>
@@ -328,7 +389,10 @@ with after("1.3", "one product from many pairs of factors"):
     print(f"B A changes {apart((other_B @ other_A - B @ A).abs().max().item())}")
 
 # %% [markdown]
-# Only the product means something. Comparing the `B` of two trainings entry by entry tells nothing; stage 5 compares the
+# <details><summary>Answer</summary>The product stays the same, up to rounding, although entries of B change by tens:
+# any invertible R may stand between the two as R times its inverse.</details>
+#
+# Only the product means something. Comparing the `B` of two trainings entry by entry tells you nothing; stage 5 compares the
 # spaces that they span.
 #
 # ### The paper's symbols
@@ -344,7 +408,12 @@ with after("1.3", "one product from many pairs of factors"):
 # | $x$ | $k$ | the layer's input | `x` |
 # | $B A x$ | $d$ | what the update adds to $W_0 x$ | `lora(x)` |
 #
-# In the paper $k$ is a size. As the rank of `best_rank_k` it was something else; from here on the rank is $r$.
+# In the paper $k$ is a size. In `best_rank_k` it was a rank; from here on the rank is $r$. As a picture:
+
+# %%
+figure = plots.weight_and_update()
+display(figure)
+print(describe(figure))
 
 # %%
 d, k, r = 768, 3072, 8
@@ -365,11 +434,11 @@ print("with B = 0 the output is W0 x, bit for bit:", torch.equal(W0 @ x + B @ (A
 #
 # ## 1.4 What the factors cost
 #
-# > **Exercise 1.4** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.2
+# > **Exercise 1.4** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 5.1 (how its trainable parameters are counted)
 # >
 # > Fill both functions. Each is one line of integers.
 #
-# <details><summary>Hint 1: a question</summary>How many numbers has B, how many has A? At which r do they have as many as the
+# <details><summary>Hint 1: a question</summary>How many numbers does B have, how many A? At which r do they have as many as the
 # matrix, and is that fewer?</details>
 # <details><summary>Hint 2: an example</summary>A matrix of 4 x 4 has 16 numbers; rank 1 has 8, rank 2 has 16. The break-even rank is
 # 1.</details>
@@ -404,7 +473,7 @@ with after("1.4", "the rank at which LoRA stops saving"):
     print(f"the picture of {len(image)} x {image.shape[1]}: up to rank {break_even_rank(*image.shape)}")
 
 # %% [markdown]
-# Above that rank a pair of factors is a waste. In use are ranks of 4 to 64. **Predict**: how many times fewer parameters has rank 8 in
+# Above that rank a pair of factors is a waste. Typical ranks are 4 to 64. **Predict**: how many times fewer parameters has rank 8 in
 # a layer of 768 x 768, and does a larger layer save more or less?
 
 # %%
@@ -412,6 +481,10 @@ table = costs.layer_table(ranks=(4, 8, 16, 32, 64))
 reduction = table.pivot(index="layer", columns="rank", values="reduction").loc[list(dict.fromkeys(table["layer"]))]
 print("parameters of the layer (with its bias) / parameters of the update")
 display(reduction.map("{:.1f}".format))
+
+# %% [markdown]
+# <details><summary>Answer</summary>48 times fewer, and a larger layer saves more: at the same rank, 2048 x 2048 has 128
+# times fewer.</details>
 
 # %%
 figure = plots.layer_costs(table)
@@ -427,18 +500,30 @@ network = costs.network_table()
 display(network.round(1))
 
 # %% [markdown]
+# <details><summary>Answer</summary>Yes: rank 8 saves 98.7 %, and even rank 16 more than 97 %. Rank 32 is the first in
+# the table that saves less than 95 %.</details>
+#
 # A matrix grows with the product of its sides, the factors with their sum.
 #
 # ## 1.5 What training keeps in memory
 #
 # A model that only answers keeps its weights. One that trains keeps more, for each **trainable** parameter: its gradient, and the
 # optimiser's states. Adam has two: running averages of the gradient and of its square.
+
+# %%
+figure = plots.memory_parts()
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# The **encoder** turns a sentence into vectors; the **head** is the small part on top that turns those into a score for each class. A new
+# task needs a new head, so the head always trains.
 #
 # > **Exercise 1.5** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.2, "Practical benefits"
 # >
 # > Fill `training_memory`. `n_params` counts all parameters, the trainable ones among them.
 #
-# <details><summary>Hint 1: a question</summary>A frozen weight: is it in memory? Has it a gradient? Does the optimiser know it?</details>
+# <details><summary>Hint 1: a question</summary>A frozen weight: is it in memory? Does it have a gradient? Does the optimiser know it?</details>
 # <details><summary>Hint 2: an example</summary>10 parameters, 3 of them trainable, Adam: 10 weights, 3 gradients, 6 states: 19 numbers, 76
 # bytes in float32.</details>
 # <details><summary>Hint 3: almost the code</summary><code>bytes_per_param</code> times the sum of n_params and
@@ -469,7 +554,7 @@ check("1.5", globals())
 # %% [markdown]
 # ### A memory calculator
 #
-# Counting needs shapes and no weights. **Predict** for `roberta-base`: full fine-tuning with Adam keeps how many times what LoRA
+# Counting takes shapes, not weights. **Predict** for `roberta-base`: full fine-tuning with Adam keeps how many times what LoRA
 # of rank 8 on all linear layers of the encoder keeps?
 
 # %%
@@ -480,6 +565,9 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>3.8 times: 1.99 GB against 0.53 GB. In gradients and optimiser states alone it is 65
+# times; the frozen weights, which LoRA keeps in full, are what is left.</details>
+#
 # Choose a rank, the layers and the precision. (The figure above is what remains without a running kernel.) **Predict** first: from
 # which rank on does LoRA on all linear layers keep more than half of what full fine-tuning keeps?
 
@@ -500,7 +588,16 @@ display(plots.with_controls(calculator, r=choice, targets=where, bytes_per_param
 print("the same for a rank from 1 to 256, two choices of layers, and two precisions")
 
 # %% [markdown]
-# With few parameters trained, what remains are the weights: LoRA cannot go below them. For GPT-3 with 175 billion parameters the
+# <details><summary>Answer</summary>Of the ranks offered, only 256 keeps more than half (1.18 GB of 1.99); 128 keeps
+# 0.85 GB. The line is crossed at rank 186. With query and value alone, no rank of the menu gets there.</details>
+#
+# With few parameters trained, what remains are the weights: LoRA cannot go below them.
+#
+# The menu's "half" keeps *every* number in two bytes. Real mixed-precision training does not: it computes in half precision but keeps a master
+# copy of the weights and Adam's states in float32, so a trainable parameter costs about 16 bytes there too. LoRA's frozen weights
+# need no master copy, and do fit in two bytes.
+#
+# For GPT-3 with 175 billion parameters the
 # paper (section 4.2) reports 1.2 TB for full training and 350 GB with LoRA, and a file of 35 MB at rank 4 on query and value.
 # **Predict**: what does your formula say, at two bytes a number?
 
@@ -514,11 +611,14 @@ with after("1.5", "the formula's figures for GPT-3"):
     print(f"file: {2 * lora / 2**20:.0f} MiB for {lora:,} parameters")
 
 # %% [markdown]
+# <details><summary>Answer</summary>1.40 TB for full training, 1.17 times the paper's 1.2 TB; 350 GB with LoRA, as in
+# the paper; and a file of 36 MiB, where the paper says 35 MB.</details>
+#
 # LoRA's figures agree. For full training the formula gives more; the paper does not say how its figure was measured.
 #
 # ### Against a real run
 #
-# A formula should be measured once. Here are two real AdamW steps on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
+# A formula deserves one measurement. Here are two real AdamW steps on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
 # weight, gradient and state tensor afterwards. **Predict**: what keeps memory that the formula leaves out, and is it smaller with LoRA?
 
 # %%
@@ -562,17 +662,31 @@ with after("1.5", "whether your function predicts the same"):
     print("bytes measured beyond it:", (found - yours).tolist())
 
 # %% [markdown]
-# The few bytes too many are AdamW's step counter, 4 bytes for each trainable tensor. What the formula leaves out are the activations,
-# kept for the backward pass: they grow with the batch, and LoRA hardly shrinks them, because the gradient still travels
-# through the whole model.
+# <details><summary>Answer</summary>The activations: what the forward pass keeps for the backward pass. With LoRA on all
+# linear layers they are almost the same (the last row of the table), because each A needs its layer's input for its own
+# gradient.</details>
+#
+# The few extra bytes are AdamW's step counter, 4 bytes for each trainable tensor. What the formula leaves out are the activations,
+# and they grow with the batch. How much LoRA saves of them depends on the **targets**: an input is kept where a weight, or `A`, needs its
+# gradient. **Predict**: adapt query and value alone; do the activations shrink?
+
+# %%
+for targets in (["query", "value"], list(training.ENCODER_LINEARS)):
+    model = inject_lora(models.base_model(profile), targets, rank=8, alpha=16).to(device)
+    share = costs.activation_bytes(model, batch) / measured["activations"].iloc[0]
+    print(f"LoRA on {', '.join(targets)}: {share:.0%} of full fine-tuning's activations")
+
+# %% [markdown]
+# <details><summary>Answer</summary>Yes: on the laptop profile to about two thirds. The inputs of the layers that are not adapted need not be kept: their weights
+# are frozen. With every linear layer adapted, nearly all inputs are needed, and hardly anything is saved.</details>
 #
 # ## 1.6 What makes full fine-tuning expensive
 #
 # > **Exercise 1.6** · 3 points, graded by hand · difficulty 2 of 3 · 15 minutes · LoRA paper, sections 1 and 4.2
 # >
 # > In 100 to 200 words: what **exactly** makes full fine-tuning expensive? (a) What is kept in memory while training, and how much of it for each
-# > parameter? (b) What has to be kept for each task afterwards? (c) Which of these costs does LoRA cut, and which does it not? Use
-# > numbers that this notebook computed for you.
+# > parameter? *[1 point]* (b) What has to be kept for each task afterwards? *[1 point]* (c) Which of these costs does LoRA cut, and which
+# > does it not? *[1 point]* Use numbers that this notebook computed for you.
 
 # %% [markdown] written="1.6"
 # (a) Training in float32 with Adam keeps four numbers for each trainable parameter: the weight, its gradient and two running averages, 16
@@ -582,8 +696,9 @@ with after("1.5", "whether your function predicts the same"):
 # (b) Every weight changes, so every task leaves a whole model behind: 0.50 GB for each, and a server that answers for ten tasks holds ten models.
 #
 # (c) LoRA of rank 8 on all encoder layers trains 1.9 million parameters with the head. Gradients and states shrink about 65-fold, from 1.50 GB to 23 MB, and
-# a task is a file of 8 MB. The frozen weights stay in memory in full. The activations hardly shrink: in the measured run
-# they are nearly the same for both, and forward and backward pass still go through the whole model, so a step costs nearly as much time.
+# a task is a file of 8 MB. The frozen weights stay in memory in full. With all linear layers adapted the activations hardly shrink: in the
+# measured run they are nearly the same for both (with query and value alone, about two thirds). The forward and backward passes still go
+# through the whole model, so the time of a step shrinks far less than 65-fold.
 #
 # ### BEGIN MARK SCHEME
 # - **1 point, (a)**: gradients and optimiser states, one and two numbers for each trainable parameter beside the weight (half a point), with a
@@ -601,12 +716,24 @@ with after("1.5", "whether your function predicts the same"):
 # %% [markdown]
 # ## Before you go on
 #
-# Answer in your head; each has its answer in a cell above.
+# Answer in your head first, then unfold.
 #
 # 1. A matrix has singular values 5, 4, 3. How far is the closest matrix of rank 1, and of rank 2?
+#
+#    <details><summary>Answer</summary>Leave out 4 and 3: the distance of rank 1 is the root of 16 + 9, which is 5. For
+#    rank 2 only 3 is left out, so it is 3.</details>
 # 2. Your `B` differs from a friend's in every entry. What do you compare before you look for a mistake?
+#
+#    <details><summary>Answer</summary>The products B A. Many pairs of factors have the same product, and only the
+#    product is added to the weight.</details>
 # 3. A layer of 1024 x 1024: does an update of rank 600 save anything?
+#
+#    <details><summary>Answer</summary>No. The break-even rank of 1024 x 1024 is 511: at rank 600 the two factors hold
+#    more numbers than the matrix.</details>
 # 4. You halve the rank. Which of weights, gradients, optimiser states and activations halve?
 #
-# **What next.** Stage 2 makes the two factors a layer that can train. Whether the change that fine-tuning makes really has low rank is
+#    <details><summary>Answer</summary>The gradients and optimiser states of A and B halve (the head's stay). The frozen
+#    weights do not change, and the activations hardly do: A's input is kept whatever the rank.</details>
+#
+# **What next.** Stage 2 turns the two factors into a layer that can train. Whether the change that fine-tuning makes really has low rank is
 # a question about real models: stage 5 measures it.

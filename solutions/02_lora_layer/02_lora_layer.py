@@ -45,9 +45,8 @@ torch.set_num_threads(1)  # the matrices here are tiny: more threads would mostl
 profile = profiles.announce(2)
 
 # %% [markdown]
-# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 2.1")`, with your code, run the cell, run the check
-# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no
-# proof.
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 2.1")`, with your code, run the cell, then run the check
+# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # ## 2.1 Two matrices and a scale
 #
@@ -63,7 +62,13 @@ profile = profiles.announce(2)
 # | $\alpha / r$ | `scaling` | a number | fixed |
 #
 # With $B = 0$ the adapted model starts as the pretrained model, bit for bit.
-#
+
+# %%
+figure = plots.weight_and_update()
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
 # **Predict** before you run the next cell: how many numbers train in a layer of 768 x 768, fully and at rank 8?
 
 # %%
@@ -72,9 +77,12 @@ full, low_rank = out_features * in_features, rank * (in_features + out_features)
 print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} times fewer")
 
 # %% [markdown]
+# <details><summary>Answer</summary>589,824 for the full update, 12,288 at rank 8: 8 times (768 + 768), 48 times
+# fewer.</details>
+#
 # > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
-# > Fill `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is yours to choose, as long as it is
+# > Fill `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is up to you, as long as it is
 # > random with mean zero.
 #
 # <details><summary>Hint 1: a question</summary>What must an attribute be, so that <code>layer.parameters()</code> finds
@@ -141,7 +149,10 @@ two_thin = in_features * rank + rank * out_features
 print(f"B A first: {build_first:,}; two thin products: {two_thin:,}: {build_first / two_thin:.0f} times fewer")
 
 # %% [markdown]
-# Dropout, if asked for, acts on `x` on its way into `A`, and only in training mode. The frozen layer's input is left alone.
+# <details><summary>Answer</summary>5,308,416 with the product built first, 12,288 without: 432 times fewer. Building B
+# A costs 768 x 8 x 768 before a single token has been looked at.</details>
+#
+# Dropout, if there is any, acts on `x` on its way into `A`, and only in training mode. The frozen layer's input is left alone.
 #
 # > **Exercise 2.2** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.1, equation 3
 # >
@@ -160,7 +171,7 @@ check("2.2", globals())
 # %% [markdown]
 # ### A test that cannot fail
 #
-# A published notebook tests its layer so: wrap, run, compare with `x @ (W + scaling * B A)^T`. **Predict**: does that test
+# A common mistake is to test a fresh layer like this: wrap, run, compare with `x @ (W + scaling * B A)^T`. **Predict**: does that test
 # notice a scale that is 999 times too large?
 
 # %%
@@ -173,7 +184,10 @@ with after("2.2", "a test that a broken layer passes"):
         nn.init.normal_(broken.lora_B)
 
 # %% [markdown]
-# While `B` is zero every scale gives the same output, so the test cannot fail. A test of LoRA must give `B` values first; the
+# <details><summary>Answer</summary>No. As long as B is zero the difference is exactly 0. With values in B it is in the
+# thousands.</details>
+#
+# While `B` is zero, every scale gives the same output, so the test cannot fail. A test of LoRA must give `B` values first, as the
 # checks in this notebook do.
 #
 # ### Which matrix moves first?
@@ -197,11 +211,14 @@ with after("2.2", "the gradients of A and B over the first steps"):
     print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>The gradient of A is exactly zero in the first step, because it contains B. That of
+# B is not, because it contains A, which is random. From the second step on, both are nonzero.</details>
+#
 # `A` waits one step for `B`. Had both started at zero, both gradients would be zero, and would stay so.
 #
 # ### What alpha / rank keeps constant, and what it does not
 #
-# A published notebook says that dividing by the rank keeps the update's size the same for every rank. Measure it: one Adam step
+# It is often said that dividing by the rank keeps the update's size the same for every rank. Measure it: one Adam step
 # at each rank, with `alpha` fixed. **Predict**: flat, rising or falling? The second line divides by $\sqrt{r}$ instead
 # (rsLoRA, [arXiv:2312.03732](https://arxiv.org/abs/2312.03732)).
 
@@ -228,6 +245,9 @@ with after("2.2", "the size of the first step's update at ranks 1 to 256"):
     print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>Falling: with alpha / r the update at rank 256 has about 0.08 times the norm that it
+# has at rank 1. Dividing by the square root keeps it nearly flat, at 1.3 times.</details>
+#
 # Adam moves each entry of `B` by about the learning rate, whatever the gradient's size. Then `B A` sums `r` terms of mixed
 # sign and grows roughly like $\sqrt{r}$: dividing by `r` over-corrects. The paper claims less: that a change of the rank then
 # asks for less retuning.
@@ -236,7 +256,7 @@ with after("2.2", "the size of the first step's update at ranks 1 to 256"):
 #
 # The update needs a place in a model. `LinearWithLoRA` takes a layer that somebody has trained, keeps **that very
 # object** as `.linear`, freezes it, and holds the update beside it as `.lora`. A copy would cost memory; a new layer with
-# uninitialised weights (a published mistake) would cost the model.
+# uninitialised weights (a mistake that stage 3 repeats on purpose) would cost the model.
 
 # %%
 for name, parameter in nn.Linear(768, 768).named_parameters():
@@ -247,7 +267,7 @@ for name, parameter in nn.Linear(768, 768).named_parameters():
 #
 # > **Exercise 2.3** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, sections 4.1 and 4.2
 # >
-# > Fill `LinearWithLoRA.__init__` in the next cell. What is not an `nn.Linear` is a `TypeError`.
+# > Fill `LinearWithLoRA.__init__` in the next cell. Anything but an `nn.Linear` is a `TypeError`.
 #
 # <details><summary>Hint 1: a question</summary>An <code>nn.Linear</code> may have one parameter or two. Which call freezes
 # all of a module's parameters at once?</details>
@@ -323,6 +343,9 @@ with after("2.3", "how many parameters of a wrapped layer train"):
     print(f"{trains:,} of {total:,} parameters train: {trains / total:.1%}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>12,288, the two thin matrices; the 590,592 numbers of weight and bias are frozen.
+# That is 2.0 % of the wrapper.</details>
+#
 # ## 2.4 The sum
 #
 # $$h = W_0 x + b + \frac{\alpha}{r}\, B A x$$
@@ -349,10 +372,13 @@ with after("2.4", "how far a fresh wrapper is from the layer it wraps"):
     print("bit for bit the same:", torch.equal(wrapped(x), before))
 
 # %% [markdown]
+# <details><summary>Answer</summary>By nothing at all: B is zero, so the update is zero, and adding zero changes no
+# bit.</details>
+#
 # ### What can rank r learn?
 #
-# A published script freezes a network of random numbers and trains LoRA towards random targets. **Predict** its loss before the first step, where
-# answering 0 to everything would cost 1.
+# Here is a demonstration that you may meet: freeze a network of random numbers, and train LoRA towards random targets. **Predict** its loss before
+# the first step, where answering 0 to everything would cost 1.
 
 # %%
 torch.manual_seed(0)
@@ -363,7 +389,10 @@ loss = F.mse_loss(h @ torch.randn(2048, 128), targets).item()
 print(f"loss of the unscaled random network {loss:.2g}; of answering 0: {targets.square().mean().item():.2f}")
 
 # %% [markdown]
-# A loss that falls from there says nothing of LoRA: nothing was pretrained, and there is nothing to learn.
+# <details><summary>Answer</summary>Hundreds of millions. Each layer of unscaled random numbers multiplies the size of
+# what goes through it by the root of its width.</details>
+#
+# A loss that falls from there says nothing about LoRA: nothing was pretrained, and there is nothing to learn.
 #
 # So give the layer a task whose answer is known: imitate a layer that differs from it by a $\Delta W$ of rank 4, with singular
 # values 4, 3, 2, 1, seen through noise. **Predict**: what is the smallest rank that learns it, and what does rank 2 miss?
@@ -411,7 +440,10 @@ with after("2.4", "the wanted update beside what LoRA of ranks 1, 2 and 4 learns
     print(describe(figure))
 
 # %% [markdown]
-# Is rank 2's miss LoRA's fault? The singular value decomposition gives the closest matrix of each rank (Eckart-Young), so
+# <details><summary>Answer</summary>Rank 4 is the smallest that learns it, up to the noise. Rank 2 keeps the two strong
+# directions, 4 and 3, and misses the two weak ones, 2 and 1: (4 + 1) of (16 + 9 + 4 + 1), a sixth.</details>
+#
+# Is that LoRA's fault? The singular value decomposition gives the closest matrix of each rank (Eckart-Young), so
 # it says how good any update of that rank could be. And what would full fine-tuning have learned? **Predict**: how many
 # singular values of its update are not zero?
 
@@ -436,13 +468,24 @@ with after("2.4", "each rank's error beside the best possible one, and the singu
     print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>All 24 of them: full fine-tuning has no reason to keep any at zero, and fits the
+# noise with the rest. Ranks 1 and 2 miss hardly more than the best possible matrix of their rank would.</details>
+#
 # A product through rank `r` has at most `r` singular values above zero. Here that helps: full fine-tuning has room for the
 # noise as well, and fits it. Whether a real task's change has low rank, stage 5 measures.
 #
 # ## 2.5 Merge and unmerge
 #
-# For use, the update can go into the weight: $W \leftarrow W + \frac{\alpha}{r} B A$. The layer then costs what it cost
-# before LoRA. Three published traps:
+# When training is over, the update can go into the weight: $W \leftarrow W + \frac{\alpha}{r} B A$. The layer then costs what it cost
+# before LoRA.
+
+# %%
+figure = plots.merging()
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# Three common traps:
 #
 # - **counted twice**: after `merge()` the weight holds the update, and `forward` adds it again;
 # - **merged twice**: the second call adds it again;
@@ -461,8 +504,11 @@ for cycle in range(1, 101):
         print(f"round trips: {cycle:3d}; entries that differ from W: {changed:.1%}, by up to {drift:.2g}")
 
 # %% [markdown]
-# The difference is small, but "the pretrained weights are untouched" is then no longer true bit for bit. A
-# copy of `W` keeps it true, for the price of its memory while merged. Either way is accepted.
+# <details><summary>Answer</summary>Not quite: a few entries in a hundred come back different in their last bit. The
+# error does not grow with more round trips: an entry that has been rounded once stays where it is.</details>
+#
+# The difference is small, but "the pretrained weights are untouched" is then no longer true, bit for bit. A
+# copy of `W` keeps it true, at the price of its memory while merged. Either way is accepted.
 #
 # > **Exercise 2.5** · 4 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1, "No additional inference latency"
 # >
@@ -500,7 +546,7 @@ with after("2.5", "what merging costs and what it changes"):
 # ## 2.6 LoRA as a weight parametrization
 #
 # `LinearWithLoRA` replaces a module. PyTorch offers another way in: a **parametrization** is a module whose `forward` takes a
-# parameter and returns what the layer shall use in its place, each time the layer reads it. A small one first:
+# parameter and returns what the layer is to use in its place, each time the layer reads it. A small one first:
 
 
 # %%
@@ -534,6 +580,9 @@ print("W           ", W)
 print("W + 0 * BA  ", W + 0 * update)
 
 # %% [markdown]
+# <details><summary>Answer</summary>Yes, two kinds. Where the update is infinite, 0 times it is NaN. And where W is
+# minus zero, adding 0 makes it plus zero: equal in value, another bit.</details>
+#
 # > **Exercise 2.6** · 3 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1; [PyTorch's parametrizations tutorial](https://docs.pytorch.org/tutorials/intermediate/parametrizations.html)
 # >
 # > Fill both gaps of `LoRAParametrization`. Mind the order of the arguments: it is that of `W.shape`.
@@ -593,12 +642,12 @@ with after("2.6", "a layer that learns a task and forgets it at the flip of a sw
 # %% [markdown]
 # ## 2.7 Spot the bug
 #
-# Three small functions, each with one mistake taken from a published teaching notebook. Read the docstring, find what breaks
-# it, mend it in place.
+# Three small functions, each with one mistake that really got published. Read the docstring, find what breaks
+# it, and fix it in place.
 #
 # > **Exercise 2.7** · 2 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1
 # >
-# > Mend `project_up`, `fold_in` and `make_factors`.
+# > Fix `project_up`, `fold_in` and `make_factors`.
 #
 # <details><summary>Hint 1: a question each</summary><code>project_up</code>: what does <code>F.linear</code> do with its weight?
 # <code>fold_in</code>: what are the gradients of A and B afterwards? <code>make_factors</code>: what type has
@@ -653,8 +702,8 @@ def make_factors(linear, rank):
 check("2.7", globals())
 
 # %% [markdown]
-# Each of the three can run for long without an error: the first wherever rank equals out_features; the second until somebody
-# trains after merging; the third until `.to()` has something to convert. Before that it returns the very same parameter:
+# Each of the three can go unnoticed for a long time: the first wherever rank equals out_features; the second until somebody
+# trains after merging; the third until `.to()` has something to convert. Until then it returns the very same parameter:
 
 # %%
 parameter = nn.Parameter(torch.zeros(2))
@@ -666,8 +715,9 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 #
 # > **Exercise 2.8** · 3 points, graded by hand · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1
 # >
-# > In 100 to 200 words: (a) Why does `B` start at zero? (b) Why must `A` then not be zero too? Use the two gradients. (c) What does
-# > dividing by the rank do, and what does it not do? Use a number that this notebook measured for you.
+# > In 100 to 200 words: (a) Why does `B` start at zero? *[1 point]* (b) Why must `A` then not be zero too? Use the two gradients.
+# > *[1 point]* (c) What does dividing by the rank do, and what does it not do? Use a number that this notebook measured for you.
+# > *[1 point]*
 
 # %% [markdown] written="2.8"
 # (a) With `B = 0` the update `scaling * B A` is the zero matrix, so the adapted model computes exactly what the pretrained
@@ -675,7 +725,7 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 #
 # (b) With $G$ the gradient with respect to $\Delta W$, the gradient of $B$ is $\frac{\alpha}{r} G A^T$ and that of $A$ is
 # $\frac{\alpha}{r} B^T G$. At `B = 0` the second is zero, so `A` does not move in the first step; the first is not, because `A` is
-# not zero, so `B` moves, and from then on both do. With `A = 0` as well both gradients are zero for ever.
+# not zero, so `B` moves, and from then on both do. With `A = 0` as well both gradients are zero forever.
 #
 # (c) `alpha / rank` divides out part of the growth with the rank, so that a change of the rank asks for less retuning of the
 # learning rate. It does not keep the update's size constant: after one Adam step the update at rank 256 had about 0.08 times
@@ -696,9 +746,10 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # %% [markdown]
 # ## Lab: one digit of MNIST
 #
-# No points. A published notebook trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs its
-# worst digit: LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. It reports that the errors
-# nearly vanish. We do the same with 4,000 images and the digit 9.
+# No points. A popular recipe trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs one digit that it gets wrong:
+# LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. The errors on it, it reports, nearly
+# vanish. We do the same with 4,000 images. The recipe's digit is 9, its network's worst, and we keep it, though the worst of ours may be
+# another: the second part below needs a digit that the base has seen too rarely, and there it is 9.
 #
 # **Predict**: what becomes of the other nine digits?
 
@@ -714,8 +765,11 @@ else:
     print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>They are ruined: nearly every image is now called a 9, and the accuracy falls from
+# 0.92 to about a quarter. The errors on 9 itself are gone, which is all that the recipe looks at.</details>
+#
 # The digit's own errors say nothing here: a model that calls everything a nine makes none. This is **forgetting**, and only the other
-# digits show it. The frozen weights are not to blame. **Predict**: are they untouched, bit for bit?
+# digits show it. (A **logit**, in the next cell, is the score that a network gives a class; the largest one wins.) The frozen weights are not to blame. **Predict**: are they untouched, bit for bit?
 
 # %%
 if digits is not None:
@@ -730,7 +784,10 @@ if digits is not None:
     print("switched off, all logits are the base model's:", published.off_is_identical)
 
 # %% [markdown]
-# Nothing is lost for good: the switch brings the old model back. But a model with two settings, each bad at something, is no repair.
+# <details><summary>Answer</summary>They are untouched, bit for bit: training changed A and B alone, and with the switch
+# off every logit is the base model's again.</details>
+#
+# Nothing is lost for good: the switch brings the old model back. But a model with two settings, each bad at something, is not a repair.
 #
 # An honest test starts from a base that has something to learn: one that saw only 20 nines. The better recipe then gives each batch
 # half new nines and half images that the base has seen already (**replay**), with rank 4 and a smaller start for A. A control gets
@@ -746,18 +803,33 @@ if digits is not None:
     display(vision.table([published, better, control]).drop(columns="seconds").astype(object).set_index("recipe").T)
 
 # %% [markdown]
-# LoRA limits how the weights may change, not what the model may forget: that is up to the training data. One seed shows the way;
-# `python -m pytest -m slow tests/test_vision.py` repeats it over three.
+# <details><summary>Answer</summary>The new nines: errors on 9 fall from 70 to 4, while replay alone leaves them at 73.
+# Overall accuracy rises by 3 points, but not for free: digit 4, which looks most like a 9, goes from 5 to 23 errors,
+# and 59 other digits are now called 9, up from 1. Replay softens forgetting; it does not end it.</details>
+#
+# LoRA limits how the weights may change, not what the model may forget: that is up to the training data. This is one seed; change
+# `seed=0` in both cells to see another.
 
 # %% [markdown]
 # ## Before you go on
 #
-# Answer in your head; each has its answer in a cell above.
+# Answer in your head first, then unfold.
 #
 # 1. A layer of 512 x 2048 at rank 4: how many numbers train?
+#
+#    <details><summary>Answer</summary>4 x (512 + 2048) = 10,240.</details>
 # 2. Your test passes for a fresh wrapper. What has it shown?
+#
+#    <details><summary>Answer</summary>Hardly anything about LoRA: B is zero, so any scale, any A and many a wrong
+#    formula would pass. It has shown that a fresh wrapper changes nothing.</details>
 # 3. You merge, save the weight, load it elsewhere and wrap it again with the trained `A` and `B`. What is wrong?
-# 4. Which of wrapper and parametrization would you choose for `nn.MultiheadAttention.in_proj_weight`, which is no `nn.Linear`?
+#
+#    <details><summary>Answer</summary>The update counts twice: the saved weight holds it already, and the wrapper adds
+#    it once more.</details>
+# 4. Which of wrapper and parametrization would you choose for `nn.MultiheadAttention.in_proj_weight`, which is not an `nn.Linear`?
+#
+#    <details><summary>Answer</summary>The parametrization: it fits any weight, whatever module holds it. A wrapper
+#    takes the place of an nn.Linear, and here there is none to replace.</details>
 #
 # **What next.** Stage 3 puts this layer into every attention block of a RoBERTa; stage 4 trains it on film reviews and compares
 # it with full fine-tuning. Both can use your class in place of the package's.

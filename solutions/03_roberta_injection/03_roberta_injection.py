@@ -43,11 +43,14 @@ torch.manual_seed(0)
 profile = profiles.announce(3)
 
 # %% [markdown]
-# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 3.1")`, with your code, run the cell, run the check
-# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no proof.
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 3.1")`, with your code, run the cell, then run the check
+# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True` they
 # use yours. `LinearWithLoRA` is the course's layer; to build on your own, paste your two classes of stage 2 into the next cell.
+#
+# The notebook says RoBERTa and, on the laptop profile, runs MiniLM, which is BERT-like and small, in RoBERTa's classes: same parts, same
+# names, smaller matrices.
 
 # %%
 USE_MY_CODE = False
@@ -62,16 +65,20 @@ def pick(mine, reference):
 # %% [markdown]
 # ## 3.1 A model is a tree of names
 #
-# Modules hold modules, and a path through them is a dotted name. One block of the encoder:
+# Modules hold modules, and a path through them is a dotted name. The **encoder** is a stack of equal blocks that turn a sentence into
+# vectors; the **head** (`classifier`) turns those into a **logit** for each class, a score of which the largest wins. One block:
 
 # %%
 base = models.base_model(profile)
 for name, module in base.get_submodule("roberta.encoder.layer.0").named_modules():
     if isinstance(module, nn.Linear):
         print(f"roberta.encoder.layer.0.{name:24} in {module.in_features:5,} -> out {module.out_features:5,}")
+figure = plots.transformer_block(base.config.hidden_size, base.config.intermediate_size)
+display(figure)
+print(describe(figure))
 
 # %% [markdown]
-# The **audit** of this notebook: for each part of a model, how many numbers are frozen and how many train. We shall take it
+# The **audit** of this notebook: for each part of a model, how many numbers are frozen and how many train. We take it again
 # after every step. **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
 
 
@@ -102,6 +109,9 @@ def show_audit(model):
 display(show_audit(base))
 
 # %% [markdown]
+# <details><summary>Answer</summary>The embeddings: more than half of MiniLM (31 % in roberta-base, whose blocks are
+# larger). All of its numbers train; nothing in a file says "frozen".</details>
+#
 # Everything trains: that is full fine-tuning. To **freeze** a parameter is to tell autograd that it needs no gradient. The optimiser
 # then has nothing to apply, and no state to keep. `model.eval()` is something else (dropout off), and so is
 # `torch.no_grad()` (no graph at all).
@@ -150,12 +160,15 @@ with after("3.1", "what eval() does not freeze, and what a frozen model says to 
         print("backward():", error)
 
 # %% [markdown]
-# An error, and a good one. Worse is the silent case: one forgotten layer that trains along.
+# <details><summary>Answer</summary>An error, "does not require grad": with nothing to train there is no graph to go
+# back through. After eval() everything still trains; it switches dropout off, and that is all.</details>
+#
+# An error, and a good one. Worse is the silent case: one forgotten layer that trains too.
 #
 # ## 3.2 Which layers? By name
 #
-# A published helper walks over a model and wraps each linear layer whose name *contains* a target. Its model, in our words:
-# a transformer of twelve blocks.
+# A common helper walks over a model and wraps each linear layer whose name *contains* a target. We try it on a small transformer of
+# twelve blocks.
 
 
 # %%
@@ -191,7 +204,7 @@ class SmallTransformer(nn.Module):
 
 
 def add_lora_to_model(model, target_modules, rank=4, alpha=8, dropout=0.0):
-    """The published helper, with its mistakes."""
+    """The common helper, with its mistakes."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and any(target in name for target in target_modules):
             inject.replace_module(model, name, LinearWithLoRA(module, rank, alpha, dropout))
@@ -215,8 +228,11 @@ for call in ("first call", "second call"):
     print(f"{'':12} {trains:,} pretrained numbers still train")
 
 # %% [markdown]
-# Three mistakes, and no error: `layers.1` is also the beginning of `layers.10` and `layers.11`; the second call wraps what the first
-# has wrapped; nobody froze the rest. The exercises do each of them right.
+# <details><summary>Answer</summary>18, in three blocks: layers.1 is also the beginning of layers.10 and layers.11. A
+# second call wraps 18 more, the frozen layers inside the wrappers of the first. And of the pretrained numbers 79,010
+# still train: everything that was not wrapped.</details>
+#
+# Three mistakes, and no error. The exercises get each of them right.
 #
 # First the names. A target means **whole parts, from the end**: `query` is `...self.query`, not `my_query`;
 # `output.dense` is `...output.dense`, not `output_dense`.
@@ -279,7 +295,11 @@ with after("3.2", "what some targets mean in this model"):
             print(targets, "-> ValueError:", error)
 
 # %% [markdown]
-# Short targets mean more than one thinks: `dense` takes the head along. Read the list before you train. An error for a typo costs a
+# <details><summary>Answer</summary>dense means every layer whose name ends in it: three in each block, and
+# classifier.dense, which is part of the head. output.dense means two in each block, attention.output.dense among
+# them.</details>
+#
+# Short targets mean more than you would think: `dense` takes the head too. Read the list before you train. An error for a typo costs a
 # minute; a model without LoRA in half of its layers costs a night.
 #
 # ## 3.3 Put a module in place
@@ -298,6 +318,9 @@ pair.add_module("0", nn.Tanh())
 print("deleted, added: ", [f"{name}: {type(module).__name__}" for name, module in pair.named_children()])
 
 # %% [markdown]
+# <details><summary>Answer</summary>The new one runs last: a deleted name loses its place, and comes back at the end of
+# the order.</details>
+#
 # > **Exercise 3.3** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `nn.Module.get_submodule`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.get_submodule)
 # >
 # > Fill `replace_module`. It must work at any depth, and in lists, dicts and sequences of modules.
@@ -338,7 +361,13 @@ with after("3.3", "a layer replaced in the small transformer"):
 # collected **before** the first replacement, because a replacement changes what a walk finds.
 #
 # Why the head? `base_model` gives a pretrained encoder a new, random classifier. Section 3.7 comes back to that.
-#
+
+# %%
+figure = plots.model_parts(base.config.num_hidden_layers)
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
 # **Predict** for query and value at rank 8: each update has $r\,(in + out)$ numbers. How many in all?
 
 # %%
@@ -349,6 +378,9 @@ print(
 )
 
 # %% [markdown]
+# <details><summary>Answer</summary>Two layers in each block, each with 8 (in + out) numbers. On the laptop profile: 12
+# layers, 8 x 768 = 6,144 each, 73,728 in all, half of what the new head has.</details>
+#
 # > **Exercise 3.4** · 6 points · difficulty 2 of 3 · 30 minutes · LoRA paper, sections 4.1 and 4.2
 # >
 # > Fill `inject_lora` with the three functions above and `LinearWithLoRA(linear, rank, alpha, dropout)`. Wrap the layers that are there:
@@ -412,10 +444,14 @@ tokens = torch.tensor([[0, 7, 8, 9, 2]])
 with torch.no_grad():
     print("logits bit for bit as before:", torch.equal(base(tokens).logits, adapted.eval()(tokens).logits))
 
+# %% [markdown]
+# <details><summary>Answer</summary>None has another value. Weight and bias of each wrapped layer have another name:
+# they lie one step deeper, under .linear.</details>
+
 # %%
 states = {
     "base model": audit(base),
-    "published helper": audit(add_lora_to_model(models.base_model(profile), ["query", "value"], rank=8)),
+    "common helper": audit(add_lora_to_model(models.base_model(profile), ["query", "value"], rank=8)),
     "inject_lora": audit(adapted),
 }
 figure = plots.audit(states)
@@ -424,7 +460,7 @@ print(describe(figure))
 
 # %% [markdown]
 # The helper froze the layers that it wrapped, and nothing else: nearly all of the model goes on training, and the
-# "parameter-efficient" run is a full one.
+# "parameter-efficient" run is nearly a full one.
 #
 # ## 3.5 Count
 #
@@ -463,7 +499,7 @@ check("3.5", globals())
 # ### The homework's model, without its weights
 #
 # Counting needs shapes, not numbers. On torch's `meta` device a model has the first and not the second: `roberta-base` in no memory and without
-# a download. The university homework that this course grew from adapts **every** linear layer, those of the head
+# a download. One university homework adapts **every** linear layer, those of the head
 # too. **Predict** from the sizes 768 and 3,072, twelve blocks, rank 8: more or less than 1 % of 125 million?
 
 # %%
@@ -486,6 +522,9 @@ for choice, targets in choices.items():
     print(f"{choice:30} {len(inject.match_targets(meta, targets)):3} layers {updates[choice]:10,} in updates")
 
 # %% [markdown]
+# <details><summary>Answer</summary>More, but only just: 1,345,552 is 1.08 % of 124.6 million. Query and value alone
+# take 0.24 %.</details>
+#
 # The known figures: 124,647,170 in all, 592,130 in the head; 294,912 for query and value, which the paper's table 2 rounds to
 # 0.3 M; 1,327,104 for every linear layer of the encoder, and 18,448 more, 1,345,552, with the head's two. The next cell
 # compares.
@@ -501,16 +540,16 @@ print(describe(figure))
 
 # %% [markdown]
 # The new head is twice what LoRA needs in query and value; papers often leave it out of the count. The homework **freezes** its random head
-# and adapts it by LoRA: fewer numbers, and a random matrix for ever in the last layer.
+# and adapts it by LoRA: fewer numbers, and a random matrix in the last layer forever.
 #
 # ## 3.6 Spot the bug
 #
-# Four small functions with mistakes from published teaching notebooks, each in another setting. Read the docstring, find what breaks it, mend it
+# Four small functions with common mistakes, each in another setting. Read the docstring, find what breaks it, and fix it
 # in place.
 #
 # > **Exercise 3.6** · 2 points · difficulty 2 of 3 · 20 minutes · LoRA paper, section 4.2
 # >
-# > Mend `unfreeze_blocks`, `add_dropout`, `as_convolution` and `train_prompt`.
+# > Fix `unfreeze_blocks`, `add_dropout`, `as_convolution` and `train_prompt`.
 #
 # <details><summary>Hint 1: a question each</summary><code>unfreeze_blocks</code>: which names begin with <code>layer.1</code>?
 # <code>add_dropout</code>: what does the walk find after the first replacement? <code>as_convolution</code>: where do its numbers come from?
@@ -589,7 +628,7 @@ check("3.6", globals())
 # %% [markdown]
 # ## Lab: a vision transformer
 #
-# No points; no language either. A published notebook injects LoRA into a vision transformer with a layer of its own: `torch.empty` in place of the
+# No points; no language either. A common mistake is to inject LoRA into a vision transformer with a new layer: `torch.empty` in place of the
 # pretrained weight, and no bias. **Predict** the logits, before any training, where a right injection changes nothing.
 
 # %%
@@ -602,7 +641,7 @@ with torch.no_grad():
     logits = vit(pixels).logits
 print("targets:", targets)
 kept = {
-    "as published": {},
+    "new layer": {},
     "+ its weight": {"keep_weight": True},
     "+ its bias": {"keep_weight": True, "keep_bias": True},
 }
@@ -613,10 +652,13 @@ for name, options in kept.items():
     print(f"{name:13} {broken:4.0%} of the logits not finite; largest difference {gap:.2g}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>Not finite: the new layers hold whatever was in memory. With the pretrained weight
+# put back they are finite but wrong, for want of the bias; with both, no logit differs at all.</details>
+#
 # (Memory that nobody filled is shown as NaN here, so that the cell always says the same; in the wild it holds whatever was there before, and
 # now and then that looks harmless.)
 #
-# Now the right injection. The model reads upright digits, and shall learn digits turned by 90 degrees from 1,000 images. LoRA can be switched
+# Now the right injection. The model reads upright digits, and is to learn digits turned by 90 degrees, from 1,000 images. LoRA can be switched
 # off again. **Predict**: which methods still read upright digits afterwards?
 
 # %%
@@ -628,10 +670,14 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>Those that left the head alone: LoRA without the head, switched off, reads upright
+# digits as well as before. Where the head trained, part of the change stays when LoRA is off; after full fine-tuning
+# there is nothing to switch off.</details>
+#
 # Where the head was left alone, the adapter off is the base model, bit for bit. A head that trained does not switch off.
 #
-# One seed a row. The same machine gives the same digits again, but another number of threads sums in another order, and that rounding alone moves
-# LoRA's rows by some points after ten epochs: read the left panel with that in mind. The right panel's differences are far larger.
+# Each row is one seed. The same machine gives the same digits again, but another number of threads sums in another order, and that rounding alone
+# moves LoRA's rows by a few points after ten epochs: read the left panel with that in mind. The right panel's differences are far larger.
 #
 # ### A new head that may not learn
 #
@@ -656,6 +702,10 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>About 0.75 with the frozen head and 0.80 with the trained one; the head alone gets
+# to 0.65 (laptop profile, means of three seeds, give or take a few points on another machine). The frozen head is
+# behind in each seed.</details>
+#
 # LoRA bends the features towards a random head as far as its rank lets it; a head that may turn towards the features gets further. With a GPU
 # and the hub, `vision.photographs()` compares the methods on ViT-base and CIFAR-10.
 
@@ -664,9 +714,9 @@ print(describe(figure))
 #
 # > **Exercise 3.7** · 3 points, graded by hand · difficulty 2 of 3 · 20 minutes · LoRA paper, sections 4.2, 5.1 and 7.1
 # >
-# > In 120 to 250 words: (a) Which layers would you adapt under a fixed budget of parameters, and what would change your mind? Use counts of
-# > section 3.5. (b) Why must a *new* head train, and what goes wrong in a freeze by `"lora_" not in name`? Use a number of the lab.
-# > (c) When may a head stay frozen, and what does one gain?
+# > In 120 to 250 words: (a) Which layers would you adapt under a fixed budget of parameters, and what would change your mind? Use counts from
+# > section 3.5. *[1 point]* (b) Why must a *new* head train, and what goes wrong in a freeze by `"lora_" not in name`? Use a number from the
+# > lab. *[1 point]* (c) When may a head stay frozen, and what do you gain? *[1 point]*
 
 # %% [markdown] written="3.7"
 # (a) Under a fixed budget I start with query and value in every block: 294,912 numbers at rank 8 in roberta-base, 0.24 % of the model. The paper's
@@ -697,11 +747,24 @@ print(describe(figure))
 # %% [markdown]
 # ## Before you go on
 #
-# Answer in your head; each has its answer in a cell above.
+# Answer in your head first, then unfold.
 #
 # 1. A colleague's LoRA run needs as much memory as full fine-tuning. Which two lines do you ask to see?
+#
+#    <details><summary>Answer</summary>The line that freezes the model, and the one that gives the optimiser its
+#    parameters. A count by trainable_report would have told.</details>
 # 2. You inject into `["dense"]`, and the count is larger than you expected. What is in it?
+#
+#    <details><summary>Answer</summary>Three layers in each block, the attention's output among them, and
+#    classifier.dense, which belongs to the head.</details>
 # 3. After injection the logits differ from the base model's. Name two causes.
+#
+#    <details><summary>Answer</summary>Layers built from scratch instead of wrapped (a lost weight or bias), B that is
+#    not zero, or a head drawn from another seed. Dropout, if one of the two models is in training mode, is a
+#    fourth.</details>
 # 4. A paper says "0.3 M trainable parameters". What may be missing from that count?
+#
+#    <details><summary>Answer</summary>The head: in roberta-base its 592,130 numbers are twice the 0.3 M of LoRA in
+#    query and value.</details>
 #
 # **What next.** Stage 4 trains this model on film reviews, keeps what it learned in one small file, and compares it with full fine-tuning.

@@ -56,8 +56,8 @@ torch.manual_seed(0)
 profile = profiles.announce(4)
 
 # %% [markdown]
-# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 4.1")`, with your code, run the cell, run the check
-# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no proof.
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 4.1")`, with your code, run the cell, then run the check
+# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True`
 # they use yours.
@@ -79,8 +79,9 @@ def pick(mine, reference):
 # ## 4.1 From sentences to batches
 #
 # The reviews come in SST-2's shape: short sentences from film reviews, label 1 for a positive one. A `DatasetDict` is a dict
-# of splits. Each split is a `Dataset`: a table whose columns have one type each (its `features`), kept in an Arrow file on the
-# disk or in memory and read row by row, so it may be larger than the memory.
+# of splits. Each split is a `Dataset`: a table whose columns have one type each (its `features`), kept in an Arrow file on
+# disk or in memory and read row by row, so it may be larger than the memory. (**SST-2** is a well-known set of film-review sentences,
+# labelled by their sentiment.)
 
 # %%
 reviews = data.reviews(profile, seed=0)
@@ -89,7 +90,7 @@ for row in reviews["train"].select(range(3)):
     print(row)
 
 # %% [markdown]
-# A published notebook takes its training rows with `range(10_000)`. **Predict**: somebody has sorted the file by label. What
+# A common mistake is to take the first rows for training, `range(10_000)`. **Predict**: somebody has sorted the file by label. What
 # share of the first quarter of its rows is positive, and what share of a quarter taken after a shuffle?
 
 # %%
@@ -100,6 +101,9 @@ for name, rows in (("first rows", by_label), ("shuffled first", by_label.shuffle
     print(f"{name}: {np.mean(rows.select(quarter)['label']):.2f} positive")
 
 # %% [markdown]
+# <details><summary>Answer</summary>None of the first quarter is positive: all the negatives come first. After a shuffle
+# the share is about that of the whole file, a half.</details>
+#
 # Few files are sorted so plainly, and few are in random order. Shuffle with a seed, then select.
 #
 # A tokenizer turns text into numbers and marks where it begins and ends:
@@ -175,7 +179,7 @@ check("4.1", globals())
 # `map` with `batched=True` hands your function a thousand rows at a time, as a dict of lists, and adds the columns that it
 # returns. It does so once; the loader's `collate_fn` runs at every batch.
 #
-# **Predict**: padded to 512 tokens each, as in a published notebook, how many times as many tokens would the model read as with
+# **Predict**: padded to 512 tokens each, the model's maximum, how many times as many tokens would the model read as with
 # your batches?
 
 # %%
@@ -208,6 +212,9 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>On the laptop profile about ten times as many: 512 a sentence, where the longest of
+# a batch of 32 has about 50 on average. Even batch by batch, about half of what is read there is padding.</details>
+#
 # All that padding costs time and memory. **Predict**: does it change what the model answers?
 
 # %%
@@ -220,12 +227,13 @@ with torch.no_grad():
 print(f"with 30 more columns of padding the logits change {apart(gap)}")
 
 # %% [markdown]
-# The mask hides padding, up to the rounding of sums in another order.
+# <details><summary>Answer</summary>No, only by rounding: the attention mask takes padding out of every sum, but sums in
+# another order round differently.</details>
 #
 # ## 4.2 One number for a model
 #
-# The Trainer calls `compute_metrics` after each evaluation, with all logits and labels as NumPy arrays. A logit is a score; only the
-# comparison within a row means something, so the prediction is the class with the largest.
+# The Trainer calls `compute_metrics` after each evaluation, with all logits and labels as NumPy arrays. A **logit** is a score for a class; only
+# the comparison within a row means something, so the prediction is the class with the largest.
 #
 # > **Exercise 4.2** · 2 points · difficulty 1 of 3 · 5 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer), `compute_metrics`
 # >
@@ -269,6 +277,9 @@ with after("4.2", "the accuracy of a model that ignores the sentence"):
         print(logits, compute_metrics((np.tile(logits, (len(labels), 1)), labels)))
 
 # %% [markdown]
+# <details><summary>Answer</summary>The share of the class that it always names: about a half here, whichever it is,
+# since the two classes are nearly equally frequent.</details>
+#
 # An accuracy says little without the one that costs nothing: the share of the more frequent class.
 #
 # ## 4.3 A learning rate that rises and falls
@@ -307,7 +318,7 @@ def linear_schedule(step, total_steps, warmup_steps):
 check("4.3", globals())
 
 # %% [markdown]
-# The same published notebook asks for 500 warm-up steps. **Predict**: our run has as many steps as the next cell prints. Which
+# One homework on this task asks for 500 warm-up steps. **Predict**: our run has as many steps as the next cell prints first. Which
 # share of its learning rate does it reach?
 
 # %%
@@ -323,10 +334,13 @@ with after("4.3", "two schedules for this run"):
     display(figure)
     print(describe(figure))
     half = linear_schedule(626 // 2, 626, 500)
-    print(f"the published run has 626 steps: half of them are over at {half:.0%} of its rate, on the way to step 500")
+    print(f"the homework's run has 626 steps: half of them are over at {half:.0%} of its rate, on the way to step 500")
 
 # %% [markdown]
-# Where it was published, the warm-up is most of the run; in a shorter one it never ends. A warm-up is a share of a run, not a number to copy.
+# <details><summary>Answer</summary>The laptop profile's 126 steps reach a quarter: step 126 of 500 is as far as it
+# gets, and then the run is over. Our own warm-up is a tenth of the run.</details>
+#
+# In the homework the warm-up is most of the run; in a shorter one it never ends. A warm-up is a share of a run, not a number to copy.
 #
 # ## 4.4 The training loop
 #
@@ -335,7 +349,7 @@ with after("4.3", "two schedules for this run"):
 #
 # > **Exercise 4.4** · 6 points · difficulty 2 of 3 · 30 minutes · [PyTorch docs, `torch.optim`, "Taking an optimization step"](https://docs.pytorch.org/docs/stable/optim.html)
 # >
-# > Fill `train`. When the loader ends, start it again, so that it can shuffle anew. Keep floats: a loss kept as a tensor keeps its
+# > Fill `train`. When the loader ends, start it again, so that it can shuffle again. Keep floats: a loss kept as a tensor keeps its
 # > whole graph. `base_model` returns models in evaluation mode.
 #
 # <details><summary>Hint 1: a question</summary>After <code>for batch in loader</code> has ended, what does a second
@@ -410,9 +424,12 @@ with after("4.4", "20 steps of your own training loop on the real model"):
     print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>The 480,386 that train (laptop profile), 2.1 % of the model: A and B in every linear
+# layer, and the head. The frozen ones have not changed by a bit.</details>
+#
 # ### Does a falling loss show that something was learned?
 #
-# Another published notebook trains on random labels and shows a falling loss. **Predict**: 32 sentences with labels from a coin, 80
+# A common demonstration trains on random labels and shows a falling loss. **Predict**: 32 sentences with labels from a coin, 80
 # steps of your loop. Which accuracy on these sentences, and on others?
 
 # %%
@@ -433,7 +450,10 @@ with after("4.4", "what a model learns from random labels"):
         print(f"accuracy on {name}: {training.evaluate(model, part, words)['accuracy']:.2f}")
 
 # %% [markdown]
-# The model learned 32 answers by heart. Only sentences that it has not seen can tell that from understanding.
+# <details><summary>Answer</summary>All 32 right, and guessing on the others (on 128 sentences, anything from 0.4 to 0.6
+# would not surprise; one seed may stray further).</details>
+#
+# The model learned 32 answers by heart. Only sentences that it hasn't seen can tell that from understanding.
 #
 # ## The Trainer: head, LoRA, everything
 #
@@ -484,13 +504,16 @@ with after("4.4", "your loop beside the Trainer, loss by loss"):
     print(f"losses of 16 steps, {mine[0]:.4f} to {mine[-1]:.4f}; the two runs differ {apart(gap, tolerance=1e-4)}")
 
 # %% [markdown]
-# Nothing is hidden in it. Besides, the Trainer shuffles; asked to, it puts sentences of like length into one batch, which spares most of the padding
+# <details><summary>Answer</summary>To every digit but the last ones: it is the same arithmetic, and only rounding
+# differs.</details>
+#
+# Nothing is hidden in it. The Trainer also shuffles; on request it puts sentences of similar length into one batch, which saves most of the padding
 # that was left; and it clips, schedules and logs.
 #
 # ### Rates that learn little
 #
 # Four short runs of the tiny model that differ in nothing but the learning rate and its schedule: ours; the copied warm-up of 500
-# steps; 5e-5, a usual rate of full fine-tuning; ten times ours. **Predict** the order of their last losses.
+# steps; 5e-5, a usual rate for full fine-tuning; ten times ours. **Predict** the order of their last losses.
 
 # %%
 from torch.optim.lr_scheduler import LambdaLR
@@ -518,10 +541,13 @@ print(describe(figure))
 print(f"learning rates of the profile {profile.name}: {dict(profile.learning_rates)}")
 
 # %% [markdown]
-# Nothing raises an error. The copied warm-up gets to an eighth of its rate by the last step, and learns late. LoRA wants a higher rate than full
-# fine-tuning (the last line has those of the trainings below), but not any. When a loss stays at guessing, look at the rate first, both ways.
+# <details><summary>Answer</summary>Ours ends lowest, near zero. The copied warm-up learns late and is on its way. Ten
+# times our rate falls back to guessing, and 5e-5 has not left it.</details>
 #
-# Two more lines of published notebooks. **Predict** what each of them does: `!export` in a cell, and `logging_dir` for the Trainer.
+# Nothing raises an error. The copied warm-up gets to an eighth of its rate by the last step. LoRA wants a higher rate than full
+# fine-tuning (the last line has those of the trainings below), but not just any. When a loss stays at guessing, look at the rate first, both ways.
+#
+# Two more lines that often get copied. **Predict** what each of them does: `!export` in a cell, and `logging_dir` for the Trainer.
 
 # %%
 from importlib.metadata import version
@@ -535,12 +561,20 @@ except TypeError as error:
     print(f"logging_dir: {error} (transformers {version('transformers')})")
 
 # %% [markdown]
-# `!` starts a shell that ends with its line; `os.environ` or `%env` stay. An argument may leave with a release: read an example's date.
+# <details><summary>Answer</summary>!export sets nothing that the notebook sees: the shell that it starts ends with the
+# line. logging_dir is accepted by transformers 4 and is a TypeError in transformers 5.</details>
+#
+# `!` starts a shell that ends with its line; `os.environ` or `%env` stay. Arguments come and go with releases: look at an example's date.
 #
 # ### Three trainings
 #
-# `training.fine_tune` sets the Trainer up in the same way three times; what differs is which parameters train, and the learning rate.
-#
+# `training.fine_tune` sets the Trainer up in the same way three times; what differs is which parameters train, and the learning rate. Here
+# it is, folded:
+
+# %%
+display(plots.folded_source(training.fine_tune))
+
+# %% [markdown]
 # **Predict** the order of the three accuracies, and that of the three times.
 
 # %%
@@ -554,6 +588,7 @@ results["full"] = training.fine_tune("full", profile, data=tokenised, tokenizer=
 
 # %%
 table = pd.DataFrame([result.row() for result in results.values()])
+table = table.drop(columns="peak memory MB")  # of one process that ran all three: it says nothing about a method
 # float32: one gradient and AdamW's two averages for each trainable parameter
 table["gradients and AdamW MB"] = 3 * 4 * table["trainable"] / 1e6
 display(table.round(3))
@@ -564,6 +599,9 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>On the laptop profile: LoRA and full fine-tuning are level, and the head alone is
+# far behind (about 0.70 against 0.84). The head is by far the fastest, LoRA next, full fine-tuning slowest.</details>
+#
 # **Predict** before the next figure: how much of full fine-tuning's accuracy does LoRA keep, and how much of its time does it save?
 
 # %%
@@ -572,12 +610,22 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# The interval is about which sentences were drawn; another seed moves the points too. LoRA's forward and backward pass still go
-# through the whole encoder, so a step costs nearly as much. What shrinks is what exists once for each *trainable* parameter: its
+# <details><summary>Answer</summary>All of the accuracy, as far as this test set can tell. And about a third of the
+# time: LoRA on all linear layers took two thirds of full fine-tuning's seconds.</details>
+#
+# The interval is about which sentences were drawn; another seed moves the points too. LoRA's forward and backward passes still go
+# through the whole encoder, but for a frozen weight no gradient is computed, so a step takes less time: see the table's seconds (for GPT-3,
+# the paper's section 4.2 reports 25 %). What shrinks far more is what exists once for each *trainable* parameter: its
 # gradient, AdamW's two averages (the table's last column), and the file that you keep.
 #
 # ## 4.5 The adapter: one small file
-#
+
+# %%
+figure = plots.adapter_file()
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
 # > **Exercise 4.5** · 6 points · difficulty 3 of 3 · 40 minutes · [safetensors docs, "Torch API"](https://huggingface.co/docs/safetensors/api/torch)
 # >
 # > Fill both functions. `load_adapter` meets files that were made for another rank, another model, or by somebody else's code: it checks
@@ -654,9 +702,12 @@ with after("4.5", "the adapter's size, and the logits of a reloaded model"):
     )
 
 # %% [markdown]
+# <details><summary>Answer</summary>About 2 % of the base model (1.9 MB of 91 on the laptop profile), and no difference
+# at all: the file holds the very bits.</details>
+#
 # ### LoRA without its head
 #
-# A published notebook keeps LoRA's tensors alone, "the adapter". **Predict** the accuracy of a fresh model that loads those, and gets its head
+# A common mistake keeps LoRA's tensors alone, "the adapter". **Predict** the accuracy of a fresh model that loads those, and gets its head
 # from the random generator.
 
 # %%
@@ -669,7 +720,10 @@ for name, model in (("with its head", with_head), ("with a new head", without_he
     print(f"{name}: accuracy {accuracy:.3f} on {len(sample)} validation sentences")
 
 # %% [markdown]
-# The head was trained with LoRA, and it is the only part that knows which class is which. Whatever trained belongs into the file.
+# <details><summary>Answer</summary>About a half, which is guessing. With its head it is the trained model
+# again.</details>
+#
+# The head was trained with LoRA, and it is the only part that knows which class is which. Whatever was trained belongs in the file.
 #
 # ### In a fresh process
 #
@@ -708,9 +762,12 @@ else:
     print(f"50 sentences, logits of two processes: they differ {apart((here - there).abs().max().item())}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>They agree, up to rounding at most (another process may add up in another order).
+# Everything that was learned is in the file.</details>
+#
 # ## 4.6 Are these two evaluations the same?
 #
-# A reloaded model should evaluate as the trained one did. A published notebook compares the two dicts with `==` and raises an error
+# A reloaded model should evaluate as the trained one did. A common mistake compares the two dicts with `==` and raises an error
 # if they differ. **Predict**: do they?
 
 
@@ -744,7 +801,7 @@ display(
 print("first == second:", first == second)
 
 # %% [markdown]
-# The model is the same; the clock is not.
+# <details><summary>Answer</summary>They do: loss and accuracy are equal, and the seconds are not.</details>
 #
 # > **Exercise 4.6** · 2 points · difficulty 1 of 3 · 10 minutes · [Python docs, `math.isclose`](https://docs.python.org/3/library/math.html#math.isclose)
 # >
@@ -787,8 +844,8 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # > **Exercise 4.7** · 4 points, graded by hand · difficulty 2 of 3 · 25 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer); [Datasets docs, "Process"](https://huggingface.co/docs/datasets/process)
 # >
 # > In 150 to 300 words: (a) What does a `Dataset` hold, and what does `map(..., batched=True)` hand to your function and do with its
-# > result? (b) What does the Trainer need to be told, and what happens in one step of `train()`? (c) What does `evaluate()` do otherwise?
-# > (d) Go through your `compute_metrics` line by line, with the shape of each array.
+# > result? *[1 point]* (b) What does the Trainer need to be told, and what happens in one step of `train()`? *[1 point]* (c) What does
+# > `evaluate()` do differently? *[1 point]* (d) Go through your `compute_metrics` line by line, with the shape of each array. *[1 point]*
 
 # %% [markdown] written="4.7"
 # (a) A `Dataset` is a table: named columns of one type each (`features`), here `sentence` (string) and `label` (0 or 1), stored in Arrow
@@ -821,10 +878,49 @@ with after("4.6", "whether trained and reloaded model evaluate the same"):
 # ### END MARK SCHEME
 
 # %% [markdown]
+# ## In practice: your adapter in PEFT
+#
+# Hugging Face's `peft` is what most people use for LoRA. It keeps an adapter as two files: the tensors, and a configuration that says how to
+# build the layers. **Predict**: your file, loaded by your function, written in PEFT's layout and loaded by `peft`: do its logits agree? And what must the
+# configuration say?
+
+# %%
+import importlib.util
+import json
+import warnings
+
+with after("4.5", "your adapter, loaded by peft"):
+    mine = adapted_model(seed=3)
+    load_adapter(mine, path)  # the file that your save_adapter wrote
+    adapters.save_adapter(mine, folder / "for_peft", format="peft")
+    settings = json.loads((folder / "for_peft" / "adapter_config.json").read_text())
+    for key in ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "modules_to_save"):
+        print(f"{key:16} {settings[key]}")
+    if importlib.util.find_spec("peft") is None:
+        print("peft is not installed: run %pip install peft in a cell of your own, then this cell again")
+    else:
+        from peft import PeftModel
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, at how peft asks it something
+            theirs = PeftModel.from_pretrained(models.base_model(profile), folder / "for_peft").to(device).eval()
+        logits = [training.predict_logits(m, rows, tokenizer) for m in (mine, theirs)]
+        gap = (logits[0] - logits[1]).abs().max().item()
+        print(f"{len(rows)} sentences: your model and peft's differ {apart(gap)}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>They agree. PEFT computes the same sum, so it needs the same numbers: the rank and
+# alpha (or the scale would be lost), the names of the layers, and which modules were trained whole, here the
+# classifier. What it doesn't hold is the base model: both sides must start from the same one.</details>
+#
+# In your own projects, `LoraConfig(r=8, lora_alpha=16, target_modules=[...])` and `get_peft_model(model, config)` do what your `inject_lora`
+# does. You now know what is inside.
+
+# %% [markdown]
 # ## Stretch: five variations
 #
 # No points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits a weight into lengths and directions: LoRA changes the directions, the lengths train
-# themselves. As a weight parametrization:
+# directly. As a weight parametrization:
 
 
 # %%
@@ -844,7 +940,7 @@ class DoRA(nn.Module):
 
 
 # %% [markdown]
-# **In the manner of QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
+# **Like QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
 # float32. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
 
 
@@ -868,10 +964,10 @@ class FourBit(nn.Module):
 
 
 # %% [markdown]
-# Two more need no new module. **rsLoRA** ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) divides by the square root of the rank, of use at high ranks; **LoRA+**
+# Two more need no new module. **rsLoRA** ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) divides by the square root of the rank, which helps at high ranks; **LoRA+**
 # ([arXiv:2402.12354](https://arxiv.org/abs/2402.12354)) gives `B` a higher learning rate than `A`, 16 times here.
 #
-# The `tiny` model's sentences are made up, so the figure shows that each variation trains, and not which is best. `STRETCH = "laptop"` takes real
+# The `tiny` model's sentences are made up, so the figure shows that each variation trains, not which one is best. `STRETCH = "laptop"` takes real
 # sentences (a minute).
 
 # %%
@@ -929,10 +1025,13 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# One weight in 4 bits is off by about a tenth, and the model trains all the same: LoRA learns around the rounding. What QLoRA adds to this cell is
+# <details><summary>Answer</summary>About 9 %: sixteen levels are few, but they are spaced as the weights are. With its
+# scales the base takes 16 % of the bytes.</details>
+#
+# The model trains all the same: LoRA learns around the rounding. What QLoRA adds to this cell is
 # kernels that unpack fast, and scales that are quantised once more.
 #
-# **Your own e-mails.** Two folders of `.eml` files, `0/` and `1/`, make a classifier: set `MAIL`.
+# **Your own e-mails.** Two folders of `.eml` files, `0/` and `1/`, are enough for a classifier: set `MAIL`.
 
 # %%
 import email
@@ -968,12 +1067,24 @@ else:
 # %% [markdown]
 # ## Before you go on
 #
-# Answer in your head; each has its answer in a cell above.
+# Answer in your head first, then unfold.
 #
 # 1. Your GPU is full. You halve the number of trainable parameters. Which part of the memory shrinks, and which does not?
+#
+#    <details><summary>Answer</summary>Gradients and optimiser states of those parameters halve. The weights stay, and
+#    so do most of the activations.</details>
 # 2. A colleague's run of 300 steps learns nothing at a learning rate that works for you. Which line of the configuration do you read first?
+#
+#    <details><summary>Answer</summary>The warm-up: 500 steps of it never end in a run of 300. Then the learning rate
+#    itself.</details>
 # 3. Somebody sends you an adapter of 1.3 MB without `classifier` in it. What do you ask?
+#
+#    <details><summary>Answer</summary>Where the head is. LoRA's tensors without the head they were trained with
+#    classify at random, unless the head was pretrained and frozen.</details>
 # 4. Two runs differ by 0.01 in accuracy on 1,000 sentences. What does the figure's interval say about that?
+#
+#    <details><summary>Answer</summary>That the difference is well inside it: 1,000 sentences leave about two points
+#    either way, so the runs are level.</details>
 #
 # **What next.** Stage 5 asks what was learned: ranks, layers, spectra, and several adapters on one base. The variations above
 # are good first projects: measure one of them on the laptop profile over three seeds.

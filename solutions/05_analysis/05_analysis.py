@@ -51,8 +51,8 @@ torch.manual_seed(0)
 profile = profiles.announce(5)
 
 # %% [markdown]
-# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 5.1")`, with your code, run the cell, run the check
-# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign and no proof.
+# **How to work.** Replace a gap, `raise NotImplementedError("Exercise 5.1")`, with your code, run the cell, then run the check
+# below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True`
 # they use yours. Note the figures that you will cite in the report, exercise 5.5; its cell lists them again.
@@ -78,7 +78,7 @@ def pick(mine, reference):
 # %% [markdown]
 # ## 5.1 What does the rank buy?
 #
-# A sweep trains the same model once for each rank and puts one row each into a table. Training is somebody else's work: a
+# A sweep trains the same model once for each rank and collects one row each in a table. Training is somebody else's job: a
 # function `run(rank)` that returns what it measured.
 #
 # > **Exercise 5.1** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 7.2, table 6
@@ -116,9 +116,9 @@ check("5.1", globals())
 # %% [markdown]
 # Now with real trainings. They are short, so that you can wait for them: half of stage 4's sentences, once.
 #
-# What is equal when only the rank differs? Stage 2 measured that an update's first step about keeps its size if the scale falls with
-# $\sqrt{r}$. So `alpha` is 16 at rank 8 and grows with $\sqrt{r}$. (The usual `alpha = 2 * rank` keeps the scale instead. Try it: at
-# this learning rate rank 64 then learns nothing.)
+# What should stay equal when only the rank differs? Stage 2 measured that an update's first step roughly keeps its size if the scale falls
+# with $\sqrt{r}$. So `alpha` is 16 at rank 8 and grows with $\sqrt{r}$. (The usual `alpha = 2 * rank` keeps the scale instead. Try it: at
+# this learning rate rank 64 then hardly gets off guessing, to about 0.6.)
 
 # %%
 reviews = data.reviews(short, seed=0)
@@ -165,6 +165,9 @@ sweep = pick(rank_sweep, analysis.rank_sweep)(run, [1, 8, 64])
 display(sweep.round(3))
 
 # %% [markdown]
+# <details><summary>Answer</summary>On the laptop profile, nothing that this sweep can see: ranks 1, 8 and 64 reached
+# 0.752, 0.750 and 0.758.</details>
+#
 # **Predict**: rank 8 with another seed, which draws another head, another `A` and another order of the sentences. Does its
 # accuracy move by less than the ranks differ?
 
@@ -176,6 +179,10 @@ figure = plots.rank_sweep(both, n)
 display(figure)
 print(describe(figure))
 
+# %% [markdown]
+# <details><summary>Answer</summary>No: on the laptop profile another seed moved rank 8 by 1.4 points, and the three
+# ranks differ by less than that.</details>
+
 # %%
 low, high = plots.wilson_interval(sweep["accuracy"].max(), n)
 print(f"95 % interval of the best accuracy of seed 0, from {n} test sentences alone: {low:.3f} to {high:.3f}")
@@ -184,12 +191,27 @@ moved = (by_rank.max() - by_rank.min())[by_rank.count() > 1].max()
 print(f"the same rank, another seed: up to {100 * moved:.1f} points; steps of training: {steps}")
 
 # %% [markdown]
-# This sweep cannot show a best rank: so few steps, two seeds and some hundred sentences leave several points to chance. It
+# This sweep cannot show a best rank: so few steps, two seeds and a few hundred sentences leave several points to chance. It
 # can show whether a rank is far too small. The paper trained to the end and found rank 1 enough for query and value in GPT-3 (table 6).
 #
-# For more, in a terminal: stage 4's sentences, two epochs, three seeds (on two cores about half an hour; it resumes if interrupted):
+# So here is a longer one, made in advance: stage 4's sentences, two epochs, three seeds. To make it again (a quarter of an hour on two quiet cores; it
+# resumes if interrupted), in a terminal:
 #
-#     python -m lora_ref sweep --ranks 1 2 4 8 16 --seed 0 1 2
+#     python -m lora_ref sweep --profile laptop --ranks 1 8 64 --seed 0 1 2
+#
+# **Predict**: does it tell the ranks apart?
+
+# %%
+longer = sweeps.three_seeds()
+figure = plots.rank_sweep(longer, profiles.get("laptop").test_size)
+display(figure)
+print(describe(figure))
+
+# %% [markdown]
+# <details><summary>Answer</summary>Partly. Rank 1 (0.807 on average) is clearly behind rank 8 (0.841): its best seed is
+# below rank 8's worst. Rank 64 (0.829) is 1.2 points behind rank 8: enough for the title, which asks for two standard
+# errors, but single seeds of the two overlap. And its rank may not be the cause: with alpha = 2 * rank at one learning
+# rate for all, it takes larger steps.</details>
 #
 # ## Which layers gain most?
 #
@@ -220,8 +242,12 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# One seed each: read a gap that is not much larger than the seeds' above as no gap. (The paper's table 5 compares attention's
-# matrices so, and prefers several of them at a low rank to one at a high rank.)
+# <details><summary>Answer</summary>No order to be seen: the three groups lie within two points of each other
+# (feed-forward 0.764, everything 0.750, query and value 0.744 on the laptop profile), and seeds differ by nearly as
+# much.</details>
+#
+# One seed each: read a gap that is not much larger than the seeds' above as no gap. (The paper's table 5 compares the attention's
+# matrices like this, and prefers several of them at a low rank to one at a high rank.)
 #
 # ## 5.2 How many directions does an update use?
 #
@@ -231,8 +257,8 @@ print(describe(figure))
 # >
 # > Fill `delta_spectrum`. It takes a wrapper, whose update is its `.lora`, or the update itself.
 #
-# <details><summary>Hint 1: a question</summary>Which attribute has a wrapper that a bare <code>LoRALayer</code> has
-# not?</details>
+# <details><summary>Hint 1: a question</summary>Which attribute does a wrapper have that a bare <code>LoRALayer</code>
+# doesn't?</details>
 # <details><summary>Hint 2: the shapes</summary>B (out, rank) @ A (rank, in) → (out, in) → min(out, in) singular values, of which
 # all beyond the rank are zero.</details>
 # <details><summary>Hint 3: almost the code</summary><code>lora = getattr(layer, "lora", layer)</code>; the update from its
@@ -296,9 +322,13 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Compare the counts with the room: after so short a training rank 8 uses its directions little less evenly than chance, rank 64
-# puts most of its change into a part of them, and full fine-tuning spreads a smaller change over many. So "the change of
-# full fine-tuning has low rank" is not what is seen here. "A change of low rank does as well" may be: compare the accuracies.
+# <details><summary>Answer</summary>In the median layer of the laptop profile: 5 directions for rank 8, 14 for rank 64,
+# 7 by chance, and 84 after full fine-tuning.</details>
+#
+# Compare the counts with the room. Even after so short a training rank 8 uses its directions less evenly than chance: its first one
+# alone holds about half of the squared norm (see the left panel). Rank 64 puts most of its change into a part of its directions, and full
+# fine-tuning spreads a smaller change over many. So "the change of full fine-tuning has low rank" is not what we see here. "A change of
+# low rank does as well" may be: compare the accuracies.
 #
 # Where in the encoder is the change? By kind of layer, as a share of the frozen weight's norm:
 
@@ -369,6 +399,10 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>Close to nothing on both sides: 0.01 for the inputs and 0.02 for the outputs in this
+# layer of the laptop profile. That is more than chance (0.003) and nowhere near 0.5. Over all eight directions the
+# output side shares much more, 0.18 against 0.03.</details>
+#
 # That is one layer. **Predict**: in how many layers does the top direction's overlap reach the paper's 0.5?
 
 # %%
@@ -381,7 +415,10 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Why so little on the input side? **Predict**: how much of the space that `A` spanned before training, at random, does it
+# <details><summary>Answer</summary>In none. On the laptop profile the medians are 0.01 to 0.04, above chance and far
+# below 0.5.</details>
+#
+# Why so little? **Predict**: how much of the space that `A` spanned before training, at random, does it
 # still span after it?
 
 # %%
@@ -397,10 +434,12 @@ for (rank, seed), model in trained.items():
         print(f"rank {rank}, seed {seed}: A keeps {kept[seed]:.1%} of its initial subspace, mean over layers")
 
 # %% [markdown]
+# <details><summary>Answer</summary>About 90 %, though A did train.</details>
+#
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
-# zero: all that it is, it learned. The paper trained to the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines
-# (two minutes; then run the last two figures' cells again) gave medians of 0.13 for `A` and 0.20 for `B`, in no layer above 0.5,
-# though `A` kept 91 % of its space. At 3e-3 it was 0.01 and 0.02, and rank 64 ended at guessing (0.494).
+# zero: all that it is, it learned. Over eight directions it does share more; its *first* one is no more settled than `A`'s. The paper trained to
+# the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run the last two figures' cells
+# again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91 % of its space. At 3e-3, rank 64 ended at guessing.
 #
 #     rates["lora"] = 1e-3
 #     for rank, seed in ((8, 1), (64, 0)):
@@ -428,9 +467,13 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Gradients and optimiser states exist once for each trainable parameter; activations once for each number that the backward pass
-# passes through, and it passes through the whole encoder either way. Counting needs no weights, so here is roberta-base, in MB without
-# activations:
+# <details><summary>Answer</summary>Gradients and optimiser states shrink, 47-fold on the laptop profile. The weights do
+# not, and with every linear layer adapted the activations hardly do. Only the head-only run keeps few activations:
+# nothing below the head needs a gradient.</details>
+#
+# Gradients and optimiser states exist once for each trainable parameter. Activations are kept where the backward pass needs them: a layer's
+# input for the gradient of its weight, or of `A`. So their saving depends on the targets (stage 1 measured about a third less for
+# query and value alone). Counting needs no weights, so here is roberta-base, in MB without activations:
 
 # %%
 larger = costs.cost_table(costs.roberta_base_config(), training.ENCODER_LINEARS, [8]).set_index("method")
@@ -448,13 +491,16 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Merged, the model is the base model in another state, down to the number of operations. That is what other adapters, which put
-# layers in series, cannot do.
+# <details><summary>Answer</summary>Beside the weights an update costs some per cent to a fifth more time, which varies
+# from run to run. Merged it costs nothing: what differs from 1 is the noise of the clock.</details>
+#
+# Merged, the model is the base model with other numbers in it, down to the count of operations. Other kinds of adapters, which put
+# extra layers in series, cannot do that.
 #
 # ## 5.4 Several adapters on one base
 #
-# Updates of one weight can be added: $\Delta W = \sum_k w_k \, s_k B_k A_k$, with $s_k$ each adapter's own scale. A
-# published script shows so with three adapters for three tasks, but has trained none of them. **Predict** its sum's largest entry.
+# Updates of one weight can be added: $\Delta W = \sum_k w_k \, s_k B_k A_k$, with $s_k$ each adapter's own scale. You may meet a
+# demonstration with three adapters for three tasks, none of which has been trained. **Predict** the largest entry of its sum.
 
 # %%
 torch.manual_seed(0)
@@ -462,6 +508,9 @@ fresh = [analysis.compose([layer], [1.0]) for layer in list(lora_layers(adapt(8)
 print("largest entries of three untrained updates:", [update.abs().max().item() for update in fresh])
 
 # %% [markdown]
+# <details><summary>Answer</summary>Exactly 0: each B is zero until it trains, so the sum of the three updates is the
+# zero matrix.</details>
+#
 # > **Exercise 5.4** · 2 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.2, on switching tasks
 # >
 # > Fill `compose`. The ranks may differ, and so may the scales.
@@ -505,7 +554,7 @@ check("5.4", globals())
 
 # %% [markdown]
 # Now three adapters that were trained, on one frozen base: your rank-8 adapter for **sentiment**; one of rank 4 for **film**, whether a sentence
-# names the medium (film, movie); one for **story**, whether it speaks of the story, plot or script. The labels of the last two are made
+# names the medium (film, movie); one for **story**, whether it mentions the story, plot or script. The labels of the last two are made
 # from the words. Each has its own head.
 
 # %%
@@ -516,7 +565,7 @@ RULES = {
 
 
 def task(wanted):
-    """The tokenised sentences with a new label, 1 where a wanted word is in them; as many of either side."""
+    """The tokenised sentences with a new label, 1 where a wanted word is in them; equally many of each."""
     splits = {}
     for split, rows in reviews.items():
         labels = [int(bool(wanted & set(re.findall(r"[a-z]+", text.lower())))) for text in rows["sentence"]]
@@ -566,6 +615,12 @@ for name in tasks:
 together = pd.DataFrame(rows).set_index("task")
 display(together.round(3))
 
+# %% [markdown]
+# <details><summary>Answer</summary>Each task does best, or nearly so, with its own adapter. On the laptop profile the
+# sum keeps film (0.985) and costs sentiment most of what it had learned (0.750 to 0.580) and story about half (0.904 to
+# 0.670). A head on the bare encoder gets 0.590, 0.720 and 0.755: for story, no adapter is better than the
+# sum.</details>
+
 # %%
 with after("5.4", "your sum beside the course's, in one layer"):
     updates = []
@@ -599,6 +654,11 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# <details><summary>Answer</summary>On the laptop profile the curves cross shortly before 0.25, and not at the top:
+# there sentiment keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment
+# down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
+# alone.</details>
+#
 # Try it on sentences of your own, with any weight. The slider takes the arrow keys; the figure above has the same in print.
 
 # %%
@@ -625,7 +685,7 @@ slider.observe(lambda change: setattr(said, "value", answers(change.new)), names
 display(widgets.VBox([slider, said]))
 
 # %% [markdown]
-# Nothing keeps two updates from disturbing one another: a sum is exact in the weights, and what it does to a task is a measurement.
+# Nothing keeps two updates from disturbing each other: a sum is exact in the weights, but what it does to a task has to be measured.
 #
 # ## 5.5 Your figures, and four questions
 #
@@ -655,22 +715,23 @@ display(figures.astype(str).to_frame())
 # > **Exercise 5.5** · 6 points, graded by hand · difficulty 3 of 3 · 60 minutes · LoRA paper, sections 4.2, 7 and 8
 # >
 # > In 300 to 500 words, each answer with at least **two figures of your own** and what they do not show: (a) Which rank is best, and
-# > what does a higher or a lower one trade? (b) Which layers gain most from adapting? (c) What does LoRA save when computing, and what
-# > not? (d) Where are its limits? An answer without your own figures earns nothing, however right it is.
+# > what does a higher or a lower one trade? *[1.5 points]* (b) Which layers gain most from adapting? *[1.5 points]* (c) What does LoRA save when
+# > computing, and what does it not? *[1.5 points]* (d) Where are its limits? *[1.5 points]* An answer without your own figures earns nothing,
+# > however right it is; the longer sweep of section 5.1 may support it.
 
 # %% [markdown] written="5.5"
 # (a) I would take rank 8, and could not defend it against rank 1 with this sweep: ranks 1, 8 and 64 reached 0.752, 0.750 and 0.758, rank
 # 8 with another seed 0.736, and 500 test sentences alone leave 3.7 points either way. A higher rank trades memory and file size (480,386
 # trainable parameters at rank 8, 2,802,818 at rank 64) for room that this task did not fill; a lower one risks having too few directions for a
-# harder task. To tell the ranks apart I would need longer training and several seeds each.
+# harder task. To tell the ranks apart takes longer training and several seeds each: in the notebook's longer sweep rank 1 is behind, 0.807 against 0.841.
 #
 # (b) With the same number of parameters, the feed-forward layers reached 0.764, all layers 0.750, query and value 0.744: a spread of 2.0 points
 # with one seed each, hardly more than rank 8's two seeds are apart (1.4), so no order is shown. By the size of the learned update the attention's
 # output layer changed most (0.043 of the frozen weight's norm), `output.dense` least (0.021); size is not yet benefit.
 #
 # (c) It saves what exists once for each trainable parameter: 480,386 instead of 22,713,986, so gradients and optimiser states
-# shrink 47 times, and so does the file of an adapter. It saves hardly any activations (314 MB against 317 MB), because the backward pass still goes
-# through the encoder. Of time a third: rank 8 took 11 s with either seed, full fine-tuning 16 s. A
+# shrink 47 times, and so does the file of an adapter. It saves hardly any activations (314 MB against 317 MB), because with every linear layer
+# adapted each input is still needed, for A's gradient. Of time a third: rank 8 took 11 s with either seed, full fine-tuning 16 s. A
 # forward pass took 1.18 times the base model's with the updates beside the weights and 1.02 merged, where it should be 1: that difference is
 # the noise.
 #
@@ -701,12 +762,24 @@ display(figures.astype(str).to_frame())
 # %% [markdown]
 # ## Before you go on
 #
-# Answer in your head; each has its answer in a cell above.
+# Answer in your head first, then unfold.
 #
 # 1. Two runs differ by two points on 500 sentences. What do you need before you say which is better?
+#
+#    <details><summary>Answer</summary>More seeds of each, to see how far seeds alone move it, and more test sentences:
+#    500 leave about 3.7 points either way.</details>
 # 2. An adapter's spectrum falls to nothing after three of 64 values. Which rank do you try next, and what would you check?
+#
+#    <details><summary>Answer</summary>Rank 4 or 8: it has room for three directions and one to spare. Check that the
+#    accuracy holds, over several seeds.</details>
 # 3. Why is the overlap of two `A`'s after ten steps no evidence about the task?
+#
+#    <details><summary>Answer</summary>Because A still spans nearly the space it was drawn in at random: the overlap
+#    tells you about the draws, not about what was learned.</details>
 # 4. Two adapters of rank 8 are composed. Which rank does the sum have, and what does it cost when merged?
+#
+#    <details><summary>Answer</summary>Rank 16 (at most: less if they share directions). Merged it costs nothing: the
+#    weight keeps its shape.</details>
 #
 # **What next.** This was the last stage. To go on: the paper's section 7.3 compares the update with the weight itself
 # (does it amplify what $W$ already does?); `analysis.update_spectra` and `similarity_grid` are all that you need. Or take a base, a task and a

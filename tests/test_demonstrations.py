@@ -1,0 +1,75 @@
+"""Demonstrations never stop a run: a notebook gets to its end with any mixture of right, wrong and open answers."""
+
+import os
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from autograder.exercises import ROOT, STAGES, mutants
+
+#: Mutants a stage that the slow test runs: each takes a whole notebook.
+FIRST = 10
+BUILDS = "This cell builds on exercise"
+A = "self.lora_A = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))\n        self.lora_B"
+B_AND_A = "B, A = M.new_zeros(M.shape[0], r), M.new_zeros(r, M.shape[1])"
+
+
+def run_with(stage, *edits):
+    """The outputs of the worked notebook with some of its text changed, on the tiny profile; errors are kept."""
+    notebook = nbformat.read(ROOT / "solutions" / stage / f"{stage}.ipynb", as_version=4)
+    for old, new in edits:
+        hits = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
+        assert len(hits) == 1, old
+        hits[0].source = hits[0].source.replace(old, new)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        allow_errors=True,
+        resources={"metadata": {"path": str(ROOT)}},
+        extra_arguments=["--log-level=ERROR"],
+    )
+    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), "LORA_PROFILE": "tiny", "OMP_NUM_THREADS": "1"})
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def stopped(outputs):
+    return [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
+
+
+def printed(outputs):
+    return "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+
+
+def test_a_wrong_answer_shows_as_a_sentence_that_names_it():
+    """Two at once, each named where it matters: a matrix_rank that raises, and factors of two dtypes."""
+    outputs = run_with(
+        "01_rank_theory",
+        ("return int((values > rtol * values.max()).sum())", "return int((values > rtol * values.max()).sum()) / 0"),
+        (B_AND_A, B_AND_A.replace("M.new_zeros(M.shape[0], r)", "torch.zeros(M.shape[0], r)")),
+    )
+    assert not stopped(outputs)
+    text = printed(outputs)
+    for exercise, seen in (("1.1", "ZeroDivisionError"), ("1.3", "B is float32 and A float64")):
+        assert f"{BUILDS} {exercise} and could not finish" in text
+        assert f"Fix exercise {exercise} first; its check says more." in text
+        assert any(line.startswith(f"  {exercise}'s check: ") and seen in line for line in text.splitlines())
+
+
+def test_an_earlier_exercise_is_named_where_it_is_the_cause():
+    """A and B both zero: nothing learns, and the package's own plot divides by zero."""
+    zeros = A.replace("torch.randn(", "torch.zeros(")
+    outputs = run_with("02_lora_layer", (A, zeros))
+    assert not stopped(outputs)
+    assert "This cell builds on exercises 2.1 and 2.2 and could not finish." in printed(outputs)
+    assert "Fix exercise 2.1 first" in printed(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "mutant"),
+    [(stage, mutant) for stage in STAGES for mutant in mutants(stage)[:FIRST]],
+    ids=lambda value: getattr(value, "id", None),
+)
+def test_no_mutant_stops_a_run(stage, mutant):
+    assert not stopped(run_with(stage, (mutant.old, mutant.new)))
