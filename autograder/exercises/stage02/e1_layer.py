@@ -7,7 +7,6 @@ import numpy as np
 from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage02 import e1_layer as room
-from lora_ref.checks.stage02 import shared
 from lora_ref.checks.verdicts import Check, Inputs
 
 
@@ -18,10 +17,11 @@ def _ranks(rng: np.random.Generator) -> Inputs:
 
 HIDDEN = [
     graded(room, "2.1/shapes", 1),
-    Check("2.1/A", "A starts random with mean zero", room.probe_random, room.judge_A, shared.draw_layer, points=1),
-    Check("2.1/B", "B starts at zero", room.probe_initial, room.judge_B, shared.draw_layer, points=0.5),
-    graded(room, "2.1/scaling", 1),
+    Check("2.1/A", "A starts random with mean zero", room.probe_random, room.judge_A, room.draw_sizes, points=1),
+    Check("2.1/B", "B starts at zero", room.probe_initial, room.judge_B, room.draw_sizes, points=0.5),
+    graded(room, "2.1/scaling", 0.75),
     graded(room, "2.1/rank", 0.5, draw=_ranks),
+    graded(room, "2.1/no-dropout", 0.25),
 ]
 
 

@@ -26,8 +26,9 @@ HIDDEN = [
         shared.draw_with_gradients(shared.draw_layer),
         points=0.5,
     ),
-    graded(room, "2.2/dropout", 1),
-    graded(room, "2.2/small", 0.5),
+    graded(room, "2.2/dropout", 0.75),
+    graded(room, "2.2/small", 0.25),
+    graded(room, "2.2/calls", 0.5),
 ]
 
 
@@ -151,6 +152,6 @@ MUTANTS = [
         "at rank 1 an axis is lost",
         _DOWN,
         "down = (self.dropout(x) @ self.lora_A.T).squeeze(-1)",
-        "certain number of dimensions",
+        "rank 1: RuntimeError",
     ),
 ]

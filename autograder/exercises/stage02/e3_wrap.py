@@ -13,12 +13,13 @@ from lora_ref.checks.verdicts import Inputs
 
 def _kinds(rng: np.random.Generator) -> Inputs:
     """As `_ranks`, for what is wrapped."""
-    return {"kinds": rng.permutation([*room.NOT_LINEAR_KINDS, room.LINEAR_KIND, room.LINEAR_KIND]).tolist()}
+    return {"kinds": rng.permutation([*room.NOT_LINEAR_KINDS, *room.LINEAR_KINDS]).tolist()}
 
 
 HIDDEN = [
-    graded(room, "2.3/kept", 1),
-    graded(room, "2.3/frozen", 1),
+    graded(room, "2.3/kept", 0.75),
+    graded(room, "2.3/frozen", 0.75),
+    graded(room, "2.3/several", 0.5),
     graded(room, "2.3/update", 0.5),
     graded(room, "2.3/type", 0.5, draw=_kinds),
 ]
