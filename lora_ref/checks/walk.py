@@ -26,6 +26,11 @@ def step(do: str, on: str = "", **more: Any) -> Step:
     return {"do": do, "on": on, **more}
 
 
+def path(text: str) -> list[Step]:
+    """``"merge a, unmerge a"`` as steps."""
+    return [step(*words.split()) for words in text.split(", ")]
+
+
 def take(steps: Sequence[Step], act: Callable[[Step], dict]) -> dict:
     """Take the steps in order; ``act`` takes one and returns what is seen after it. An error ends the walk."""
     seen: list[dict] = []
@@ -59,5 +64,6 @@ def first_parting(
 
 def tell(steps: Sequence[Step]) -> str:
     """The last steps in words."""
-    words = [" ".join(filter(None, (one.get("told") or one["do"], one["on"]))) for one in steps]
+    shown = [one for one in steps if one["do"] != "make"] or steps[-1:]
+    words = [" ".join(filter(None, (one.get("told") or one["do"], one["on"]))) for one in shown]
     return ", ".join((["..."] if len(words) > TOLD else []) + words[-TOLD:])

@@ -106,4 +106,35 @@ MUTANTS = [
         "if self.merged or not self.training:  # exercise 2.5",
         "counts in both modes",
     ),
+    Mutant(
+        "2.4/casts",
+        "always float32",
+        SUM,
+        "return (self.linear(x) + self.lora(x)).float()",
+        "the result is cast",
+    ),
+    Mutant(
+        "2.4/mean",
+        "the mean of both",
+        SUM,
+        "return (self.linear(x) + self.lora(x)) / 2",
+        "largest difference",
+    ),
+    Mutant(
+        "2.4/kept-weight",
+        "the weight is read once",
+        SUM,
+        "self.weight = getattr(self, 'weight', None)\n"
+        "        if self.weight is None:\n"
+        "            self.weight = self.lora.scaling * (self.lora.lora_B @ self.lora.lora_A)\n"
+        "        return self.linear(x) + (self.lora(x) if self.training else x @ self.weight.T)",
+        "the output is off by",
+    ),
+    Mutant(
+        "2.4/evaluation-only",
+        "no update in training mode",
+        "if self.merged:  # exercise 2.5",
+        "if self.merged or self.training:  # exercise 2.5",
+        "the update is missing",
+    ),
 ]

@@ -66,10 +66,14 @@ def probe_forward(names: Names, **inputs: Any) -> dict:
     seen = {"y": array(layer(x)), "kept": bool(torch.equal(x, tensor(inputs["x"])))}
     seen["eval"] = array(layer.eval()(tensor(inputs["x"])))
     if inputs.get("gradients"):
-        x = tensor(inputs["x"]).requires_grad_(True)
-        layer.train()(x).sum().backward()
-        seen |= {**factor_gradients(layer, inputs), "grad_x": oriented(x.grad, inputs["x"].shape)}
+        seen["gradients"] = attempt(lambda: gradients(layer, inputs))
     return seen
+
+
+def gradients(layer: Any, inputs: Inputs) -> dict:
+    x = tensor(inputs["x"]).requires_grad_(True)
+    layer.train()(x).sum().backward()
+    return {**factor_gradients(layer, inputs), "grad_x": oriented(x.grad, inputs["x"].shape)}
 
 
 def probe_leading(names: Names, **inputs: Any) -> dict:
@@ -179,11 +183,16 @@ def fault_at(x: np.ndarray, inputs: Inputs, outcome: Observation) -> Fault | Non
 
 def judge_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
     """A, B and x get the gradients of the formula; a common factor is the scale's."""
+    if not seen["kept"]:
+        return judge_forward(inputs, seen)
     if factor_of(seen["y"], forward_expected(inputs)) is None:
         return Fault("the output whose gradients are asked for is wrong itself", ELSEWHERE, "")
     expected = update_gradients(inputs)
-    factors = {name: factor_of(seen[name], value) for name, value in expected.items()}
-    return gradients_fault(factors, seen)
+    found = seen["gradients"]
+    if "error" in found:
+        return error_fault(found["error"])
+    factors = {name: factor_of(found[name], value) for name, value in expected.items()}
+    return gradients_fault(factors, found)
 
 
 def judge_forward_backward(inputs: Inputs, seen: Observation) -> Fault | None:

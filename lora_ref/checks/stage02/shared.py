@@ -54,6 +54,17 @@ def layer_with_parts(names: Names) -> Any:
     return LoRALayer
 
 
+class Weight(nn.Parameter):
+    """A matrix that may also be used like the bias-free nn.Linear in whose place it is."""
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return self
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self)
+
+
 def whole_layer(names: Names) -> Any:
     """As `layer_with_parts`, with the contract's forward too: other methods that a wrapper may call stay."""
     try:
@@ -65,11 +76,16 @@ def whole_layer(names: Names) -> Any:
         def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
             super().__init__(in_features, out_features, rank, alpha, dropout)
             self.contract = rank, alpha, dropout
+            for name in ("lora_A", "lora_B"):
+                if isinstance(getattr(self, name), nn.Module):
+                    values = factor(self, name)
+                    delattr(self, name)
+                    setattr(self, name, Weight(values))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             rank, alpha, dropout = self.contract
             x = nn.functional.dropout(x, dropout, self.training)
-            return alpha / rank * (x @ factor(self, "lora_A").T @ factor(self, "lora_B").T)
+            return alpha / rank * (x @ self.lora_A.T @ self.lora_B.T)
 
     return LoRALayer
 

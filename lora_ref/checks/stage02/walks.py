@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lora_ref.checks.probing import array
+from lora_ref.checks.probing import array, describe_error
 from lora_ref.checks.stage02.shared import LEARNING_RATE, factor, factor_of, set_factors, tensor
-from lora_ref.checks.verdicts import Fault, Inputs, Observation, close
+from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
 from lora_ref.checks.walk import Step, step
 from lora_ref.rounding import number
 
@@ -103,7 +103,9 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
     if one["do"] == "call":
         try:
             y = layer.train(one["mode"] == "train")(x)
-        except RuntimeError:
+        except RuntimeError as error:
+            if not x.numel():
+                return {"empty": describe_error(error)}
             if dtype == torch.float32:
                 raise
             return {"refused": True}  # nobody promises that double() works; only that nothing is cast in silence
@@ -190,6 +192,8 @@ class Calls:
         return None
 
     def _call(self, one: Step, outcome: Observation) -> Fault | None:
+        if "empty" in outcome:
+            return Fault(error_fault(outcome["empty"]).seen, "a batch may be empty, and the output then is, too")
         name, x, y = one["on"], one["x"], outcome["y"]
         layer = self.layers[name]
         if layer.A is not None and name not in self.called:
@@ -212,6 +216,8 @@ class Calls:
 
     def _cause(self, name: str, x: np.ndarray, y: np.ndarray) -> str:
         if any(close(y, self.layers[name].output(x, A, B), 1e-4) for A, B in self.earlier[name]):
+            return f"{name} still computes with earlier values of lora_A or lora_B: read them anew in each call"
+        if not self.layers[name].base and not np.any(y):  # of a fresh layer
             return f"{name} still computes with earlier values of lora_A or lora_B: read them anew in each call"
         for other, layer in self.layers.items():
             alike = layer.A is not None and layer.A.shape[1] == x.shape[-1]
