@@ -115,6 +115,14 @@ def test_who_waits_for_a_child_that_never_ends_is_stopped():
             child.wait()
 
 
+def test_compiling_is_waited_for_as_importing_is():
+    """torch.compile compiles at the first call, and not every machine does so in ten seconds."""
+    compiler = os.path.join("site-packages", "torch", "_dynamo", "convert_frame.py")
+    space = {"time": time}
+    exec(compile("def first_call():\n    for _ in range(100): time.sleep(0.01)\n    return 7", compiler, "exec"), space)
+    assert observe(probe_call, {"answer": space["first_call"]}, {}, seconds=0.2) == {"value": 7}
+
+
 def test_what_hangs_once_is_asked_once_more():
     calls = []
 

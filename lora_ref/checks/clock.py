@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ from typing import Any
 
 #: Seconds by which loading modules may delay the end of a probe.
 LOADING = 60.0
+#: Files in which modules are loaded, and in which torch.compile makes a function what it runs from then on.
+LOADERS = ("<frozen importlib._bootstrap>", os.path.join("torch", "_dynamo", "convert_frame.py"))
 #: Where the system does not tell a sleeper from one that waits for a processor, either has this many times the limit.
 WALL = 10
 
@@ -43,8 +46,8 @@ class Clock:
     stopped, when nobody looks at the clock.
 
     Torch and others import on first use: the first optimiser loads torch._dynamo, for seconds, and on a busy machine
-    for many. An import that is cut in half leaves its modules broken for the whole process, so it is waited for; and
-    its time is not the answer's, which is given its whole time once more.
+    for many; and torch.compile compiles at the first call. An import that is cut in half leaves its modules broken for
+    the whole process, so it is waited for; and its time is not the answer's, which is given its whole time once more.
 
     Args:
         seconds: the limit.
@@ -69,7 +72,7 @@ class Clock:
             return self.look
         outermost = None
         while frame is not None and frame.f_code is not self.caller:
-            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            if frame.f_code.co_filename.endswith(LOADERS):
                 outermost = frame
             frame = frame.f_back
         if outermost is not None and self._loading in (None, outermost) and not self._used(self.seconds + LOADING):

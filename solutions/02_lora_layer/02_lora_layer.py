@@ -124,7 +124,10 @@ class LoRALayer(nn.Module):
         ### END SOLUTION
 
     def forward(self, x):
-        """The update for x of shape (..., in_features): shape (..., out_features). Never builds B A."""
+        """The update for x of shape (..., in_features): shape (..., out_features), in the layer's dtype.
+
+        There may be any number of leading dimensions, of any size, 0 too. x stays as it is. Never builds B A.
+        """
         ### BEGIN SOLUTION 2.2
         down = self.dropout(x) @ self.lora_A.T  # (..., rank): the small tensor, so scale this one
         return (self.scaling * down) @ self.lora_B.T
@@ -284,11 +287,14 @@ class LinearWithLoRA(nn.Module):
     """A frozen nn.Linear with a trainable low-rank update beside it.
 
     Args:
-        linear: the pretrained layer; kept as .linear, weight and bias frozen. Anything else is a TypeError.
+        linear: the pretrained layer, an nn.Linear or a subclass; kept as .linear, in its own dtype, weight and bias
+            frozen (new frozen Parameters on the same memory will do). Anything else is a TypeError, and stays as it is.
         rank, alpha, dropout: as in LoRALayer; the update is kept as .lora.
 
     Attributes:
         merged: True while the update is part of linear.weight.
+
+    Each has an update of its own, and starts in training mode; it may be copied, and other values loaded into it.
     """
 
     def __init__(self, linear, rank, alpha, dropout=0.0):
@@ -599,7 +605,8 @@ class LoRAParametrization(nn.Module):
 
     Args:
         out_features, in_features: the shape of W. At first the update is zero.
-        rank, alpha: as in LoRALayer.
+        rank, alpha: as in LoRALayer. What trains are the rank * (in_features + out_features) numbers of A and B, under
+            any names, each in one matrix or in several pieces.
 
     Attributes:
         enabled: the switch, True at first.
@@ -615,7 +622,7 @@ class LoRAParametrization(nn.Module):
         ### END SOLUTION
 
     def forward(self, W):
-        """The weight that the layer uses, of the shape of W."""
+        """The weight that the layer uses, of W's shape and dtype. W stays as it is."""
         ### BEGIN SOLUTION 2.6
         if not self.enabled:
             return W
@@ -670,7 +677,10 @@ def project_up(h, lora_B):
 
 @torch.no_grad()
 def fold_in(linear, lora):
-    """Move the update of lora (a LoRALayer) into linear.weight; lora then gives zero and can learn something new."""
+    """Move the update of lora (a LoRALayer) into linear.weight; lora then gives zero and can learn something new.
+
+    What is frozen of linear stays frozen.
+    """
     ### BEGIN SOLUTION 2.7
     linear.weight += lora.scaling * (lora.lora_B @ lora.lora_A)
     lora.lora_B.zero_()  # zero again, as a fresh layer is; A stays, or no gradient would reach B

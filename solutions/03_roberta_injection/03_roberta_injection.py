@@ -130,7 +130,7 @@ display(show_audit(base))
 
 # %% solution="freeze"
 def freeze(model):
-    """Stop every parameter of the model from training, in place.
+    """Stop every parameter of the model from training, in place: the parameters themselves stay.
 
     Returns:
         The model itself.
@@ -256,7 +256,7 @@ def match_targets(model, targets):
 
     Args:
         model: any module.
-        targets: a list of names. One matches an `nn.Linear` whose dotted name is the target or ends in "." + target.
+        targets: a list of names, which stays as it is. One matches an `nn.Linear` whose dotted name is the target or ends in "." + target.
 
     Returns:
         A list of dotted names, each once, in the order of `model.named_modules()`.
@@ -335,7 +335,10 @@ print("deleted, added: ", [f"{name}: {type(module).__name__}" for name, module i
 
 # %% solution="replace"
 def replace_module(model, name, new):
-    """Put `new` where the module with the dotted `name` is. All other modules stay, in their order."""
+    """Put `new` where the module with the dotted `name` is. All other modules stay, in their order.
+
+    `new` stays as it is: what of it trains, and its mode. A name whose parent does not exist is an error.
+    """
     ### BEGIN SOLUTION 3.3
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
@@ -403,12 +406,13 @@ def inject_lora(model, targets, rank=8, alpha=16, dropout=0.0, train_head=True):
 
     Args:
         model: with a head called `model.classifier`, one layer or several.
-        targets: as in `match_targets`, whose ValueError it passes on.
+        targets: as in `match_targets`, whose ValueError it passes on; the model is then as it was.
         rank, alpha, dropout: of each update.
         train_head: let the whole of `model.classifier` train as well.
 
     Returns:
-        The model itself. Its pretrained weights and biases are bit for bit what they were.
+        The model itself, in the mode it was in. Its pretrained layers are inside the wrappers, not copies of them, and
+        weights and biases are bit for bit what they were.
     """
     ### BEGIN SOLUTION 3.4
     if any(isinstance(module, LinearWithLoRA) for module in model.modules()):

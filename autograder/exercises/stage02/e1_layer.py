@@ -6,8 +6,8 @@ import numpy as np
 
 from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
+from autograder.exercises.stage02.shared import LAYER_END
 from lora_ref.checks.stage02 import e1_layer as room
-from lora_ref.checks.stage02 import shared
 from lora_ref.checks.verdicts import Check, Inputs
 
 
@@ -18,10 +18,11 @@ def _ranks(rng: np.random.Generator) -> Inputs:
 
 HIDDEN = [
     graded(room, "2.1/shapes", 1),
-    Check("2.1/A", "A starts random with mean zero", room.probe_random, room.judge_A, shared.draw_layer, points=1),
-    Check("2.1/B", "B starts at zero", room.probe_initial, room.judge_B, shared.draw_layer, points=0.5),
-    graded(room, "2.1/scaling", 1),
+    Check("2.1/A", "A starts random with mean zero", room.probe_random, room.judge_A, room.draw_sizes, points=1),
+    Check("2.1/B", "B starts at zero", room.probe_initial, room.judge_B, room.draw_sizes, points=0.5),
+    graded(room, "2.1/scaling", 0.75),
     graded(room, "2.1/rank", 0.5, draw=_ranks),
+    graded(room, "2.1/no-dropout", 0.25),
 ]
 
 
@@ -124,5 +125,76 @@ MUTANTS = [
         _A,
         "self.lora_A = nn.Parameter(torch.from_numpy(__import__('numpy').random.randn(rank, in_features)))",
         "NumPy's is float64",
+    ),
+    Mutant(
+        "2.1/rank-clipped",
+        "a rank above the smaller side is cut down",
+        _BOTH,
+        f"rank = min(rank, in_features, out_features)\n        {_BOTH}",
+        "a rank above the smaller side is allowed",
+    ),
+    Mutant(
+        "2.1/drops-by-default",
+        "dropout is 0.1 unless it is given",
+        "rank, alpha, dropout=0.0):\n        super().__init__()\n        ### BEGIN SOLUTION 2.1",
+        "rank, alpha, dropout=0.1):\n        super().__init__()\n        ### BEGIN SOLUTION 2.1",
+        "the default of dropout is 0.0",
+    ),
+    Mutant(
+        "2.1/rows-alike",
+        "one random row, repeated",
+        _A,
+        "self.lora_A = nn.Parameter(torch.randn(1, in_features).repeat(rank, 1) / math.sqrt(in_features))",
+        "all rows of lora_A are the same",
+    ),
+    Mutant(
+        "2.1/only-A-transposed",
+        "A the wrong way round",
+        _A,
+        "self.lora_A = nn.Parameter(torch.randn(in_features, rank) / math.sqrt(in_features))",
+        "lora_A is transposed",
+    ),
+    Mutant(
+        "2.1/other-names",
+        "the matrices are called A and B",
+        LAYER_END,
+        f"""{LAYER_END}
+
+
+class LoRALayer(nn.Module):
+    def __init__(self, in_features, out_features, rank, alpha, dropout=0.0):
+        super().__init__()
+        if rank < 1:
+            raise ValueError("rank")
+        self.A = nn.Parameter(torch.randn(rank, in_features) / math.sqrt(in_features))
+        self.B = nn.Parameter(torch.zeros(out_features, rank))
+        self.scaling, self.dropout = alpha / rank, nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.dropout(x) @ self.A.T @ self.B.T * self.scaling
+""",
+        "it has A and B, but the names are part of the contract",
+    ),
+    Mutant(
+        "2.1/linears",
+        "lora_A and lora_B are layers",
+        LAYER_END,
+        f"""{LAYER_END}
+
+
+class LoRALayer(nn.Module):
+    def __init__(self, in_features, out_features, rank, alpha, dropout=0.0):
+        super().__init__()
+        if rank < 1:
+            raise ValueError("rank")
+        self.lora_A = nn.Linear(in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, out_features, bias=False)
+        nn.init.zeros_(self.lora_B.weight)
+        self.scaling, self.dropout = alpha / rank, nn.Dropout(dropout)
+
+    def forward(self, x):
+        return self.lora_B(self.lora_A(self.dropout(x))) * self.scaling
+""",
+        "lora_A is an nn.Linear",
     ),
 ]

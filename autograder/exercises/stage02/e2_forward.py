@@ -26,8 +26,9 @@ HIDDEN = [
         shared.draw_with_gradients(shared.draw_layer),
         points=0.5,
     ),
-    graded(room, "2.2/dropout", 1),
-    graded(room, "2.2/small", 0.5),
+    graded(room, "2.2/dropout", 0.75),
+    graded(room, "2.2/small", 0.25),
+    graded(room, "2.2/calls", 0.5),
 ]
 
 
@@ -151,6 +152,74 @@ MUTANTS = [
         "at rank 1 an axis is lost",
         _DOWN,
         "down = (self.dropout(x) @ self.lora_A.T).squeeze(-1)",
-        "certain number of dimensions",
+        "rank 1: RuntimeError",
+    ),
+    Mutant(
+        "2.2/cached",
+        "transposed copies are made at the first call and kept",
+        f"{_DOWN}\n        {_UP}",
+        "if not hasattr(self, 'down'):\n"
+        "            self.down, self.up = self.lora_A.T.clone(), self.lora_B.T.clone()\n"
+        "        return self.scaling * self.dropout(x) @ self.down @ self.up",
+        "still computes with earlier values",
+    ),
+    Mutant(
+        "2.2/residual",
+        "x is added where the shapes allow it",
+        _UP,
+        "y = (self.scaling * down) @ self.lora_B.T\n        return y + x if y.shape == x.shape else y",
+        "B is zero, and the output is not zero",
+    ),
+    Mutant(
+        "2.2/casts",
+        "always float32",
+        f"{_DOWN}\n        {_UP}",
+        "return self.scaling * self.dropout(x).float() @ self.lora_A.float().T @ self.lora_B.float().T",
+        "the result is cast",
+    ),
+    Mutant(
+        "2.2/learns-once",
+        "A gets a gradient at the first call alone",
+        _DOWN,
+        "A, self.called = self.lora_A.detach() if hasattr(self, 'called') else self.lora_A, True\n"
+        "        down = self.dropout(x) @ A.T",
+        "no gradient reaches lora_A",
+    ),
+    Mutant(
+        "2.2/row-by-row",
+        "a loop over rows, of which there may be none",
+        f"{_DOWN}\n        {_UP}",
+        "rows = [self.lora_B @ (self.lora_A @ row) for row in self.dropout(x).reshape(-1, x.shape[-1])]\n"
+        "        return torch.stack(rows).reshape(*x.shape[:-1], -1) * self.scaling",
+        "a batch may be empty",
+    ),
+    Mutant(
+        "2.2/scales-x",
+        "the caller's x is scaled in place",
+        _DOWN,
+        "x *= self.scaling\n        down = self.dropout(x) @ self.lora_A.T / self.scaling",
+        "x is the caller's",
+    ),
+    Mutant(
+        "2.2/silent-in-evaluation",
+        "zeros in evaluation mode",
+        _UP,
+        f"{_UP} * self.training",
+        "the mode may switch dropout, and nothing else",
+    ),
+    Mutant(
+        "2.2/unscaled-in-evaluation",
+        "the scale is left out in evaluation mode",
+        _UP,
+        "return (self.scaling * down if self.training else down) @ self.lora_B.T",
+        "the mode may switch dropout, and nothing else",
+    ),
+    Mutant("2.2/relu", "a ReLU between", _UP, _UP.replace("down)", "down.relu())"), "largest difference"),
+    Mutant(
+        "2.2/64-rows",
+        "only the first 64 rows are computed",
+        _UP,
+        f"{_UP} * (torch.arange(x.shape[0]) < 64).view(-1, *[1] * (x.dim() - 1)) if x.dim() > 1 else {_UP[7:]}",
+        "the output is off by",
     ),
 ]

@@ -13,12 +13,13 @@ from lora_ref.checks.verdicts import Inputs
 
 def _kinds(rng: np.random.Generator) -> Inputs:
     """As `_ranks`, for what is wrapped."""
-    return {"kinds": rng.permutation([*room.NOT_LINEAR_KINDS, room.LINEAR_KIND, room.LINEAR_KIND]).tolist()}
+    return {"kinds": rng.permutation([*room.NOT_LINEAR_KINDS, *room.LINEAR_KINDS]).tolist()}
 
 
 HIDDEN = [
-    graded(room, "2.3/kept", 1),
-    graded(room, "2.3/frozen", 1),
+    graded(room, "2.3/kept", 0.75),
+    graded(room, "2.3/frozen", 0.75),
+    graded(room, "2.3/several", 0.5),
     graded(room, "2.3/update", 0.5),
     graded(room, "2.3/type", 0.5, draw=_kinds),
 ]
@@ -109,4 +110,39 @@ MUTANTS = [
         LORA.replace(", dropout)", ", 1 - dropout if dropout else 0.0)"),
         "not passed on as it was given",
     ),
+    Mutant(
+        "2.3/exact-type",
+        "subclasses are refused",
+        "if not isinstance(linear, nn.Linear):",
+        "if type(linear) is not nn.Linear:",
+        "a subclass is an nn.Linear too",
+    ),
+    Mutant(
+        "2.3/casts", "the layer is made float32", KEEP, KEEP.replace("linear.req", "linear.float().req"), "own dtype"
+    ),
+    Mutant(
+        "2.3/one-update-for-all",
+        "layers of one size share their update",
+        LORA,
+        f"{LORA}\n        pool = self.__class__.__dict__.get('pool', {{}})\n        self.__class__.pool = pool\n"
+        "        self.lora = pool.setdefault((*linear.weight.shape, rank, alpha, dropout), self.lora)",
+        "is not zero",
+    ),
+    Mutant(
+        "2.3/any-rank",
+        "a rank below 1 is taken for 1",
+        LORA,
+        LORA.replace(" rank,", " max(rank, 1),"),
+        "let its ValueError pass",
+    ),
+    Mutant("2.3/evaluation", "it starts in evaluation mode", LORA, f"{LORA}\n        self.eval()", "evaluation mode"),
+    Mutant(
+        "2.3/freezes-first",
+        "whatever is given is frozen, then looked at",
+        "if not isinstance(linear, nn.Linear):",
+        "if isinstance(linear, nn.Module):\n            linear.requires_grad_(False)\n"
+        "        if not isinstance(linear, nn.Linear):",
+        "look first, then change",
+    ),
+    Mutant("2.3/B-drawn", "B is drawn", LORA, f"{LORA}\n        nn.init.normal_(self.lora.lora_B)", "is not zero"),
 ]

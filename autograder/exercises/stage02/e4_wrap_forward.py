@@ -23,7 +23,7 @@ def judge_sum_no_bias(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 HIDDEN = [
-    Check("2.4/sum", "the output is linear(x) + lora(x)", room.probe_sum, room.judge_sum, draw_sum(True), points=1),
+    Check("2.4/sum", "the output is linear(x) + lora(x)", room.probe_sum, room.judge_sum, draw_sum(True), points=0.75),
     Check(
         "2.4/no-bias",
         "a layer without bias works as well",
@@ -33,6 +33,7 @@ HIDDEN = [
         points=0.25,
     ),
     graded(room, "2.4/fresh", 0.25),
+    graded(room, "2.4/calls", 0.25),
     Check(
         "2.4/gradients",
         "A, B and x get gradients",
@@ -103,6 +104,37 @@ MUTANTS = [
         "no update in evaluation mode",
         "if self.merged:  # exercise 2.5",
         "if self.merged or not self.training:  # exercise 2.5",
-        "does not ask the mode",
+        "counts in both modes",
+    ),
+    Mutant(
+        "2.4/casts",
+        "always float32",
+        SUM,
+        "return (self.linear(x) + self.lora(x)).float()",
+        "the result is cast",
+    ),
+    Mutant(
+        "2.4/mean",
+        "the mean of both",
+        SUM,
+        "return (self.linear(x) + self.lora(x)) / 2",
+        "largest difference",
+    ),
+    Mutant(
+        "2.4/kept-weight",
+        "the weight is read once",
+        SUM,
+        "self.weight = getattr(self, 'weight', None)\n"
+        "        if self.weight is None:\n"
+        "            self.weight = self.lora.scaling * (self.lora.lora_B @ self.lora.lora_A)\n"
+        "        return self.linear(x) + (self.lora(x) if self.training else x @ self.weight.T)",
+        "the output is off by",
+    ),
+    Mutant(
+        "2.4/evaluation-only",
+        "no update in training mode",
+        "if self.merged:  # exercise 2.5",
+        "if self.merged or self.training:  # exercise 2.5",
+        "the update is missing",
     ),
 ]

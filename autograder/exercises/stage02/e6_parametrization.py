@@ -8,14 +8,18 @@ from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage02 import e6_parametrization as room
 from lora_ref.checks.stage02 import shared
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, close, error_fault
 
 
 def judge_defaults(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["found"] != ["A", "B"]:
         return Fault("built with two sizes alone it has no factors of rank 1", "the default of rank is 1")
-    if not close(seen["W"], inputs["W"] + inputs["B"][:, :1] @ inputs["A"][:1]):
-        return Fault("with the defaults, forward(W) is not W + B A", "the default of alpha is 1")
+    update = inputs["B"][:, :1] @ inputs["A"][:1]
+    if not close(seen["W"], inputs["W"] + update):
+        scaled = shared.factor_of(seen["W"] - inputs["W"], update) is not None
+        return Fault(
+            "with the defaults, forward(W) is not W + B A", "the default of alpha is 1" if scaled else ELSEWHERE
+        )
     return None
 
 
@@ -24,13 +28,13 @@ def judge_registered(inputs: Inputs, seen: Observation) -> Fault | None:
     if "raised" in seen:
         return error_fault(seen["raised"])
     x, A, B = inputs["x"], inputs["A"], inputs["B"]
-    if seen["found"] != ["A", "B"] or len(seen["trains"]) != 2:
-        return Fault(f"in the layer {len(seen['trains'])} parameters train, expected A and B", "")
-    if not np.any(seen["gradients"]["A"]) or not np.any(seen["gradients"]["B"]):
+    if seen["found"] != ["A", "B"] or seen["trains"] != A.size + B.size:
+        return Fault(f"in the layer {seen['trains']} numbers train, expected {A.size + B.size}, those of A and B", "")
+    if not seen["gradients"]["A"] or not seen["gradients"]["B"]:
         return Fault("no gradient reaches the factors", "the graph is cut: .data, .detach() or torch.no_grad()")
     ratio = shared.factor_of(seen["y"] - x @ inputs["W"].T - inputs["b"], x @ A.T @ B.T)
     if ratio is None:
-        return Fault("the layer's output is not x (W + c B A)^T + b for any c", "")
+        return Fault("the layer's output is not x (W + c B A)^T + b for any c", ELSEWHERE, "")
     if not close(seen["original"], inputs["W"], 1e-6):
         return Fault("the original weight changed", "forward adds to W in place: write W + update, not W += update")
     if close(seen["trained"], seen["y"], 1e-9):
@@ -41,7 +45,7 @@ def judge_registered(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 HIDDEN = [
-    graded(room, "2.6/value", 1),
+    graded(room, "2.6/value", 0.75),
     graded(room, "2.6/start", 0.5),
     graded(room, "2.6/switch", 0.5),
     Check(
@@ -52,13 +56,14 @@ HIDDEN = [
         shared.draw_wrapped,
         points=0.25,
     ),
+    graded(room, "2.6/calls", 0.5),
     Check(
         "2.6/registered",
         "registered on a frozen layer, A and B train and the original never changes",
         room.probe_registered,
         judge_registered,
         shared.draw_wrapped,
-        points=0.75,
+        points=0.5,
     ),
 ]
 
@@ -136,4 +141,22 @@ MUTANTS = [
         "W += self.scale * (self.B @ self.A)\n        return W",
         "original weight changed",
     ),
+    Mutant(
+        "2.6/cached",
+        "the update is computed once and kept",
+        _P_ON,
+        "if not hasattr(self, 'update'):\n            self.update = self.scale * (self.B @ self.A)\n"
+        "        return W + self.update",
+        "computed once and kept",
+    ),
+    Mutant("2.6/casts", "always float32", _P_ON, f"{_P_ON[:7]}({_P_ON[7:]}).float()", "the result is cast"),
+    Mutant(
+        "2.6/square-transposed",
+        "in a square layer the update is transposed",
+        _P_ON,
+        "D = self.scale * (self.B @ self.A)\n        return W + (D.T if len(D) == len(D.T) else D)",
+        "the result is off by",
+    ),
+    Mutant("2.6/off-at-first", "off at first", "self.enabled = True", "self.enabled = False", "False at first"),
+    Mutant("2.6/no-W", "the update alone", _P_ON, _P_ON.replace("W + ", ""), "W is missing from the sum"),
 ]

@@ -19,7 +19,7 @@ MUTANTS = [
         "F.linear gets a transposed weight",
         "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",
         "return F.linear(h, lora_B.T)",
-        "it transposes its weight by itself",
+        "F.linear transposes its weight by itself",
         "S2",
     ),
     Mutant(
@@ -73,5 +73,42 @@ MUTANTS = [
         "torch.randn(rank, linear.in_features, **like)",
         "torch.empty(rank, linear.in_features, **like)",
         "uninitialised memory",
+    ),
+    Mutant(
+        "2.7/no-transpose",
+        "h B",
+        "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",
+        "return h @ lora_B",
+        "@ does not",
+    ),
+    Mutant(
+        "2.7/matrices-only",
+        "torch.mm, for two dimensions alone",
+        "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",
+        "return torch.mm(h, lora_B.T)",
+        "counts on a certain number of dimensions",
+    ),
+    Mutant(
+        "2.7/fold-in-thaws",
+        "the layer trains afterwards",
+        "lora.lora_B.zero_()  # zero again, as a fresh layer is; A stays, or no gradient would reach B",
+        "lora.lora_B.zero_()\n    linear.requires_grad_(True)",
+        "the layer was frozen and stays so",
+    ),
+    Mutant(
+        "2.7/fold-in-draws-A",
+        "A is drawn again, and B stays",
+        "lora.lora_B.zero_()  # zero again, as a fresh layer is; A stays, or no gradient would reach B",
+        "nn.init.normal_(lora.lora_A)",
+        "afterwards lora(x) is not zero",
+    ),
+    Mutant(
+        "2.7/exchanged",
+        "A zero and B random",
+        "factors.lora_A = nn.Parameter(torch.randn(rank, linear.in_features, **like) / math.sqrt(linear.in_features))\n"
+        "    factors.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, **like))",
+        "factors.lora_A = nn.Parameter(torch.zeros(rank, linear.in_features, **like))\n"
+        "    factors.lora_B = nn.Parameter(torch.randn(linear.out_features, rank, **like))",
+        "it is the other way round",
     ),
 ]

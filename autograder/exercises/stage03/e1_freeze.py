@@ -87,4 +87,26 @@ MUTANTS = [
         "            parameter.requires_grad = isinstance(module, nn.Embedding)",
         "embeddings are left out",
     ),
+    Mutant(
+        "3.1/new-parameters",
+        "frozen copies take the parameters' places",
+        _FREEZE,
+        "for module in model.modules():\n        for name, parameter in list(module.named_parameters(recurse=False)):\n"
+        "            setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))",
+        "is another parameter now",
+    ),
+    Mutant(
+        "3.1/returns-early",
+        "the return stands inside the loop",
+        f"{_SET}\n    return model",
+        f"{_SET}\n        return model",
+        "inside the loop ends it",
+    ),
+    Mutant(
+        "3.1/on-the-module",
+        "the flag is set on the module",
+        _FREEZE,
+        "model.requires_grad = False",
+        "requires_grad was set on the module",
+    ),
 ]

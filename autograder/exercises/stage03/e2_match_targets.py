@@ -169,4 +169,11 @@ MUTANTS = [
     ),
     Mutant("3.2/key-error", "another kind of error", _RAISE, "raise KeyError(target)", "the contract is a ValueError"),
     Mutant("3.2/nameless", "an error that names nothing", _RAISE, 'raise ValueError("no match")', "does not name"),
+    Mutant(
+        "3.2/empties-list",
+        "the caller's list loses what was found",
+        _FOUND,
+        f"found = {_FOUND[7:]}\n    targets.clear()\n    return found",
+        "the list is the caller's",
+    ),
 ]

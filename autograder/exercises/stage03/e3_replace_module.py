@@ -54,4 +54,30 @@ MUTANTS = [
         "S2",
     ),
     Mutant("3.3/copy", "a copy is put in", _PUT, _PUT.replace("new)", "copy.deepcopy(new))"), "put in new itself"),
+    Mutant(
+        "3.3/by-identity",
+        "wherever the old module stands",
+        _PUT,
+        "old = model.get_submodule(name)\n    for module in list(model.modules()):\n"
+        "        for key, value in list(module._modules.items()):\n            if value is old:\n"
+        "                module._modules[key] = new",
+        "stands in two places",
+    ),
+    Mutant(
+        "3.3/freezes", "what is put in is frozen", _PUT, f"new.requires_grad_(False)\n    {_PUT}", "put in new as it is"
+    ),
+    Mutant(
+        "3.3/swallows",
+        "a wrong name is passed over",
+        _PUT,
+        f"try:\n        {_PUT}\n    except AttributeError:\n        pass",
+        "let the error pass",
+    ),
+    Mutant(
+        "3.3/around",
+        "a Sequential of both",
+        _PUT,
+        _PUT.replace("new)", "nn.Sequential(model.get_submodule(name), new))"),
+        "with the new one inside",
+    ),
 ]

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 from functools import partial
 
-import numpy as np
-
 from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage03 import e4_inject_lora as room
-from lora_ref.checks.verdicts import Check, Inputs
-
-
-def draw_again(rng: np.random.Generator, more: bool = False) -> Inputs:
-    """Two calls; the second with one target more, or with the same."""
-    inputs = room.draw_inject(rng)
-    return {**inputs, "more": ["gate"]} if more else inputs
-
+from lora_ref.checks.stage03 import pretrained, second_call
+from lora_ref.checks.verdicts import Check
 
 HIDDEN = [
-    graded(room, "3.4/wrapped", 1),
-    graded(room, "3.4/sizes", 0.5),
-    graded(room, "3.4/default-alpha", 0.25),
-    graded(room, "3.4/default-rank", 0.25),
-    graded(room, "3.4/update", 0.5),
-    graded(room, "3.4/dropout", 0.25),
-    graded(room, "3.4/untouched", 0.75),
-    graded(room, "3.4/start", 0.25),
-    graded(room, "3.4/frozen", 0.5),
-    graded(room, "3.4/head", 0.25),
+    Check(
+        "3.4/trains",
+        "LoRA trains, the head trains, and the pretrained model does not",
+        room.probe_inject,
+        room.judge_trains,
+        room.draw_inject,
+        points=2.25,
+    ),
+    graded(room, "3.4/frozen", 0.75),
+    graded(room, "3.4/head", 0.5),
     Check(
         "3.4/head-asked",
         "train_head=True trains a head that is a single layer, too",
@@ -38,14 +30,39 @@ HIDDEN = [
         points=0.25,
     ),
     graded(room, "3.4/no-head", 0.25, draw=partial(room.draw_inject, head=False, head_targets=True, plain_head=False)),
-    graded(room, "3.4/returned", 0.25),
-    graded(room, "3.4/again", 0.25, draw=draw_again),
     Check(
-        "3.4/more",
-        "a second call with more targets keeps what the first has made",
-        room.probe_again,
-        room.judge_again,
-        partial(draw_again, more=True),
+        "3.4/wrapped",
+        "exactly the matches are wrapped, once each, with the rank that was asked for",
+        room.probe_inject,
+        room.judge_layers,
+        partial(room.draw_inject, overlap=True),
+        points=0.25,
+    ),
+    Check(
+        "3.4/kept",
+        "every pretrained layer, weight and bias is the same, and so are the logits at first",
+        room.probe_inject,
+        pretrained.judge_kept,
+        room.draw_inject,
+        points=0.25,
+    ),
+    Check(
+        "3.4/defaults",
+        "rank is 8 and alpha is 16 by default",
+        room.probe_updates,
+        room.judge_update,
+        partial(room.draw_inject, defaults=True),
+        points=0.25,
+    ),
+    graded(room, "3.4/update", 0.25),
+    graded(room, "3.4/dropout", 0.25),
+    graded(room, "3.4/returned", 0.25),
+    Check(
+        "3.4/again",
+        "a second call, with the same targets or with more, is refused or keeps what the first has made",
+        second_call.probe_both,
+        second_call.judge_both,
+        room.draw_inject,
         points=0.25,
     ),
     graded(room, "3.4/typo", 0.25),
@@ -290,5 +307,64 @@ MUTANTS = [
         _NAMES,
         "names = match_targets(model, [t for t in targets if any(n.endswith(t) for n, _ in model.named_modules())])",
         "in silence",
+    ),
+    Mutant(
+        "3.4/copies",
+        "copies of the layers are wrapped",
+        _WRAP,
+        _WRAP.replace("model.get_submodule(name)", "copy.deepcopy(model.get_submodule(name))"),
+        "the wrapper holds a copy of the layer",
+    ),
+    Mutant(
+        "3.4/matches-late",
+        "frozen before the targets are asked for",
+        f"{_NAMES}\n    freeze(model)",
+        f"freeze(model)\n    {_NAMES}",
+        "and yet parameters are frozen",
+    ),
+    Mutant(
+        "3.4/target-by-target",
+        "one target after another",
+        f"{_NAMES}\n    {_LOOP}",
+        "freeze(model)\n    for target in targets:\n        for name in match_targets(model, [target]):\n"
+        f"            {_WRAP}",
+        "no linear layer matches",
+    ),
+    Mutant(
+        "3.4/train-mode",
+        "train() is called",
+        f"{_HEAD}\n    return model",
+        f"{_HEAD}\n    return model.train()",
+        "another mode",
+    ),
+    Mutant(
+        "3.4/norms-train",
+        "LayerNorms go on training",
+        _IF_HEAD,
+        f"{_IF_HEAD}\n    for module in model.modules():\n        if isinstance(module, nn.LayerNorm):\n"
+        "            module.requires_grad_(True)",
+        "pretrained parameters train",
+    ),
+    Mutant(
+        "3.4/rank-clipped",
+        "the rank is cut to the layer's smaller side",
+        _WRAP,
+        _WRAP.replace("rank,", "min(rank, *model.get_submodule(name).weight.shape),"),
+        "a rank above the layer's smaller side",
+    ),
+    Mutant(
+        "3.4/rank-and-alpha",
+        "rank and alpha exchanged",
+        _WRAP,
+        _WRAP.replace("rank, alpha", "int(alpha), rank"),
+        "wrong order",
+    ),
+    Mutant(
+        "3.4/rounded-base",
+        "the pretrained weights are rounded to bfloat16",
+        "freeze(model)\n    for name in names:",
+        "freeze(model)\n    for p in model.parameters():\n        p.data = p.data.bfloat16().float()\n"
+        "    for name in names:",
+        "injection changes no value",
     ),
 ]

@@ -121,4 +121,18 @@ MUTANTS = [
     Mutant(
         "3.5/key", "another key", '{"trainable": trainable,', '{"trainable_params": trainable,', "must be among them"
     ),
+    Mutant(
+        "3.5/two-sizes",
+        "the first two sizes are multiplied",
+        _TOTAL,
+        "total = sum(p.shape[0] * (p.shape[1] if p.dim() > 1 else 1) for p in model.parameters())",
+        "a convolution has more",
+    ),
+    Mutant(
+        "3.5/float32",
+        "summed in float32",
+        _TOTAL,
+        "total = int(torch.tensor([float(p.numel()) for p in model.parameters()]).sum())",
+        "which cannot count so far",
+    ),
 ]

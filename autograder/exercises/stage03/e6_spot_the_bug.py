@@ -105,4 +105,32 @@ MUTANTS = [
         "True",
         "must stay frozen",
     ),
+    Mutant(
+        "3.6/middle",
+        "layer.1. may stand anywhere in the name",
+        'any(name.startswith(block + ".") for block in blocks)',
+        'any(block + "." in name for block in blocks)',
+        "the name stands in the middle",
+    ),
+    Mutant(
+        "3.6/square-transposed",
+        "in a square layer the weight is transposed",
+        "conv.weight.copy_(linear.weight.unsqueeze(-1))",
+        "W = linear.weight\n        conv.weight.copy_((W.T if len(W) == len(W.T) else W).unsqueeze(-1))",
+        "the weight is transposed",
+    ),
+    Mutant(
+        "3.6/bias-of-its-own",
+        "the convolution has a bias in any case",
+        "kernel_size=1, bias=linear.bias is not None)",
+        "kernel_size=1)",
+        "a bias of its own",
+    ),
+    Mutant(
+        "3.6/no-bias-crashes",
+        "the bias is copied unasked",
+        "if linear.bias is not None:\n            conv.bias.copy_(linear.bias)",
+        "conv.bias.copy_(linear.bias)",
+        "linear.bias is None there",
+    ),
 ]

@@ -2,48 +2,95 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, raised
-from lora_ref.checks.stage02.shared import draw_layer, judge_shapes, scaling_fault, uninitialised_is_nan
+from lora_ref.checks.probing import Names, array, attempt, raised
+from lora_ref.checks.stage02.shared import (
+    draw_layer,
+    factor,
+    judge_shapes,
+    scaling_fault,
+    set_factors,
+    tensor,
+    uninitialised_is_nan,
+    unnamed,
+)
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 from lora_ref.rounding import number
 
 
+def draw_sizes(rng: np.random.Generator) -> Inputs:
+    """A layer, and the sizes and rank of another whose rank is above its smaller side."""
+    small, large = int(rng.integers(3, 5)), int(rng.integers(9, 12))
+    sizes = [int(n) for n in rng.permutation([small, large])]
+    return {**draw_layer(rng), "wide": [*sizes, small + 2]}
+
+
 def probe_initial(names: Names, **inputs: Any) -> dict:
-    """Names, shapes and values of several fresh layers."""
+    """Names, shapes and values of several fresh layers, and of one whose rank is above its smaller side."""
     sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
     with uninitialised_is_nan():
         layers = [names.LoRALayer(*sizes) for _ in range(20)]
-    layer = layers[0]
-    parameters = list(layer.parameters())
-    factors = {name: getattr(layer, name, None) for name in ("lora_A", "lora_B")}
+        wide = names.LoRALayer(*inputs["wide"], inputs["alpha"])
+    return {
+        **parts(layers[0]),
+        "wide": parts(wide),
+        "A": values_of(layers, "lora_A", (inputs["rank"], inputs["in_features"])),
+        "B": values_of(layers, "lora_B", (inputs["out_features"], inputs["rank"])),
+    }
+
+
+def parts(layer: Any) -> dict:
+    """What the layer has as its two matrices, and what else of it trains."""
+    parameters, named = list(layer.parameters()), {name: getattr(layer, name, None) for name in ("lora_A", "lora_B")}
+    factors = {name: factor(layer, name) for name in named}
+    others = [(n, p) for n, p in layer.named_parameters() if not any(p is q for q in factors.values())]
     return {
         "shapes": {name: list(p.shape) if isinstance(p, torch.Tensor) else None for name, p in factors.items()},
+        "modules": {name: type(value).__name__ if value is not factors[name] else "" for name, value in named.items()},
         "registered": {name: any(p is q for q in parameters) for name, p in factors.items()},
         "trainable": {name: bool(getattr(p, "requires_grad", False)) for name, p in factors.items()},
-        "others": [
-            name
-            for name, p in layer.named_parameters()
-            if p.requires_grad and not any(p is q for q in factors.values())
-        ],
+        "others": [name for name, p in others if p.requires_grad],
         "dtypes": {name: str(getattr(p, "dtype", None)) for name, p in factors.items()},
-        "A": np.stack([array(one.lora_A) for one in layers]) if factors["lora_A"] is not None else None,
-        "B": np.stack([array(one.lora_B) for one in layers]) if factors["lora_B"] is not None else None,
     }
+
+
+def values_of(layers: list[Any], name: str, shape: tuple[int, ...]) -> Any:
+    """A matrix's values in each of the layers, whatever it is called there; None if it is not found."""
+    found = [
+        layer_values if (layer_values := factor(layer, name)) is not None else unnamed(layer, shape) for layer in layers
+    ]
+    return None if any(one is None for one in found) else np.stack([array(one) for one in found])
 
 
 def probe_random(names: Names, **inputs: Any) -> dict:
     """`probe_initial`, and a layer with enough values in A to see a mean that is nearly zero."""
     seen = probe_initial(names, **inputs)
     if seen["A"] is not None:
-        values = array(names.LoRALayer(4096, 8, 64, 16).lora_A)
+        values = values_of([names.LoRALayer(4096, 8, 64, 16)], "lora_A", (64, 4096))[0]
         seen["large"] = {"mean": float(values.mean()), "std": float(values.std()), "size": values.size}
+        alike = [np.array_equal(values.take(0, axis), values.take(1, axis)) for axis in (0, 1)]
+        seen["large"]["alike"] = [name for name, same in zip(("rows", "columns"), alike, strict=True) if same]
     return seen
+
+
+def probe_no_dropout(names: Names, **inputs: Any) -> dict:
+    """Whether a layer's two modes differ: built without a word of dropout, and with dropout=0.0."""
+    arguments = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
+    alone = names.LoRALayer(*arguments)
+    x = tensor(np.ones((200, inputs["in_features"])))
+
+    def differ(layer: Any) -> dict:
+        set_factors(layer, inputs)
+        return {"differ": not torch.equal(layer.train()(x), layer.eval()(x))}
+
+    said = attempt(lambda: differ(names.LoRALayer(*arguments, 0.0)), gaps=True)
+    return {"alone": attempt(lambda: differ(alone), gaps=True), "said": said}
 
 
 def probe_scaling(names: Names, **inputs: Any) -> dict:
@@ -59,6 +106,23 @@ def probe_bad_rank(names: Names, **inputs: Any) -> dict:
     return {str(rank): raised(lambda rank=rank: names.LoRALayer(6, 5, rank, 8)) for rank in inputs["ranks"]}
 
 
+def judge_both_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The matrices' shapes, at a rank above the smaller side too: nothing forbids it."""
+    fault = judge_shapes(inputs, seen)
+    if fault:
+        return fault
+    wide = dict(zip(("in_features", "out_features", "rank"), inputs["wide"], strict=True))
+    fault = judge_shapes(wide, seen["wide"])
+    return fault and replace(fault, likely="a rank above the smaller side is allowed: it is taken as it is given")
+
+
+def judge_no_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Without an argument for it, nothing is dropped. A forward that is open or wrong is exercise 2.2's."""
+    if seen["alone"].get("differ") and seen["said"].get("differ") is False:
+        return Fault("built without dropout, training mode drops some of x", "the default of dropout is 0.0")
+    return None if "error" in seen["alone"] or isinstance(seen["alone"]["differ"], bool) else Fault("no answer", "")
+
+
 def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     A = seen["A"]
     if A is None:
@@ -69,6 +133,9 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("lora_A starts at zero", "with A and B both zero, both gradients are zero and nothing ever learns")
     if (A[0] == A[1]).all() or np.ptp(A[0]) == 0:
         return Fault("lora_A is the same in each new layer", "A must be random, and unseeded")
+    if seen["large"]["alike"]:
+        which = seen["large"]["alike"][0]
+        return Fault(f"all {which} of lora_A are the same", "each of its values is drawn on its own")
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
     for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
         if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
@@ -135,14 +202,21 @@ EXERCISE = Exercise(
             "2.1/shapes",
             "lora_A is a parameter of shape (rank, in_features), lora_B one of shape (out_features, rank)",
             probe_initial,
-            judge_shapes,
-            draw_layer,
+            judge_both_shapes,
+            draw_sizes,
             seed=1,
         ),
         Check(
-            "2.1/initial", "A starts random with mean zero, B at zero", probe_random, judge_initial, draw_layer, seed=1
+            "2.1/initial", "A starts random with mean zero, B at zero", probe_random, judge_initial, draw_sizes, seed=1
         ),
         Check("2.1/scaling", "scaling is alpha / rank", probe_scaling, judge_scaling, draw_layer, seed=2),
         Check("2.1/rank", "a rank below 1 is a ValueError", probe_bad_rank, judge_bad_rank, lambda rng: _RANKS),
+        Check(
+            "2.1/no-dropout",
+            "nothing is dropped unless it is asked for",
+            probe_no_dropout,
+            judge_no_dropout,
+            draw_layer,
+        ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,15 @@ from torch.utils._pytree import tree_leaves
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
+from lora_ref.checks.stage02.dropout import draw_dropout, judge_dropout
 from lora_ref.checks.stage02.shared import (
     LEADING,
-    draw_dropout,
     draw_layer,
     draw_with_gradients,
     factor_gradients,
     factor_of,
     forward_expected,
     gradients_fault,
-    judge_dropout,
     leading,
     oriented,
     rank_one,
@@ -31,7 +31,9 @@ from lora_ref.checks.stage02.shared import (
     transposed,
     update_gradients,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.stage02.walks import Calls, act, draw_calls
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.checks.walk import Step, first_parting, take
 from lora_ref.rounding import number
 
 
@@ -58,15 +60,20 @@ def build_layer(names: Names, inputs: Inputs, dropout: float = 0.0) -> Any:
 
 
 def probe_forward(names: Names, **inputs: Any) -> dict:
-    """The layer's output and its gradients for known A and B."""
+    """The layer's output in both modes and its gradients for known A and B."""
     layer = build_layer(names, inputs)
-    x = tensor(inputs["x"]).requires_grad_(True)
-    y = layer(x)
-    seen = {"y": array(y)}
+    x = tensor(inputs["x"])
+    seen = {"y": array(layer(x)), "kept": bool(torch.equal(x, tensor(inputs["x"])))}
+    seen["eval"] = array(layer.eval()(tensor(inputs["x"])))
     if inputs.get("gradients"):
-        y.sum().backward()
-        seen |= {**factor_gradients(layer, inputs), "grad_x": oriented(x.grad, inputs["x"].shape)}
+        seen["gradients"] = attempt(lambda: gradients(layer, inputs))
     return seen
+
+
+def gradients(layer: Any, inputs: Inputs) -> dict:
+    x = tensor(inputs["x"]).requires_grad_(True)
+    layer.train()(x).sum().backward()
+    return {**factor_gradients(layer, inputs), "grad_x": oriented(x.grad, inputs["x"].shape)}
 
 
 def probe_leading(names: Names, **inputs: Any) -> dict:
@@ -83,7 +90,22 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
     seen = {"train": array(layer(x)), "kept": bool(torch.equal(x, tensor(inputs["x"])))}
     seen["again"] = array(layer(tensor(inputs["x"])))
     layer.eval()
-    return {**seen, "eval": array(layer(tensor(inputs["x"])))}
+    return {**seen, **{key: array(layer(tensor(inputs["x"]))) for key in ("eval", "eval again")}}
+
+
+def probe_calls(names: Names, **inputs: Any) -> dict:
+    """Several layers, called and trained in turn (`lora_ref.checks.walk`)."""
+    made: dict[str, Any] = {}
+
+    def one_step(one: Step) -> dict:
+        if one["do"] == "make":
+            layer = inputs["layers"][one["on"]]
+            sizes = layer["in_features"], layer["out_features"], layer["rank"], layer["alpha"]
+            made[one["on"]] = names.LoRALayer(*sizes)
+            return {}
+        return act(made, one)
+
+    return take(inputs["steps"], one_step)
 
 
 class _Largest(TorchDispatchMode):
@@ -109,52 +131,68 @@ def probe_intermediates(names: Names, **inputs: Any) -> dict:
     x = tensor(inputs["x"])
     with _Largest() as largest:
         for mode in (True, False):
-            y = layer.train(mode)(x)
+            layer.train(mode)(x)
+    y = layer.train()(x)
     return {"elements": largest.elements, "operation": largest.operation, "y": array(y)}
 
 
 def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
     expected, y = forward_expected(inputs), seen["y"]
+    if not seen["kept"]:
+        return Fault("forward changes the x that it is given", "x is the caller's: write x = x * ..., not x *= ...")
     if close(y, expected):
-        return None
+        if close(seen["eval"], expected):
+            return None
+        return Fault("in evaluation mode the output is another", "the mode may switch dropout, and nothing else")
     if y.shape != expected.shape:
         return Fault(f"output of shape {y.shape}, expected {expected.shape}", "x has shape (..., in_features)")
     if not np.any(y):
-        return Fault("the output is zero although B is not", "the result of the second product is lost")
+        return Fault("the output is zero although B is not", "")
     ratio = factor_of(y, expected)
     if ratio is not None:
         return Fault(f"the update is {number(ratio)} times what alpha / rank asks for", scale_cause(inputs, ratio))
     if close(y, inputs["alpha"] / inputs["rank"] ** 0.5 * forward_expected({**inputs, "alpha": inputs["rank"]}), 1e-4):
         return Fault("scaled by alpha / sqrt(rank)", "that is rsLoRA's scale")
-    half = np.isclose(y, 0).mean()
-    if half > 0.1:
-        likely = "dropout is on although its probability is 0, or something cuts values off (ReLU)"
-        return Fault(f"{half:.0%} of the output is zero", likely)
-    return Fault(
-        f"largest difference {number(np.abs(y - expected).max())} from scaling * (x A^T) B^T",
-        "A or B is used the wrong way round, dropout is on although its probability is 0, or something is added",
-    )
+    off = number(np.abs(y - expected).max())
+    return Fault(f"largest difference {off} from scaling * (x A^T) B^T", "")
 
 
 def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
-    """x of one to four dimensions; a wrong scale is another check's."""
-    for x in leading(inputs["x"]):
-        outcome, expected = seen[str(x.ndim)], forward_expected(inputs, x)
-        shown = f"x of shape {x.shape}"
-        if "error" in outcome:
-            return shape_error(outcome["error"], shown, LEADING)
-        if outcome["y"].shape != expected.shape:
-            return Fault(f"{shown} gives {outcome['y'].shape}, expected {expected.shape}", LEADING)
-        if factor_of(outcome["y"], expected) is None:
-            return Fault(f"{shown}: the output is not a multiple of (x A^T) B^T", "the axes are mixed up")
+    """x of one to four dimensions; a wrong scale is another check's, and so is what is wrong for all of them alike."""
+    faults = [fault_at(x, inputs, seen[str(x.ndim)]) for x in leading(inputs["x"])]
+    if all(faults):
+        errors = [seen[str(x.ndim)].get("error") for x in leading(inputs["x"])]
+        if all(errors):
+            fault = error_fault(errors[2])
+            return replace(fault, seen=f"rank {inputs['rank']}: {fault.seen}")
+        return replace(faults[2], likely=ELSEWHERE, read="")
+    return next(filter(None, faults), None)
+
+
+def fault_at(x: np.ndarray, inputs: Inputs, outcome: Observation) -> Fault | None:
+    """What is wrong for an x of one number of dimensions, where others are right."""
+    expected, shown = forward_expected(inputs, x), f"x of shape {x.shape}"
+    if "error" in outcome:
+        return shape_error(outcome["error"], shown, LEADING)
+    if outcome["y"].shape != expected.shape:
+        return Fault(f"{shown} gives {outcome['y'].shape}, expected {expected.shape}", LEADING)
+    if factor_of(outcome["y"], expected) is None:
+        return Fault(f"{shown}: the output is not a multiple of (x A^T) B^T", LEADING)
     return None
 
 
 def judge_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
     """A, B and x get the gradients of the formula; a common factor is the scale's."""
+    if not seen["kept"]:
+        return judge_forward(inputs, seen)
+    if factor_of(seen["y"], forward_expected(inputs)) is None:
+        return Fault("the output whose gradients are asked for is wrong itself", ELSEWHERE, "")
     expected = update_gradients(inputs)
-    factors = {name: factor_of(seen[name], value) for name, value in expected.items()}
-    return gradients_fault(factors, seen)
+    found = seen["gradients"]
+    if "error" in found:
+        return error_fault(found["error"])
+    factors = {name: factor_of(found[name], value) for name, value in expected.items()}
+    return gradients_fault(factors, found)
 
 
 def judge_forward_backward(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -165,7 +203,7 @@ def judge_intermediates(inputs: Inputs, seen: Observation) -> Fault | None:
     """No tensor as large as B A is made. Even products written with broadcasting stay below a hundredth of it."""
     full = inputs["out_features"] * inputs["in_features"]
     if factor_of(seen["y"], forward_expected(inputs)) is None:
-        return Fault("the output is not a multiple of (x A^T) B^T", "")
+        return Fault("the output is not a multiple of (x A^T) B^T", ELSEWHERE, "")
     if seen["elements"] < full // 2:
         return None
     size = f"{inputs['out_features']} x {inputs['in_features']}"
@@ -173,6 +211,11 @@ def judge_intermediates(inputs: Inputs, seen: Observation) -> Fault | None:
         f"on a layer of {size} the forward makes a tensor of {seen['elements']:,} elements ({seen['operation']})",
         "the matrix B A is built; apply A to x first, then B: (x A^T) B^T",
     )
+
+
+def judge_calls(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Each call gives what A and B, as they are then, and x say."""
+    return first_parting(inputs["steps"], seen, Calls(inputs, base=False))
 
 
 EXERCISE = Exercise(
@@ -207,6 +250,14 @@ EXERCISE = Exercise(
         ),
         Check(
             "2.2/small", "the forward never builds B A", probe_intermediates, judge_intermediates, draw_large, seed=4
+        ),
+        Check(
+            "2.2/calls",
+            "each call computes with its own layer's A and B as they are then, whatever came before",
+            probe_calls,
+            judge_calls,
+            draw_calls,
+            seed=4,
         ),
     ],
 )

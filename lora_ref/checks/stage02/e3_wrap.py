@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,11 +13,15 @@ from lora_ref.checks.probing import Names, array, attempt, raised
 from lora_ref.checks.stage02.shared import (
     build_linear,
     draw_wrapped,
+    factor,
     judge_shapes,
     scaling_fault,
+    set_factors,
     uninitialised_is_nan,
 )
+from lora_ref.checks.stage02.walks import draw_layers, new_values
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.checks.walk import Step, first_parting, step, take
 
 
 def probe_wrap(names: Names, **inputs: Any) -> dict:
@@ -28,14 +33,14 @@ def probe_wrap(names: Names, **inputs: Any) -> dict:
         with uninitialised_is_nan():
             wrapper = names.LinearWithLoRA(linear, inputs["rank"], inputs["alpha"])
         kept = wrapper.linear
-        lora = [getattr(wrapper.lora, name) for name in ("lora_A", "lora_B")]
+        lora = [factor(wrapper.lora, name) for name in ("lora_A", "lora_B")]
         trains = [(name, p) for name, p in wrapper.named_parameters() if p.requires_grad]
         seen["bias" if bias else "no bias"] = {
             "same": kept is linear,
             "kind": type(kept).__name__,
             "W": array(kept.weight),
             "b": None if kept.bias is None else array(kept.bias),
-            "parameters": {name: getattr(kept, name) is p for name, p in parameters.items()},
+            "parameters": {name: shares(getattr(kept, name), p) for name, p in parameters.items()},
             "frozen": {
                 name: not getattr(kept, name).requires_grad
                 for name in ("weight", "bias")
@@ -47,12 +52,18 @@ def probe_wrap(names: Names, **inputs: Any) -> dict:
     return seen
 
 
+def shares(now: Any, before: torch.Tensor) -> bool:
+    """The same parameter, or another on the same memory: as good, wherever the layer is used."""
+    return now is before or (isinstance(now, nn.Parameter) and now.data_ptr() == before.data_ptr())
+
+
 def probe_update(names: Names, **inputs: Any) -> dict:
     """Sizes, scale and dropout of the wrapper's update."""
     arguments = inputs["rank"], inputs["alpha"]
     wrapper = names.LinearWithLoRA(build_linear(inputs), *arguments)
     lora = wrapper.lora
-    seen = {"A": list(lora.lora_A.shape), "B": list(lora.lora_B.shape), "scaling": float(lora.scaling)}
+    seen: dict[str, Any] = {key: list(factor(lora, f"lora_{key}").shape) for key in "AB"}
+    seen["scaling"] = float(lora.scaling)
     wrappers = [wrapper, *(names.LinearWithLoRA(build_linear(inputs), *arguments, p) for p in ASKED[1:])]
     return {
         **seen,
@@ -74,16 +85,20 @@ ROWS = 6000
 def share_dropped(wrapper: Any, in_features: int) -> dict:
     """Of rows of x with one entry that is not zero, those of which nothing reaches the update."""
     lora = wrapper.train().lora
-    lora.lora_A.fill_(1.0)
-    lora.lora_B.fill_(1.0)
+    for name in ("lora_A", "lora_B"):
+        factor(lora, name).fill_(1.0)
     x = torch.eye(in_features).repeat(ROWS // in_features + 1, 1)[:ROWS]
     return {"share": float((lora(x)[:, 0] == 0).double().mean())}
 
 
 LINEAR_KIND = "an nn.Linear"
-
-
+#: What may be wrapped.
+LINEAR_KINDS = (LINEAR_KIND, "a subclass of nn.Linear")
 NOT_LINEAR_KINDS = ("an nn.LayerNorm", "an nn.Embedding", "a module with in_features and weight", "None")
+
+
+class OwnLinear(nn.Linear):
+    """An nn.Linear, by inheritance."""
 
 
 class LooksLinear(nn.Module):
@@ -102,9 +117,47 @@ def probe_not_linear(names: Names, **inputs: Any) -> dict:
     """What wrapping this and that raises."""
     names.LinearWithLoRA(nn.Linear(6, 5), 2, 8)
     made = dict(zip(NOT_LINEAR_KINDS, (nn.LayerNorm(6), nn.Embedding(5, 6), LooksLinear(), None), strict=True))
-    made[LINEAR_KIND] = nn.Linear(6, 5)
-    kinds = inputs.get("kinds", NOT_LINEAR_KINDS)
-    return {"raised": [raised(lambda one=made[kind]: names.LinearWithLoRA(one, 2, 8)) for kind in kinds]}
+    made |= dict(zip(LINEAR_KINDS, (nn.Linear(6, 5), OwnLinear(6, 5)), strict=True))
+    outcomes = [raised(lambda one=made[kind]: names.LinearWithLoRA(one, 2, 8)) for kind in inputs["kinds"]]
+    others = {kind: made[kind] for kind in NOT_LINEAR_KINDS if made[kind] is not None}
+    frozen = [kind for kind, module in others.items() if not all(p.requires_grad for p in module.parameters())]
+    return {"raised": outcomes, "frozen": frozen}
+
+
+def draw_several(rng: np.random.Generator) -> Inputs:
+    """Wrappers one after another, two of them alike, and one around a layer in double precision."""
+    layers = draw_layers(rng)
+    first, second = (str(n) for n in rng.permutation(["a", "b"]))
+    steps = [step("make", first, told="wrapping"), step("make", second, told="wrapping")]
+    steps += [new_values(rng, layers, first), step("make", "c", told="wrapping"), new_values(rng, layers, "c")]
+    steps += [step("make", "d", told="wrapping the float64 layer", like="c", dtype="float64")]
+    return {"layers": layers, "steps": steps}
+
+
+def probe_several(names: Names, **inputs: Any) -> dict:
+    """Several wrappers, of which some get values; and what a rank below 1 raises."""
+    made: dict[str, Any] = {}
+
+    def one_step(one: Step) -> dict:
+        if one["do"] == "set":
+            set_factors(made[one["on"]].lora, one)
+        else:
+            layer = inputs["layers"][one.get("like", one["on"])]
+            linear = build_linear(layer, layer["bias"]).to(getattr(torch, one.get("dtype", "float32")))
+            made[one["on"]] = names.LinearWithLoRA(linear, layer["rank"], layer["alpha"])
+        return {name: look(wrapper) for name, wrapper in made.items()}
+
+    walk = take(inputs["steps"], one_step)
+    return {**walk, "raised": raised(lambda: names.LinearWithLoRA(nn.Linear(6, 5), 0, 8))}
+
+
+def look(wrapper: Any) -> dict:
+    B = factor(wrapper.lora, "lora_B")
+    return {
+        "zero": not bool(array(B).any()),
+        "dtype": str(wrapper.linear.weight.dtype),
+        "training": bool(wrapper.training and wrapper.lora.training),
+    }
 
 
 def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -136,6 +189,35 @@ def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
+def judge_several(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Each wrapper has an update of its own, zero until it gets values, and its layer as it was given."""
+    given: set[str] = set()
+    dtypes: dict[str, str] = {}
+
+    def beside(one: Step, outcome: Observation) -> Fault | None:
+        if one["do"] == "set":
+            given.add(one["on"])
+        else:
+            dtypes[one["on"]] = f"torch.{one.get('dtype', 'float32')}"
+        for name, dtype in dtypes.items():
+            wrapper = outcome[name]
+            if wrapper["dtype"] != dtype:
+                return Fault(f"linear.weight of {name} is {wrapper['dtype']}", "the layer is kept in its own dtype")
+            if not wrapper["training"]:
+                return Fault(f"{name} is in evaluation mode", "a new module is in training mode, or dropout never acts")
+            if name not in given and not wrapper["zero"]:
+                likely = "two wrappers share one update: make one in each __init__, and keep it on self"
+                return Fault(f"lora_B of {name} is not zero", likely if one["do"] == "set" else "")
+        return None
+
+    if fault := first_parting(inputs["steps"], seen, beside):
+        return fault
+    if seen["raised"] is None or "ValueError" not in seen["raised"]["bases"]:
+        what = "nothing" if seen["raised"] is None else seen["raised"]["type"]
+        return Fault(f"rank 0 raised {what}", "rank is as in LoRALayer: let its ValueError pass")
+    return None
+
+
 def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
     """Exactly the update's two matrices train."""
     for case in ("bias", "no bias"):
@@ -162,7 +244,13 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
     """The update has the layer's sizes and the given rank and alpha."""
     found = {"lora_A": seen["A"], "lora_B": seen["B"]}
     shapes = dict.fromkeys(found, True)
-    same = {"registered": shapes, "trainable": shapes, "others": [], "dtypes": dict.fromkeys(found, "torch.float32")}
+    same = {
+        "registered": shapes,
+        "trainable": shapes,
+        "others": [],
+        "modules": {},
+        "dtypes": dict.fromkeys(found, "torch.float32"),
+    }
     fault = judge_shapes(inputs, {"shapes": found, **same})
     fault = fault or scaling_fault(inputs["alpha"], inputs["rank"], seen["scaling"])
     if fault:
@@ -179,10 +267,13 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_not_linear(inputs: Inputs, seen: Observation) -> Fault | None:
-    for name, outcome in zip(inputs.get("kinds", NOT_LINEAR_KINDS), seen["raised"], strict=True):
-        if name == LINEAR_KIND:
+    for name, outcome in zip(inputs["kinds"], seen["raised"], strict=True):
+        if name in LINEAR_KINDS:
             if outcome is not None:
-                return Fault(f"{name} raised {outcome['type']}", "the check with isinstance refuses too much")
+                likely = "the check with isinstance refuses too much"
+                if name != LINEAR_KIND:
+                    likely = "a subclass is an nn.Linear too: ask isinstance(linear, nn.Linear), not its type"
+                return Fault(f"{name} raised {outcome['type']}", likely)
         elif outcome is None:
             return Fault(
                 f"{name} was wrapped without an error", "the check with isinstance is missing", "the docstring"
@@ -193,7 +284,13 @@ def judge_not_linear(inputs: Inputs, seen: Observation) -> Fault | None:
                 "the check with isinstance is missing or comes too late; the contract asks for a TypeError",
                 "the docstring",
             )
+    if seen["frozen"]:
+        return Fault(f"{seen['frozen'][0]} raised a TypeError, and is frozen now", "look first, then change")
     return None
+
+
+def every_kind(rng: np.random.Generator) -> Inputs:
+    return {"kinds": [*NOT_LINEAR_KINDS, *LINEAR_KINDS]}
 
 
 EXERCISE = Exercise(
@@ -226,6 +323,20 @@ EXERCISE = Exercise(
             draw_wrapped,
             seed=5,
         ),
-        Check("2.3/type", "what is not an nn.Linear is a TypeError", probe_not_linear, judge_not_linear),
+        Check(
+            "2.3/type",
+            "an nn.Linear of any kind is taken, and anything else is a TypeError",
+            probe_not_linear,
+            judge_not_linear,
+            every_kind,
+        ),
+        Check(
+            "2.3/several",
+            "each wrapper has an update of its own, zero at first, beside its layer as it was given",
+            probe_several,
+            judge_several,
+            draw_several,
+            seed=5,
+        ),
     ],
 )

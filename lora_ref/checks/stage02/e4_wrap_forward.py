@@ -8,24 +8,25 @@ import numpy as np
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array
+from lora_ref.checks.stage02.dropout import draw_dropout, judge_dropout
 from lora_ref.checks.stage02.shared import (
     build_linear,
     build_wrapper,
-    draw_dropout,
     draw_with_gradients,
     draw_wrapped,
     factor_gradients,
     factor_of,
     forward_expected,
     gradients_fault,
-    judge_dropout,
     oriented,
     set_factors,
     sum_expected,
     tensor,
     update_gradients,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.stage02.walks import Calls, act, draw_calls
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, close
+from lora_ref.checks.walk import Step, first_parting, take
 from lora_ref.rounding import number
 
 
@@ -60,10 +61,30 @@ def probe_fresh(names: Names, **inputs: Any) -> dict:
 
     wrapper = build_wrapper(names, zero, False)
     base = build_linear(inputs, bias=False)
-    seen = {str(x.dim()): {"y": array(wrapper(x)), "base": array(base(x))} for x in xs}
+    seen = {}
+    for x in xs:
+        outputs = {key: array(wrapper(x)) for key in ("y", "again")}
+        seen[str(x.dim())] = {**outputs, "base": array(base(x))}
     set_factors(wrapper.lora, inputs)
     added = {key: array(wrapper(xs[1])) - seen["3"]["base"] for key in ("train", "again")}
-    return {**seen, "added": {**added, "eval": array(wrapper.eval()(xs[1])) - seen["3"]["base"], "kept": True}}
+    wrapper.eval()
+    added |= {key: array(wrapper(xs[1])) - seen["3"]["base"] for key in ("eval", "eval again")}
+    return {**seen, "added": {**added, "kept": True}}
+
+
+def probe_calls(names: Names, **inputs: Any) -> dict:
+    """Several wrapped layers, called and trained in turn (`lora_ref.checks.walk`)."""
+    made: dict[str, Any] = {}
+
+    def one_step(one: Step) -> dict:
+        if one["do"] == "make":
+            layer = inputs["layers"][one["on"]]
+            linear = build_linear(layer, layer["bias"])
+            made[one["on"]] = names.LinearWithLoRA(linear, layer["rank"], layer["alpha"])
+            return {}
+        return act(made, one, lambda wrapper: wrapper.lora)
+
+    return take(inputs["steps"], one_step)
 
 
 def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -71,7 +92,8 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
     if close(y, expected):
         if close(seen["eval"], expected):
             return None
-        return Fault("in evaluation mode the output is not linear(x) + lora(x)", "forward does not ask the mode")
+        likely = "the update counts in both modes: forward has nothing to ask self.training for"
+        return Fault("in evaluation mode the output is not linear(x) + lora(x)", likely)
     if y.shape != expected.shape:
         return Fault(f"output of shape {y.shape}, expected {expected.shape}", "")
     update = forward_expected(inputs)
@@ -97,9 +119,11 @@ def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
     for dimensions in ("1", "3"):
         outcome = seen[dimensions]
         if not close(outcome["y"], outcome["base"], 1e-6):
-            likely = "something besides linear(x) + lora(x) is computed, or dropout reaches the frozen layer's input"
+            likely = ""
             if not np.any(outcome["y"]):
                 likely = "only the update is returned: the frozen layer's output is missing"
+            elif not np.array_equal(outcome["y"], outcome["again"]):
+                likely = "dropout reaches the frozen layer's input or output"
             return Fault(
                 "in training mode with dropout, a wrapper whose B is zero does not give the frozen layer's output",
                 likely,
@@ -107,6 +131,8 @@ def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
     added = seen["added"]
     if factor_of(added["eval"], forward_expected(inputs)) is None:
         return None  # what is added without dropout is another check's
+    if not np.any(np.abs(added["train"]) > 1e-4):
+        return Fault("in training mode nothing is added to linear(x)", "the update counts in both modes")
     fault = judge_dropout(inputs, added)
     if fault:
         likely = "lora(x) has its dropout already: forward calls self.lora, on x itself, and nothing else drops"
@@ -115,12 +141,15 @@ def judge_fresh(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_sum_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
+    if not close(seen["y"], sum_expected(inputs), 1e-4):
+        return Fault("the output whose gradients are asked for is wrong itself", ELSEWHERE, "")
     expected = update_gradients(inputs)
-    expected["grad_x"] = expected["grad_x"] + np.ones_like(seen["y"]) @ inputs["W"]
+    update = expected["grad_x"]
+    expected["grad_x"] = update + np.ones_like(seen["y"]) @ inputs["W"]
     factors = {name: factor_of(seen[name], expected[name]) for name in ("grad_A", "grad_B")}
     factors["grad_x"] = 1.0 if close(seen["grad_x"], expected["grad_x"], 1e-4) else None
     fault = gradients_fault(factors, seen)
-    if fault and "of x " in fault.seen:
+    if fault and "of x " in fault.seen and close(seen["grad_x"], update, 1e-4):
         return Fault(
             fault.seen,
             "the layers below need the frozen layer's gradient too: no torch.no_grad() around it",
@@ -131,6 +160,11 @@ def judge_sum_gradients(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_sum_backward(inputs: Inputs, seen: Observation) -> Fault | None:
     return judge_sum(inputs, seen) or judge_sum_gradients(inputs, seen)
+
+
+def judge_calls(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Each call gives linear(x) + lora(x), with the values that both have then."""
+    return first_parting(inputs["steps"], seen, Calls(inputs, base=True))
 
 
 EXERCISE = Exercise(
@@ -153,6 +187,14 @@ EXERCISE = Exercise(
             probe_fresh,
             judge_fresh,
             draw_wrapped_dropout,
+            seed=6,
+        ),
+        Check(
+            "2.4/calls",
+            "each call gives linear(x) + lora(x) with the values that its own two layers have then",
+            probe_calls,
+            judge_calls,
+            draw_calls,
             seed=6,
         ),
     ],

@@ -11,10 +11,12 @@ from torch import nn
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
+from lora_ref.checks.stage02.merge_walk import draw_walk, judge_walk, probe_walk
 from lora_ref.checks.stage02.shared import (
     LEARNING_RATE,
     build_wrapper,
     draw_wrapped,
+    factor,
     factor_of,
     forward_expected,
     oriented,
@@ -42,8 +44,9 @@ def probe_merge(names: Names, **inputs: Any) -> dict:
         return {
             "W": array(weight),
             "output": output,
-            "A": oriented(wrapper.lora.lora_A, inputs["A"].shape),
-            "B": oriented(wrapper.lora.lora_B, inputs["B"].shape),
+            "A": oriented(factor(wrapper.lora, "lora_A"), inputs["A"].shape),
+            "B": oriented(factor(wrapper.lora, "lora_B"), inputs["B"].shape),
+            "recording": torch.is_grad_enabled(),
             "merged": None if callable(merged) else bool(merged),
             "parameter": isinstance(weight, nn.Parameter),
             "leaf": bool(weight.is_leaf),
@@ -52,14 +55,14 @@ def probe_merge(names: Names, **inputs: Any) -> dict:
         }
 
     def train(wrapper: Any) -> dict:
-        factors = [wrapper.lora.lora_A, wrapper.lora.lora_B]
-        for factor in factors:
-            factor.grad = None
+        factors = [factor(wrapper.lora, name) for name in ("lora_A", "lora_B")]
+        for parameter in factors:
+            parameter.grad = None
         wrapper(tensor(inputs["x"])).sum().backward()
         with torch.no_grad():
-            for factor in factors:
-                if factor.grad is not None:
-                    factor -= LEARNING_RATE * factor.grad
+            for parameter in factors:
+                if parameter.grad is not None:
+                    parameter -= LEARNING_RATE * parameter.grad
         return {}
 
     wrapper = build_wrapper(names, inputs)
@@ -220,6 +223,9 @@ def judge_unmerged_only(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_continues(inputs: Inputs, seen: Observation) -> Fault | None:
     """Steps: train, merge, unmerge, train, merge."""
     before, trained, merged, unmerged, again, remerged = seen["states"]
+    if not (merged["recording"] and unmerged["recording"]):
+        likely = "torch.set_grad_enabled(False) lasts; `with torch.no_grad():` ends with its block"
+        return Fault(f"after {'unmerge' if merged['recording'] else 'merge'}() autograd is switched off", likely)
     for name in "AB":
         if not close(unmerged[name], trained[name], 1e-6):
             likely = lost_factors(unmerged) or "merging must leave A and B as they are"
@@ -292,6 +298,14 @@ EXERCISE = Exercise(
             probe_merge,
             judge_continues,
             steps("train", "merge", "unmerge", "train", "merge"),
+            seed=9,
+        ),
+        Check(
+            "2.5/walk",
+            "several layers merge and unmerge in any order, each with its own values, loaded or copied in between",
+            probe_walk,
+            judge_walk,
+            draw_walk,
             seed=9,
         ),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,33 +18,55 @@ from lora_ref.checks.stage02.shared import (
     build_linear,
     draw_wrapped,
     factor_of,
-    oriented,
     scale_cause,
     tensor,
     uninitialised_is_nan,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.checks.stage02.walks import draw_layers, new_values
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, close, error_fault
+from lora_ref.checks.walk import Step, first_parting, step, take
 from lora_ref.rounding import number
 
+#: What a trainable parameter is: of A or of B, from which row (of A) or column (of B) on, how many of them, and whether
+#: they are the parameter's columns.
+Role = tuple[str, int, int, bool]
 
-def find_factors(module: Any, inputs: Inputs) -> dict[str, nn.Parameter]:
-    """The parameters that have the shape of A or of B, either way round: the contract does not name them."""
-    wanted = {"A": inputs["A"].shape, "B": inputs["B"].shape}
-    found = {}
-    for parameter in module.parameters():
-        for name, shape in wanted.items():
-            if tuple(parameter.shape) in (shape, shape[::-1]):
-                found[name] = parameter
-    return found
+
+def roles(names: Names, module: Any, inputs: Inputs) -> dict[str, Role]:
+    """What each trainable parameter is, by its shape: the contract names neither A and B nor their shapes.
+
+    Each may be one matrix, either way round, or be kept in pieces. In a square layer the shapes don't tell: there a
+    parameter is what it is, by its name, in a layer with one more output.
+    """
+    sizes = {"A": inputs["in_features"], "B": inputs["out_features"]}
+    if sizes["A"] == sizes["B"]:
+        more = {**inputs, "out_features": sizes["B"] + 1}
+        return roles(names, build_parametrization(names, more), more)
+    found: dict[str, Role] = {}
+    taken = {"A": 0, "B": 0}
+    for name, parameter in module.named_parameters():
+        shape = tuple(parameter.shape)
+        for key, size in sizes.items():
+            count = parameter.numel() // size
+            fits = shape in ((size,), (count, size), (size, count)) and taken[key] + count <= inputs["rank"]
+            if parameter.requires_grad and fits and count:
+                found[name] = key, taken[key], count, shape == (size, count) != (count, size)
+                taken[key] += count
+                break
+    return {name: role for name, role in found.items() if taken[role[0]] == inputs["rank"]}
 
 
 @torch.no_grad()
-def fill_factors(module: Any, inputs: Inputs) -> dict[str, nn.Parameter]:
-    found = find_factors(module, inputs)
-    for name, parameter in found.items():
-        values = inputs[name] if tuple(parameter.shape) == inputs[name].shape else inputs[name].T
+def fill_factors(names: Names, module: Any, inputs: Inputs) -> dict[str, list[nn.Parameter]]:
+    """Give A and B the inputs' values, and return their parameters."""
+    vectors = {"A": inputs["A"], "B": inputs["B"].T}
+    parameters, filled = dict(module.named_parameters()), {}
+    for name, (key, at, count, columns) in roles(names, module, inputs).items():
+        parameter, piece = parameters[name], vectors[key][at : at + count]
+        values = (piece.T if columns else piece).reshape(tuple(parameter.shape))
         parameter.copy_(torch.as_tensor(values.copy(), dtype=parameter.dtype))
-    return found
+        filled.setdefault(key, []).append(parameter)
+    return filled
 
 
 def build_parametrization(names: Names, inputs: Inputs) -> Any:
@@ -58,10 +81,13 @@ def probe_parametrization(names: Names, **inputs: Any) -> dict:
     seen = {
         "shapes": [list(p.shape) for p in module.parameters() if p.requires_grad],
         "enabled": bool(module.enabled),
-        "start": attempt(lambda: {"W": array(module(W.clone()))}, gaps=True),
-        "start_gradients": attempt(lambda: start_gradients(module, W.clone()), gaps=True),
+        "start": attempt(lambda: {"W": array(started(module)(W.clone()))}, gaps=True),
     }
-    seen["found"] = sorted(fill_factors(module, inputs))
+    module.enabled = True
+    seen["start_gradients"] = attempt(lambda: start_gradients(module, W.clone()), gaps=True)
+    module = build_parametrization(names, inputs)  # not called yet
+    module.enabled = True
+    seen["found"] = sorted(fill_factors(names, module, inputs))
     given = W.clone()
     seen["on"] = attempt(lambda: {"W": array(module(given))}, gaps=True)
     seen["given"] = array(given)
@@ -73,6 +99,12 @@ def probe_parametrization(names: Names, **inputs: Any) -> dict:
     module.enabled = True
     seen["on_again"] = attempt(lambda: {"W": array(module(W.clone()))}, gaps=True)
     return seen
+
+
+def started(module: Any) -> Any:
+    """The module, switched on: that it is on at first is asked elsewhere."""
+    module.enabled = True
+    return module
 
 
 def start_gradients(module: Any, W: torch.Tensor) -> dict:
@@ -87,7 +119,7 @@ def probe_defaults(names: Names, **inputs: Any) -> dict:
     """A parametrization built with its two sizes alone: rank 1, alpha 1."""
     one = {**inputs, "rank": 1, "A": inputs["A"][:1], "B": inputs["B"][:, :1]}
     module = names.LoRAParametrization(inputs["out_features"], inputs["in_features"])
-    found = sorted(fill_factors(module, one))
+    found = sorted(fill_factors(names, started(module), one))
     return {"found": found, "W": array(module(tensor(inputs["W"])))}
 
 
@@ -100,18 +132,20 @@ def probe_registered(names: Names, **inputs: Any) -> dict:
 def registered(names: Names, inputs: Inputs) -> dict:
     x, linear = tensor(inputs["x"]), build_linear(inputs).requires_grad_(False)
     before = array(linear(x))
-    module = build_parametrization(names, inputs)
+    module = started(build_parametrization(names, inputs))
     parametrize.register_parametrization(linear, "weight", module)
     original = linear.parametrizations.weight.original
-    factors = fill_factors(module, inputs)
+    factors = fill_factors(names, module, inputs)
     y = linear(x)
     y.sum().backward()
     seen = {
         "before": before,
         "found": sorted(factors),
         "y": array(y),
-        "gradients": {name: oriented(p.grad, inputs[name].shape) for name, p in factors.items()},
-        "trains": [name for name, p in linear.named_parameters() if p.requires_grad],
+        "gradients": {
+            name: all(p.grad is not None and bool(p.grad.any()) for p in pieces) for name, pieces in factors.items()
+        },
+        "trains": sum(p.numel() for p in linear.parameters() if p.requires_grad),
     }
     with torch.no_grad():
         for parameter in linear.parameters():
@@ -151,7 +185,8 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
     if ratio is not None:
         return Fault(f"{number(ratio)} times the update is added", scale_cause(inputs, ratio))
     likely = "W is missing from the sum" if close(found, expected - inputs["W"], 1e-4) else ""
-    likely = "the update is missing although enabled is True" if close(found, inputs["W"]) else likely
+    if close(found, inputs["W"]):
+        return Fault("with values in A and B, forward(W) is still W", "")
     return Fault("forward(W) is not W + (alpha / rank) * B A", likely)
 
 
@@ -164,19 +199,19 @@ def product_fault(error: Mapping[str, str]) -> Fault:
 
 
 def factors_fault(inputs: Inputs, seen: Observation) -> Fault | None:
-    """Two trainable factors of the right shapes, found by shape because the contract does not name them."""
-    wanted = [list(inputs["A"].shape), list(inputs["B"].shape)]
+    """Trainable factors of the right shapes, found by shape because the contract does not name them."""
     shown = ", ".join(str(tuple(shape)) for shape in seen["shapes"]) or "none"
-    swapped = sorted([[wanted[0][0], wanted[1][0]], [wanted[0][1], wanted[1][1]]])
-    expected = f"{tuple(wanted[0])} and {tuple(wanted[1])}"
-    if sorted(seen["shapes"]) == swapped and "error" in seen["on"]:
+    A, B = inputs["A"].shape, inputs["B"].shape
+    expected = f"A {A} and B {B}, in one piece each or in several"
+    if sorted(seen["shapes"]) == sorted([[A[0], B[0]], [A[1], B[1]]]) and "error" in seen["on"]:
         return Fault(
             f"trainable parameters {shown}; expected {expected}",
             "in_features and out_features are the wrong way round: W is (out_features, in_features)",
         )
-    if len(seen["shapes"]) != 2 or seen["found"] != ["A", "B"]:
-        likely = "A is (rank, in_features), B is (out_features, rank)"
-        if len(seen["shapes"]) < 2:
+    count = sum(math.prod(shape) for shape in seen["shapes"])
+    if seen["found"] != ["A", "B"] or count != inputs["A"].size + inputs["B"].size:
+        likely = ""
+        if count < inputs["A"].size + inputs["B"].size:
             likely = "what is missing is frozen or no nn.Parameter; nn.Parameter(...).to(...) makes a plain tensor"
         return Fault(f"trainable parameters {shown}; expected {expected}", likely)
     return None
@@ -191,6 +226,8 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
         if "error" in seen[key]:
             return product_fault(seen[key]["error"])
     if not close(seen["start"]["W"], inputs["W"], 1e-6):
+        if not np.any(seen["start"]["W"]):
+            return Fault("a fresh parametrization gives zero, not W", "W is missing from the sum")
         return Fault(
             "a fresh parametrization changes the weight", "B must start at zero (torch.empty is uninitialised memory)"
         )
@@ -212,9 +249,116 @@ def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     if "error" in seen["on_again"]:
         return factors_fault(inputs, seen) or product_fault(seen["on_again"]["error"])
-    if close(seen["on_again"]["W"], inputs["W"]):
+    on = seen["on"].get("W")
+    if on is not None and close(seen["on_again"]["W"], inputs["W"]) and not close(on, inputs["W"]):
         return Fault("switched on again, forward(W) is still W", "the update is lost when it is switched off")
     return None
+
+
+def draw_calls(rng: np.random.Generator) -> Inputs:
+    """Two parametrizations, a square one and one whose rank is above its smaller side, in turn."""
+    layers = {name: layer for name, layer in draw_layers(rng).items() if name != "b"}
+
+    def call(on: str, **more: Any) -> Step:
+        W = rng.normal(size=layers[on]["W"].shape)
+        return step("call", on, told=f"forward(W) of {W.shape[0]} x {W.shape[1]} through", W=W, **more)
+
+    steps = [step("make", "a"), step("make", "c"), call("c"), call("a")]
+    steps += [new_values(rng, layers, "c"), call("c"), new_values(rng, layers, "a"), call("a"), call("c")]
+    steps += [
+        new_values(rng, layers, "a"),
+        call("a"),
+        step("off", "a"),
+        call("a"),
+        call("c"),
+        new_values(rng, layers, "a"),
+    ]
+    steps += [step("on", "a"), call("a"), step("learn", "a", told="an in-place change of A and B of"), call("a")]
+    steps += [step("eval", "c", told="eval() of"), call("c"), step("double", "c", told="double() of"), call("c")]
+    return {"layers": layers, "steps": steps}
+
+
+def probe_calls(names: Names, **inputs: Any) -> dict:
+    """Two parametrizations, called in turn (`lora_ref.checks.walk`)."""
+    made: dict[str, Any] = {}
+
+    def one_step(one: Step) -> dict:
+        name, do = one["on"], one["do"]
+        if do == "make":
+            made[name] = started(build_parametrization(names, inputs["layers"][name]))
+        elif do == "set":
+            values = {**inputs["layers"][name], "A": one["A"], "B": one["B"]}
+            return {"found": sorted(fill_factors(names, made[name], values))}
+        elif do in ("on", "off"):
+            made[name].enabled = do == "on"
+        elif do == "learn":
+            with torch.no_grad():
+                for parameter in made[name].parameters():
+                    parameter.mul_(0.5 if parameter.requires_grad else 1.0)
+        elif do in ("eval", "double"):
+            getattr(made[name], do)()
+        else:
+            dtype = next(made[name].parameters()).dtype
+            W = torch.tensor(one["W"], dtype=dtype)
+            try:
+                out = made[name](W)
+            except RuntimeError:
+                if dtype == torch.float32:
+                    raise
+                return {"refused": True}  # see lora_ref.checks.stage02.walks.act
+            return {"W": array(out), "given": array(W), "dtype": str(out.dtype), "wanted": str(dtype)}
+        return {}
+
+    return take(inputs["steps"], one_step)
+
+
+class Beside:
+    """Judges `draw_calls`, step by step (`lora_ref.checks.walk.first_parting`)."""
+
+    def __init__(self, inputs: Inputs):
+        self.layers = {name: {**layer, "update": 0.0, "times": 0.0} for name, layer in inputs["layers"].items()}
+        self.earlier: dict[str, list[Any]] = {name: [0.0] for name in self.layers}
+        self.off: set[str] = set()
+
+    def __call__(self, one: Step, outcome: Observation) -> Fault | None:
+        name, do = one["on"], one["do"]
+        layer = self.layers[name]
+        if do == "set":
+            if outcome["found"] != ["A", "B"]:
+                return Fault("A and B are not found among the trainable parameters", ELSEWHERE, "")
+            self.earlier[name].append(layer["update"])
+            layer["update"] = layer["alpha"] / layer["rank"] * one["B"] @ one["A"]
+        elif do == "learn":
+            self.earlier[name].append(layer["update"])
+            layer["update"] = layer["update"] / 4
+        elif do in ("on", "off"):
+            (self.off.add if do == "off" else self.off.discard)(name)
+        elif do == "call" and "refused" not in outcome:
+            return self._call(one, outcome)
+        return None
+
+    def _call(self, one: Step, outcome: Observation) -> Fault | None:
+        layer, W, found = self.layers[one["on"]], one["W"], outcome["W"]
+        if found.shape != W.shape:
+            return Fault(f"the result has shape {found.shape}, expected {W.shape}", "")
+        if outcome["dtype"] != outcome["wanted"]:
+            return Fault(f"the result is {outcome['dtype']}, and W {outcome['wanted']}", "the result is cast")
+        if not close(outcome["given"], W, 1e-6):
+            return Fault("forward has changed the W that it is given", "write W + update, not W += update")
+        update = 0.0 if one["on"] in self.off else layer["update"]
+        if np.ndim(update) and not layer["times"]:  # what scales all of it is another check's matter
+            layer["times"] = factor_of(found - W, update) or 1.0
+        if close(found, W + (layer["times"] or 1.0) * update, 1e-4):
+            return None
+        likely = ""
+        if any(close(found, W + (layer["times"] or 1.0) * before, 1e-4) for before in self.earlier[one["on"]]):
+            likely = "the update of earlier values of A and B: it is computed once and kept"
+        return Fault(f"the result is off by up to {number(np.abs(found - W - update).max())}", likely)
+
+
+def judge_calls(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Each call adds the update that A and B give then, or nothing while it is switched off."""
+    return first_parting(inputs["steps"], seen, Beside(inputs))
 
 
 EXERCISE = Exercise(
@@ -245,6 +389,14 @@ EXERCISE = Exercise(
             probe_parametrization,
             judge_switch,
             draw_wrapped,
+            seed=10,
+        ),
+        Check(
+            "2.6/calls",
+            "each call adds to its own W what A and B give then, in W's dtype",
+            probe_calls,
+            judge_calls,
+            draw_calls,
             seed=10,
         ),
     ],

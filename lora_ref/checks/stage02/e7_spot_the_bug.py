@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from lora_ref.checks.stage02.shared import (
     build_linear,
     draw_layer,
     draw_wrapped,
+    factor,
     factor_of,
     forward_expected,
     leading,
@@ -25,6 +27,7 @@ from lora_ref.checks.stage02.shared import (
     transposed,
     uninitialised_is_nan,
 )
+from lora_ref.checks.stage02.walks import draw_layers
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 
 
@@ -48,26 +51,41 @@ def draw_project_up(rng: np.random.Generator) -> Inputs:
     }
 
 
+def draw_fold(rng: np.random.Generator) -> Inputs:
+    """A layer with bias, and a square one without."""
+    square = draw_layers(rng)["a"]
+    square |= {"bias": False, "x": rng.normal(size=(4, square["in_features"]))}
+    return {"layers": [{**draw_wrapped(rng), "bias": True}, square]}
+
+
 def probe_fold_in(names: Names, **inputs: Any) -> dict:
-    """The layer and its adapter after fold_in, and whether the adapter can still train.
+    """Layers and their adapters after fold_in and after a second one, and whether an adapter can still train.
 
     With the student's own LoRALayer, which may have methods that fold_in uses, and with one that has the contract's
     names alone.
     """
+    return {"layers": [folded(names, layer) for layer in inputs["layers"]]}
+
+
+def folded(names: Names, inputs: Inputs) -> dict:
     sizes = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
     x = tensor(inputs["x"])
 
     lora = names.LoRALayer(*sizes)
     set_factors(lora, inputs)
-    linear = build_linear(inputs).requires_grad_(False)
+    linear = build_linear(inputs, inputs["bias"]).requires_grad_(False)
     with torch.no_grad():
         before = array(lora(x))
     names.fold_in(linear, lora)
     with torch.no_grad():
-        seen = {"W": array(linear.weight), "b": array(linear.bias), "update": array(lora(x)), "before": before}
+        seen = {"W": array(linear.weight), "update": array(lora(x)), "before": before}
+    seen |= {"b": array(linear.bias) if inputs["bias"] else None, "recording": torch.is_grad_enabled()}
+    seen["trains"] = [name for name, p in linear.named_parameters() if p.requires_grad]
     (lora(x) * torch.linspace(-1, 2, inputs["out_features"])).sum().backward()
-    gradients = [p.grad for p in (lora.lora_A, lora.lora_B) if p.grad is not None]
-    return {**seen, "gradient": max((float(g.abs().max()) for g in gradients), default=0.0)}
+    gradients = [p.grad for p in (factor(lora, "lora_A"), factor(lora, "lora_B")) if p.grad is not None]
+    seen["gradient"] = max((float(g.abs().max()) for g in gradients), default=0.0)
+    names.fold_in(linear, lora)
+    return {**seen, "again": array(linear.weight)}
 
 
 def probe_make_factors(names: Names, **inputs: Any) -> dict:
@@ -110,46 +128,66 @@ def watched(parameter: nn.Parameter, asked: list[str]) -> nn.Parameter:
     return torch.Tensor._make_subclass(Watched, parameter.data, parameter.requires_grad)
 
 
+TRANSPOSED = "h is multiplied by B, not by B^T: F.linear transposes its weight by itself, @ does not"
+
+
 def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
     for case, matrix in (("h", "B"), ("square", "square")):
         B = inputs[matrix]
         # three dimensions first: an error there is none of their number
+        works = any("error" not in outcome for outcome in seen[case])
         cases = sorted(zip(leading(inputs["h"]), seen[case], strict=True), key=lambda pair: pair[0].ndim != 3)
         for h, outcome in cases:
             expected = h @ B.T
             sizes = f"rank {B.shape[1]}, out_features {B.shape[0]}, h of shape {h.shape}"
             if "error" in outcome:
-                likely = "F.linear(x, weight) computes x weight^T: it transposes its weight by itself"
-                return shape_error(outcome["error"], sizes, likely if h.ndim == 3 else LEADING)
+                return shape_error(outcome["error"], sizes, LEADING if works else TRANSPOSED)
             if close(outcome["y"], expected):
                 continue
             likely = ""
             if outcome["y"].shape == expected.shape and close(outcome["y"], h @ B):
-                likely = "B is used transposed; where rank equals out_features nothing complains"
+                likely = TRANSPOSED
             return Fault(f"{sizes}: the result is not h B^T", likely)
     return None
 
 
 def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
+    for layer, outcome in zip(inputs["layers"], seen["layers"], strict=True):
+        if fault := fold_fault(layer, outcome):
+            square = "" if layer["bias"] else "a square layer without bias: "
+            return replace(fault, seen=square + fault.seen)
+    return None
+
+
+def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     if not close(seen["before"], forward_expected(inputs)):
         return Fault("lora(x) is not the update even before", "see exercise 2.2", "section 2.2")
-    if not close(seen["b"], inputs["b"], 1e-6):
+    if inputs["bias"] and not close(seen["b"], inputs["b"], 1e-6):
         return Fault("the bias changed", "")
     update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
     if not close(seen["W"], inputs["W"] + update):
         ratio = factor_of(seen["W"] - inputs["W"], update)
         likely = "" if ratio is None else scale_cause(inputs, ratio)
         if close(seen["W"], inputs["W"]):
-            likely = "the factors are emptied before the weight gets them"
+            return Fault("the weight is unchanged", "the sum is not written back, or A and B were emptied before it")
         return Fault("the weight is not W + scaling * B A", likely)
+    if seen["trains"]:
+        likely = "the layer was frozen and stays so; a new nn.Parameter trains unless it is told requires_grad=False"
+        return Fault(f"afterwards linear.{' and linear.'.join(seen['trains'])} trains", likely)
+    if not seen["recording"]:
+        return Fault("afterwards autograd is switched off", "`with torch.no_grad():` ends with its block")
     if not close(seen["update"], np.zeros_like(seen["update"]), 1e-6):
-        return Fault("afterwards lora(x) is not zero", "the update counts twice: in the weight and in the adapter")
+        same = close(seen["update"], seen["before"])
+        likely = "the update counts twice: in the weight and in the adapter" if same else ""
+        return Fault("afterwards lora(x) is not zero", likely)
     if not seen["gradient"] > 0:
         return Fault(
             "afterwards the gradients of A and of B are both zero",
             "A and B are both zero (or the scale is, or what is left does not train): the adapter can never train "
             "again; one zero factor is enough",
         )
+    if not close(seen["again"], seen["W"], 1e-6):
+        return Fault("a second fold_in, of an update that is zero, changes the weight", "")
     return None
 
 
@@ -167,8 +205,12 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
         if wrong:
             return Fault(f"beside a {dtype} layer {wrong[0]} is {outcome['dtypes'][wrong[0]]}", "")
         A = outcome["A"]
-        if np.any(outcome["B"]) or not np.any(A) or not np.isfinite(A).all():
-            likely = "torch.empty is uninitialised memory" if np.any(A) else "with A at zero too nothing ever learns"
+        if not np.isfinite(A).all() or not np.isfinite(outcome["B"]).all():
+            return Fault("A must start random and B at zero", "torch.empty is uninitialised memory", "section 2.1")
+        if np.any(outcome["B"]) or not np.any(A):
+            likely = "with A at zero too nothing ever learns"
+            if np.any(outcome["B"]):
+                likely = "" if np.any(A) else "it is the other way round: A is zero here, and B is not"
             return Fault("A must start random and B at zero", likely, "section 2.1")
         if np.ptp(A) == 0 or np.array_equal(outcome["again"], A):
             return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
@@ -199,7 +241,7 @@ EXERCISE = Exercise(
             "fold_in leaves W + update in the layer, a zero update in the adapter, and the adapter able to train",
             probe_fold_in,
             judge_fold_in,
-            draw_wrapped,
+            draw_fold,
             seed=12,
             builds_on=("LoRALayer",),
         ),

@@ -16,7 +16,7 @@ from torch import nn
 
 from lora_ref.checks.probing import Names, array
 from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
-from lora_ref.rounding import number, pair
+from lora_ref.rounding import pair
 
 #: The probes' own training step: large enough to be seen, small enough for float32.
 LEARNING_RATE = 0.05
@@ -42,6 +42,8 @@ def layer_with_parts(names: Names) -> Any:
 
     class LoRALayer(own):
         def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
+            if rank < 1:
+                raise ValueError("rank must be at least 1")
             try:
                 super().__init__(in_features, out_features, rank, alpha, dropout)
             except Exception:
@@ -50,6 +52,17 @@ def layer_with_parts(names: Names) -> Any:
             put_parts(self, in_features, out_features, rank, alpha)
 
     return LoRALayer
+
+
+class Weight(nn.Parameter):
+    """A matrix that may also be used like the bias-free nn.Linear in whose place it is."""
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return self
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self)
 
 
 def whole_layer(names: Names) -> Any:
@@ -63,6 +76,11 @@ def whole_layer(names: Names) -> Any:
         def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
             super().__init__(in_features, out_features, rank, alpha, dropout)
             self.contract = rank, alpha, dropout
+            for name in ("lora_A", "lora_B"):
+                if isinstance(getattr(self, name), nn.Module):
+                    values = factor(self, name)
+                    delattr(self, name)
+                    setattr(self, name, Weight(values))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             rank, alpha, dropout = self.contract
@@ -104,21 +122,40 @@ STAND_INS: Mapping[str, Callable[[Names], Any]] = {
 
 
 def put_parts(layer: Any, in_features: int, out_features: int, rank: int, alpha: float) -> None:
-    """Give a layer trainable float32 matrices of the contract's shapes, where it has none, and the right scale."""
+    """Give a layer trainable float32 matrices of the contract's shapes, where it has none, and the right scale.
+
+    A matrix that it has under another name, or inside a layer of its own, is used as it is: its forward reads that one.
+    """
     for name, shape in (("lora_A", (rank, in_features)), ("lora_B", (out_features, rank))):
-        parameter = getattr(layer, name, None)
+        if getattr(layer, name, None) is None and (found := unnamed(layer, shape)) is not None:
+            setattr(layer, name, found)
+        parameter = factor(layer, name)
         fits = isinstance(parameter, nn.Parameter) and tuple(parameter.shape) == shape
-        if fits and parameter.dtype == torch.float32:
-            parameter.requires_grad_(True)
-            continue
-        with contextlib.suppress(AttributeError):
-            delattr(layer, name)
-        setattr(layer, name, nn.Parameter(torch.zeros(shape)))
+        if not fits or parameter.dtype != torch.float32:
+            with contextlib.suppress(AttributeError):
+                delattr(layer, name)
+            parameter = nn.Parameter(torch.zeros(shape))
+            setattr(layer, name, parameter)
+        parameter.requires_grad_(True)
+        nn.init.normal_(parameter) if name == "lora_A" else nn.init.zeros_(parameter)
     if isinstance(getattr(layer, "scaling", None), torch.Tensor):
         layer.scaling.data.fill_(alpha / rank)
     else:
         with contextlib.suppress(AttributeError):  # a property follows from what is stored elsewhere
             layer.scaling = alpha / rank
+
+
+def factor(layer: Any, name: str) -> Any:
+    """``lora_A`` or ``lora_B``; where that is a layer of its own, its weight: what it must be is exercise 2.1's."""
+    value = getattr(layer, name, None)
+    return getattr(value, "weight", None) if isinstance(value, nn.Module) else value
+
+
+def unnamed(layer: nn.Module, shape: tuple[int, ...]) -> nn.Parameter | None:
+    """A trainable matrix of this shape that is neither ``lora_A`` nor ``lora_B``: the contract's, by another name."""
+    taken = [factor(layer, name) for name in ("lora_A", "lora_B")]
+    free = [p for p in layer.parameters() if p.requires_grad and not any(p is other for other in taken)]
+    return next((p for p in free if tuple(p.shape) == shape), None)
 
 
 def draw_layer(rng: np.random.Generator) -> Inputs:
@@ -143,24 +180,6 @@ def draw_wrapped(rng: np.random.Generator) -> Inputs:
     return {**inputs, "W": rng.normal(size=shape), "b": rng.normal(size=shape[0])}
 
 
-def draw_dropout(rng: np.random.Generator) -> Inputs:
-    """Factors that can be undone, so that what dropout did to x can be read off the output.
-
-    A (rank > in_features) and B (out_features > rank) have orthonormal columns: x is y B A up to the scale.
-    """
-    in_features, rank, out_features = 6, 8, 11
-    return {
-        "in_features": in_features,
-        "out_features": out_features,
-        "rank": rank,
-        "alpha": float(rng.integers(3, 30)) + 0.5,
-        "A": np.linalg.qr(rng.normal(size=(rank, in_features)))[0],
-        "B": np.linalg.qr(rng.normal(size=(out_features, rank)))[0],
-        "x": rng.uniform(1, 2, size=(10, 20, in_features)) * rng.choice([-1, 1], size=(10, 20, in_features)),
-        "dropout": float(rng.choice([0.2, 0.25, 0.3])),
-    }
-
-
 def draw_with_gradients(draw: Callable[[np.random.Generator], Inputs]) -> Callable[[np.random.Generator], Inputs]:
     return lambda rng: {**draw(rng), "gradients": True}
 
@@ -179,8 +198,10 @@ def rank_one(draw: Callable[[np.random.Generator], Inputs]) -> Callable[[np.rand
 def set_factors(layer: Any, inputs: Inputs) -> None:
     """Give lora_A and lora_B the inputs' values, whichever way round they are: their shape is exercise 2.1's."""
     for name, values in (("lora_A", inputs["A"]), ("lora_B", inputs["B"])):
-        parameter = getattr(layer, name)
-        if tuple(parameter.shape) == values.shape[::-1]:
+        parameter = factor(layer, name)
+        if parameter is None:
+            raise AttributeError(f"the layer has no {name}")
+        if tuple(parameter.shape) == values.shape[::-1] and tuple(parameter.shape) != values.shape:
             values = values.T
         parameter.copy_(torch.as_tensor(values.copy(), dtype=parameter.dtype))
 
@@ -212,13 +233,13 @@ def oriented(parameter: Any, shape: tuple[int, ...]) -> np.ndarray:
     if parameter is None:
         return np.zeros(shape)
     values = array(parameter)
-    return values.T if values.shape == shape[::-1] else values
+    return values.T if values.shape == shape[::-1] != shape else values
 
 
 def factor_gradients(layer: Any, inputs: Inputs) -> dict[str, np.ndarray]:
     return {
-        "grad_A": oriented(layer.lora_A.grad, inputs["A"].shape),
-        "grad_B": oriented(layer.lora_B.grad, inputs["B"].shape),
+        "grad_A": oriented(factor(layer, "lora_A").grad, inputs["A"].shape),
+        "grad_B": oriented(factor(layer, "lora_B").grad, inputs["B"].shape),
     }
 
 
@@ -250,7 +271,13 @@ def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
     wanted = ", ".join(f"{name} {tuple(shape)}" for name, shape in expected.items())
     absent = [name for name, shape in shapes.items() if shape is None]
     if absent:
-        return Fault(f"{shown}; expected {wanted}", f"the layer has no {' and no '.join(absent)}", "section 2.1")
+        likely = f"the layer has no {' and no '.join(absent)}"
+        if seen["others"]:
+            likely += f"; it has {' and '.join(seen['others'])}, but the names are part of the contract"
+        return Fault(f"{shown}; expected {wanted}", likely, "section 2.1")
+    modules = [f"{name} is an nn.{kind}" for name, kind in seen["modules"].items() if kind]
+    if modules:
+        return Fault(" and ".join(modules), "the contract asks for the matrix itself, an nn.Parameter", "section 2.1")
     plain = [name for name in expected if not seen["registered"][name]]
     if plain:
         return Fault(
@@ -262,6 +289,9 @@ def judge_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = ""
         if all(shapes[name] == expected[name][::-1] for name in expected):
             likely = "both are transposed: the paper's A is (rank, in_features) and its B is (out_features, rank)"
+        elif len(wrong := [name for name in expected if shapes[name] != expected[name]]) == 1:
+            (name,) = wrong
+            likely = f"{name} is transposed" if shapes[name] == expected[name][::-1] else ""
         elif shapes["lora_A"][:1] == expected["lora_A"][:1] and shapes["lora_A"][1:] == expected["lora_B"][:1]:
             likely = "in_features and out_features are swapped"
         return Fault(f"{shown}; expected {wanted}", likely, "section 2.1")
@@ -360,70 +390,6 @@ def gradients_fault(factors: dict[str, float | None], seen: Observation) -> Faul
     wrong = [names[key] for key, factor in factors.items() if factor is None]
     if wrong:
         return Fault(f"the gradient of {' and '.join(wrong)} is not the formula's", "")
-    return None
-
-
-def judge_dropout_off(inputs: Inputs, seen: Observation) -> Fault | None:
-    """In evaluation mode dropout is off; in training mode it is not."""
-    if not seen["kept"]:
-        return Fault(
-            "the layer changes the x that it is given", "in place: dropout(inplace=True), or *=", "section 2.2"
-        )
-    if factor_of(seen["eval"], forward_expected(inputs)) is None:
-        return Fault(
-            "in evaluation mode the output is not a multiple of (x A^T) B^T",
-            "dropout is on in evaluation mode too: F.dropout needs training=self.training, nn.Dropout knows by itself",
-            "section 2.2",
-        )
-    if np.array_equal(seen["train"], seen["again"]):
-        return Fault(
-            f"with dropout={inputs['dropout']:g} two outputs in training mode are equal",
-            "dropout is never applied",
-            "section 2.2",
-        )
-    return None
-
-
-def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
-    """Entries of x are dropped, each on its own, with the given probability; kept ones are divided by 1 - p."""
-    fault = judge_dropout_off(inputs, seen)
-    if fault:
-        return fault
-    p, x = inputs["dropout"], inputs["x"]
-    scale = factor_of(seen["eval"], forward_expected(inputs))  # a wrong scale is another check's
-    y = seen["train"] / (scale * inputs["alpha"] / inputs["rank"])
-    kept = y @ inputs["B"] @ inputs["A"] / x  # the columns of A and B are orthonormal
-    dropped = np.abs(kept) < 1e-3
-    even = np.abs(kept[~dropped] - np.median(kept[~dropped])).max(initial=0.0) < 1e-2
-    if not even or not dropped.any() or dropped.all():
-        hidden = seen["train"] @ inputs["B"]
-        where = "somewhere else than on x"
-        if np.isclose(seen["train"], 0, atol=1e-6).mean() > p / 3:
-            where = "on the output"
-        elif np.isclose(hidden, 0, atol=1e-5 * np.abs(hidden).max()).mean() > p / 3:
-            where = "between A and B"
-        return Fault(
-            "what is dropped are not entries of x", f"dropout acts {where}: apply it to x, before A", "section 2.2"
-        )
-    expected, factor = 1 / (1 - p), float(np.median(kept[~dropped]))
-    if abs(factor - expected) > 1e-2:
-        likely = "what is kept must be divided by 1 - p, or training and evaluation differ in size"
-        if abs(factor - 1 / p) < 1e-2:
-            likely = "p is the probability to drop, not to keep"
-        return Fault(
-            f"what is kept is multiplied by {number(factor)}, expected {number(expected)}", likely, "section 2.2"
-        )
-    share = dropped.mean()
-    # six standard deviations of the share of n coin flips; fails by chance once in 10^8
-    if abs(share - p) > 6 * (p * (1 - p) / dropped.size) ** 0.5:
-        likely = "p is the probability to drop, not to keep" if abs(share - 1 + p) < 0.1 else ""
-        return Fault(f"{share:.0%} of the entries are dropped, expected {p:.0%}", likely, "section 2.2")
-    if any((dropped == dropped.take([0], axis)).all() for axis in range(x.ndim)):
-        return Fault(
-            "whole rows or columns of x are dropped together",
-            "each entry is dropped on its own: the mask has x's whole shape",
-            "section 2.2",
-        )
     return None
 
 

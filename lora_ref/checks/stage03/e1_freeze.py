@@ -39,6 +39,7 @@ def probe_freeze(names: Names, **inputs: Any) -> dict:
     """What still trains afterwards, what was returned, what has other values."""
     model = frozen_model(inputs)
     before = {name: array(p) for name, p in model.named_parameters()}
+    first = dict(model.named_parameters())
     result = names.freeze(model)
     after = dict(model.named_parameters())
     return {
@@ -47,7 +48,8 @@ def probe_freeze(names: Names, **inputs: Any) -> dict:
         "trains": [name for name, p in after.items() if p.requires_grad],
         "lost": [name for name in before if name not in after],
         "changed": [name for name in before if name in after and not np.array_equal(array(after[name]), before[name])],
-        "evaluation": not model.training,
+        "replaced": [name for name in first if name in after and after[name] is not first[name]],
+        "attribute": "requires_grad" in vars(model),
     }
 
 
@@ -63,8 +65,12 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
     likely = ""
     if trains == able:
         likely = "requires_grad is set nowhere: eval() and torch.no_grad() freeze no parameter"
+        if seen["attribute"]:
+            likely = "requires_grad was set on the module, which has no such flag: model.requires_grad_(False)"
         if seen["kind"] == "Classifier" and not seen["same"]:
             likely = "a copy was frozen, and the model itself was not"
+    elif trains == able[1:]:
+        likely = "only the first parameter is frozen: a return, or a break, inside the loop ends it"
     elif not set(trains) & set(able):
         likely = "the flag is turned round, so that what was frozen trains: set it to False, whatever it was"
     elif all("lora_" in name for name in trains):
@@ -100,6 +106,9 @@ def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
     names = [*seen["changed"], *seen["lost"]]
     if names:
         return Fault(f"other values in {some(names)}", "freezing keeps every value: it only sets requires_grad")
+    if seen["replaced"]:
+        likely = "in place: who shares these parameters still has the old ones; set requires_grad and nothing else"
+        return Fault(f"{some(list(seen['replaced']))} is another parameter now", likely)
     return None
 
 

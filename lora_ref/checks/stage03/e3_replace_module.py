@@ -42,10 +42,11 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
     outcomes, replace = [], names.replace_module
     for place in inputs["places"]:
         model, new = build(inputs), Marker()
-        before = [(name, id(module)) for name, module in model.named_modules() if not _inside(name, place)]
+        model.extra["twin"] = model.my_query  # one layer in two places
+        before = [(name, id(module)) for name, module in _places(model) if not _inside(name, place)]
         children = _child_order(model, place)
         error = raised(lambda model=model, place=place, new=new: replace(model, place, new))
-        after = dict(model.named_modules())
+        after = dict(_places(model))
         outcomes.append(
             {
                 "raised": error,
@@ -57,9 +58,16 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
                 "moved": [name for name, number in before if id(after.get(name)) != number],
                 "added": [name for name in after if name not in dict(before) and not _inside(name, place)],
                 "order": children == _child_order(model, place),
+                "new": bool(new.training and all(p.requires_grad for p in new.parameters())),
             }
         )
-    return {"outcomes": outcomes}
+    nowhere = raised(lambda: replace(build(inputs), "no_such.layer.query", Marker()))
+    return {"outcomes": outcomes, "nowhere": nowhere is not None}
+
+
+def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every place with its module, those that are in two places twice."""
+    return list(model.named_modules(remove_duplicate=False))
 
 
 def _inside(name: str, place: str) -> bool:
@@ -67,8 +75,8 @@ def _inside(name: str, place: str) -> bool:
 
 
 def _child_order(model: nn.Module, place: str) -> list[str]:
-    parent = place.rpartition(".")[0]
-    return [name for name, _ in model.get_submodule(parent).named_children()]
+    parent = at(model, place.rpartition(".")[0])
+    return [] if parent is None else list(parent._modules)
 
 
 def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -80,6 +88,9 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
         if error:
             likely = "the parts before the last dot lead to the parent (none: the model itself), the last is its child"
             return Fault(f"replacing {place} raised {error['type']}: {error['text'][:100]}", likely)
+        if outcome["moved"] == ["extra.twin"]:
+            likely = "the old module stands in two places, and the name means one of them"
+            return Fault(f"replacing {place} changed extra.twin as well", likely)
         if outcome["moved"]:
             return Fault(
                 f"replacing {place} changed {some(list(outcome['moved']), 2)} as well",
@@ -96,7 +107,9 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = (
                     "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
                 )
-            if outcome["elsewhere"]:
+            if any(name.startswith(place + ".") for name in outcome["elsewhere"]):
+                likely = "another module stands there, with the new one inside: put in new itself"
+            elif outcome["elsewhere"]:
                 likely = "it hangs at the wrong parent: model.get_submodule of all parts but the last is the right one"
             return Fault(f"the module at {place} is not the new one", likely)
         if outcome["elsewhere"] or outcome["added"]:
@@ -110,6 +123,11 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 "deleted and added again it comes last, and an nn.Sequential then runs in another order: setattr keeps "
                 "the place",
             )
+        if not outcome["new"]:
+            likely = "put in new as it is: whether it trains, and its mode, are its owner's"
+            return Fault(f"replacing {place} froze the new module, or switched its mode", likely)
+    if not seen["nowhere"]:
+        return Fault("a name whose parent does not exist raised nothing", "let the error pass: a typo must show")
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,12 @@ from torch import nn
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage03.pretrained import judge_start, judge_untouched, place
 from lora_ref.checks.stage03.second_call import judge_again, probe_again
 from lora_ref.checks.stage03.shared import at, build, draw_model, matches, not_the_model, numpy_parameters, some
 from lora_ref.checks.stage03.wrapped import injected, is_wrapper, of_lora, wrappers
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
-from lora_ref.rounding import number, pair
+from lora_ref.rounding import pair
 
 
 def draw_inject(
@@ -25,6 +26,7 @@ def draw_inject(
     head: bool | None = None,
     head_targets: bool = False,
     dropout: bool = False,
+    overlap: bool = False,
     targets: Sequence[str] | None = None,
     **model: Any,
 ) -> Inputs:
@@ -34,6 +36,7 @@ def draw_inject(
         # one of each kind, so that a mistake costs the same whatever is drawn; my_query is not a target, and ends so
         kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
         targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
+        targets += ["self.query"] * overlap  # all of it meant already
         if head_targets:
             targets += ["classifier"] if inputs["plain_head"] else ["classifier.dense"]
     options: dict[str, Any] = {}
@@ -48,7 +51,11 @@ def draw_inject(
 
 def probe_inject(names: Names, **inputs: Any) -> dict:
     """The wrapped layers, what trains, every pretrained value, logits, and each update's output."""
-    model, result = injected(names, inputs)
+    model = build(inputs)
+    linears = {name: at(model, name) for name in matches(inputs, inputs["targets"])}
+    modes = [(module, module.training) for module in model.modules()]
+    result = names.inject_lora(model, list(inputs["targets"]), **inputs["options"])
+    modes = [module for module, training in modes if module.training != training]
     model.eval()
     layers = wrappers(model)
     parameters = dict(model.named_parameters())
@@ -58,11 +65,17 @@ def probe_inject(names: Names, **inputs: Any) -> dict:
         "kinds": {name: type(at(model, name)).__name__ for name in matches(inputs, inputs["targets"])},
         "dotted": any("." in child for module in model.modules() for child in module._modules),
         "wrapped": {name: _layer(layer) for name, layer in layers.items()},
+        "copies": [n for n, layer in layers.items() if n in linears and not _same_memory(layer.linear, linears[n])],
+        "modes": len(modes),
         "parameters": list(parameters),
         "trains": [name for name, p in parameters.items() if p.requires_grad],
         "values": {name: array(p) for name, p in parameters.items() if not of_lora(name)},
         "logits": array(model(torch.tensor(inputs["ids"]))),
     }
+
+
+def _same_memory(layer: Any, other: Any) -> bool:
+    return layer is other or getattr(layer, "weight", other).data_ptr() == other.weight.data_ptr()
 
 
 def _layer(layer: Any) -> dict:
@@ -103,10 +116,13 @@ def draw_typo(rng: np.random.Generator) -> Inputs:
 
 
 def probe_typo(names: Names, **inputs: Any) -> dict:
-    """What a target that matches nothing raises, beside an injection that must work."""
+    """What a target that matches nothing raises, beside an injection that must work; and the model after it."""
     works = {**inputs, "targets": ["query"]}
     injected(names, works)
-    return {"raised": raised(lambda: injected(names, inputs))}
+    model, inject_lora = build(inputs), names.inject_lora
+    error = raised(lambda: inject_lora(model, list(inputs["targets"]), **inputs["options"]))
+    frozen = sum(not p.requires_grad for p in model.parameters())
+    return {"raised": error, "frozen": frozen, "wrapped": len(wrappers(model))}
 
 
 def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -153,6 +169,10 @@ def judge_sizes(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = [rank, linear.in_features], [linear.out_features, rank]
         if (layer["A"], layer["B"]) != wanted:
             asked = "the default rank is 8" if "rank" not in inputs["options"] else "the rank is not passed on"
+            if layer["A"][0] == inputs["options"].get("alpha", 16):
+                asked = "rank and alpha are passed on in the wrong order"
+            elif layer["A"][0] == min(linear.in_features, linear.out_features) < rank:
+                asked = "a rank above the layer's smaller side is allowed: pass it on as it is"
             likely = asked if layer["A"][0] == layer["B"][1] != rank else "sizes of another layer: one update a layer"
             return Fault(f"{name}: lora_A is {tuple(layer['A'])}, expected {tuple(wanted[0])}", likely)
     return None
@@ -174,6 +194,9 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
         if "y" not in layer:
             continue  # not wrapped: another check's
         A, B = layer["A"], layer["B"]
+        if len(A) != 8 and "rank" not in options:
+            right = "rank and alpha are passed on in the wrong order" if len(A) == alpha else "the default rank is 8"
+            return Fault(f"{name}: the rank is {len(A)} without an argument for it", right)
         if not A.any():
             return Fault(f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn")
         x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
@@ -188,6 +211,8 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                 times, asked = pair(factor, alpha / len(A))
                 shown = f"{times} times B A x is added, expected {asked}"
                 likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
+                if close(factor, alpha / len(A), 1e-3):
+                    return Fault(f"{name}: the frozen layer's part of the output is another", "")
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
                 elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
@@ -204,48 +229,9 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
-def judge_untouched(inputs: Inputs, seen: Observation) -> Fault | None:
-    """Every pretrained number is where it was, bit for bit; wrapped layers keep theirs under .linear."""
-    before = numpy_parameters(inputs)
-    if not seen["wrapped"]:
-        return Fault("no layer is wrapped", "")
-    for name, values in before.items():
-        layer, _, kind = name.rpartition(".")
-        value = seen["values"].get(_place(name, seen["wrapped"]))
-        if value is None:
-            likely = "the wrapper's layer was built without a bias" if kind == "bias" else "a new module without it"
-            if kind == "bias":
-                likely = "the bias was dropped: wrap the layer that is there, do not build a new one"
-            return Fault(f"the pretrained {name} is gone", likely)
-        if not np.array_equal(value, values):
-            likely = "wrap the layer that is there: a new nn.Linear has new weights, torch.empty whatever was in memory"
-            if layer not in seen["wrapped"]:
-                likely = "injection changes no value of the model"
-            return Fault(f"{name} is not the pretrained one, bit for bit", likely)
-    return None
-
-
-def _place(name: str, wrapped: Mapping) -> str:
-    """What a parameter of the base model is called after the injection."""
-    layer, _, kind = name.rpartition(".")
-    return f"{layer}.linear.{kind}" if layer in wrapped else name
-
-
-def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
-    """With B at zero the logits are those of the base model."""
-    if not seen["wrapped"]:
-        return Fault("no layer is wrapped", "")
-    with torch.no_grad():
-        wanted = array(build(inputs)(torch.tensor(inputs["ids"])))
-    if close(seen["logits"], wanted, 1e-5):
-        return None
-    shown = f"differ by up to {number(np.abs(seen['logits'] - wanted).max())}"
-    likely = "the update must start at zero, and the pretrained layer must stay inside"
-    if not np.isfinite(seen["logits"]).all():
-        shown, likely = "are not finite", "uninitialised memory stands in place of the pretrained weight"
-    elif not all(layer["zero"] for layer in seen["wrapped"].values()):
-        likely = "B does not start at zero"
-    return Fault(f"the logits after injection {shown}", likely)
+def judge_layers(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The right layers, and their updates' sizes."""
+    return judge_wrapped(inputs, seen) or judge_sizes(inputs, seen)
 
 
 def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -264,8 +250,12 @@ def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
     others = [n for n in seen["trains"] if n not in factors and not n.startswith("classifier.")]  # the head: judge_head
     if others:
         linears = {f"{name}.linear.{kind}" for name in seen["wrapped"] for kind in ("weight", "bias")}
-        likely = "wrapping freezes the wrapped layers alone; freeze(model) is for all the others"
-        if set(others) <= linears:
+        every = [place(name, seen["wrapped"]) for name in numpy_parameters(inputs)]
+        rest = [n for n in every if not n.startswith("classifier.") and n not in linears]
+        likely = ""
+        if set(others) == set(rest):
+            likely = "wrapping freezes the wrapped layers alone; freeze(model) is for all the others"
+        elif set(others) <= linears:
             likely = "the layers inside the wrappers train: freeze the model, not only what is not wrapped"
         elif linears & set(others):
             likely = (
@@ -284,7 +274,7 @@ def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
     asked = inputs["options"].get("train_head")
     if not seen["wrapped"]:
         return Fault("no layer is wrapped", "")
-    head = [_place(name, seen["wrapped"]) for name in numpy_parameters(inputs) if name.startswith("classifier.")]
+    head = [place(name, seen["wrapped"]) for name in numpy_parameters(inputs) if name.startswith("classifier.")]
     head = [name for name in head if name in seen["parameters"]]  # what is gone is another check's matter
     trains = [name for name in head if name in seen["trains"]]
     called = "train_head is left at its default" if asked is None else f"train_head={asked}"
@@ -323,7 +313,20 @@ def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
     """The model itself comes back."""
     if not seen["same"]:
         return not_the_model(seen)
+    if seen["modes"]:
+        return Fault(f"{seen['modes']} modules have another mode", "train() and eval() are the caller's to choose")
     return None if seen["wrapped"] else Fault("no layer is wrapped", "")
+
+
+def judge_trains(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The main thing: LoRA trains, so does the head, and what is pretrained does not. Details are other checks'."""
+    asleep = [name for name in seen["parameters"] if of_lora(name) and name not in seen["trains"]]
+    base = [n for n in seen["parameters"] if not of_lora(n) and not n.startswith("classifier.")]
+    awake = [n for n in base if n in seen["trains"]]
+    head = any(n.startswith("classifier.") and not of_lora(n) for n in seen["trains"])
+    if not seen["wrapped"] or asleep or 2 * len(awake) > len(base):
+        return judge_frozen_base(inputs, seen) or Fault("no layer is wrapped", "")
+    return None if head else judge_head(inputs, seen)
 
 
 def judge_typo(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -336,6 +339,10 @@ def judge_typo(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     if "ValueError" not in error["bases"]:
         return Fault(f"{shown}: {error['type']}", "the contract is a ValueError")
+    if seen["wrapped"] or seen["frozen"]:
+        did = "layers are wrapped" if seen["wrapped"] else "parameters are frozen"
+        likely = "ask match_targets for all targets at once, before anything changes"
+        return Fault(f"{shown}: a ValueError, and yet {did}", likely)
     return None
 
 
@@ -350,7 +357,7 @@ EXERCISE = Exercise(
             "exactly the matches are wrapped, once each",
             probe_inject,
             judge_wrapped,
-            draw_inject,
+            partial(draw_inject, overlap=True),
             seed=7,
         ),
         Check(
@@ -430,7 +437,7 @@ EXERCISE = Exercise(
         ),
         Check(
             "3.4/returned",
-            "it returns the model it was given",
+            "it returns the model it was given, in the mode it was in",
             probe_inject,
             judge_inject_returned,
             draw_inject,

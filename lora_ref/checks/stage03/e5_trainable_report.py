@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
@@ -25,7 +27,10 @@ def draw_report(rng: np.random.Generator, state: str = "some", shared: bool = Fa
 def report_model(inputs: Inputs) -> nn.Module:
     """The model that `trainable_report` is given."""
     model = build(inputs)
+    model.extra["image"] = nn.Conv2d(2, 3, (3, 5))
     if inputs["shared"]:
+        # more numbers than float32 can count, in the memory of one
+        model.large = nn.Parameter(torch.zeros(1).expand(2**24 + 3))
         model.extra["gate"].weight = model.my_query.weight
         model.mixer.add_module("3", model.mixer[0])
     for parameter, frozen in zip(model.parameters(), inputs["frozen"], strict=False):
@@ -89,6 +94,7 @@ def report_counts(inputs: Inputs) -> dict[str, int]:
         "trainable twice": sum(p.numel() for _, p in twice if p.requires_grad),
         "bytes": 4 * sum(p.numel() for p in own),
         "rows": sum(len(p) for p in own),
+        "matrices": sum(math.prod(p.shape[:2]) for p in own),
     }
 
 
@@ -119,9 +125,13 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "requires_grad is not asked"
         elif inputs["shared"] and value in (counts["twice"], counts["trainable twice"], counts["state"]):
             likely = "a parameter that two layers share counts once: model.parameters() gives it once"
+        elif inputs["shared"] and 0 < abs(value - wanted) <= 4:
+            likely = "summed in float32, which cannot count so far: Python's integers can"
+        elif value == counts["matrices"]:
+            likely = "only the first two sizes are multiplied: a convolution has more; p.numel() knows all"
         elif value in (counts["with buffers"], counts["state"]):
             likely = "buffers are not parameters: model.parameters(), not state_dict() or buffers()"
-        return Fault(f"{key} is {value:,.6g}, expected {wanted:,}", likely)
+        return Fault(f"{key} is {value:,.10g}, expected {wanted:,}", likely)
     if not seen["unchanged"]:
         return Fault("what trains has changed", "a report only reads")
     wanted = sum(p.numel() for p in build(inputs).parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, raised
-from lora_ref.checks.stage03.shared import build, draw_model, layer_names, numpy_parameters, some
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.probing import Names, array, attempt, raised
+from lora_ref.checks.stage03.shared import build, draw_model, layer_names, modules, some
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 
 
 def draw_blocks(rng: np.random.Generator) -> Inputs:
@@ -22,11 +23,18 @@ def draw_blocks(rng: np.random.Generator) -> Inputs:
     return {**inputs, "blocks": [[f"{start}1"], [f"{start}1", f"{start}{int(rng.integers(2, 9))}"], [f"{start}11"]]}
 
 
+def blocks_model(inputs: Inputs) -> nn.Module:
+    """The inputs' model, with other blocks in it whose names end like the encoder's."""
+    model = build(inputs)
+    model.add_module(f"sub{inputs['prefix']}", modules(layer=nn.ModuleList(nn.Linear(2, 2) for _ in range(12))))
+    return model
+
+
 def probe_blocks(names: Names, **inputs: Any) -> dict:
     """What trains after each call on a fresh model, of which all trains, or nothing."""
     trains = []
     for blocks, before in itertools.product(inputs["blocks"], (True, False)):
-        model = build(inputs).requires_grad_(before)
+        model = blocks_model(inputs).requires_grad_(before)
         names.unfreeze_blocks(model, list(blocks))
         trains.append([name for name, p in model.named_parameters() if p.requires_grad])
     return {"trains": trains}
@@ -34,7 +42,7 @@ def probe_blocks(names: Names, **inputs: Any) -> dict:
 
 def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
     """Exactly the named blocks' parameters train."""
-    every = list(numpy_parameters(inputs))
+    every = [name for name, _ in blocks_model(inputs).named_parameters()]
     if len(seen["trains"]) != 2 * len(inputs["blocks"]):
         return Fault("not every list of blocks was tried", "")
     cases = itertools.product(inputs["blocks"], (True, False))
@@ -44,7 +52,9 @@ def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
         if extra:
             others = sorted({".".join(name.split(".")[:3]) for name in extra})
             likely = "layer.1 is the beginning of layer.10, too: compare with the dot that ends the name"
-            if any(inputs["prefix"] not in name for name in extra):
+            if all(name.startswith("sub") for name in extra):
+                likely = "the name stands in the middle of theirs: compare the beginning, with startswith"
+            elif any(inputs["prefix"] not in name for name in extra):
                 likely = "all other parameters must be frozen"
             return Fault(f"blocks {blocks}: parameters of {some(others)} train as well", likely)
         if missing:
@@ -125,45 +135,61 @@ def draw_convolution(rng: np.random.Generator) -> Inputs:
         "W": rng.normal(size=(out_features, in_features)),
         "b": rng.normal(size=out_features),
         "x": rng.normal(size=(2, in_features, length)),
+        "square": rng.normal(size=(in_features, in_features)),
     }
 
 
+CASES = {"bias": "a layer with bias", "no bias": "a layer with no bias", "square": "a square layer"}
+
+
 def probe_convolution(names: Names, **inputs: Any) -> dict:
-    """The convolution's output for a layer with a bias and for one without."""
-    seen = {}
-    for bias in (True, False):
-        linear = nn.Linear(inputs["W"].shape[1], inputs["W"].shape[0], bias=bias)
-        with torch.no_grad():
-            linear.weight.copy_(torch.tensor(inputs["W"]))
-            if bias:
-                linear.bias.copy_(torch.tensor(inputs["b"]))
-        conv = names.as_convolution(linear)
-        seen["bias" if bias else "no bias"] = {
-            "kind": [base.__name__ for base in type(conv).__mro__],
-            "y": array(conv(torch.tensor(inputs["x"], dtype=torch.float32))),
-            "linear": array(linear.weight),
-        }
-    return seen
+    """The convolution's output for a layer with a bias, for one without, and for a square one."""
+    return {case: attempt(lambda case=case: convolved(names, inputs, case)) for case in CASES}
+
+
+def convolved(names: Names, inputs: Inputs, case: str) -> dict:
+    W = inputs["square" if case == "square" else "W"]
+    linear = nn.Linear(W.shape[1], W.shape[0], bias=case == "bias")
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor(W))
+        if case == "bias":
+            linear.bias.copy_(torch.tensor(inputs["b"]))
+    conv = names.as_convolution(linear)
+    return {
+        "kind": [base.__name__ for base in type(conv).__mro__],
+        "y": array(conv(torch.tensor(inputs["x"], dtype=torch.float32))),
+        "linear": array(linear.weight),
+    }
 
 
 def judge_convolution(inputs: Inputs, seen: Observation) -> Fault | None:
     """At each position the convolution gives what the linear layer gives."""
-    for case in ("bias", "no bias"):
-        outcome = seen[case]
-        bare = np.einsum("oi,bil->bol", inputs["W"], inputs["x"])
+    for case, shown in CASES.items():
+        outcome, W = seen[case], inputs["square" if case == "square" else "W"]
+        if "error" in outcome:
+            fault = error_fault(outcome["error"])
+            likely = "linear.bias is None there: ask for it first" if case != "bias" else fault.likely
+            return replace(fault, seen=f"{shown}: {fault.seen}", likely=likely)
+        bare = np.einsum("oi,bil->bol", W, inputs["x"])
         wanted = bare + inputs["b"][:, None] if case == "bias" else bare
         if "Conv1d" not in outcome["kind"]:
             return Fault(f"as_convolution returned a {outcome['kind'][0]}", "the docstring says nn.Conv1d")
-        if not close(outcome["linear"], inputs["W"].astype(np.float32)):
+        if not close(outcome["linear"], W.astype(np.float32)):
             return Fault("the given layer's weight has changed", "copy out of it")
         if close(outcome["y"], wanted, 1e-4):
             continue
-        likely = "the weight is new: torch.empty is whatever was in memory, and nobody copies the pretrained one"
-        if close(outcome["y"], bare, 1e-4):
-            likely = "the bias was dropped"
-        elif outcome["y"].shape != wanted.shape:
+        likely = ""
+        if outcome["y"].shape != wanted.shape:
             likely = "its weight has the shape (out_features, in_features, 1)"
-        return Fault(f"a layer with {case}: the convolution gives something else", likely)
+        elif close(outcome["y"], bare, 1e-4):
+            likely = "the bias was dropped"
+        elif np.ptp(outcome["y"] - wanted, axis=(0, 2)).max() < 1e-4:
+            likely = "the same number is added at each position: a bias of its own, which nn.Conv1d has unless told"
+        elif case == "square" and close(outcome["y"], np.einsum("io,bil->bol", W, inputs["x"]), 1e-4):
+            likely = "the weight is transposed"
+        elif case == "bias":
+            likely = "the weight is new: torch.empty is whatever was in memory, and nobody copies the pretrained one"
+        return Fault(f"{shown}: the convolution gives something else", likely)
     return None
 
 
@@ -198,7 +224,9 @@ def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
     for before, trains in zip((True, False), seen["trains"], strict=True):
         extra, missing = [n for n in trains if n not in wanted], [n for n in wanted if n not in trains]
         if missing:
-            likely = "a freeze by name that knows only one name: the new head is random, and stays so"
+            likely = "the new prompt must train as well as the new head: ask for the beginning of the name"
+            if all(name.startswith("classifier.") for name in missing):
+                likely = "a freeze by name that knows only one name: the new head is random, and stays so"
             if not before and len(missing) == len(wanted):
                 likely = "the model was frozen before, and its new parts must train now: set the flag to True as well"
             return Fault(f"{some(missing, 2)} must train and do not", likely)

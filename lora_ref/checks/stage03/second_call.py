@@ -95,3 +95,17 @@ def judge_again(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["raised"] is None and any(name not in again for name in seen["now"] if name not in wanted):
         return Fault("a second call wrapped other layers", "")
     return None
+
+
+#: A second call with the same targets, and one with more.
+MORE: dict[str, list[str]] = {"same": [], "more": ["gate"]}
+
+
+def probe_both(names: Names, **inputs: Any) -> dict:
+    """`probe_again`, with the same targets and with more."""
+    return {case: probe_again(names, **{**inputs, "more": more}) for case, more in MORE.items()}
+
+
+def judge_both(inputs: Inputs, seen: Observation) -> Fault | None:
+    faults = (judge_again({**inputs, "more": more}, seen[case]) for case, more in MORE.items())
+    return next(filter(None, faults), None)

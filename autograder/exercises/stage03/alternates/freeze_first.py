@@ -1,4 +1,4 @@
-"""The order of the contract's own words: freeze, then wrap; a second call ends in match_targets' ValueError."""
+"""Freeze, then wrap; a second call ends in match_targets' ValueError."""
 
 import torch
 from torch import nn
@@ -37,8 +37,9 @@ def replace_module(model, name, new):
 
 
 def inject_lora(model, targets, rank=8, alpha=16, dropout=0.0, train_head=True):
+    names = match_targets(model, targets)
     freeze(model)
-    for name in match_targets(model, targets):
+    for name in names:
         old = model.get_submodule(name)
         replace_module(model, name, LinearWithLoRA(old, rank, alpha, dropout))
     if train_head:
@@ -58,7 +59,7 @@ def unfreeze_blocks(model, blocks):
     for name, parameter in model.named_parameters():
         parameter.requires_grad = False
         for block in blocks:
-            if f"{block}." in name:
+            if f"{name}.".startswith(f"{block}."):
                 parameter.requires_grad = True
 
 

@@ -1,6 +1,5 @@
-"""A wrapper that is nobody's class: equal copies of the pretrained layer in one more nn.Module; other containers."""
+"""A wrapper that is nobody's class: the pretrained layer in one more nn.Module; other containers."""
 
-import copy
 from collections import OrderedDict
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 class Adapted(nn.Module):
     def __init__(self, linear, rank, alpha, p):
         super().__init__()
-        self.linear = copy.deepcopy(linear).requires_grad_(False)
+        self.linear = linear.requires_grad_(False)
         self.lora = nn.ParameterDict()
         self.lora["lora_A"] = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(rank, linear.in_features)))
         self.lora["lora_B"] = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
@@ -55,7 +54,9 @@ def replace_module(model, name, new):
 def inject_lora(model, targets, rank=8, alpha=16, dropout=0.0, train_head=True):
     if getattr(model, "has_lora", False):
         return model
-    for name in match_targets(freeze(model), targets):
+    names = match_targets(model, targets)
+    freeze(model)
+    for name in names:
         replace_module(model, name, Adapted(model.get_submodule(name), rank, alpha, dropout))
     model.has_lora = True
     if train_head:
