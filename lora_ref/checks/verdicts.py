@@ -14,7 +14,7 @@ passes then; which of the two faults is shown otherwise, `second_chance` says. A
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
 #: Errors that say something about the whole exercise, and nothing about the contract under which they come up.
 WHOLE_EXERCISE = ("NotDefined", "NotImplementedError", "Stopped")
+#: `Fault.raised` where the answer is right, and its calls change what is not their own.
+SIDE_EFFECT = "SideEffect"
 #: The likely cause of a fault that another check of the exercise explains.
 ELSEWHERE = "see the other checks of this exercise"
 
@@ -151,7 +153,31 @@ def draw(check: Check, seed: int | None = None) -> Inputs:
 def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None = None) -> tuple[Verdict, ...]:
     """`run_check` for the checks of one exercise: where it hangs, the time for all of them has a bound."""
     patience = Patience()
-    return tuple(run_check(check, namespace, seed, patience) for check in checks)
+    return once([run_check(check, namespace, seed, patience) for check in checks])
+
+
+def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts of one exercise; one mistake costs once, so what a call changed beside (`SIDE_EFFECT`) costs with
+    the first check that saw it."""
+    kept, told = [], False
+    for verdict in verdicts:
+        effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
+        kept.append(replace(verdict, fault=None) if effect and told else verdict)
+        told = told or effect
+    return tuple(kept)
+
+
+def effect_fault(effect: str) -> Fault:
+    """What to tell a student whose code changed something that is not its own, or can't be called twice."""
+    if "called again" in effect or "second call" in effect:
+        likely = "something is kept from call to call: a global, a default argument or an attribute"
+    elif " left " in effect:
+        likely = "it holds for all code that runs later: use it in a with block, or leave it out"
+    else:
+        likely = (
+            "the caller's objects stay as they are: make a new one (x = x / n, not x /= n; sorted(x), not x.sort())"
+        )
+    return Fault(effect, likely, None, SIDE_EFFECT)
 
 
 def run_check(check: Check, namespace: Namespace, seed: int | None = None, patience: Patience | None = None) -> Verdict:
@@ -183,6 +209,8 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
     another form than the probe's, such as one that a hostile sandbox made up."""
     try:
         fault = error_fault(seen["error"]) if "error" in seen else check.judge(inputs, seen)
+        if fault is None and seen.get("effects"):
+            fault = effect_fault(str(seen["effects"][0]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:
@@ -199,7 +227,7 @@ def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
     """
     if with_stand_ins.fault is None or own.fault is None:
         return replace(own, fault=None)
-    misfit = with_stand_ins.fault.raised and own.fault.raised != "NotImplementedError"
+    misfit = with_stand_ins.fault.raised not in ("", SIDE_EFFECT) and own.fault.raised != "NotImplementedError"
     return own if misfit else replace(own, fault=with_stand_ins.fault, quotes=with_stand_ins.quotes)
 
 

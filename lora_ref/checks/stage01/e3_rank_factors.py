@@ -161,6 +161,7 @@ EXERCISE = Exercise(
     "1.3",
     "rank_factors: a tall matrix times a wide one",
     names=("rank_factors",),
+    pure=("rank_factors",),
     builds_on=("best_rank_k",),
     checks=[
         Check(

@@ -131,6 +131,7 @@ EXERCISE = Exercise(
     "1.4",
     "what a low-rank update costs, and until when it saves",
     names=("lora_param_count", "break_even_rank"),
+    pure=("lora_param_count", "break_even_rank"),
     checks=[
         Check(
             "1.4/count",

@@ -100,6 +100,7 @@ EXERCISE = Exercise(
     "1.5",
     "training_memory: weights, gradients, optimiser",
     names=("training_memory",),
+    pure=("training_memory",),
     checks=[
         Check(
             "1.5/full",

@@ -291,6 +291,7 @@ EXERCISE = Exercise(
     "4.1",
     "tokenize and collate",
     names=("tokenize", "collate"),
+    pure=("tokenize", "collate"),
     checks=[
         Check(
             "4.1/tokenize",

@@ -75,6 +75,7 @@ EXERCISE = Exercise(
     "4.2",
     "compute_metrics",
     names=("compute_metrics",),
+    pure=("compute_metrics",),
     checks=[
         Check(
             "4.2/accuracy",

@@ -169,6 +169,7 @@ EXERCISE = Exercise(
     "4.6",
     "metrics_match",
     names=("metrics_match",),
+    pure=("metrics_match",),
     checks=[
         Check(
             "4.6/timing",

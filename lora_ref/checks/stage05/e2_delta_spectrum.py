@@ -185,6 +185,7 @@ EXERCISE = Exercise(
     "5.2",
     "delta_spectrum",
     names=("delta_spectrum",),
+    pure=("delta_spectrum",),
     checks=[
         Check(
             "5.2/values",

@@ -247,6 +247,7 @@ EXERCISE = Exercise(
     "5.3",
     "subspace_similarity",
     names=("subspace_similarity",),
+    pure=("subspace_similarity",),
     checks=[
         Check(
             "5.3/values",

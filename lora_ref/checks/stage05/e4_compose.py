@@ -213,6 +213,7 @@ EXERCISE = Exercise(
     "5.4",
     "compose",
     names=("compose",),
+    pure=("compose",),
     checks=[
         Check("5.4/sum", "the weighted sum of scaling * B A", probe_compose, judge_compose, draw_same_ranks, seed=1),
         Check(
