@@ -108,7 +108,7 @@ def restore(before: Mapping[str, Any]) -> list[str]:
 
 
 class _Kept:
-    """An argument as it was: lists, dicts, arrays and tensors at any depth. What a module holds is a room's to judge."""
+    """An argument as it was: lists, dicts, arrays, tensors at any depth. What a module holds is a room's to judge."""
 
     def __init__(self, value: Any, depth: int = 0):
         self.value, self.parts, self.copy = value, None, None
@@ -116,7 +116,7 @@ class _Kept:
             return
         if isinstance(value, dict):
             self.parts = {key: _Kept(item, depth + 1) for key, item in value.items()}
-        elif isinstance(value, list) or isinstance(value, tuple):
+        elif isinstance(value, (list, tuple)):
             self.parts = dict(enumerate(_Kept(item, depth + 1) for item in value))
         elif isinstance(value, set):
             self.copy = set(value)
