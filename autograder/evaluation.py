@@ -10,7 +10,7 @@ from typing import Any
 
 from autograder.exercises import STAGES, exercise
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import Check, Fault, Verdict, by_reason, messages, run_checks
+from lora_ref.checks.verdicts import Check, Fault, Verdict, by_reason, messages, once, run_checks
 
 #: The seed from which plain nbgrader draws inputs, so that grading again gives the same grade; an instructor sets it.
 SEED_VARIABLE = "LORA_GRADE_SEED"
@@ -129,7 +129,7 @@ def evaluate_exercise(exercise_id: str, namespace: Namespace, seed: int) -> Resu
 def result_from(exercise_id: str, verdicts: Iterable[Verdict]) -> Result:
     """An exercise's outcome from its checks'."""
     row = exercise(exercise_id)
-    return Result(row.id, row.title, row.points, tuple(verdicts))
+    return Result(row.id, row.title, row.points, once(verdicts))
 
 
 def stopped(exercise_id: str, why: str) -> Result:

@@ -16,7 +16,7 @@ from autograder.exercises.mutant import Mutant
 from autograder.files import write_whole
 from lora_ref.checks import visible_checks
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import messages, run_check
+from lora_ref.checks.verdicts import messages, run_checks
 
 TABLE = Path(__file__).parent / "exercises" / "MESSAGES.md"
 #: In the table, for what Python or a library says: the next release may say it in other words.
@@ -71,7 +71,7 @@ def told(stage: str, mutant: Mutant) -> str:
 
 def told_of(exercise: str, namespace: Namespace) -> str:
     """Messages of the exercise's visible checks that these names fail; "" if they all pass."""
-    verdicts = [run_check(check, namespace) for check in visible_checks(exercise)]
+    verdicts = run_checks(visible_checks(exercise), namespace)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     text = "\n".join(line.strip() for message in messages(failed) for line in message.splitlines())
     for kind, words in sorted({quote for verdict in failed for quote in verdict.quotes}, key=lambda q: -len(q[1])):

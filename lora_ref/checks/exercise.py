@@ -26,6 +26,8 @@ class Exercise:
         names: what the notebook must define; none for a written answer, which a person grades.
         checks: the visible checks.
         builds_on: what its checks need of earlier exercises, unless a check says otherwise (`Check.builds_on`).
+        pure: those of the names that give the same for the same arguments, and can so be called again
+            (`lora_ref.checks.calls`).
     """
 
     id: str
@@ -33,6 +35,7 @@ class Exercise:
     names: tuple[str, ...] = ()
     checks: Sequence[Check] = ()
     builds_on: tuple[str, ...] = ()
+    pure: tuple[str, ...] = ()
 
     @property
     def written(self) -> bool:

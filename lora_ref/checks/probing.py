@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lora_ref.checks.calls import Calls, restore, settings
 from lora_ref.checks.clock import Clock, TimeLimit, time_limit
 
 #: Largest number of array elements, and of characters of text, that one observation may hold.
@@ -47,18 +48,20 @@ class Names:
     Args:
         namespace: what the student's notebook defines.
         instead: stand-ins that come before it.
+        calls: watches the student's functions.
     """
 
-    def __init__(self, namespace: Namespace, instead: Namespace | None = None):
-        self._namespace, self._instead = namespace, instead or {}
+    def __init__(self, namespace: Namespace, instead: Namespace | None = None, calls: Calls | None = None):
+        self._namespace, self._instead, self._calls = namespace, instead or {}, calls
 
     def __getattr__(self, name: str) -> Any:
         if name in self._instead:
             return self._instead[name]
         try:
-            return self._namespace[name]
+            value = self._namespace[name]
         except KeyError:
             raise NotDefined(name) from None
+        return value if self._calls is None else self._calls.watched(name, value)
 
 
 def observe(
@@ -80,20 +83,24 @@ def observe(
         seconds: time limit; a probe that reaches it is asked once more.
 
     Returns:
-        The probe's dict, with ``"printed"`` added if the student's code printed; or, where it raised,
+        The probe's dict, with ``"printed"`` added if the student's code printed, and ``"effects"`` if it changed what
+        is not its own (`lora_ref.checks.calls`); or, where it raised,
         ``{"error": {"type": ..., "text": ..., "line": ...}}``. Nothing that the student's code does makes this raise,
         except the reader's own Ctrl-C.
     """
     for _ in range(TRIES):
         printed, clock = _Bounded(), Clock(seconds, observe.__code__)
+        calls = Calls(getattr(getattr(sys.modules.get(probe.__module__), "EXERCISE", None), "pure", ()))
         with _isolated(printed):
             try:
                 with time_limit(clock):
                     instead = stand_ins(probe, namespace, builds_on)
                     everywhere = {name: value for name, value in instead.items() if "." not in name}
                     with _substituted(namespace, everywhere):
-                        names = Names(namespace, {name.partition(".")[0]: value for name, value in instead.items()})
-                        seen = plain(probe(names, **inputs))
+                        own = {name.partition(".")[0]: value for name, value in instead.items()}
+                        before = settings()
+                        seen = plain(probe(Names(namespace, own, calls), **inputs))
+                        calls.effects += [f"your code left {how}" for how in restore(before)]
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -102,6 +109,8 @@ def observe(
             break
     if printed.text:
         seen["printed"] = printed.text
+    if calls.effects and "error" not in seen:
+        seen["effects"] = plain(calls.effects[:5])
     return seen
 
 

@@ -13,8 +13,9 @@ passes then; which of the two faults is shown otherwise, `second_chance` says. A
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,8 @@ Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
 #: Errors that say something about the whole exercise, and nothing about the contract under which they come up.
 WHOLE_EXERCISE = ("NotDefined", "NotImplementedError", "Stopped")
+#: `Fault.raised` where the answer is right, and its calls change what is not their own.
+SIDE_EFFECT = "SideEffect"
 #: The likely cause of a fault that another check of the exercise explains.
 ELSEWHERE = "see the other checks of this exercise"
 
@@ -151,7 +154,31 @@ def draw(check: Check, seed: int | None = None) -> Inputs:
 def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None = None) -> tuple[Verdict, ...]:
     """`run_check` for the checks of one exercise: where it hangs, the time for all of them has a bound."""
     patience = Patience()
-    return tuple(run_check(check, namespace, seed, patience) for check in checks)
+    return once([run_check(check, namespace, seed, patience) for check in checks])
+
+
+def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """The verdicts of one exercise; one mistake costs once, so what a call changed beside (`SIDE_EFFECT`) costs with
+    the first check that saw it."""
+    kept, told = [], False
+    for verdict in verdicts:
+        effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
+        kept.append(replace(verdict, fault=None) if effect and told else verdict)
+        told = told or effect
+    return tuple(kept)
+
+
+def effect_fault(effect: str) -> Fault:
+    """What to tell a student whose code changed something that is not its own, or can't be called twice."""
+    if "called again" in effect or "second call" in effect:
+        likely = "something is kept from call to call: a global, a default argument or an attribute"
+    elif " left " in effect:
+        likely = "it holds for all code that runs later: use it in a with block, or leave it out"
+    else:
+        likely = (
+            "the caller's objects stay as they are: make a new one (x = x / n, not x /= n; sorted(x), not x.sort())"
+        )
+    return Fault(effect, likely, None, SIDE_EFFECT)
 
 
 def run_check(check: Check, namespace: Namespace, seed: int | None = None, patience: Patience | None = None) -> Verdict:
@@ -183,6 +210,8 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
     another form than the probe's, such as one that a hostile sandbox made up."""
     try:
         fault = error_fault(seen["error"]) if "error" in seen else check.judge(inputs, seen)
+        if fault is None and seen.get("effects"):
+            fault = effect_fault(str(seen["effects"][0]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:
@@ -199,8 +228,13 @@ def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
     """
     if with_stand_ins.fault is None or own.fault is None:
         return replace(own, fault=None)
-    misfit = with_stand_ins.fault.raised and own.fault.raised != "NotImplementedError"
+    misfit = with_stand_ins.fault.raised not in ("", SIDE_EFFECT) and own.fault.raised != "NotImplementedError"
     return own if misfit else replace(own, fault=with_stand_ins.fault, quotes=with_stand_ins.quotes)
+
+
+def a(kind: str) -> str:
+    """A type's name with its article: "an ndarray"."""
+    return f"{'an' if kind[:1].lower() in 'aeio' or kind.startswith('ndarray') else 'a'} {kind}"
 
 
 #: Parts of torch's messages, and what they mean here.
@@ -208,10 +242,47 @@ _MEANS = {
     "annot assign non-leaf": "the merge was recorded by autograd: do it under torch.no_grad()",
     "a leaf Variable that requires grad": "a parameter is changed in place while autograd records: torch.no_grad()",
     "does not require grad and does not have": "the graph is cut: .data, .detach(), torch.no_grad() or NumPy",
-    "modified by an inplace": "W is changed in place: write W + update, not W += update",
+    "Output 0 of": "a view is changed in place: make a new tensor, x = x + ..., not x += ...",
     "cannot assign 'torch.FloatTensor' as parameter": "change the parameter in place, under torch.no_grad()",
+    "'tuple' object has no attribute 'requires_grad'": "named_parameters() yields pairs: for name, p in ...",
+    "'tuple' object has no attribute": "what is handed over is a tuple: it unpacks, and has no attributes",
+    "got some positional-only arguments passed as keyword": "it goes by position: call f(x), not f(name=x)",
+    "multiple values for argument": "an argument is given by position and again by name",
+    "missing 1 required positional argument": "the call passes one argument less than the function takes",
+    "takes 1 positional argument but 2": "a method without self, or one argument too many",
+    "endswith first arg must be str": "endswith takes a string or a tuple of strings, no list",
+    "startswith first arg must be str": "startswith takes a string or a tuple of strings, no list",
+    "too many values to unpack": "what is unpacked has more parts: named_parameters() and items() yield pairs",
+    "not enough values to unpack": "what is unpacked has fewer parts than there are names",
+    "'NoneType' object has no attribute": "it is None: a bias or an optional argument may be, and a function without "
+    "a return gives it",
+    "object is not callable": "what is called is no function: brackets too many, or a name is taken twice",
+    "modified by an inplace operation": "what backward() needs was changed in place before: step() or += came first",
+    "Missing key(s) in state_dict": "load_state_dict wants every name: strict=False, or copy the few yourself",
+    "Unexpected key(s) in state_dict": "the names are not this model's: compare the two sets of names",
+    "shapes cannot be multiplied": "shapes do not fit: write the shape of each tensor beside the line (a .T missing?)",
     "view size is not compatible": "x may lie otherwise in memory, as a transposed tensor does: no view of it",
 }
+
+
+#: What an error of this type mostly means, where its text says no more.
+_BY_TYPE = {
+    "AttributeError": "a name is spelt otherwise than the contract's, or super().__init__() is missing",
+    "TypeError": "the signature or the type of an argument differs from the contract's",
+    "RuntimeError": "shapes do not fit: write the shape of each tensor beside the line",
+    "NameError": "the name is not defined: run the set-up cell, which imports, and look at the spelling",
+    "UnboundLocalError": "it is assigned further down, or in a branch that did not run: give it a value first",
+    "ModuleNotFoundError": "no such package here, nor where this is graded: the set-up cell imports what is needed",
+    "ImportError": "the package has no such name: the set-up cell imports what it takes",
+    "KeyError": "a dict has no such key: look at its keys",
+    "IndexError": "an index runs past the end; a slice does not",
+    "RecursionError": "the function calls itself without an end",
+    "ZeroDivisionError": "divided by a number that may be 0",
+    "AssertionError": "an assert of your own: this input is allowed",
+    "SyntaxError": "the cell's source is not Python",
+}
+#: Words of torch's where shapes do not fit.
+_SHAPES = re.compile(r"shape|size|dimension|broadcast|mat1|must match", re.IGNORECASE)
 
 
 def error_fault(error: Mapping[str, str]) -> Fault:
@@ -228,11 +299,11 @@ def error_fault(error: Mapping[str, str]) -> Fault:
         )
     if kind == "TimeLimit":
         return Fault(text, "a loop that never ends, or work that grows with something it should not", "", kind)
-    likely = {
-        "AttributeError": "a name differs from the contract's, or super().__init__() is missing",
-        "TypeError": "the signature or the type of an argument differs from the contract's",
-        "RuntimeError": "shapes do not fit: write the shape of each tensor beside the line",
-    }.get(kind, "")
+    likely = _BY_TYPE.get(kind, "")
+    if kind == "RuntimeError" and (not error.get("quoted", True) or not _SHAPES.search(text)):
+        likely = ""  # the student's own raise, or one of torch's that says something else
+    if kind == "RuntimeError" and not error.get("quoted", True):
+        likely = "a raise of your own: the contract does not ask for it here"
     if text == "expected a tensor, got NoneType":
         likely = "nothing is returned: a return is missing"
     elif "dtype" in text or "scalar type" in text:

@@ -127,7 +127,7 @@ def matrix_rank(M, rtol=None):
     """The number of singular values of M that are larger than rtol times the largest.
 
     Args:
-        M: a matrix of floating-point numbers.
+        M: a matrix of floating-point numbers; it stays as it is.
         rtol: relative tolerance; by default max(M.shape) times the machine epsilon of M's dtype.
 
     Returns:
@@ -357,11 +357,11 @@ def rank_factors(M, r):
     """Two factors whose product is the closest matrix of rank r.
 
     Args:
-        M: shape (out, in).
+        M: shape (out, in); it stays as it is.
         r: 1 or more; also more than min(out, in).
 
     Returns:
-        (B, A): B of shape (out, r) and A of shape (r, in), with B @ A equal to best_rank_k(M, r) up to rounding.
+        (B, A): B of shape (out, r) and A of shape (r, in), both of M's dtype, with B @ A equal to best_rank_k(M, r) up to rounding.
     """
     ### BEGIN SOLUTION 1.3
     U, S, Vh = torch.linalg.svd(M, full_matrices=False)
@@ -448,7 +448,7 @@ print("with B = 0 the output is W0 x, bit for bit:", torch.equal(W0 @ x + B @ (A
 
 # %% solution="costs"
 def lora_param_count(out_features, in_features, r):
-    """How many numbers B (out_features, r) and A (r, in_features) hold together, as an int."""
+    """How many numbers B (out_features, r) and A (r, in_features) hold together, as an int; r may be any."""
     ### BEGIN SOLUTION 1.4
     return r * (out_features + in_features)
     ### END SOLUTION

@@ -139,7 +139,7 @@ def tokenize(batch, tokenizer, max_length=128):
     Args:
         batch: a dict; `batch["sentence"]` is a list of strings.
         tokenizer: a Hugging Face tokenizer.
-        max_length: longer sentences are truncated to so many tokens, special tokens included.
+        max_length: longer sentences are truncated to so many tokens, special tokens included; the end token stays.
 
     Returns:
         A dict (or the tokenizer's own result) with `input_ids` and `attention_mask`: one list of integers for each
@@ -155,8 +155,8 @@ def collate(examples, tokenizer):
 
     Args:
         examples: a list of dicts with `input_ids` and `attention_mask` (lists of integers) and `label` (an integer).
-            They stay as they are.
-        tokenizer: its `pad_token_id` fills the rows.
+            They stay as they are; a text may hold the padding token, and its mask counts.
+        tokenizer: its `pad_token_id` fills the rows, on the right whatever side it has set.
 
     Returns:
         A dict with `input_ids` and `attention_mask` of shape (batch, longest) and `labels` of shape (batch,), all int64.
@@ -252,7 +252,8 @@ def compute_metrics(eval_pred):
     """Accuracy of a classifier, as the Trainer asks for it.
 
     Args:
-        eval_pred: unpacks into logits of shape (n, classes) and labels of shape (n,), NumPy arrays.
+        eval_pred: unpacks into logits of shape (n, classes) and labels of shape (n,), NumPy arrays, which stay as they
+            are. That is all that is promised: the Trainer's object unpacks, and so does a tuple.
 
     Returns:
         `{"accuracy": share of rows whose largest logit is at the label}`, between 0 and 1.
@@ -366,10 +367,13 @@ def train(model, loader, steps, lr):
     """Train the trainable parameters with AdamW at a constant learning rate.
 
     Args:
-        model: `model(**batch)` returns an object with `.loss`. Some parameters are frozen; they stay as they are.
-        loader: yields batches (dicts of tensors). When it ends before `steps` are done, it is started again.
-        steps: updates to make, 0 or more.
-        lr: AdamW's learning rate, the same at each step. Its weight decay is yours to choose.
+        model: `model(**batch)` returns an object with `.loss`. Some parameters are frozen; they stay as they are. It
+            may come in evaluation mode, and is in training mode at each step. An error that it raises is not caught.
+        loader: yields batches (dicts of tensors); it may have no length. When it ends before `steps` are done, it is
+            started again, and may shuffle anew: the random numbers go on.
+        steps: updates to make, 0 or more, and no more than that.
+        lr: AdamW's learning rate, the same at each step. Its weight decay is yours to choose (Adam without any is the
+            same).
 
     Returns:
         A list of `steps` floats: each step's loss, as it was before the step's update.
@@ -657,8 +661,11 @@ def save_adapter(model, path):
 def load_adapter(model, path):
     """Copy a saved adapter into a model that was injected in the same way.
 
+    Its parameters stay the same objects, which an optimiser may hold, and train as before.
+
     Raises:
-        ValueError: a tensor is missing from the file, is not expected, or has another shape. Then nothing has changed.
+        ValueError: a tensor is missing from the file, is not expected (as all are in a model without LoRA), or has
+            another shape. Then nothing has changed.
     """
     ### BEGIN SOLUTION 4.5
     saved = load_file(path)
@@ -820,7 +827,8 @@ def metrics_match(a, b):
     """True if two evaluations found the same, whatever time they took.
 
     Keys that end in `runtime`, `per_second` or `preparation_time` do not count. Floats are equal if they differ by at
-    most a millionth of their size (relative 1e-6); a key that only one side has is a difference.
+    most a millionth of their size (relative 1e-6), however small; a key that only one side has is a difference. What is
+    nan or infinite on one side alone is a difference; two empty evaluations match.
     """
     ### BEGIN SOLUTION 4.6
     timing = ("runtime", "per_second", "preparation_time")

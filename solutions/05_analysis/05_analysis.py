@@ -97,12 +97,13 @@ def rank_sweep(run, ranks):
     """One training for each rank, as a table.
 
     Args:
-        run: `run(rank)` trains once and returns a dict with `trainable`, `accuracy` and `seconds`, and perhaps more.
-        ranks: a list of whole numbers, in any order.
+        run: `run(rank)` trains once and returns a dict with `trainable`, `accuracy` and `seconds`, and perhaps more. It
+            is called by position.
+        ranks: a list of whole numbers, in any order; one may be given twice.
 
     Returns:
-        A DataFrame with the columns `rank`, `trainable`, `accuracy`, `seconds` and no others; one row a rank, in the
-        order given.
+        A DataFrame with the columns `rank`, `trainable`, `accuracy`, `seconds` and no others; one row for each
+        of the ranks, in the order given.
     """
     ### BEGIN SOLUTION 5.1
     rows = [run(rank) | {"rank": rank} for rank in ranks]
@@ -364,7 +365,7 @@ def subspace_similarity(A1, A2, i, j):
     """How much two sets of leading directions share, from 0 to 1.
 
     Args:
-        A1, A2: tensors of shapes (r1, n) and (r2, n), such as two trained `lora_A`.
+        A1, A2: tensors of shapes (r1, n) and (r2, n), such as two trained `lora_A`. They stay as they are.
         i, j: how many leading right-singular directions of A1, and of A2, from 1 to r1 and r2.
 
     Returns:
@@ -530,7 +531,7 @@ def compose(layers, weights):
     Args:
         layers: a list of at least one `LinearWithLoRA` or `LoRALayer`, of the same sizes; ranks and scalings may differ.
             They stay as they are.
-        weights: a list of numbers, one a layer. They may be negative, and need not sum to 1.
+        weights: a list of numbers, one a layer; the lists stay, too. They may be negative, and need not sum to 1.
 
     Returns:
         A tensor of shape (out, in).

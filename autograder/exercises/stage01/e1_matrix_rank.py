@@ -31,6 +31,21 @@ _COUNT = "return int((values > rtol * values.max()).sum())"
 
 
 MUTANTS = [
+    Mutant(
+        "1.1/in-place",
+        "M is divided by its largest entry in place",
+        "values = torch.linalg.svdvals(M)\n",
+        "M /= M.abs().max().clamp_min(1e-300 if M.dtype == torch.float64 else 1e-38)\n"
+        "    values = torch.linalg.svdvals(M)\n",
+        "changed its argument M",
+    ),
+    Mutant(
+        "1.1/one-thread-more",
+        "torch's number of threads is set",
+        "values = torch.linalg.svdvals(M)\n",
+        "torch.set_num_threads(torch.get_num_threads() + 1)\n    values = torch.linalg.svdvals(M)\n",
+        "torch's number of threads",
+    ),
     Mutant("1.1/no-tolerance", "everything above 0 counts", _COUNT, "return int((values > 0).sum())", "tolerance"),
     Mutant(
         "1.1/absolute", "a fixed threshold", _COUNT, "return int((values > 1e-6).sum())", "the tolerance is relative"

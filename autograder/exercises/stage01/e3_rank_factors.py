@@ -17,6 +17,20 @@ _FACTORS = f"{_MIDDLE}\n    {_START}\n    {_FILL}\n    return B, A"
 
 MUTANTS = [
     Mutant(
+        "1.3/in-place",
+        "M is changed by the caller's back",
+        "    U, S, Vh = torch.linalg.svd(M, full_matrices=False)\n    p = min",
+        "    U, S, Vh = torch.linalg.svd(M, full_matrices=False)\n    M.div_(2)\n    p = min",
+        "changed its argument M",
+    ),
+    Mutant(
+        "1.3/float32",
+        "the factors are float32 whatever M is",
+        "    return B, A\n",
+        "    return B.float(), A.float()\n",
+        "M's dtype",
+    ),
+    Mutant(
         "1.3/order", "A comes first", f"{_FILL}\n    return B, A", f"{_FILL}\n    return A, B", "in the wrong order"
     ),
     Mutant(

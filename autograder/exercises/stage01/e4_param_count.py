@@ -19,6 +19,13 @@ _EVEN = "return (out_features * in_features - 1) // (out_features + in_features)
 
 
 MUTANTS = [
+    Mutant(
+        "1.4/clipped",
+        "a rank above the smaller side is clipped",
+        _PARAMS,
+        "return min(r, out_features, in_features) * (out_features + in_features)",
+        "r is clipped",
+    ),
     Mutant("1.4/full", "the product's size", _PARAMS, "return r * out_features * in_features", "their sizes add up"),
     Mutant("1.4/one-factor", "B alone", _PARAMS, "return r * out_features", "only one factor"),
     Mutant("1.4/square", "both factors of one size", _PARAMS, "return 2 * r * in_features", "with the same size"),

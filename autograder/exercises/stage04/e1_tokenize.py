@@ -62,6 +62,47 @@ _TOKENIZE = "truncation=True, max_length=max_length)"
 
 MUTANTS = [
     Mutant(
+        "4.1/slices",
+        "the end token is sliced off",
+        'return tokenizer(batch["sentence"], truncation=True, max_length=max_length)',
+        'encoded = tokenizer(batch["sentence"])\n'
+        "    return {k: [row[:max_length] for row in encoded[k]] for k in encoded}",
+        "the end token is sliced off",
+    ),
+    Mutant(
+        "4.1/remembers",
+        "the rows are remembered by the number of sentences",
+        'return tokenizer(batch["sentence"], truncation=True, max_length=max_length)',
+        'kept = tokenize.__dict__.setdefault("kept", {})\n    key = len(batch["sentence"]), max_length\n'
+        "    if key not in kept:\n"
+        '        kept[key] = tokenizer(batch["sentence"], truncation=True, max_length=max_length)\n'
+        "    return kept[key]",
+        "kept from call to call",
+    ),
+    Mutant(
+        "4.1/two-classes",
+        "each label above 0 becomes 1",
+        'torch.tensor([example["label"] for example in examples])',
+        'torch.tensor([int(bool(example["label"])) for example in examples])',
+        "one label an example",
+    ),
+    Mutant(
+        "4.1/mask-from-ids",
+        "the mask is 0 wherever the padding token is",
+        "return {key: torch.tensor(row) for key, row in rows.items()} |",
+        'ids = torch.tensor(rows["input_ids"])\n'
+        '    return {"input_ids": ids, "attention_mask": (ids != tokenizer.pad_token_id).long()} |',
+        "a sentence may hold the padding token",
+    ),
+    Mutant(
+        "4.1/tokenizers-side",
+        "padding goes to the side that the tokenizer has set",
+        "return {key: torch.tensor(row) for key, row in rows.items()} |",
+        'features = [{key: example[key] for key in ("input_ids", "attention_mask")} for example in examples]\n'
+        '    return dict(tokenizer.pad(features, return_tensors="pt")) |',
+        "the side that the tokenizer has set",
+    ),
+    Mutant(
         "4.1/pads-to-512",
         "every sentence is padded to the model's 512 tokens",
         _TOKENIZE,

@@ -31,6 +31,41 @@ _ACCURACY = '{"accuracy": float((predictions == labels).mean())}'
 
 
 MUTANTS = [
+    Mutant(
+        "4.2/softmax",
+        "a softmax whose exp overflows",
+        "np.argmax(logits, axis=-1)",
+        "np.argmax(np.exp(logits) / np.exp(logits).sum(-1, keepdims=True), axis=-1)",
+        "exp() of a large logit is infinite",
+    ),
+    Mutant(
+        "4.2/in-place",
+        "the caller's logits are overwritten",
+        "predictions = np.argmax(logits, axis=-1)",
+        "logits -= logits.max(-1, keepdims=True)\n    predictions = np.argmax(logits, axis=-1)",
+        "the array has other values",
+    ),
+    Mutant(
+        "4.2/predictions",
+        "the attributes of an EvalPrediction, which a tuple does not have",
+        "logits, labels = eval_pred",
+        "logits, labels = eval_pred.predictions, eval_pred.label_ids",
+        "it unpacks",
+    ),
+    Mutant(
+        "4.2/rounds",
+        "four decimals",
+        _ACCURACY,
+        '{"accuracy": round(float((predictions == labels).mean()), 4)}',
+        "is rounded",
+    ),
+    Mutant(
+        "4.2/balanced",
+        "the mean of each class's accuracy",
+        _ACCURACY,
+        '{"accuracy": float(np.mean([(predictions == labels)[labels == c].mean() for c in np.unique(labels)]))}',
+        "every row counts the same",
+    ),
     Mutant("4.2/percent", "a percentage", _ACCURACY, _ACCURACY.replace("float(", "100 * float("), "a percentage"),
     Mutant(
         "4.2/count",

@@ -16,7 +16,13 @@ def _second_epoch(rng: np.random.Generator) -> Inputs:
 
 def _judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
     runs = list(zip(inputs["runs"], seen["runs"], strict=True))
-    return next((fault for run in runs if (fault := room.form_fault(*run))), None)
+    if fault := next((fault for run in runs if (fault := room.form_fault(*run))), None):
+        return fault
+    if seen["refused"] is None:
+        return Fault(
+            "a batch that the model refuses with an error is passed over", "an error in a step is the caller's"
+        )
+    return None
 
 
 def _draw_counts(rng: np.random.Generator) -> Inputs:
@@ -55,16 +61,27 @@ HIDDEN = [
 ]
 
 
+_STEP = """    optimizer = torch.optim.AdamW(trainable, lr=lr)
+    model.train()
+    losses = []
+    while len(losses) < steps:
+        for batch in loader:
+            loss = model(**batch).loss
+            optimizer.zero_grad()
+"""
+_RECORD = "            losses.append(loss.item())\n            if len(losses) == steps:\n                break\n"
 _STOP = "            if len(losses) == steps:\n                break\n"
 
 
 MUTANTS = [
     Mutant(
         "4.4/all-parameters",
-        "the optimiser holds the frozen parameters too",
-        "torch.optim.AdamW(trainable, lr=lr)",
-        "torch.optim.AdamW(model.parameters(), lr=lr)",
-        "it was given all of model.parameters()",
+        "the optimiser holds the frozen parameters too, and old gradients move them",
+        _STEP,
+        _STEP.replace("trainable", "model.parameters()").replace(
+            "optimizer.zero_grad()", "[parameter.grad.zero_() for parameter in trainable if parameter.grad is not None]"
+        ),
+        "was given all of model.parameters()",
         "S1",
     ),
     Mutant(
@@ -97,7 +114,13 @@ MUTANTS = [
         "S2",
     ),
     Mutant("4.4/sgd", "plain SGD", "torch.optim.AdamW(", "torch.optim.SGD(", "plain SGD"),
-    Mutant("4.4/adam", "Adam without decoupled decay", "torch.optim.AdamW(", "torch.optim.Adam(", "torch.optim.AdamW"),
+    Mutant(
+        "4.4/adam",
+        "Adam without decoupled decay",
+        "AdamW(trainable, lr=lr)",
+        "Adam(trainable, lr=lr, weight_decay=0.1)",
+        "torch.optim.AdamW",
+    ),
     Mutant(
         "4.4/adagrad",
         "another adaptive optimiser",
@@ -150,7 +173,7 @@ MUTANTS = [
         "the model is left in evaluation mode at the end of a pass",
         _STOP,
         f"{_STOP}        model.eval()\n",
-        "switched to evaluation mode before step 3",
+        "in evaluation mode at step 3",
     ),
     Mutant(
         "4.4/one-pass",
@@ -204,4 +227,36 @@ MUTANTS = [
         "a running mean",
     ),
     Mutant("4.4/eval-mode", "dropout is off", "model.train()\n", "model.eval()\n", "turns dropout off"),
+    Mutant(
+        "4.4/mode-as-given", "model.train() is missing", "    model.train()\n", "", "model.train() before the steps"
+    ),
+    Mutant("4.4/array", "an array of losses", "return losses", "return np.array(losses)", "train returned an ndarray"),
+    Mutant(
+        "4.4/finishes-the-pass",
+        "the pass is finished, and the list is cut to steps",
+        f"{_STOP}    return losses",
+        "    return losses[:steps]",
+        "steps counts the updates",
+    ),
+    Mutant(
+        "4.4/one-order",
+        "each pass is seeded, so that a loader shuffles alike",
+        "        for batch in loader:",
+        "        torch.manual_seed(0)\n        for batch in loader:",
+        "torch.manual_seed in the loop",
+    ),
+    Mutant(
+        "4.4/leaves-autograd-off",
+        "autograd stays switched off",
+        "    return losses\n    ### END",
+        "    torch.set_grad_enabled(False)\n    return losses\n    ### END",
+        "left autograd switched off",
+    ),
+    Mutant(
+        "4.4/last-not-stepped",
+        "the last update is left out",
+        f"            optimizer.step()\n{_RECORD}",
+        f"{_RECORD}            optimizer.step()\n",
+        "the last one too",
+    ),
 ]

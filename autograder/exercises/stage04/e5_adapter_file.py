@@ -47,7 +47,10 @@ HIDDEN = [
         "an unexpected tensor is a ValueError, and nothing has changed",
         room.probe_refusal,
         room.judge_refusal,
-        _adapter_edits(*(("unexpected", name) for name in ("first", "last", "foreign", "frozen"))),
+        _adapter_edits(
+            *(("unexpected", name) for name in ("first", "last", "foreign", "frozen")),
+            ("a model without LoRA", "plain"),
+        ),
         points=0.75,
     ),
     Check(
@@ -70,11 +73,38 @@ HIDDEN = [
 
 
 _SAVED = "{name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}"
+_COPY = """    with torch.no_grad():
+        for name, parameter in expected.items():
+            parameter.copy_(saved[name])"""
 _NAMES = "sorted(expected.keys() ^ saved.keys())"
 _SHAPES = "expected[name].shape != saved[name].shape"
 
 
 MUTANTS = [
+    Mutant(
+        "4.5/new-parameters",
+        "the Parameters are replaced",
+        _COPY,
+        "    for name in expected:\n"
+        '        parent, _, child = name.rpartition(".")\n'
+        "        setattr(model.get_submodule(parent), child, nn.Parameter(saved[name]))",
+        "is another Parameter",
+    ),
+    Mutant(
+        "4.5/inference-mode",
+        "loaded as inference tensors, which do not train",
+        _COPY,
+        "    with torch.inference_mode():\n        for name, parameter in expected.items():\n"
+        "            parameter.data = saved[name].clone()",
+        "not inference_mode()",
+    ),
+    Mutant(
+        "4.5/passes-over-plain-models",
+        "a model without LoRA is passed over",
+        "    expected = {",
+        '    if not any("lora_" in name for name, _ in model.named_parameters()):\n        return\n    expected = {',
+        "there every name in the file is unexpected",
+    ),
     Mutant(
         "4.5/head-not-saved",
         "LoRA's tensors alone are saved, and the reloaded head is random",

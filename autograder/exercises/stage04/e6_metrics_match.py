@@ -37,6 +37,37 @@ _CLOSE = "math.isclose(a[key], b[key], rel_tol=1e-6)"
 
 MUTANTS = [
     Mutant(
+        "4.6/anywhere",
+        "a timing word anywhere in the key",
+        "a = {key: value for key, value in a.items() if not key.endswith(timing)}\n"
+        "    b = {key: value for key, value in b.items() if not key.endswith(timing)}",
+        "a = {key: value for key, value in a.items() if not any(t in key for t in timing)}\n"
+        "    b = {key: value for key, value in b.items() if not any(t in key for t in timing)}",
+        "endswith, not in",
+    ),
+    Mutant(
+        "4.6/numpy-tolerance",
+        "NumPy's absolute 1e-8 beside the relative tolerance",
+        _CLOSE,
+        "bool(np.isclose(a[key], b[key], rtol=1e-6))",
+        "an absolute tolerance",
+    ),
+    Mutant(
+        "4.6/nan-passes",
+        "what is not further apart is equal, and nan is never further",
+        _CLOSE,
+        "not abs(a[key] - b[key]) > 1e-6 * max(abs(a[key]), abs(b[key]))",
+        "nan or inf",
+    ),
+    Mutant(
+        "4.6/keys-of-timing",
+        "a timing key that only one side has is a difference",
+        "    a = {key: value for key, value in a.items() if not key.endswith(timing)}",
+        "    if a.keys() != b.keys():\n        return False\n"
+        "    a = {key: value for key, value in a.items() if not key.endswith(timing)}",
+        "timing keys are compared",
+    ),
+    Mutant(
         "4.6/compares-runtime",
         "no two evaluations take equally long",
         _TIMING,

@@ -15,6 +15,30 @@ _FRAME = 'return pd.DataFrame(rows, columns=["rank", "trainable", "accuracy", "s
 
 MUTANTS = [
     Mutant(
+        "5.1/by-rank",
+        "a dict by rank keeps one of two that are given alike",
+        _ROWS,
+        'kept = {rank: run(rank) for rank in ranks}\n    rows = [row | {"rank": rank} for rank, row in kept.items()]',
+        "given twice",
+    ),
+    Mutant(
+        "5.1/rows-by-rank",
+        "rows under their rank, of which one is overwritten",
+        f"{_ROWS}\n    {_FRAME}",
+        'table = pd.DataFrame(columns=["rank", "trainable", "accuracy", "seconds"])\n    for rank in ranks:\n'
+        '        row = run(rank)\n        table.loc[rank] = [rank, row["trainable"], row["accuracy"], row["seconds"]]\n'
+        "    return table",
+        "given twice",
+    ),
+    Mutant("5.1/by-keyword", "run gets the rank by a name", "run(rank) |", "run(rank=rank) |", "by position"),
+    Mutant(
+        "5.1/run-overrides",
+        "a rank in run's result wins",
+        'run(rank) | {"rank": rank}',
+        '{"rank": rank} | run(rank)',
+        "a rank of its own",
+    ),
+    Mutant(
         "5.1/sorted",
         "rows sorted by rank",
         _ROWS,

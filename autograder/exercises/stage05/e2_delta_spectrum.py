@@ -35,6 +35,20 @@ _IN_PLACE = "looking at an update must not merge"
 
 
 MUTANTS = [
+    Mutant(
+        "5.2/drops-the-small",
+        "what is below a thousandth is left out",
+        _VALUES,
+        "values = torch.linalg.svdvals(update.detach())\n    return values[values > 1e-3]",
+        "some may be small",
+    ),
+    Mutant(
+        "5.2/leaves-autograd-off",
+        "autograd stays switched off",
+        _VALUES,
+        "torch.set_grad_enabled(False)\n    return torch.linalg.svdvals(update.detach())",
+        "left autograd switched off",
+    ),
     Mutant("5.2/no-scale", "the scale is forgotten", _UPDATE, "update = lora.lora_B @ lora.lora_A", "scale is missing"),
     Mutant(
         "5.2/scale-twice",

@@ -53,6 +53,22 @@ _SHARE = "return (V1 @ V2.T).square().sum().item() / min(i, j)"
 
 MUTANTS = [
     Mutant(
+        "5.3/remembers-shapes",
+        "the directions of A1 are remembered by its shape",
+        _V1,
+        "kept = subspace_similarity.__dict__.setdefault('kept', {})\n"
+        "    V1 = kept.setdefault(A1.shape, torch.linalg.svd(A1, full_matrices=False).Vh)[:i]",
+        "kept from call to call",
+    ),
+    Mutant(
+        "5.3/remembers-tensors",
+        "directions are remembered by the tensor, which training fills anew",
+        _V1,
+        "kept = subspace_similarity.__dict__.setdefault('kept', {})\n"
+        "    V1 = kept.setdefault((id(A1), A1.data_ptr()), (A1, torch.linalg.svd(A1, full_matrices=False).Vh))[1][:i]",
+        "kept from call to call",
+    ),
+    Mutant(
         "5.3/left",
         "the left-singular directions",
         _BASES,

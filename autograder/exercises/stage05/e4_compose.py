@@ -25,6 +25,27 @@ _LORAS = 'loras = [getattr(layer, "lora", layer) for layer in layers]\n    '
 
 MUTANTS = [
     Mutant(
+        "5.4/adds-to-the-kept",
+        "a product is kept on the layer and added to in place",
+        _SUM,
+        "total = None\n"
+        f"    {_LOOP}\n"
+        '        lora = getattr(layer, "lora", layer)\n'
+        '        if not hasattr(lora, "kept"):\n'
+        "            lora.kept = (lora.scaling * lora.lora_B @ lora.lora_A).detach()\n"
+        "        total = lora.kept.mul_(weight) if total is None else total.add_(weight * lora.kept)\n    return total",
+        "kept from call to call",
+    ),
+    Mutant(
+        "5.4/empties-the-lists",
+        "the caller's lists are emptied",
+        _SUM,
+        "total = 0\n    while layers:\n        layer, weight = layers.pop(), weights.pop()\n"
+        '        lora = getattr(layer, "lora", layer)\n'
+        f"        {_TERM}\n    return total",
+        "the list had",
+    ),
+    Mutant(
         "5.4/factors-summed",
         "the A's and the B's are summed apart",
         f"{_SUM}",

@@ -243,6 +243,7 @@ EXERCISE = Exercise(
     "1.1",
     "matrix_rank: count the singular values",
     names=("matrix_rank",),
+    pure=("matrix_rank",),
     checks=[
         Check(
             "1.1/examples",

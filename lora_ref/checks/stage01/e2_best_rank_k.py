@@ -211,6 +211,7 @@ EXERCISE = Exercise(
     "1.2",
     "best_rank_k: the closest matrix of rank k",
     names=("best_rank_k",),
+    pure=("best_rank_k",),
     checks=[
         Check("1.2/best", "best_rank_k is the closest matrix of rank k", probe_best, judge_best, draw_best, seed=6),
         Check("1.2/whole", "for k of the rank of M or more it is M", probe_best, judge_whole, draw_whole, seed=7),

@@ -120,6 +120,8 @@ def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
         if len(set(result["dtypes"])) != 1:
             found = f"{call}: B is {result['dtypes'][0]} and A {result['dtypes'][1]}, which torch does not multiply"
             return Fault(found, "torch.zeros(...) is float32: M.new_zeros(...), or dtype=M.dtype")
+        if result["dtypes"][0] != "float64":
+            return Fault(f"{call}: factors of {result['dtypes'][0]}, M is float64", "both factors have M's dtype")
         products = possible_products(result["B"], result["A"], M.shape)
         if not products:
             shapes = f"shapes {np.shape(result['B'])} and {np.shape(result['A'])}"
@@ -161,6 +163,7 @@ EXERCISE = Exercise(
     "1.3",
     "rank_factors: a tall matrix times a wide one",
     names=("rank_factors",),
+    pure=("rank_factors",),
     builds_on=("best_rank_k",),
     checks=[
         Check(

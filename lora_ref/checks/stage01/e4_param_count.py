@@ -18,7 +18,8 @@ def draw_counts(rng: np.random.Generator) -> Inputs:
         small, large = sizes(rng, 20, 900)
         r = int(rng.integers(2, 16))
         cases += [[small, large, r], [large, small, r + 1]]
-    return {"cases": [*cases, [768, 3072, 1]]}
+    beyond = [small, large, small + r], [large, small, large + r]  # a rank above either side is allowed
+    return {"cases": [*cases, [768, 3072, 1], *map(list, beyond)]}
 
 
 def probe_counts(names: Names, **inputs: Any) -> dict:
@@ -31,6 +32,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         mistakes = [
             (m * n, "that is the full matrix: B A is never stored"),
             (r * m * n, "r rows of the full matrix: B and A are two small matrices, their sizes add up"),
+            (min(r, m, n) * (m + n), "r is clipped: it may be larger than either side, and B and A have it then too"),
             (r * m, "only one factor is counted"),
             (r * n, "only one factor is counted"),
             (
@@ -131,6 +133,7 @@ EXERCISE = Exercise(
     "1.4",
     "what a low-rank update costs, and until when it saves",
     names=("lora_param_count", "break_even_rank"),
+    pure=("lora_param_count", "break_even_rank"),
     checks=[
         Check(
             "1.4/count",

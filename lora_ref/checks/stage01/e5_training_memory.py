@@ -55,11 +55,17 @@ def memory_call(case: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
     right = b * (n + t * (1 + s))
     given = "".join(f", {name}={value}" for name, value in case["options"].items())
     call = f"training_memory({', '.join(map(str, case['arguments']))}{given})"
+    one_short = "the gradients are missing"
+    if s == 2 and len(case["arguments"]) == 2 and not case["options"]:  # a state less by default looks the same
+        one_short = (
+            "one number a trainable parameter is missing: the gradients are missing, or one of Adam's two states"
+        )
     mistakes = [
+        (right / 2, "half of it: bytes_per_param is 4 by default") if b == 4 and t < n else (0, ""),
         (b * (n + n + s * t), "gradients are counted for all parameters: only trainable ones have one"),
         (b * (n + t + s * n), "optimiser states are counted for all parameters: only trainable ones have them"),
         (b * (n + n * (1 + s)), "gradients and states are counted for all parameters: only trainable ones have them"),
-        (b * (n + s * t), "the gradients are missing"),
+        (b * (n + s * t), one_short),
         (b * (n + t), "the optimiser's states are missing"),
         (b * (n + t + t), "only one state is counted for each parameter: there are optimizer_states of them"),
         (b * t * (1 + 1 + s), "the frozen weights are missing: they are in memory too"),
@@ -100,6 +106,7 @@ EXERCISE = Exercise(
     "1.5",
     "training_memory: weights, gradients, optimiser",
     names=("training_memory",),
+    pure=("training_memory",),
     checks=[
         Check(
             "1.5/full",

@@ -15,7 +15,7 @@ import torch
 
 from lora_ref import rank
 from lora_ref.checks.probing import array, raised
-from lora_ref.checks.verdicts import ELSEWHERE, Fault, close
+from lora_ref.checks.verdicts import ELSEWHERE, Fault, a, close, error_fault
 from lora_ref.rounding import number as figure
 
 #: See `lora_ref.checks.probing.stand_ins`.
@@ -44,10 +44,20 @@ def number(value: Any) -> dict:
 
 
 def tensor(values: np.ndarray, dtype: str = "float64", transposed: bool = False) -> torch.Tensor:
-    """The inputs' matrix as a tensor; ``transposed`` gives the same values in memory that is not contiguous."""
-    if transposed:
-        return torch.tensor(values.T.copy(), dtype=getattr(torch, dtype)).T
-    return torch.tensor(values, dtype=getattr(torch, dtype))
+    """The inputs' matrix as a tensor; ``transposed`` gives the same values in memory that is not contiguous.
+
+    The next matrix of the same form is the same tensor, filled anew: what was remembered of the last one must show.
+    """
+    key = (*values.shape, dtype, transposed)
+    if key not in _FILLED:
+        rows, columns = values.shape
+        sizes = (columns, rows) if transposed else (rows, columns)
+        empty = torch.zeros(sizes, dtype=getattr(torch, dtype))
+        _FILLED[key] = empty.T if transposed else empty
+    return _FILLED[key].copy_(torch.tensor(values))
+
+
+_FILLED: dict[tuple, torch.Tensor] = {}
 
 
 def stopped(result: Mapping[str, Any], call: str) -> Fault | None:
@@ -55,11 +65,9 @@ def stopped(result: Mapping[str, Any], call: str) -> Fault | None:
     if not result["raised"]:
         return None
     kind, text = result["raised"]["type"], result["raised"]["text"]
-    likely = "shapes do not fit: write the shape of each matrix beside the line"
+    likely = error_fault(result["raised"]).likely
     if kind in ("ValueError", "AssertionError"):
         likely = "this input is allowed: the contract says what it gives"
-    elif kind in ("TypeError", "AttributeError", "NameError"):
-        likely = "the signature, a name or a type differs from the contract's"
     elif kind == "IndexError":
         likely = "an index runs past the end; a slice does not: S[:k] takes what there is"
     return Fault(f"{call} raised {kind}: {text}", likely)
@@ -89,7 +97,7 @@ def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], 
             likely = (
                 "a return is missing" if result["kind"] == "NoneType" else "a number is asked for, not text or a list"
             )
-            return Fault(f"{call} gives a {result['kind']}, expected a number", likely)
+            return Fault(f"{call} gives {a(result['kind'])}, expected a number", likely)
         if result["value"] != expected:
             likely = by_formula(result["value"], mistakes) or otherwise
             return Fault(f"{call} = {shown(result['value'])}, expected {expected:,}", likely)
@@ -107,11 +115,11 @@ def type_fault(calls: Sequence[str], results: Sequence[Mapping[str, Any]], expec
         if fault:
             return fault
         if result["value"] != value:
-            problem = f"gives a {result['kind']}" if result["value"] is None else f"is not {value:,}"
+            problem = f"gives {a(result['kind'])}" if result["value"] is None else f"is not {value:,}"
             return Fault(f"{call} {problem}", ELSEWHERE)
         if not result["whole"]:
             likely = "a count is an int: int(...) or .item() at the end; and / gives a float, // an int"
-            return Fault(f"{call} is a {result['kind']}, expected an int", likely)
+            return Fault(f"{call} is {a(result['kind'])}, expected an int", likely)
     return None
 
 

@@ -67,6 +67,10 @@ def step_cause(
         return "the steps climb the loss"
     if len(moves) > 1 and all(np.abs(m - lr * s).max() <= 0.05 * lr for m, s in zip(moves, signs, strict=True)):
         return "each step is a first step: the optimiser is made again in the loop and forgets its moments"
+    if at and not np.any(moves[at] != 0):
+        return "nothing moves there: each step makes its own update, the last one too"
+    if not np.any(moves[0] != 0) and len(moves) > 1 and np.any(moves[1] != 0):
+        return "the first step moves nothing: step() stands before backward() or is left out, or the rate starts at 0"
     if not np.any(moves[0] != 0):
         return "the first step moves nothing: step() stands before backward(), or the learning rate starts at 0"
     if sizes(ratio) and abs(ratio - 1) > 0.01:
@@ -82,5 +86,5 @@ def step_cause(
     if at and np.abs(moves[at] - lr * signs[at]).max() <= 0.05 * lr:
         return f"step {at} is a first step: an optimiser that is made again for each pass forgets its moments"
     if abs(ratio - 1) < 0.05:
-        return "a later step is not right: the learning rate stays lr, and zero_grad() comes before each backward()"
+        return "the first step is right: gradients enter each step as they are, of that step's batch alone"
     return "for each step: zero_grad(), backward(), step(), with AdamW's learning rate lr"

@@ -17,7 +17,7 @@ from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>")
 
 
-def word_tokenizer(vocabulary: Sequence[str]) -> Any:
+def word_tokenizer(vocabulary: Sequence[str], padding_side: str = "right") -> Any:
     """A tokenizer with one token for each part of a word between hyphens, and the texts' ends marked.
 
     It tells capitals apart, and takes up to 512 tokens, as real ones do.
@@ -38,7 +38,7 @@ def word_tokenizer(vocabulary: Sequence[str]) -> Any:
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        padding_side="right",
+        padding_side=padding_side,
         model_max_length=512,
         model_input_names=["input_ids", "attention_mask"],
     )
@@ -70,17 +70,26 @@ def draw_sentences(rng: np.random.Generator, max_length: int | None = 10, longes
 
 
 def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = False) -> Inputs:
-    """Batches of examples of different lengths, with labels 0 and 1 in each; ``single``: then a batch of one."""
+    """Batches of examples of different lengths, with several classes in each; ``single``: then a batch of one.
+
+    A sentence may have the padding token inside: what is padding the mask says.
+    """
     vocabulary = draw_vocabulary(rng)
     real = [n for n, word in enumerate(vocabulary) if word != "<pad>"]
     examples = []
+
+    def inside(n: int) -> list[int]:
+        ids = rng.choice(real, size=n).tolist()
+        ids[1 + int(rng.integers(n - 2))] = vocabulary.index("<pad>")
+        return ids
+
     for size in [*rng.integers(3, 6, size=batches), *[1] * single]:
         lengths = rng.choice(np.arange(3, 21), size=size, replace=False)
-        labels = rng.permutation([0, 1, *rng.integers(0, 2, size=max(0, size - 2))])[:size]
+        labels = rng.permutation([0, 1, 2, *rng.integers(0, 3, size=max(0, size - 3))])[:size]
         examples.append(
             [
-                {"input_ids": rng.choice(real, size=n).tolist(), "attention_mask": [1] * int(n), "label": int(label)}
-                for n, label in zip(lengths, labels, strict=True)
+                {"input_ids": ids, "attention_mask": [1] * len(ids), "label": int(label)}
+                for ids, label in zip([inside(n) for n in lengths], labels, strict=True)
             ]
         )
     return {"vocabulary": vocabulary, "batches": examples}
@@ -90,11 +99,14 @@ def probe_tokenize(names: Names, **inputs: Any) -> dict:
     """The rows that tokenize returns."""
     batch = {"sentence": list(inputs["sentences"])}
     options = {} if inputs["max_length"] is None else {"max_length": inputs["max_length"]}
-    encoded = names.tokenize(batch, word_tokenizer(inputs["vocabulary"]), **options)
+    tokenizer = word_tokenizer(inputs["vocabulary"])
+    earlier = names.tokenize({"sentence": batch["sentence"][::-1]}, tokenizer, **options)
+    encoded = names.tokenize(batch, tokenizer, **options)
     if not isinstance(encoded, Mapping):
         return {"kind": type(encoded).__name__}
     columns = {str(key): encoded[key] for key in encoded if key in ("input_ids", "attention_mask")}
     return {
+        "kept": encoded is earlier,
         "keys": [str(key) for key in encoded],
         "columns": {k: [_ints(row) for row in v] for k, v in columns.items()},
     }
@@ -106,9 +118,10 @@ def _ints(row: Any) -> list[int]:
 
 def probe_collate(names: Names, **inputs: Any) -> dict:
     """What collate makes of each batch, and whether the examples are still what they were."""
-    tokenizer = word_tokenizer(inputs["vocabulary"])
     seen = []
-    for examples in copy.deepcopy(inputs["batches"]):
+    for number, examples in enumerate(copy.deepcopy(inputs["batches"])):
+        # on the right, whatever side the tokenizer has set
+        tokenizer = word_tokenizer(inputs["vocabulary"], "left" if number else "right")
         before = copy.deepcopy(examples)
         batch = names.collate(examples, tokenizer)
         if not isinstance(batch, Mapping):
@@ -147,6 +160,8 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}", "one row for each sentence of batch['sentence']"
         )
+    if seen["kept"]:
+        return Fault("a second batch gets the rows of the first", "something is kept from call to call, as in a global")
     ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     full = [
         [ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in inputs["sentences"]
@@ -161,15 +176,21 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if max(lengths) > limit:
             likely = (
-                "truncation=True is missing"
+                "truncation=True is missing, or max_length does not reach the tokenizer"
+                + ", or is not 128 by default" * (inputs["max_length"] is None)
                 if lengths == [len(row) for row in full]
                 else "max_length does not reach the tokenizer"
             )
             return Fault(seen_lengths, likely)
         return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off")
     for row, mask, whole, length in zip(ids, masks, full, wanted, strict=True):
-        # a sentence that was cut may keep its closing token (what tokenizers do) or lose it
-        if row not in (whole[:length], [*whole[: length - 1], whole[-1]]):
+        kept = [*whole[: length - 1], whole[-1]]
+        if row == whole[:length] != kept:
+            return Fault(
+                f"a truncated sentence ends in {row[-2:]}, expected {kept[-2:]}",
+                "the end token is sliced off: truncation=True and max_length make room for it",
+            )
+        if row != kept:
             return Fault(
                 f"tokens {row[:8]} for a sentence whose tokens are {whole[:8]}",
                 "another text, or another order: the tokenizer gets each sentence as it is",
@@ -224,7 +245,7 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
                     f"{key}[0] = {padded[0].tolist()}, expected {wanted[0].tolist()}"
                     if (padded[0] != wanted[0]).any()
                     else f"{key} differs from the examples padded on the right",
-                    _padding_cause(padded, wanted, key, pad),
+                    _padding_cause(padded, wanted, key, pad, [len(e[key]) for e in examples]),
                 )
         extra = sorted(set(batch["kinds"]) - {"input_ids", "attention_mask", "labels", "token_type_ids"})
         if extra and extra != ["label"]:  # "label" left in place of "labels" is another check's matter
@@ -232,15 +253,22 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
-def _padding_cause(padded: np.ndarray, wanted: np.ndarray, key: str, pad: int) -> str:
+def _padding_cause(padded: np.ndarray, wanted: np.ndarray, key: str, pad: int, lengths: Sequence[int]) -> str:
+    padding = np.arange(wanted.shape[1]) >= np.array(lengths)[:, None]
     if key == "attention_mask":
         if padded.all():
             return "the mask is 1 on padding too, so the model reads it"
+        if not padded[padding].any():
+            return "the mask is the examples' own, and 0 on what collate adds: a sentence may hold the padding token"
         return "the mask does not mark the same places as the padding"
-    if np.array_equal(padded, np.where(wanted == pad, 0, wanted)):
-        return f"padded with 0, but this tokenizer's pad_token_id is {pad}"
+    fillers = np.unique(padded[padding])
+    if np.array_equal(padded[~padding], wanted[~padding]) and len(fillers) == 1:
+        return f"padded with {fillers[0]}, but this tokenizer's pad_token_id is {pad}"
     if any(row[0] == pad for row in padded):
-        return "padded on the left: positions of the tokens change with their batch"
+        return (
+            "padded on the left: positions of the tokens change with their batch. tokenizer.pad pads on the side that "
+            'the tokenizer has set, unless it is told padding_side="right"'
+        )
     return "padding goes to the right of each row, and nothing else changes"
 
 
@@ -291,6 +319,7 @@ EXERCISE = Exercise(
     "4.1",
     "tokenize and collate",
     names=("tokenize", "collate"),
+    pure=("tokenize", "collate"),
     checks=[
         Check(
             "4.1/tokenize",

@@ -133,6 +133,7 @@ EXERCISE = Exercise(
     "4.3",
     "linear_schedule",
     names=("linear_schedule",),
+    pure=("linear_schedule",),
     checks=[
         Check(
             "4.3/no-warmup",

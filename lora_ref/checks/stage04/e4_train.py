@@ -13,9 +13,9 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, to_float
+from lora_ref.checks.probing import Names, array, raised, to_float
 from lora_ref.checks.stage04.adamw import first_wrong, step_cause, weight_decay
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import pair
 
 #: How much the head counts: little, so that the gradients' norm stays below 1, where clipping changes nothing.
@@ -65,16 +65,18 @@ class PooledClassifier(nn.Module):
 
 
 class Passes(torch.utils.data.IterableDataset):
-    """Each pass over it yields other batches, as a shuffled loader's do."""
+    """Each pass over it yields other batches, as a shuffled loader's do; it draws a number, as they do.
+
+    It has no length: a stream has none.
+    """
 
     def __init__(self, passes: Sequence[Sequence[Mapping[str, np.ndarray]]]):
         self.passes, self.started = passes, 0
-
-    def __len__(self) -> int:
-        return len(self.passes[0])
+        self.drawn: list[float] = []
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         number, self.started = self.started, self.started + 1
+        self.drawn.append(float(torch.rand(())))
         for batch in self.passes[number % len(self.passes)]:
             yield {key: torch.tensor(values) for key, values in batch.items()}
 
@@ -110,11 +112,14 @@ def draw_training(
 
 def probe_train(names: Names, **inputs: Any) -> dict:
     """Losses, forward passes, optimisers and final weights of a short training run."""
-    model = PooledClassifier(*(inputs[name] for name in ("words", "weight", "A", "B", "head"))).train()
+    model = PooledClassifier(
+        *(inputs[name] for name in ("words", "weight", "A", "B", "head"))
+    ).eval()  # as base_model does
     if inputs["stale"]:  # an optimiser that holds frozen parameters moves those that have a gradient
         for frozen in (p for p in model.parameters() if not p.requires_grad):
             frozen.grad = torch.ones_like(frozen)
-    loader = torch.utils.data.DataLoader(Passes(inputs["passes"]), batch_size=None)
+    passes = Passes(inputs["passes"])
+    loader = torch.utils.data.DataLoader(passes, batch_size=None)
     optimizers: dict[int, dict] = {}
     handle = register_optimizer_step_pre_hook(
         lambda optimizer, args, kwargs: optimizers.setdefault(id(optimizer), _optimizer(optimizer, model)) and None
@@ -129,7 +134,8 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     items = None if losses is None or isinstance(losses, (float, int, str)) else list(losses)
     return {
         "stopped": stopped,
-        "kind": "" if items is not None else type(losses).__name__,
+        "kind": "" if isinstance(losses, (list, tuple)) else type(losses).__name__,
+        "drawn": passes.drawn[:50],
         "kinds": sorted({type(i).__name__ for i in items or () if not isinstance(i, (float, np.floating))}),
         "losses": [to_float(i.detach() if isinstance(i, torch.Tensor) else i) for i in items or ()],
         "forwards": model.forwards,
@@ -140,8 +146,11 @@ def probe_train(names: Names, **inputs: Any) -> dict:
 
 
 def probe_counts(names: Names, **inputs: Any) -> dict:
-    """Several training runs."""
-    return {"runs": [probe_train(names, **run) for run in inputs["runs"]]}
+    """Several training runs, and one on a batch that the model refuses."""
+    runs = [probe_train(names, **run) for run in inputs["runs"]]
+    first = inputs["runs"][-1]
+    broken = {key: [[{**first["passes"][0][0], "unknown": first["passes"][0][0]["labels"]}]] for key in ("passes",)}
+    return {"runs": runs, "refused": raised(lambda: probe_train(names, **{**first, **broken}))}
 
 
 def _optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
@@ -211,7 +220,7 @@ def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
             "the loader is not started again: when it ends, go on with a new iter(loader)",
         )
     if seen["kind"]:
-        return Fault(f"train returned a {seen['kind']}", "return the list of losses, one a step")
+        return Fault(f"train returned {a(seen['kind'])}", "return the list of losses, one a step")
     count = len(seen["losses"])
     if count != steps:
         likely = ""
@@ -229,6 +238,11 @@ def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
             "a loss tensor keeps its step's whole graph in memory: loss.item()" if "Tensor" in seen["kinds"] else ""
         )
         return Fault(f"losses of type {', '.join(seen['kinds'])}", likely or "one float a step")
+    if len(seen["forwards"]) > steps and (seen["forwards"][steps]["A"] != seen["after"]["lora_A"]).any():
+        return Fault(
+            f"after steps={steps} updates the weights move once more",
+            "steps counts the updates, not the losses that are returned: compare before the update, and with 0, too",
+        )
     return None
 
 
@@ -263,7 +277,14 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_restart(inputs: Inputs, seen: Observation) -> Fault | None:
-    return form_fault(inputs, seen) or _order_fault(inputs, seen) or _later_fault(inputs, seen)
+    if fault := form_fault(inputs, seen) or _order_fault(inputs, seen) or _later_fault(inputs, seen):
+        return fault
+    if len(set(seen["drawn"])) < len(seen["drawn"]):
+        return Fault(
+            "two passes over the loader draw the same random numbers",
+            "torch.manual_seed in the loop, or a restored generator: a loader that shuffles gives one order each time",
+        )
+    return None
 
 
 def _later_fault(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -332,8 +353,6 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         decay = weight_decay(moves[0], path[0], grads[0], lr, eps)
         wrong = first_wrong(moves, path, grads, lr, decay, betas, eps)
         if wrong is None:
-            if decay < 1e-7 and any(o["classes"][0] == "Adam" and not o["decoupled"] for o in used):
-                return Fault("the optimiser is Adam", "the contract asks for AdamW: torch.optim.AdamW")
             continue
         if wrong[0] == 0:  # nothing about this optimiser is AdamW's, so neither is the decay
             wrong = first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
@@ -358,7 +377,10 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         what = (
             f"requires_grad was switched on for {', '.join(thawed)}" if thawed else f"frozen {', '.join(moved)} changed"
         )
-        likely = "the optimiser holds frozen parameters: weight decay and old gradients move them"
+        likely = (
+            "the optimiser was given all of model.parameters(), and old gradients or decay move frozen ones: pass "
+            "those with requires_grad"
+        )
         if thawed:
             likely = "train leaves requires_grad as it is: the flags say what trains"
         return Fault(what, likely)
@@ -370,13 +392,6 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
         elif still == ["bias"]:
             likely = "go by requires_grad: what trains may have any name, and what is frozen, too"
         return Fault(f"{', '.join(still)} must train and has not moved", likely)
-    for optimizer in seen["optimizers"]:
-        held = [name for name in optimizer["held"] if name in frozen]
-        if held:
-            return Fault(
-                f"the optimiser was given {', '.join(optimizer['held'])}, of which {', '.join(held)} are frozen",
-                "it was given all of model.parameters(): pass those with requires_grad alone",
-            )
     asleep = [name for name in trains if not seen["trainable"][name]]
     if asleep:
         return Fault(
@@ -393,8 +408,10 @@ def judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
     if all(modes):
         return None
     return Fault(
-        "the model was switched to evaluation mode" + (f" before step {modes.index(False)}" if modes[0] else ""),
-        "model.eval() turns dropout off; training wants model.train(), in each pass",
+        f"the model is in evaluation mode at step {modes.index(False)}",
+        "evaluation mode turns dropout off, and base_model returns models in it: model.train() before the steps"
+        if not modes[0]
+        else "model.eval() turns dropout off; training wants model.train(), in each pass",
     )
 
 
@@ -425,7 +442,7 @@ EXERCISE = Exercise(
         ),
         Check(
             "4.4/frozen",
-            ("all that has requires_grad trains, the head too; what is frozen stays, and the optimiser never holds it"),
+            "all that has requires_grad trains, the head too; what is frozen stays as it is",
             probe_train,
             judge_trainable_alone,
             partial(draw_training, stale=True),

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, describe_error, raised
+from lora_ref.checks.probing import Names, array, attempt, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import number
 
@@ -128,7 +128,7 @@ def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
     """Save, load into a fresh model with other values, and compare the two."""
     path = folder / "adapter.safetensors"
     model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"])
-    before = snapshot(fresh)
+    before, held = snapshot(fresh), dict(fresh.named_parameters())
     with_path(names.save_adapter, model, path)
     try:
         with_path(names.load_adapter, fresh, path)
@@ -138,13 +138,25 @@ def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
     with torch.no_grad():
         logits = [array(m.eval()(input_ids=tokens).logits) for m in (model, fresh)]
     parameters = dict(fresh.named_parameters())
-    return {
+    seen = {
+        "replaced": [name for name, one in parameters.items() if held.get(name) is not one],
         "logits": logits,
         "loaded": {name: array(parameters[name]) for name in inputs["saved"]},
         "untouched": not changed(fresh, before),
         "asleep": [name for name in inputs["saved"] if not parameters[name].requires_grad],
         "changed": changed(fresh, before),
     }
+    return seen | {"step": attempt(lambda: _one_step(fresh, tokens))}
+
+
+def _one_step(model: nn.Module, tokens: torch.Tensor) -> dict:
+    """A training step, as an optimiser makes it."""
+    model(input_ids=tokens).logits.square().sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-3 * parameter.grad
+    return {}
 
 
 def snapshot(model: nn.Module) -> dict[str, tuple[torch.Tensor, bool]]:
@@ -178,7 +190,9 @@ def edit_file(source: Path, target: Path, kind: str, place: str, base: Mapping[s
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     oblong = {name for name, t in tensors.items() if t.ndim == 2 and t.shape[0] != t.shape[1]}
     name = (max if place == "last" else min)(oblong if place == "oblong" else tensors)
-    if kind == "missing":
+    if kind == "a model without LoRA":
+        pass
+    elif kind == "missing":
         del tensors[name]
     elif kind == "unexpected":
         names = {"first": "AAA.lora_A", "last": "zzz.lora_A", "foreign": "other.bias", "frozen": base["frozen"]}
@@ -257,6 +271,8 @@ def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
         else:
             edit_file(path, edited, kind, place, inputs["foreign"])
         model = adapted_model(inputs, inputs["fresh"])
+        if kind == "a model without LoRA":
+            model = copy.deepcopy(_base(inputs["base_seed"])).requires_grad_(False)
         before = snapshot(model)
         error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
         outcomes.append({"raised": error, "changed": changed(model, before), "sprung": marker.exists()})
@@ -347,6 +363,16 @@ def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
             f"after loading, {len(seen['asleep'])} tensors do not train any more, such as {seen['asleep'][0]}",
             "loading copies values, and leaves requires_grad as it is",
         )
+    if seen["replaced"]:
+        return Fault(
+            f"after loading, {seen['replaced'][0]} is another Parameter",
+            "an optimiser that was made before holds the old ones: copy_ into them under torch.no_grad()",
+        )
+    if "error" in seen["step"]:
+        return Fault(
+            f"a training step after loading: {seen['step']['error']['type']}: {seen['step']['error']['text']}",
+            "load under torch.no_grad(), not inference_mode(): inference tensors can't be trained",
+        )
     return None
 
 
@@ -356,6 +382,7 @@ _REFUSAL_CAUSE = {
     "renamed": "names are compared by their number alone, or not at all",
     "one row": "copy_ repeats one row over all rows without a word: compare the shapes first",
     "one column": "copy_ repeats one column over all columns without a word: compare whole shapes, not len() alone",
+    "plain": "there every name in the file is unexpected: compare the sets of names whatever the model has",
     "frozen": "a frozen tensor of the base is as unexpected as any: compare with the names of what trains",
     "foreign": "what has another name than expected is dropped while the file is read: compare all of its names",
 }
@@ -370,7 +397,7 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     for (kind, place), outcome in zip(inputs["edits"], seen["outcomes"], strict=True):
         foreign = kind in FOREIGN
-        what = kind if foreign else f"{kind} ({place} tensor)"
+        what = kind if foreign or place == "plain" else f"{kind} ({place} tensor)"
         if outcome["sprung"]:
             return Fault(
                 f"{what} was unpickled, which ran the code inside it",
@@ -395,7 +422,12 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
-_NAME_EDITS = [("missing", "last"), ("renamed", "last"), *(("unexpected", n) for n in ("first", "foreign", "frozen"))]
+_NAME_EDITS = [
+    ("missing", "last"),
+    ("renamed", "last"),
+    *(("unexpected", n) for n in ("first", "foreign", "frozen")),
+    ("a model without LoRA", "plain"),
+]
 
 
 _SHAPE_EDITS = [("one row more", "first"), ("one row", "last"), ("one column", "oblong"), ("transposed", "oblong")]

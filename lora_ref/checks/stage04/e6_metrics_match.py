@@ -10,6 +10,7 @@ import numpy as np
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import a as a_kind
 
 
 def draw_metrics(rng: np.random.Generator, prefix: str = "eval") -> dict[str, Any]:
@@ -47,6 +48,15 @@ def draw_missing_key(rng: np.random.Generator) -> Inputs:
     pairs = [[a, b, True], [a, absent, False], [absent, a, False], [a, more, False], [more, a, False]]
     pairs += [[absent, absent, True], [a, zero, False], [zero, a, False]]
     # the same keys in another order, other keys with the same values, the same keys with each other's values
+    # the Trainer measures the preparation in its first evaluation alone
+    later = {key: value for key, value in b.items() if not key.endswith("preparation_time")}
+    pairs += [
+        [a, later, True],
+        [later, a, True],
+        [{}, {}, True],
+        [{}, {"runtime": 1.0}, True],
+        [{}, {"f1": 0.0}, False],
+    ]
     turned = dict(reversed(a.items()))
     renamed = {key.replace("accuracy", "f1"): value for key, value in a.items()}
     swapped = a | {"epoch": a[f"{prefix}_accuracy"], f"{prefix}_accuracy": a["epoch"]}
@@ -64,8 +74,13 @@ def draw_tolerances(rng: np.random.Generator) -> Inputs:
 
     digits = round(float(rng.uniform(1, 1.9)), 5) - 1e-6
     pairs = [[{"eval_loss": digits}, {"eval_loss": digits * (1 + 2e-6)}, False]]  # alike to six digits
-    # an absolute 1e-6 is too wide for small numbers and too narrow for large ones; 1e-8 beside the relative, as NumPy
-    # has it, passes
+    # an absolute 1e-6 is too wide for small numbers and too narrow for large ones, and so is NumPy's 1e-8
+    pairs += [[{"eval_loss": 1e-9}, {"eval_loss": 9e-9}, False], [{"eval_loss": 1e-9}, {"eval_loss": 1e-9}, True]]
+    for odd in (float("nan"), float("inf")):  # what diverged equals no number
+        pairs += [
+            [{"eval_loss": odd}, {"eval_loss": digits}, False],
+            [{"eval_loss": digits}, {"eval_loss": odd}, False],
+        ]
     pairs += around(float(rng.uniform(0.005, 0.015)), (8e-7, True), (5e-6, False))
     pairs += around(float(rng.uniform(1, 9)), (8e-7, True), (2e-6, False))
     pairs += around(float(1e6 * rng.uniform(1, 9)), (8e-7, True), (2e-6, False))
@@ -84,7 +99,7 @@ def draw_only_timing(rng: np.random.Generator) -> Inputs:
     """Names that hold the letters of a timing key's and mean something else."""
     pairs = []
     names = ("eval_sentiment_accuracy", "eval_second_best_accuracy", "eval_samples", "eval_times_retried")
-    for key in (*names, "eval_settling_time", "eval_best_second", "epoch"):
+    for key in (*names, "eval_settling_time", "eval_best_second", "epoch", "eval_runtime_errors", "per_second_loss"):
         a = draw_metrics(rng) | {key: float(rng.uniform(0.1, 0.9))}
         pairs += [[a, retimed(rng, a), True], [a, retimed(rng, a) | {key: a[key] / 2}, False]]
     bare = {
@@ -111,11 +126,15 @@ def probe_match(names: Names, **inputs: Any) -> dict:
         if error:
             answers.append(error)
         else:
-            answers.append(bool(value[0]) if isinstance(value[0], (bool, np.bool_)) else f"a {type(value[0]).__name__}")
+            answers.append(
+                bool(value[0]) if isinstance(value[0], (bool, np.bool_)) else a_kind(type(value[0]).__name__)
+            )
     return {"answers": answers}
 
 
 def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
+    if all(found is True for found in seen["answers"]):
+        return Fault("True for any two metrics", "a difference in one value is enough: all of them must be equal")
     for (a, b, wanted), found in zip(inputs["pairs"], seen["answers"], strict=True):
         if found is wanted:
             continue
@@ -131,7 +150,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
                 "timing keys are compared: no two runs take equally long. "
                 "Leave out keys that end in runtime, per_second or preparation_time"
             )
-        elif wanted and list(a) != list(b):
+        elif wanted and not real and len(a) == len(b) and list(a) != list(b):
             likely = "a dict is the same whatever the order of its keys"
         elif wanted and real:
             likely = "floats are equal up to a relative 1e-6: the difference divided by their size"
@@ -139,9 +158,15 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the values are the same, and their keys are not: compare each value by its key"
         elif any(key not in a or key not in b for key in real):
             likely = "a key that only one side has is a difference: compare the two sets of keys"
+        elif any(part in key for part in ("runtime", "per_second") for key in real):
+            likely = "keys that end in runtime, per_second or preparation_time are left out: endswith, not in"
         elif any("time" in key or "second" in key for key in real):
             likely = (
                 "more than the timing keys is left out: match runtime, per_second, preparation_time and nothing shorter"
+            )
+        elif any(not np.isfinite(side[key]) for side in (a, b) for key in real):
+            likely = (
+                "a comparison with nan or inf is False both ways: ask whether they are close, not whether they differ"
             )
         elif real:
             likely = (
@@ -162,13 +187,14 @@ def _shown(metrics: Mapping[str, Any], key: str) -> str:
 
 
 def _timing(key: str) -> bool:
-    return any(part in key for part in ("runtime", "per_second", "preparation_time"))
+    return key.endswith(("runtime", "per_second", "preparation_time"))
 
 
 EXERCISE = Exercise(
     "4.6",
     "metrics_match",
     names=("metrics_match",),
+    pure=("metrics_match",),
     checks=[
         Check(
             "4.6/timing",

@@ -9,7 +9,7 @@ import numpy as np
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 
 COLUMNS = ("rank", "trainable", "accuracy", "seconds")
 
@@ -34,9 +34,15 @@ def draw_sweep(rng: np.random.Generator, extra: bool = True) -> Inputs:
     for rank, accuracy, seconds in zip(ranks, out_of_order(rng, accuracies), out_of_order(rng, times), strict=True):
         result = {"accuracy": accuracy, "seconds": seconds, "trainable": slope * rank + head}
         if extra:
-            result |= {"loss": float(rng.uniform(0.2, 0.7)), "seed": 3, "method": "lora"}
+            result |= {"loss": float(rng.uniform(0.2, 0.7)), "seed": 3, "method": "lora", "rank": -1}
         results.append(result)
     return {"ranks": ranks, "results": results}
+
+
+def draw_repeated(rng: np.random.Generator) -> Inputs:
+    """As `draw_sweep`, with the first rank a second time at the end."""
+    inputs = draw_sweep(rng)
+    return {name: [*values, values[0]] for name, values in inputs.items()}
 
 
 def probe_sweep(names: Names, **inputs: Any) -> dict:
@@ -45,7 +51,7 @@ def probe_sweep(names: Names, **inputs: Any) -> dict:
 
     by_rank, calls = dict(zip(inputs["ranks"], inputs["results"], strict=True)), []
 
-    def run(rank: int) -> dict[str, Any]:
+    def run(rank: int, /) -> dict[str, Any]:
         calls.append(int(rank))
         return dict(by_rank[int(rank)])
 
@@ -67,7 +73,7 @@ def _cell(value: Any) -> float | str:
 def _no_frame(seen: Observation) -> Fault | None:
     if "kind" in seen:
         return Fault(
-            f"rank_sweep returned a {seen['kind']}",
+            f"rank_sweep returned {a(seen['kind'])}",
             "a pandas DataFrame is asked for: pd.DataFrame(list of dicts, one a row)",
         )
     return None
@@ -112,12 +118,17 @@ def judge_rows(inputs: Inputs, seen: Observation) -> Fault | None:
         return None
     order = _reordering({name: seen["cells"][name] for name in here}, {name: wanted[name] for name in here})
     if order is not None:
-        likely = "the rows are sorted: they come in the order given"
+        likely = "they come in the order given"
+        if shown_sorted(ranks, inputs, order):
+            likely = "the rows are sorted: they come in the order given"
         if order == list(range(len(ranks)))[::-1]:
             likely = "the rows stand in reverse: they come in the order given"
         shown = [ranks[i] for i in order]
         return Fault(f"rows in the order of ranks {shown}, given were {ranks}", likely)
     name = wrong[0]
+    if name == "rank" and set(map(str, seen["cells"][name])) == {"-1.0"}:
+        likely = "run's result may have a rank of its own: the one that was given counts"
+        return Fault(f"rank: {seen['cells'][name]}, expected {ranks}", likely)
     likely = "each row holds what run(rank) returned for that very rank"
     if name == "seconds":
         likely = "seconds are those that run measured, as it returned them"
@@ -147,14 +158,28 @@ def _reordering(cells: Mapping[str, list], wanted: Mapping[str, list]) -> list[i
     return order if same and sorted(order) == list(range(len(order))) else None
 
 
+def shown_sorted(ranks: Sequence[float], inputs: Inputs, order: Sequence[int]) -> bool:
+    """Whether rows in this order rise or fall in one of the columns."""
+    columns = [ranks, *([result[name] for result in inputs["results"]] for name in COLUMNS[1:])]
+    rows = [[column[i] for i in order] for column in columns]
+    return any(row in (sorted(row), sorted(row)[::-1]) for row in rows)
+
+
 def judge_calls(inputs: Inputs, seen: Observation) -> Fault | None:
     calls, ranks = seen["calls"], inputs["ranks"]
     if sorted(calls) == sorted(ranks):
+        if seen.get("rows", len(ranks)) == len(set(ranks)) < len(ranks):
+            return Fault(f"rows: {seen['rows']}, ranks: {ranks}", _TWICE)
         return None
     likely = "each call is a whole training: call run once a rank and take all columns from that one dict"
     if set(ranks) - set(calls):
         likely = "run is called with every rank, each once"
+    elif sorted(calls) == sorted(set(ranks)):
+        likely = _TWICE
     return Fault(f"run was called with {calls}, expected {ranks}, each once", likely)
+
+
+_TWICE = "a rank that is given twice is trained twice and has two rows: a dict or an index by rank keeps one of them"
 
 
 EXERCISE = Exercise(
@@ -178,6 +203,6 @@ EXERCISE = Exercise(
             draw_sweep,
             seed=1,
         ),
-        Check("5.1/calls", "run is called once for each rank", probe_sweep, judge_calls, draw_sweep, seed=1),
+        Check("5.1/calls", "run is called once for each rank", probe_sweep, judge_calls, draw_repeated, seed=1),
     ],
 )

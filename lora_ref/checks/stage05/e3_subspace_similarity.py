@@ -25,7 +25,8 @@ def draw_subspaces(rng: np.random.Generator, pairs: int = 5) -> Inputs:
     mixed = [(i, j) for i in range(1, r1 + 1) for j in range(1, r2 + 1) if i != j]
     chosen = [mixed[k] for k in rng.choice(len(mixed), size=pairs, replace=False)]
     chosen += [(2, 3), (3, 2), (1, 1), (3, 3), (r1, r2)]
-    return {"cases": [{"A1": A1, "A2": A2, "i": i, "j": j} for i, j in chosen]}
+    later = [{"A1": A1[:, ::-1].copy(), "A2": A2, "i": 2, "j": 3}, {"A1": A1, "A2": A2[:, ::-1].copy(), "i": 2, "j": 3}]
+    return {"cases": [*({"A1": A1, "A2": A2, "i": i, "j": j} for i, j in chosen), *later]}
 
 
 def draw_limits(rng: np.random.Generator) -> Inputs:
@@ -94,12 +95,16 @@ def similarity_of(A1: np.ndarray, A2: np.ndarray, i: int, j: int) -> float:
 
 
 def probe_similarity(names: Names, **inputs: Any) -> dict:
-    """The similarity of each pair, and its type."""
+    """The similarity of each pair, and its type. Pairs of one shape are one pair of tensors, as in training."""
+    held: dict[tuple, torch.Tensor] = {}
 
     def one(case: Mapping[str, Any]) -> dict:
-        A1, A2 = (torch.tensor(case[name], dtype=torch.float32) for name in ("A1", "A2"))
+        A1, A2 = (held.setdefault((name, *case[name].shape), torch.zeros(case[name].shape)) for name in ("A1", "A2"))
+        for A, name in ((A1, "A1"), (A2, "A2")):
+            A.requires_grad_(False).copy_(torch.tensor(case[name], dtype=torch.float32))
+            A.requires_grad_(bool(case.get("trained")))
         if case.get("trained"):
-            A1, A2 = torch.nn.Parameter(A1), torch.nn.Parameter(A2)
+            A1, A2 = torch.nn.Parameter(A1.detach()), torch.nn.Parameter(A2.detach())
         result = names.subspace_similarity(A1, A2, case["i"], case["j"])
         seen = {"kind": type(result).__name__, "is_float": isinstance(result, float)}
         if isinstance(result, torch.Tensor) and result.numel() > 1:
@@ -133,6 +138,13 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
     what = f" {case['what']}" if "what" in case else ""
     cases = [(c, o["value"]) for c, o in zip(inputs["cases"], seen["outcomes"], strict=True)]
     shown, asked = pair(value, wanted, tolerance=SAME)
+    before = [c for c in inputs["cases"] if "is" not in case and c is not case]
+    mixed = [(one["A1"], case["A2"]) for one in before[:1]] + [(case["A1"], one["A2"]) for one in before[:1]]
+    if any(abs(similarity_of(*two, case["i"], case["j"]) - value) < SAME for two in mixed):
+        return Fault(
+            f"{at}: {shown}, expected {asked}; {shown} is right for matrices of an earlier call",
+            "something is kept from call to call: a tensor of the same shape, or the same one, may hold other values",
+        )
     return Fault(f"{at}{what}: {shown}, expected {asked}", _similarity_cause(cases))
 
 
@@ -146,8 +158,12 @@ def _similarity_error(case: Mapping[str, Any], error: Mapping[str, str], at: str
         likely = "a trained lora_A requires grad: .detach() before NumPy"
     elif error.get("type") in ("RuntimeError", "ValueError", "IndexError"):
         likely = (
-            f"right-singular directions have n = {n} entries and are the rows of Vh; left-singular ones have the "
-            f"rank's ({r1} and {r2}), and do not fit together"
+            "A1 and A2 may have different numbers of rows"
+            if "stack" in text
+            else (
+                f"right-singular directions have n = {n} entries and are the rows of Vh; left-singular ones have the "
+                f"rank's ({r1} and {r2}), and do not fit together"
+            )
         )
     return Fault(f"{at}: {fault.seen}", likely)
 
@@ -247,6 +263,7 @@ EXERCISE = Exercise(
     "5.3",
     "subspace_similarity",
     names=("subspace_similarity",),
+    pure=("subspace_similarity",),
     checks=[
         Check(
             "5.3/values",

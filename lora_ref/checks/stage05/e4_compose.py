@@ -23,7 +23,7 @@ from lora_ref.checks.stage05.shared import (
     touched_fault,
     value_of,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import number
 
 
@@ -85,7 +85,7 @@ def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
             return _compose_error(case, result["error"])
         if "kind" in result:
             likely = "sum() of no terms is the number 0" if result["kind"] == "int" else "a tensor is asked for"
-            return Fault(f"compose returned a {result['kind']}", likely)
+            return Fault(f"compose returned {a(result['kind'])}", likely)
         wanted, total = sum(w * d for w, d in zip(weights, deltas, strict=True)), result["value"]
         if total.shape != wanted.shape:
             likely = "B A is (out, in), like the weight"
@@ -213,6 +213,7 @@ EXERCISE = Exercise(
     "5.4",
     "compose",
     names=("compose",),
+    pure=("compose",),
     checks=[
         Check("5.4/sum", "the weighted sum of scaling * B A", probe_compose, judge_compose, draw_same_ranks, seed=1),
         Check(

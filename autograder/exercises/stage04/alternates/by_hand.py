@@ -8,7 +8,8 @@ from safetensors.numpy import save_file
 
 
 def tokenize(batch, tokenizer, max_length=128):
-    rows = [tokenizer.encode(sentence)[:max_length] for sentence in batch["sentence"]]
+    rows = [tokenizer.encode(sentence) for sentence in batch["sentence"]]
+    rows = [[*row[: max_length - 1], row[-1]] for row in rows]
     return {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
 
 
@@ -49,6 +50,7 @@ def train(model, loader, steps, lr):
         while True:
             yield from loader
 
+    model.train()
     losses = []
     for step, batch in zip(range(1, steps + 1), forever(), strict=False):
         loss = model(**batch).loss

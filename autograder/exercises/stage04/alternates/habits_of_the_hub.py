@@ -15,12 +15,13 @@ def tokenize(batch, tokenizer, max_length=128):
 
 def collate(examples, tokenizer):
     keys = ("input_ids", "attention_mask", "label")
+    tokenizer.padding_side = "right"
     return DataCollatorWithPadding(tokenizer)([{key: example[key] for key in keys} for example in examples])
 
 
 def compute_metrics(eval_pred):
-    predictions = eval_pred.predictions.argmax(-1)
-    return {"accuracy": np.mean(predictions == eval_pred.label_ids)}
+    predictions, label_ids = eval_pred
+    return {"accuracy": np.mean(predictions.argmax(-1) == label_ids)}
 
 
 def linear_schedule(current_step: int, num_training_steps: int, num_warmup_steps: int) -> float:

@@ -13,12 +13,16 @@ def tokenize(batch, tokenizer, max_length=128):
 def collate(examples, tokenizer):
     from transformers import DataCollatorWithPadding
 
-    return DataCollatorWithPadding(tokenizer)(examples)
+    side, tokenizer.padding_side = tokenizer.padding_side, "right"
+    try:
+        return DataCollatorWithPadding(tokenizer)(examples)
+    finally:
+        tokenizer.padding_side = side
 
 
 def compute_metrics(eval_pred):
-    predictions = torch.from_numpy(eval_pred.predictions).argmax(dim=1)
-    return {"accuracy": (predictions == torch.from_numpy(eval_pred.label_ids)).double().mean().item()}
+    logits, labels = (torch.from_numpy(array) for array in eval_pred)
+    return {"accuracy": (logits.argmax(dim=1) == labels).double().mean().item()}
 
 
 def linear_schedule(step, total_steps, warmup_steps):

@@ -49,6 +49,8 @@ def linear_schedule(step, total_steps, warmup_steps):
 
 def train(model, loader, steps, lr):
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=lr, foreach=False)
+    for module in model.modules():
+        module.training = True
     losses = np.zeros(steps)
     passes = itertools.chain.from_iterable(loader for _ in itertools.count())
     for number, batch in enumerate(itertools.islice(passes, steps)):

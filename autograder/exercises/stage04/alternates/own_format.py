@@ -25,7 +25,7 @@ def tokenize(batch, tokenizer, max_length=128):
 
 def collate(examples, tokenizer):
     features = [{key: example[key] for key in ("input_ids", "attention_mask")} for example in examples]
-    batch = tokenizer.pad(features, padding="longest", return_tensors="pt")
+    batch = tokenizer.pad(features, padding="longest", padding_side="right", return_tensors="pt")
     batch["labels"] = torch.as_tensor([example["label"] for example in examples], dtype=torch.int64)
     return batch
 

@@ -11,7 +11,7 @@ def rank_sweep(run, ranks):
     frames = []
     for rank in ranks:
         frame = pd.DataFrame([run(rank)])
-        frame.insert(0, "rank", rank)
+        frame["rank"] = rank
         frames.append(frame[["rank", "trainable", "accuracy", "seconds"]])
     return pd.concat(frames)  # the index repeats, which the contract leaves open
 

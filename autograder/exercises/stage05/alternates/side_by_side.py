@@ -6,9 +6,9 @@ import torch
 
 def rank_sweep(run, ranks):
     results = {}
-    for rank in ranks:
-        results[rank] = run(rank=rank)
-    frame = pd.DataFrame.from_dict(results, orient="index").rename_axis("rank").reset_index()
+    for number, rank in enumerate(ranks):
+        results[number] = {**run(rank), "rank": rank}
+    frame = pd.DataFrame.from_dict(results, orient="index")
     return frame.drop(columns=[c for c in frame if c not in ("rank", "trainable", "accuracy", "seconds")])
 
 
