@@ -22,6 +22,7 @@ from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
+from autograder.results import handed_in
 from autograder.results.writer import Writer, write_tables
 
 #: What demonstrations import on their way; torch's compiler comes with any optimiser, and takes over a second.
@@ -85,6 +86,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
+            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
             if row.problem or (row.key in store and not args.regrade):
                 known.append(row)
                 continue

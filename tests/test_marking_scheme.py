@@ -35,7 +35,9 @@ def test_every_part_can_be_earned_in_full_and_every_switch_says_something(exerci
 
 @pytest.mark.parametrize("exercise", WRITTEN, ids=lambda exercise: exercise.id)
 def test_the_evidence_is_found_in_the_release(exercise):
-    sources = [source_of(c) for c in Assignment.load(stage_of(exercise.id)).release["cells"] if c["cell_type"] == "code"]
+    sources = [
+        source_of(c) for c in Assignment.load(stage_of(exercise.id)).release["cells"] if c["cell_type"] == "code"
+    ]
     for phrase in exercise.evidence:
         assert sum(phrase in source for source in sources) == 1, phrase
     assert exercise.evidence or exercise.id not in ("2.8", "5.5")

@@ -20,6 +20,7 @@ class Submission:
         notes: what a person should know though it can be graded.
         hash: of the bytes, once `answers` has read them.
         own: the student's own code cells, in the order they have in the file, once `answers` has read them.
+        evidence: what its cells showed that a written answer may quote (`autograder.intake.notebook.evidence`).
     """
 
     student: str
@@ -30,3 +31,4 @@ class Submission:
     notes: list[str] = field(default_factory=list)
     hash: str = ""
     own: list[Own] = field(default_factory=list)
+    evidence: dict[str, list[dict[str, str]]] = field(default_factory=dict)

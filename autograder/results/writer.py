@@ -14,7 +14,7 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.results import feedback, integrity, report, tables
+from autograder.results import feedback, handed_in, integrity, report, tables
 
 if TYPE_CHECKING:
     from autograder.results.gradebook import Book
@@ -86,6 +86,7 @@ class Writer:
         complete = replace(row, outputs=record.get("outputs", {}))
         book.write(assignment, complete)
         target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
+        handed_in.keep_answers(self.out, row)
         if row.status == "graded":
             write_whole(target, feedback.page(assignment, complete).encode())
         else:
