@@ -22,6 +22,7 @@ from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
+from autograder.marking import page
 from autograder.results import handed_in
 from autograder.results.writer import Writer, write_tables
 
@@ -135,6 +136,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     rows = [row for row in rows if row.status]
     graded_stages = {stage: assignments[stage] for stage in {submission.stage: None for submission in submissions}}
     write_tables(out, store, rows, graded_stages, time.monotonic() - started)
+    page.write(out)
     attention = [row for row in rows if row.status != "graded"]
     for row in attention:
         print(f"needs attention: {row.student}, {row.stage}: {row.problem[:300]}")

@@ -89,6 +89,7 @@ class Desk:
         self.left_out: set[int] = set()
         self._shown = (State(None, True), Mark())
         self._contested = False
+        self._pictures: tuple[str, list[dict[str, str]]] = ("", [])
         self._kept: list[Kept] = []
 
     # --- questions --------------------------------------------------------------------------------------------------
@@ -163,6 +164,8 @@ class Desk:
 
     def evidence(self, answer: Answer) -> list[dict[str, str]]:
         """What the student's own notebook showed: ``{"png": base64}``, made new, or ``{"text": ...}``."""
+        if self._pictures[0] == answer.grade:
+            return self._pictures[1]
         shown = []
         for output in handed_in.evidence(self.out, self.stage, answer.student).get(self.question.id, ()):
             if "png" in output:
@@ -170,6 +173,7 @@ class Desk:
                 shown.append({"png": data} if data else {"text": "(a picture that cannot be read)"})
             else:
                 shown.append({"text": output["text"]})
+        self._pictures = answer.grade, shown
         return shown
 
     @property
@@ -249,10 +253,12 @@ class Desk:
         self.place = max(0, min(place, len(self.answers) - 1))
         self.ledger.claim(self.answer.grade)
         entry = self.entry
-        mark = entry.mark or Mark(text=entry.state.comment)
+        self._lay_out(entry.mark or Mark(text=entry.state.comment))
+        self._shown, self._contested = (entry.state, self.mark), False
+
+    def _lay_out(self, mark: Mark) -> None:
         self.on = set(mark.switches) & set(keys(self.question.scheme))
         self.kept_on, self.text = set(mark.kept), mark.text
-        self._shown, self._contested = (entry.state, self.mark), False
 
     def _next(self, place: int) -> int:
         """The next answer that waits and that nobody else reads, from there on and then from the start."""
@@ -339,7 +345,7 @@ class Desk:
         self.message = said
 
     def undo(self) -> None:
-        """Take back this marker's last change, and show its answer."""
+        """Take back this marker's last change, and show its answer with what was switched on, to be corrected."""
         try:
             undone = self.ledger.undo()
         except Changed as error:
@@ -350,6 +356,8 @@ class Desk:
             return
         places = [n for n, answer in enumerate(self.answers) if answer.grade in undone.grades]
         self.go(places[0] if places else self.place)
+        if places:
+            self._lay_out(undone.mark)
         count = len(undone.grades)
         self.message = f"Taken back: {count} answer{'s' if count > 1 else ''}" + ("." if places else " elsewhere.")
 

@@ -34,4 +34,13 @@
     const button = event.target instanceof Element && event.detail > 0 && event.target.closest(".lora-marking button");
     if (button) button.blur();
   });
+  const begin = (left) => setTimeout(() => {  // when the widgets are there, and JupyterLab has gone on to the next cell
+    const panel = [...document.querySelectorAll(".lora-marking")].pop();
+    if (!panel && left) return begin(left - 1);
+    if (!panel) return;
+    panel.tabIndex = -1;
+    panel.focus({ preventScroll: true });
+    panel.scrollIntoView({ block: "start" });
+  }, 300);
+  begin(100);
 })();

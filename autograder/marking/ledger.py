@@ -127,11 +127,11 @@ class Changed(Exception):
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A change that was written or taken back: the answers, and the points they have now."""
+class Undone:
+    """A change that was taken back: its answers, and what it had given them."""
 
     grades: tuple[str, ...]
-    score: float | None = None
+    mark: Mark
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Ledger:
         with self._reading() as db:
             return [self._entry(db, row) for row in db.execute(ANSWERS, (stage, cell))]
 
-    def save(self, decisions: Iterable[Decision]) -> Saved:
+    def save(self, decisions: Iterable[Decision]) -> None:
         """Write decisions, all or none.
 
         Raises:
@@ -196,9 +196,8 @@ class Ledger:
                     (*record, _dump(d.seen), _dump(after)),
                 )
                 db.execute("DELETE FROM marking_claim WHERE grade = ?", (d.grade,))
-        return Saved(tuple(d.grade for d in decisions), decisions[-1].score)
 
-    def undo(self) -> Saved | None:
+    def undo(self) -> Undone | None:
         """Take back this marker's last change that still stands; None if there is none.
 
         Raises:
@@ -218,7 +217,7 @@ class Ledger:
             for event in there:
                 _write(db, event["grade"], State(**json.loads(event["before"])))
             db.execute("UPDATE marking_event SET undone = ? WHERE batch = ?", (time.time(), last["batch"]))
-        return Saved(tuple(event["grade"] for event in there))
+        return Undone(tuple(event["grade"] for event in there), _mark(events[0]))
 
     def claim(self, grade: str) -> None:
         """Tell the other markers that this answer is being read; an earlier claim of this marker ends."""
@@ -261,8 +260,7 @@ class Ledger:
             then = State(**json.loads(event["after"]))
             if (then.score, then.comment) != (state.score, state.comment):
                 event = None  # changed elsewhere since
-        data = json.loads(event["mark"]) if event is not None else None
-        mark = data and Mark(tuple(data["switches"]), tuple(data["kept"]), data["text"])
+        mark = None if event is None else _mark(event)
         empty = row["auto_score"] is not None and not state.waits and state.score is None
         by, text = (event["marker"], event["answer"]) if event is not None else ("", "")
         return Entry(row["grade"], row["student"], empty, state, mark, by, text)
@@ -284,6 +282,11 @@ class Ledger:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+
+
+def _mark(event: sqlite3.Row) -> Mark:
+    data = json.loads(event["mark"])
+    return Mark(tuple(data["switches"]), tuple(data["kept"]), data["text"])
 
 
 def _row(db: sqlite3.Connection, grade: str) -> sqlite3.Row | None:

@@ -18,6 +18,10 @@ same. Every button says its key.
 Several people can mark at once, each in their own browser: an answer that one reads is not offered to another. Points
 and comments go into the gradebook, where formgrader, `python -m autograder export` and `python -m autograder feedback`
 find them."""
+AFTER = """\
+When the answers are marked, in the folder above this one: `python -m autograder feedback --graded graded` makes the
+students' pages again, with points and comments in them, and `python -m autograder export` fills in the platform's
+table."""
 CODE = """\
 import sys
 sys.path.insert(0, {root!r})
@@ -30,7 +34,9 @@ def write(out: Path) -> Path:
     import nbformat
 
     code = nbformat.v4.new_code_cell(CODE.format(root=str(ROOT)), id="marking")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(TEXT, id="about"), code])
+    code.metadata["jupyter"] = {"source_hidden": True}
+    texts = [nbformat.v4.new_markdown_cell(text, id=name) for name, text in (("about", TEXT), ("after", AFTER))]
+    notebook = nbformat.v4.new_notebook(cells=[texts[0], code, texts[1]])
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     path = out / NAME
     data = (nbformat.writes(notebook) + "\n").encode()

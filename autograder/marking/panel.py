@@ -74,13 +74,14 @@ class Panel:
         for row in (self.switches, self.comments, self.near):
             row.add_class("lora-rows")
         self.reading.add_class("lora-reading")
-        decide = widgets.VBox(
-            [
-                *(self.switches, self.comments, self.text, widgets.HBox([self.keep, self.where])),
-                *(self.read, self.message, widgets.HBox(list(self.buttons.values())), self.near),
-            ]
-        )
-        decide.children[-2].add_class("lora-keys")
+        self.count.add_class("lora-count")
+        self.keys = widgets.HBox(list(self.buttons.values()))
+        self.keys.add_class("lora-keys")
+        left = widgets.VBox([self.switches, self.comments])
+        right = widgets.VBox([self.read, self.text, widgets.HBox([self.keep, self.where]), self.message, self.keys])
+        left.add_class("lora-left")
+        right.add_class("lora-right")
+        decide = widgets.HBox([left, right])
         decide.add_class("lora-decide")
         beside = widgets.VBox([self.shown, self.before])
         beside.add_class("lora-beside")
@@ -88,7 +89,7 @@ class Panel:
         answer.add_class("lora-answers")
         top = widgets.HBox([self.choice, self.name, self.bar, self.count])
         top.add_class("lora-top")
-        self.box = widgets.VBox([self.style, top, self.scheme, answer, decide])
+        self.box = widgets.VBox([self.style, top, self.scheme, answer, decide, self.near])
         self.box.add_class("lora-marking")
         self.choice.observe(self._chosen, names="value")
         self.name.observe(self._named, names="value")
@@ -151,19 +152,19 @@ class Panel:
     def _rows(self) -> None:
         """What changes with the question and its kept comments: buttons, the mark scheme."""
         desk = self.desk
-        folds = [_fold(title, markdown(text), title == "Question") for title, text in desk.scheme_text().items()]
-        self.scheme.value = "".join(folds)
+        folds = [_fold(title, markdown(text)) for title, text in desk.scheme_text().items()]
+        self.scheme.value = f'<div class="lora-folds">{"".join(folds)}</div>'
         names = keys(desk.question.scheme)
         self.switches.children = [self._row(lambda _, n=name: self._toggle(n)) for name in names]
         self.comments.children = [self._row(lambda _, k=kept: self._toggle_kept(k)) for kept in desk.kept()]
         for number, button in enumerate(self.comments.children[:9], start=1):
             button.add_class(f"lora-key-shift-{number}")
         self.where.options = [(NEW, "")] + [(f"the comment of {p.name}: {s.text}", n) for n, (p, s) in names.items()]
+        self.where.index = 0
         parts = [part.name for part in desk.question.scheme] if len(names) > 9 else []
         self.buttons = {key: button for key, button in self.buttons.items() if key in KEYS}
         self.buttons |= {part: self._button(part, f"part ({part})") for part in parts}
-        row = self.box.children[-1].children[-2]
-        row.children = list(self.buttons.values())
+        self.keys.children = list(self.buttons.values())
 
     def _row(self, clicked) -> widgets.Button:
         button = widgets.Button(layout={"width": "auto"})
@@ -269,8 +270,8 @@ def _pieces(pieces: list[tuple[str, str]]) -> str:
     return "<p>{}</p>".format(" ".join(Markup(f"<{tags[w]}>{{}}</{tags[w]}>").format(text) for w, text in pieces))
 
 
-def _fold(title: str, html: str, opened: bool) -> str:
-    return f"<details{' open' if opened else ''}><summary>{title}</summary>{html}</details>" if html else ""
+def _fold(title: str, html: str) -> str:
+    return f"<details><summary>{title}</summary>{html}</details>" if html else ""
 
 
 def _only(widget: widgets.Widget, name: str, wanted: bool) -> None:
