@@ -424,7 +424,7 @@ def cell_of(exercise_id: str) -> str:
     return f"written_{exercise_id.replace('.', '_')}"
 
 
-#: Key -> what it does, in words and in deed. A button of the panel stands for each.
+#: Key -> what it does, in words and in deed. The panel has a button for each.
 KEYS: dict[str, tuple[str, Callable[[Desk], None]]] = {
     "Enter": ("save, next", Desk.save),
     "n": ("next, unsaved", Desk.on_to_next),

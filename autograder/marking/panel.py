@@ -1,12 +1,13 @@
 """The marking page's widgets: they show a `autograder.marking.desk.Desk` and hand it keys and clicks.
 
-Each key is a button's, so all can be done with a mouse, with a screen reader, or by keys alone. The one script finds
-the button of a key and clicks it; it leaves keys alone that are typed into a field or a cell.
+All can be done with a mouse, with a screen reader, or by keys alone. The one script, ``keys.js``, hands over keys,
+clicks and text in their order, as a log in a hidden field. Where no script runs, clicks and text come as any widget's.
 """
 
 from __future__ import annotations
 
 import getpass
+import json
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -15,12 +16,12 @@ from markupsafe import Markup
 
 from autograder.exercises.scheme import keys
 from autograder.marking.desk import KEYS, Answer, Desk
-from autograder.marking.ledger import Kept
 from autograder.results.texts import markdown
 
 HERE = Path(__file__).parent
 #: How much of a kept comment its button shows.
 SHORT = 70
+FIT = {"width": "auto"}
 NEW = "a comment to be offered again"
 
 
@@ -53,20 +54,24 @@ class Panel:
     def __init__(self, desk: Desk):
         self.desk = desk
         self.style = widgets.HTML(f"<style>{(HERE / 'marking.css').read_text(encoding='utf-8')}</style>")
-        self.choice = widgets.Dropdown(description="Question", layout={"width": "auto"})
+        self.choice = widgets.Dropdown(description="Question", layout=FIT)
         self.name = widgets.Text(desk.marker, description="Marker", continuous_update=False, layout={"width": "16em"})
-        self.bar = widgets.IntProgress(description="", layout={"width": "12em"})
+        self.bar = widgets.IntProgress(description="Marked", layout={"width": "12em"})
         self.count, self.message = widgets.HTML(), widgets.HTML()
-        self.scheme, self.before, self.reading, self.shown = (widgets.HTML() for _ in range(4))
+        self.scheme, self.reading, self.beside = (widgets.HTML() for _ in range(3))
         self.switches, self.comments, self.near = widgets.VBox(), widgets.VBox(), widgets.VBox()
         self.text = widgets.Textarea(
-            placeholder="Free text for this student (t to write, Esc to leave it)",
+            description="Text",
+            placeholder="for this student: t to write, Esc to leave it",
+            style={"description_width": "initial"},
             continuous_update=False,
             layout={"width": "auto", "height": "4.5em"},
         )
         self.text.add_class("lora-text")
-        self.where = widgets.Dropdown(layout={"width": "auto"})
-        self.keep = widgets.Button(description="Keep the text as", layout={"width": "auto"})
+        self.where = widgets.Dropdown(description="as", layout=FIT, style={"description_width": "initial"})
+        self.keep = self._does(widgets.Button(description="Keep the text", layout=FIT), "keep")
+        self.log, self._done = widgets.Text(continuous_update=False, tabbable=False), 0
+        self.log.add_class("lora-log")
         self.read = widgets.HTML()
         self.buttons = {key: self._button(key, words) for key, (words, _) in KEYS.items()}
         self.together = self.buttons.pop("m")
@@ -83,33 +88,56 @@ class Panel:
         right.add_class("lora-right")
         decide = widgets.HBox([left, right])
         decide.add_class("lora-decide")
-        beside = widgets.VBox([self.shown, self.before])
-        beside.add_class("lora-beside")
-        answer = widgets.HBox([self.reading, beside])
+        self.beside.add_class("lora-beside")
+        answer = widgets.HBox([self.reading, self.beside])
         answer.add_class("lora-answers")
         top = widgets.HBox([self.choice, self.name, self.bar, self.count])
         top.add_class("lora-top")
-        self.box = widgets.VBox([self.style, top, self.scheme, answer, decide, self.near])
+        self.box = widgets.VBox([self.style, top, self.scheme, answer, decide, self.near, self.log])
         self.box.add_class("lora-marking")
         self.choice.observe(self._chosen, names="value")
         self.name.observe(self._named, names="value")
         self.text.observe(self._written, names="value")
-        self.keep.on_click(self._kept)
+        self.log.observe(self._told, names="value")
         self._questions()
 
     def _button(self, key: str, words: str) -> widgets.Button:
         sign = {"ArrowLeft": "←", "ArrowRight": "→"}.get(key, key)
-        button = widgets.Button(description=f"{sign}  {words}", layout={"width": "auto"})
-        button.add_class(f"lora-key-{key}")
-        button.on_click(lambda _: self.press(key))
+        button = widgets.Button(description=f"{sign}  {words}", layout=FIT)
+        return self._does(button, key)
+
+    def _does(self, button: widgets.Button, what: str) -> widgets.Button:
+        """Have a button do something, by the script or by itself."""
+        button.add_class(f"lora-do-{what}")
+        button.on_click(lambda _: self.do(what))
         return button
 
     # --- what a person does -----------------------------------------------------------------------------------------
 
-    def press(self, key: str) -> None:
-        """A key or its button."""
-        self.desk.press(key)
+    def do(self, what: str) -> None:
+        """A key, a button's name, or ``=`` and the free text."""
+        name, _, rest = what.partition("-")
+        if what.startswith("="):
+            self.desk.text = self.text.value = what[1:]
+        elif name == "switch":
+            self.desk.toggle(rest)
+        elif name == "kept":
+            self.desk.kept_on ^= {int(rest)}
+        elif what == "keep":
+            self.desk.keep(self.desk.text, self.where.value)
+            self.desk.text = ""
+            self._rows()
+        else:
+            self.desk.press(what)
         self.fill()
+
+    def _told(self, change: dict) -> None:
+        """The script's log has grown: how many entries there have been, and the last ones."""
+        log = json.loads(change["new"] or '{"count": 0, "entries": []}')
+        new = max(0, min(log["count"] - self._done, len(log["entries"])))
+        self._done = log["count"]
+        for what in log["entries"][len(log["entries"]) - new :]:
+            self.do(what)
 
     def _chosen(self, change: dict) -> None:
         if change["new"] and not self._filling:
@@ -122,16 +150,8 @@ class Panel:
         self.desk.marker = self.desk.ledger.marker = change["new"].strip() or _user()
 
     def _written(self, change: dict) -> None:
-        if not self._filling:
-            self.desk.text = change["new"]
-            self.fill()
-
-    def _kept(self, _: widgets.Button) -> None:
-        self.desk.keep(self.text.value, self.where.value)
-        if self.where.value and self.text.value:
-            self.desk.text = ""
-        self._rows()
-        self.fill()
+        if not self._filling and change["new"] != self.desk.text:
+            self.do(f"={change['new']}")
 
     # --- what is shown ----------------------------------------------------------------------------------------------
 
@@ -155,29 +175,14 @@ class Panel:
         folds = [_fold(title, markdown(text)) for title, text in desk.scheme_text().items()]
         self.scheme.value = f'<div class="lora-folds">{"".join(folds)}</div>'
         names = keys(desk.question.scheme)
-        self.switches.children = [self._row(lambda _, n=name: self._toggle(n)) for name in names]
-        self.comments.children = [self._row(lambda _, k=kept: self._toggle_kept(k)) for kept in desk.kept()]
-        for number, button in enumerate(self.comments.children[:9], start=1):
-            button.add_class(f"lora-key-shift-{number}")
+        self.switches.children = [self._does(widgets.Button(layout=FIT), f"switch-{name}") for name in names]
+        self.comments.children = [self._does(widgets.Button(layout=FIT), f"kept-{kept.id}") for kept in desk.kept()]
         self.where.options = [(NEW, "")] + [(f"the comment of {p.name}: {s.text}", n) for n, (p, s) in names.items()]
         self.where.index = 0
         parts = [part.name for part in desk.question.scheme] if len(names) > 9 else []
         self.buttons = {key: button for key, button in self.buttons.items() if key in KEYS}
         self.buttons |= {part: self._button(part, f"part ({part})") for part in parts}
         self.keys.children = list(self.buttons.values())
-
-    def _row(self, clicked) -> widgets.Button:
-        button = widgets.Button(layout={"width": "auto"})
-        button.on_click(clicked)
-        return button
-
-    def _toggle(self, switch: str) -> None:
-        self.desk.toggle(switch)
-        self.fill()
-
-    def _toggle_kept(self, kept: Kept) -> None:
-        self.desk.kept_on ^= {kept.id}
-        self.fill()
 
     def fill(self) -> None:
         """Show the desk as it is."""
@@ -194,8 +199,7 @@ class Panel:
             self.reading.value = "Nobody has written an answer to this question."
             return
         self.reading.value = self._answer(desk.answer)
-        self.shown.value = self._evidence(desk.answer)
-        self.before.value = self._neighbour()
+        self.beside.value = _scroll(self._evidence(desk.answer) + self._neighbour(), "Beside it")
         known = keys(desk.question.scheme)
         for (name, key), button in zip(desk.switches(), self.switches.children, strict=True):
             part, point = known[name]
@@ -203,8 +207,6 @@ class Panel:
             button.description = f"{'✓' if name in desk.on else '·'} {key or ' '}  {worth}  ({part.name}) {point.text}"
             button.tooltip = desk.comment_of(name)
             _only(button, "lora-on", name in desk.on)
-            for digit in range(1, 10):
-                _only(button, f"lora-key-{digit}", key == str(digit))
         for number, (kept, button) in enumerate(zip(desk.kept(), self.comments.children, strict=False), start=1):
             key = f"shift+{number}" if number <= 9 else ""
             sign = "✓" if kept.id in desk.kept_on else "·"
@@ -228,7 +230,9 @@ class Panel:
             status += f": look at it once more, {changed}"
         text = markdown(answer.text) if answer.text.strip() else "<p>Nothing could be read of this hand-in.</p>"
         words = len(answer.text.split())
-        return f"<h3>Answer {desk.place + 1} of {len(desk.answers)}</h3><p>{words} words; {status}</p>{text}"
+        return _scroll(
+            f"<h3>Answer {desk.place + 1} of {len(desk.answers)}</h3><p>{words} words; {status}</p>{text}", "The answer"
+        )
 
     def _evidence(self, answer: Answer) -> str:
         if not self.desk.wants_evidence:
@@ -268,6 +272,11 @@ class Panel:
 def _pieces(pieces: list[tuple[str, str]]) -> str:
     tags = {"same": "span", "only here": "del", "only there": "ins"}
     return "<p>{}</p>".format(" ".join(Markup(f"<{tags[w]}>{{}}</{tags[w]}>").format(text) for w, text in pieces))
+
+
+def _scroll(html: str, name: str) -> str:
+    """What may be higher than its place, so that keys can scroll it."""
+    return f'<div class="lora-scroll" role="region" aria-label="{name}" tabindex="0">{html}</div>'
 
 
 def _fold(title: str, html: str) -> str:

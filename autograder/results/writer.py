@@ -14,7 +14,7 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.results import feedback, handed_in, integrity, report, tables
+from autograder.results import feedback, handed_in, integrity, marks, report, tables
 
 if TYPE_CHECKING:
     from autograder.results.gradebook import Book
@@ -85,10 +85,12 @@ class Writer:
             self._stages.add(row.stage)
         complete = replace(row, outputs=record.get("outputs", {}))
         book.write(assignment, complete)
-        target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
+        target = feedback.file_of(self.out, row)
         handed_in.keep_answers(self.out, row)
         if row.status == "graded":
-            write_whole(target, feedback.page(assignment, complete).encode())
+            by_hand = marks.given(self.out, row.stage, row.student)
+            own = handed_in.evidence(self.out, row.stage, row.student)
+            write_whole(target, feedback.page(assignment, complete, by_hand, own).encode())
         else:
             target.unlink(missing_ok=True)
         return stamp, written
