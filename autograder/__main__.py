@@ -15,6 +15,8 @@ COMMANDS = {
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
     "messages": "write the table of what is said about each mistake in the bank",
     "grade": "grade a class in parallel, in a sandbox",
+    "mark": "show how far marking is, and write the notebook to do it in",
+    "feedback": "make the feedback pages again, with points and comments given by hand",
     "late": "work out what being late costs",
     "export": "fill in Canvas's or Moodle's table of grades",
     "gradescope": "make the autograder zip of a stage for Gradescope",

@@ -22,6 +22,8 @@ from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
+from autograder.marking import page
+from autograder.results import handed_in
 from autograder.results.writer import Writer, write_tables
 
 #: What demonstrations import on their way; torch's compiler comes with any optimiser, and takes over a second.
@@ -90,6 +92,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
+            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
             if row.problem or (row.key in store and not args.regrade):
                 known.append(row)
                 continue
@@ -138,6 +141,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     rows = [row for row in rows if row.status]
     graded_stages = {stage: assignments[stage] for stage in {submission.stage: None for submission in submissions}}
     write_tables(out, store, rows, graded_stages, time.monotonic() - started)
+    page.write(out)
     attention = [row for row in rows if row.status != "graded"]
     for row in attention:
         print(f"needs attention: {row.student}, {row.stage}: {row.problem[:300]}")

@@ -18,7 +18,7 @@ FLOORS = (
     ("lora_ref",),
     ("autograder.answers", "autograder.evaluation", "autograder.exercises", "autograder.files", "autograder.system"),
     ("autograder.engine",),
-    ("autograder.intake", "autograder.publish", "autograder.results"),
+    ("autograder.intake", "autograder.marking", "autograder.publish", "autograder.results"),
 )
 #: Circles that a call closes, and no import: a table of what is in the files beside it; profiles, and what they are
 #: made of, which is asked for a profile.

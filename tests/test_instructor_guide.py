@@ -127,6 +127,7 @@ def test_ten_commands_from_clone_to_returned_feedback(tmp_path, bubblewrap):
         for name in archive.namelist():
             page = archive.read(name).decode()
             assert "2.8" in page
+            assert "2 of 3 points" in page, "what the person gave"
             assert "grade_cell" not in page
             assert "MARK SCHEME" not in page
     assert list((clone / "dist").glob("lora-from-scratch-*.zip"))

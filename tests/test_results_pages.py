@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from collections.abc import Mapping
 from html import unescape
@@ -13,7 +15,8 @@ from autograder.engine.assignment import Assignment, grade_id
 from autograder.engine.job import Row
 from autograder.evaluation import Result, result_from
 from autograder.exercises import STAGES
-from autograder.results import feedback, report
+from autograder.results import feedback, pictures, report, texts
+from autograder.results.marks import Given
 from autograder.results.templates import FOLDER, LONGEST, python, render
 from lora_ref.checks.verdicts import ELSEWHERE, Fault, Verdict
 
@@ -136,3 +139,57 @@ def test_no_template_marks_a_value_as_safe_but_the_style(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("safe") == (path.name == "base.html")
     assert "autoescape" not in text
+
+
+HOSTILE_MARKDOWN = r"""
+# <script>alert(1)</script>
+[a](javascript:alert(1)) ![b](https://example.org/x.png) <img src=x onerror=alert(1)>
+$\href{javascript:alert(1)}{x}$ $\text{</math><img src=x onerror=alert(1)>}$ $\text{&lt;script&gt;}$
+$\style{background:url(//x)}{x}$ <https://example.org> [r]: https://example.org
+"""
+
+
+def test_written_answers_are_read_as_markdown_and_nothing_in_them_is_alive(assignment):
+    right = "**B** is zero: $\\frac{\\alpha}{r} B A$ and `code`\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+    given = {"2.8": Given(2.5, f"Look again.\n{HOSTILE_MARKDOWN}")}
+    own = {"2.8": [{"png": 'x" onerror="'}, {"png": "aGk="}, {"text": HOSTILE}]}
+    one = feedback.page(assignment, row(None, answers={"written_2_8": right}), given, own)
+    assert "<strong>B</strong> is zero: <math" in one
+    assert "<mfrac>" in one
+    assert "<td>1</td>" in one
+    other = feedback.page(assignment, row(None, answers={"written_2_8": HOSTILE_MARKDOWN}), given, own)
+    assert Alive(one).parts == Alive(other).parts == []
+    assert "not read yet" not in one
+    assert "2.5 of 3 points" in unescape(one)
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "*a", ">", "`", "- ", "a|", "<", "![[", "$a", "$$a", "$x$ ", "[a](", "~~a", "{"]
+)
+def test_no_text_breaks_the_reader(piece):
+    many = piece * (texts.LONGEST // len(piece) - 3)
+    assert "end" in texts.markdown(f"{many}\n\nend")
+    assert texts.markdown(many + " " * texts.LONGEST).startswith("<pre")
+    assert "<math" in texts.formula("x" * 10)
+    assert texts.formula("{" * 1000).startswith("<code>")
+
+
+def test_a_picture_is_made_new_or_not_shown():
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    def encoded(picture, kind="PNG", **options):
+        out = io.BytesIO()
+        picture.save(out, kind, **options)
+        return base64.b64encode(out.getvalue() + b"<script>").decode()
+
+    note = PngInfo()
+    note.add_text("Comment", "<script>alert(1)</script>")
+    new = base64.b64decode(pictures.png(encoded(Image.new("RGBA", (2000, 20), (255, 0, 0, 128)), pnginfo=note)))
+    assert b"script" not in new
+    with Image.open(io.BytesIO(new)) as picture:
+        assert (picture.format, picture.size, picture.mode) == ("PNG", (1600, 16), "RGB")
+    assert pictures.png(encoded(Image.new("L", (9000, 9000)))) == "", "too many pixels"
+    assert pictures.png(encoded(Image.new("RGB", (5, 5)), "JPEG")) == ""
+    for bad in ("", "aGk=", "not base64!", "iVBORw0KGgo=", "A" * 10_000_000):
+        assert pictures.png(bad) == ""

@@ -1,7 +1,8 @@
 """What students may not have of the exercises: points, hidden checks, mutants, right answers written otherwise.
 
 Exercise 2.5 is the file ``stage02/e5_merge.py``, here and at the same path under ``lora_ref/checks``, where the part is
-that students have. Here it defines ``HIDDEN`` (checks with points) and ``MUTANTS``; a written one, ``POINTS``.
+that students have. Here it defines ``HIDDEN`` (checks with points) and ``MUTANTS``; a written one, ``POINTS``,
+whose parts stand beside it in ``stage02/scheme_8.py``: what a mark scheme says grades nobody by itself.
 All that counts points or names exercises reads them from there: build, judges, reports, tests. No table lists them.
 """
 
@@ -9,11 +10,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from autograder.exercises.scheme import Part, Point, Scheme
 
 if TYPE_CHECKING:
     import lora_ref.checks.exercise
@@ -68,6 +72,25 @@ class Exercise:
     def points(self) -> int:
         """The maximum."""
         return self._here.POINTS if self.manual else round(sum(check.points for check in self._here.HIDDEN))
+
+    @functools.cached_property
+    def _marking(self) -> ModuleType | None:
+        stage, _, number = self.id.partition(".")
+        name = f"{__name__}.stage{int(stage):02}.scheme_{number}"
+        return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+    @property
+    def scheme(self) -> Scheme:
+        """The parts of a written answer with their points; empty for one with automatic checks."""
+        if not self.manual:
+            return ()
+        whole = Part("", self.points, (Point(self.points, "right"), Point(self.points / 2, "half right")))
+        return getattr(self._marking, "SCHEME", (whole,))
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Phrases of the release's cells whose outputs a written answer may quote."""
+        return getattr(self._marking, "EVIDENCE", ())
 
     @property
     def hidden(self) -> list[Check]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from autograder.engine.assignment import Assignment, digest
+from autograder.engine.assignment import Assignment, digest, source_of
+from autograder.exercises import STAGES
 from autograder.intake.names import few
 from autograder.intake.rebuild import MAX_OWN, MAX_OWN_CELLS, rebuild
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Unreadable
 
-__all__ = ["MAX_OWN", "MAX_OWN_CELLS", "answers", "cells_of"]
+__all__ = ["MAX_OWN", "MAX_OWN_CELLS", "answers", "cells_of", "evidence"]
+
+#: Of a cell that a written answer may quote: outputs that are kept, characters of a picture, characters of a text.
+MAX_SHOWN, MAX_PICTURE, MAX_TEXT = 6, 1_500_000, 6_000
 
 
 def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
@@ -37,8 +42,55 @@ def answers(submission: Submission, assignment: Assignment) -> dict[str, str]:
         submission.problem = f"none of the cells of {submission.stage} is in it (another notebook?)"
         return {}
     submission.cells, submission.open, submission.waits = rebuilt.cells, rebuilt.open, rebuilt.waits
+    submission.evidence = evidence(cells, assignment)
     submission.notes = few(submission.notes)
     return rebuilt.answers
+
+
+def evidence(cells: Iterable[dict[str, Any]], assignment: Assignment) -> dict[str, list[dict[str, str]]]:
+    """Exercise -> what the student's own notebook showed in the cells that its written answer may quote.
+
+    Each output is ``{"png": base64}`` or ``{"text": ...}``, cut to size. Nothing is decoded here.
+    """
+    kept: dict[str, list[dict[str, str]]] = {}
+    for exercise in STAGES[assignment.stage]:
+        for phrase in exercise.evidence:
+            ids = {c.get("id") for c in assignment.release["cells"] if phrase in source_of(c)}
+            shows = [c for c in cells if _is_code_with(c, phrase, ids)]
+            outputs = [found for output in _outputs(shows[-1:]) if (found := _plain(output))]
+            kept.setdefault(exercise.id, []).extend(outputs[:MAX_SHOWN])
+    return {name: outputs for name, outputs in kept.items() if outputs}
+
+
+def _is_code_with(cell: dict[str, Any], phrase: str, ids: set[Any]) -> bool:
+    if cell.get("cell_type") != "code":
+        return False
+    try:
+        return (isinstance(cell.get("id"), str) and cell["id"] in ids) or phrase in source_of(cell)
+    except ValueError:
+        return False
+
+
+def _outputs(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    lists = [cell.get("outputs") for cell in cells]
+    return [output for outputs in lists if isinstance(outputs, list) for output in outputs if isinstance(output, dict)]
+
+
+def _plain(output: dict[str, Any]) -> dict[str, str] | None:
+    """A picture or a text of an output, whatever else it holds; None for what is too large or neither."""
+    data = output.get("data") if isinstance(output.get("data"), dict) else {}
+    picture = _joined(data.get("image/png")).replace("\n", "")
+    if picture:
+        return {"png": picture} if len(picture) <= MAX_PICTURE else {"text": "(a picture too large to be kept)"}
+    text = _joined(output.get("text")) or _joined(data.get("text/plain"))
+    return {"text": text[:MAX_TEXT]} if text.strip() else None
+
+
+def _joined(value: Any) -> str:
+    """Text of a notebook file, which holds it whole or as a list of lines; "" for anything else."""
+    lines = value if isinstance(value, list) else [value]
+    text = "".join(lines) if all(isinstance(line, str) for line in lines) else ""
+    return text.encode("utf-8", "replace").decode()
 
 
 def cells_of(data: bytes) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ class Submission:
         hash: of the bytes, once `answers` has read them.
         cells: the notebook that is graded (`autograder.intake.rebuild`), once `answers` has read it.
         open, waits: grade_ids of answers that are not there; of written ones that a person must look for.
+        evidence: what its cells showed that a written answer may quote (`autograder.intake.notebook.evidence`).
     """
 
     student: str
@@ -34,6 +35,7 @@ class Submission:
     cells: list[dict[str, Any]] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
     waits: set[str] = field(default_factory=set)
+    evidence: dict[str, list[dict[str, str]]] = field(default_factory=dict)
 
     @property
     def own(self) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.intake.names import NOBODY
-from autograder.results import feedback, integrity, report, tables
+from autograder.results import feedback, handed_in, integrity, marks, report, tables
 from autograder.results.database import explained, look
 
 if TYPE_CHECKING:
@@ -92,9 +92,12 @@ class Writer:
         complete = replace(row, outputs=record.get("outputs", {}))
         if not (row.problem and row.student == NOBODY):  # files of nobody known are no student
             book.write(assignment, complete)
-        target = self.out / "feedback" / row.student / row.stage / f"{row.stage}.html"
+        target = feedback.file_of(self.out, row)
+        handed_in.keep_cells(self.out, row)
         if row.status == "graded":
-            write_whole(target, feedback.page(assignment, complete).encode())
+            by_hand = marks.given(self.out, row.stage, row.student)
+            own = handed_in.evidence(self.out, row.stage, row.student)
+            write_whole(target, feedback.page(assignment, complete, by_hand, own).encode())
         else:
             target.unlink(missing_ok=True)
         return stamp, written

@@ -41,10 +41,22 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(python=python, points="{:g}".format)
+    environment.filters.update(python=python, points="{:g}".format, markdown=markdown, lines=lines)
     style = (FOLDER / "style.css").read_text(encoding="utf-8")
     environment.globals["style"] = re.sub(r"\s+", " ", style).strip()
     return environment
+
+
+def markdown(text: str) -> Markup:
+    """A written answer (`autograder.results.texts.markdown`)."""
+    from autograder.results import texts
+
+    return texts.markdown(text)
+
+
+def lines(text: str) -> Markup:
+    """A comment, whose lines are a marker's: each stays one."""
+    return markdown(re.sub(r"\n(?!\n)", "\n\n", text))
 
 
 def python(source: str) -> Markup:
