@@ -22,7 +22,7 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
     """
     submissions: dict[tuple[Key, str], Submission] = {}
     folders = set()
-    written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader
+    written = (folder.parent / ".grading").is_dir()  # by grading, which leaves such folders for formgrader
     for place in sorted(folder.glob("*/*")):
         student, stage = place.parent.name, place.name
         if stage not in STAGES or student.startswith(".") or not place.is_dir() or label(student, folder=True):
@@ -30,7 +30,7 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
         if is_output(place.parent) or ((folder / ".grading").is_dir() and student in OUTPUTS):
             continue
         folders.add(place)
-        if stage not in stages or (written and not any(place.glob("*"))):
+        if stage not in stages or (written and all(p.name == "timestamp.txt" for p in place.glob("*"))):
             continue
         path = place / f"{stage}.ipynb"
         submission = Submission(student, stage, str(path), functools.partial(read_file, path))
