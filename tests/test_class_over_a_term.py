@@ -25,6 +25,7 @@ from autograder.results import history, items, picture, report, roster
 from autograder.results.fit import misfit
 from autograder.results.gradebook import Book
 from autograder.results.roster import Person
+from autograder.results.tables import Final, finals
 from autograder.results.writer import Writer, write_tables
 from lora_ref.checks.verdicts import Fault, Verdict
 
@@ -267,6 +268,95 @@ def test_a_dry_run_writes_nothing_and_a_wrong_zip_is_refused(tmp_path, capsys):
     assert command_line.main(line) == 2
     assert "0 of 6 submissions fit" in capsys.readouterr().err
     assert not (tmp_path / "out" / "grades.csv").exists()
+
+
+def students(course: Course) -> set[str]:
+    with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
+        return {student.id for student in book.students}
+
+
+def run(course: Course, *words: str) -> int:
+    return command_line.main([*words, "--graded", str(course.out)])
+
+
+def test_a_ghost_is_taken_out_and_leaves_nothing(course, capsys):
+    course.grade("ann", "ghost")
+    assert run(course, "student", "remove", "ghost") == 0
+    assert students(course) == set(course.table) == {"ann"}
+    assert not [path for path in course.out.rglob("*ghost*") if not {"copies", "results"} & {*path.parts}]
+    assert run(course, "student", "remove", "ghost") == 2
+    assert "no student 'ghost'" in capsys.readouterr().err
+    course.mark("ann", 2.0)
+    assert run(course, "student", "remove", "ann", STAGE) == 2
+    assert "given by hand" in capsys.readouterr().err
+    assert set(course.table) == {"ann"}
+    assert run(course, "student", "remove", "ann", STAGE, "--marked") == 0
+    assert students(course) == set(course.table) == set()
+    assert len(list((course.out / ".grading" / "copies").glob("*.db"))) >= 1
+
+
+def test_one_student_under_two_names_becomes_one(course):
+    course.grade("ada-l-7")
+    course.mark("ada-l-7", 2.0)
+    course.grade("ada-k-7")
+    assert run(course, "student", "merge", "ada-l-7", "ada-k-7") == 0
+    assert students(course) == set(course.table) == {"ada-k-7"}
+    assert {course.marks("ada-k-7")[name][1:] for name in course.written} == {(2.0, False)}  # the same answer
+    assert Register(course.out).names([("name", "ada-l-7")]) == {("name", "ada-l-7"): "ada-k-7"}
+
+
+def test_a_stage_that_only_one_of_the_names_has_moves_as_it_is(course):
+    course.grade("old")
+    course.mark("old", 2.0)
+    with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
+        book.add_student("new")
+    assert run(course, "student", "merge", "old", "new") == 0
+    assert students(course) == set(course.table) == {"new"}
+    assert {course.marks("new")[name][1:] for name in course.written} == {(2.0, False)}
+    assert (course.out / "autograded" / "new" / STAGE / f"{STAGE}.ipynb").is_file()
+    assert (course.out / "feedback" / "new" / STAGE / f"{STAGE}.html").is_file()
+
+
+def test_what_cannot_be_graded_can_be_given_nothing(course, capsys):
+    course.grade("ann", "pdf")
+    course.grade("pdf", key="a PDF", problem="no notebook")
+    assert finals(course.out, STAGE)["pdf"] == Final(None, 25, graded=False)
+    assert run(course, "student", "zero", "ann", STAGE) == 2
+    assert "formgrader" in capsys.readouterr().err
+    assert run(course, "student", "zero", "pdf", STAGE) == 0
+    course.grade("pdf", key="another PDF", problem="no notebook")
+    assert finals(course.out, STAGE)["pdf"].score == 0
+    course.grade("pdf", key="a notebook after all")
+    assert finals(course.out, STAGE, automatic=True)["pdf"] == Final(22, 25)
+    assert all(course.marks("pdf")[name] == (None, None, True) for name in course.written)
+
+
+def test_a_run_is_taken_back(course, capsys):
+    course.grade("ann")
+    course.grade("ann", *(f"ghost-{n}" for n in range(5)), wrong="2.5", key="wrong zip")
+    assert run(course, "student", "undo") == 0
+    said = capsys.readouterr().out
+    assert "5 submissions that were new" in said
+    assert "ann, 02_lora_layer" in said
+    assert students(course) == set(course.table) == {"ann"}
+    course.mark("ann", 2.0)
+    assert run(course, "student", "undo") == 2
+    assert "by hand" in capsys.readouterr().err
+
+
+def test_the_class_list_is_taken_in(course, tmp_path, capsys):
+    course.grade("Ada-L-7", "stranger")
+    table = tmp_path / "roster.csv"
+    table.write_text("Student;ID;SIS Login ID;Section\nLöwe, Ada;7;ada;S1\nM, Bo;8;bo;S1\n", encoding="cp1252")
+    assert run(course, "roster", str(table)) == 1
+    said = capsys.readouterr().out
+    assert "2 people; 1 have handed in something, 1 nothing" in said
+    assert "not in the list: stranger" in said
+    course.grade("Ada-L-7")
+    page = (course.out / "report.html").read_text(encoding="utf-8")
+    assert "Not handed in:\nM, Bo" in page or "Not handed in:\nBo M" in page
+    with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
+        assert book.find_student("Ada-L-7").last_name == "Löwe"
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 from nbgrader.api import Gradebook
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
 
 from autograder import __main__ as command_line
 from autograder.exercises import ROOT
@@ -265,6 +267,52 @@ def test_late_times_are_each_students_own(graded):
     other.parent.mkdir(parents=True)
     other.write_text("2027-03-09 20:00:00 UTC", encoding="utf-8")
     assert {s: points for _, s, _, points in apply(graded.course, graded.submitted)}["Bo-M-2345678"] == 0
+
+
+def test_more_time_for_one_student_counts_and_can_be_taken_back(graded):
+    ada, line = "Ada-L-1234567", ["extension", STAGE, "Ada-L-1234567", "--graded", str(graded.course)]
+    for hours, late in ((48, 0), (4, 23), (0, 27)):
+        assert command_line.main([*line, "--hours", str(hours)]) == 0
+        found = {s: hours for _, s, hours, _ in apply(graded.course, graded.submitted)}
+        assert found.get(ada, 0) == pytest.approx(late)
+
+
+def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):
+    for student in ("Ada-L-1234567", "Bo-M-2345678"):
+        (graded.course / "autograded" / student / STAGE).mkdir(parents=True)
+        (graded.course / "submitted" / student / STAGE).mkdir(parents=True)
+    apply(graded.course, graded.submitted)
+    config = settings(graded.course)
+    config.CourseDirectory.root = str(graded.course)
+    with NbGraderAPI(CourseDirectory(config=config), config=config) as api:
+        assert len(api.get_autograded_students(STAGE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("title", "first", "second"),
+    [
+        ("Last modified (submission)", "Tuesday, 2 March 2027, 8:00 PM", "Monday, 1 March 2027, 5:14 PM"),
+        ("Zuletzt geändert (Abgabe)", "Dienstag, 2. März 2027, 20:00", "Montag, 1. März 2027, 17:14"),
+        ("Last modified (submission)", "2027-03-02 20:00", "-"),
+    ],
+)
+def test_moodles_times_are_read(graded, title, first, second):
+    rows = [[*row, text] for row, text in zip(MOODLE, [title, first, second, "-"], strict=True)]
+    table = graded.tmp / "worksheet.csv"
+    table.write_text(text_of(rows), encoding="utf-8", newline="")
+    late = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "UTC")}
+    assert late["Ada-L-1234567"] == pytest.approx(27)
+    assert late.get("Bo-M-2345678", 0) == pytest.approx(0 if second == "-" else 14 / 60)
+    berlin = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "Europe/Berlin")}
+    assert berlin["Ada-L-1234567"] == pytest.approx(26)
+
+
+def test_what_canvas_calls_late_is_named(graded, capsys):
+    files = {STAGE: {"Bo-M-2345678": ["hash", f"in.zip!mbo_LATE_2345678_98_{STAGE}.ipynb"]}}
+    (graded.course / ".grading").mkdir()
+    (graded.course / ".grading" / "handed_in.json").write_text(json.dumps(files), encoding="utf-8")
+    assert command_line.main(["late", "--graded", str(graded.course)]) == 0
+    assert "says Canvas" in capsys.readouterr().out
 
 
 def test_without_a_policy_being_late_costs_nothing(graded):

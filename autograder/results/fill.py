@@ -1,4 +1,4 @@
-"""Canvas's and Moodle's own tables with the grades filled in; what was in them is changed with a word, or not at all."""
+"""Canvas's and Moodle's own tables with the grades filled in; nothing that was in them changes without a word."""
 
 from __future__ import annotations
 
