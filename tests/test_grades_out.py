@@ -284,8 +284,8 @@ def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):
     apply(graded.course, graded.submitted)
     config = settings(graded.course)
     config.CourseDirectory.root = str(graded.course)
-    with NbGraderAPI(CourseDirectory(config=config), config=config) as api:
-        assert len(api.get_autograded_students(STAGE)) == 2
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    assert len(api.get_autograded_students(STAGE)) == 2
 
 
 @pytest.mark.parametrize(
