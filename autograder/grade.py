@@ -24,7 +24,7 @@ from autograder.files import ignored_by_git, no_room
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.intake.register import Register
-from autograder.results import history, roster
+from autograder.results import exchange, history, roster
 from autograder.results.fit import misfit
 from autograder.results.writer import Writer, write_tables
 
@@ -178,6 +178,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     rows = [row for row in rows if row.status]
     history.record(out, store, before, rows, hashes, str(args.submissions))
     roster.name_students(out)
+    exchange.keep(out, rows)
     graded_stages = {stage: assignments[stage] for stage in {submission.stage: None for submission in submissions}}
     write_tables(out, store, rows, graded_stages, time.monotonic() - started)
     attention = [row for row in rows if row.status != "graded"]

@@ -21,7 +21,7 @@ from autograder.exercises import STAGES
 from autograder.files import ignored_by_git, no_room
 from autograder.intake.names import student_names
 from autograder.intake.register import Register
-from autograder.results import history, items, picture, report, roster
+from autograder.results import exchange, history, items, picture, report, roster
 from autograder.results.fit import misfit
 from autograder.results.gradebook import Book
 from autograder.results.roster import Person
@@ -357,6 +357,19 @@ def test_the_class_list_is_taken_in(course, tmp_path, capsys):
     assert "Not handed in:\nM, Bo" in page or "Not handed in:\nBo M" in page
     with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
         assert book.find_student("Ada-L-7").last_name == "Löwe"
+
+
+def test_the_exchange_gets_what_it_needs_to_give_feedback_back(course, tmp_path):
+    home = tmp_path / "submitted" / "ann" / STAGE
+    home.mkdir(parents=True)
+    (home / "timestamp.txt").write_text("2027-03-01 17:00:00 UTC")
+    (home / "submission_secret.txt").write_text("secret")
+    rows = [Row(student, STAGE, str(home / f"{STAGE}.ipynb"), status=status)
+            for student, status in (("ann", "graded"), ("pdf", "needs attention"))]  # fmt: skip
+    exchange.keep(course.out, rows)
+    for folder in ("autograded", "feedback"):
+        assert (course.out / folder / "ann" / STAGE / "submission_secret.txt").read_text() == "secret"
+        assert not (course.out / folder / "pdf").exists()
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
