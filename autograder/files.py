@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -19,3 +20,17 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def ignored_by_git(folder: Path) -> None:
+    """Keep a folder of students' work out of the repository that it may lie in, whatever it is called."""
+    if not (folder / ".gitignore").exists():
+        write_whole(folder / ".gitignore", b"*\n")
+
+
+def no_room(error: BaseException) -> str:
+    """What to do if the disk is full, or a quota; "" if an error says something else."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "database or disk is full" in str(error):
+        return "the disk is full. What is graded stays: make room, and run the same command again to go on"
+    return ""

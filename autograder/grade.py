@@ -20,10 +20,13 @@ from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
 from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
+from autograder.files import ignored_by_git, no_room
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
+from autograder.intake.register import Register
 from autograder.marking import page
-from autograder.results import handed_in
+from autograder.results import exchange, handed_in, history, roster
+from autograder.results.fit import misfit
 from autograder.results.writer import Writer, write_tables
 
 #: What demonstrations import on their way; torch's compiler comes with any optimiser, and takes over a second.
@@ -47,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="draw the inputs from this seed (default: the recorded one, or a new)")
     parser.add_argument("--regrade", action="store_true", help="grade again what is graded already")
+    parser.add_argument("--dry-run", action="store_true", help="say who would be graded, and write nothing")
+    parser.add_argument("--anyway", action="store_true", help="grade a batch that hardly fits the stage or the class")
     parser.add_argument("--sandbox", choices=["bwrap", "none"], default="bwrap", help="default: %(default)s")
     parser.add_argument(
         "--cells",
@@ -61,25 +66,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: every submission has a grade; 1: some need attention; 2: nothing could be done; 130: Ctrl-C."""
     try:
+        if args.dry_run:
+            return dry_run(args, args.out.resolve())
         require("none" if args.scheduler else args.sandbox)  # a cluster's workers look for their own
         if args.sandbox == "none":
             print(UNPROTECTED, file=sys.stderr)
         out = args.out.resolve()
         with locked(out):
+            ignored_by_git(out)
             return grade(args, out)
     except (SandboxError, cluster.ClusterError, OSError) as error:
-        print(f"grade: {error}", file=sys.stderr)
+        print(f"grade: {no_room(error) or error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if not (why := no_room(error)):
+            raise
+        print(f"grade: {why}", file=sys.stderr)
+        return 2
+
+
+def stages_of(args: argparse.Namespace) -> dict[str, Assignment]:
+    """The stages that are asked for and built."""
+    assignments: dict[str, Assignment] = {}
+    for stage in args.stage or STAGES:
+        with contextlib.suppress(FileNotFoundError):
+            assignments[stage] = Assignment.load(stage, ROOT)
+    return assignments
+
+
+def dry_run(args: argparse.Namespace, out: Path) -> int:
+    """Say what a run would find; exit status 0, or 2 if it would ask first."""
+    assignments, register, before = stages_of(args), Register(out), history.stamps(out)
+    rows = [plan(s, assignments[s.stage], 0, args.cells) for s in discover(args.submissions, assignments, register)]
+    for row in rows:
+        known = "again" if (row.stage, row.student) in before else "new"
+        print(f"{row.stage}  {known:<5}  {row.student}  {'; '.join(row.attention)[:200] or 'fits'}")
+    doubt = misfit(rows, set(before), roster.load(out), register.numbers())
+    problems = sum(bool(row.problem) for row in rows)
+    print(f"{len(rows)} submissions, {problems} of them cannot be graded; nothing is written. {doubt}".strip())
+    return 2 if doubt else 0
+
+
+def sure(doubt: str) -> bool:
+    """Ask whether to go on; where nobody can answer, no."""
+    print(f"grade: {doubt}", file=sys.stderr)
+    print("A wrong or damaged zip? --dry-run lists all; --anyway grades them.", file=sys.stderr)
+    return sys.stdin is not None and sys.stdin.isatty() and input("Grade them? [y/N] ").strip().lower() == "y"
 
 
 def grade(args: argparse.Namespace, out: Path) -> int:
     """Plan, run, write; what was done when it is interrupted stays done."""
     started = time.monotonic()
-    assignments: dict[str, Assignment] = {}
-    for stage in args.stage or STAGES:
-        with contextlib.suppress(FileNotFoundError):
-            assignments[stage] = Assignment.load(stage, ROOT)
-    submissions = discover(args.submissions, assignments, args.names)
+    assignments, register, before = stages_of(args), Register(out), history.stamps(out)
+    submissions = discover(args.submissions, assignments, args.names, register)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
     store = Store(out / ".grading")
@@ -104,6 +143,10 @@ def grade(args: argparse.Namespace, out: Path) -> int:
                 count = min(max(1, args.workers), len(submissions))
                 warm = Warm(args.sandbox, 0, count, list(dict.fromkeys(modules)))
                 stack.callback(warm.close)
+        doubt = misfit(rows, set(before), roster.load(out), register.numbers())
+        if doubt and not args.anyway and not sure(doubt):
+            return 2
+        register.save()
         from autograder.engine import pool  # with torch: not before the warm process is on its way
 
         for exercise in [exercise for stage in {row.stage for row in todo} for exercise in STAGES[stage]]:
@@ -138,7 +181,11 @@ def grade(args: argparse.Namespace, out: Path) -> int:
             writer.waiting += [row for row in waiting.values() if row.key in store]  # what it had before stays
         writer.all()
         line.end()
+    hashes = {(s.stage, s.student): s.hash for s in submissions}
     rows = [row for row in rows if row.status]
+    history.record(out, store, before, rows, hashes, str(args.submissions))
+    roster.name_students(out)
+    exchange.keep(out, rows)
     graded_stages = {stage: assignments[stage] for stage in {submission.stage: None for submission in submissions}}
     write_tables(out, store, rows, graded_stages, time.monotonic() - started)
     page.write(out)

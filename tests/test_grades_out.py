@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import sqlite3
 import subprocess
@@ -14,12 +15,16 @@ from types import SimpleNamespace
 
 import pytest
 from nbgrader.api import Gradebook
+from nbgrader.apps.api import NbGraderAPI
+from nbgrader.coursedir import CourseDirectory
 
 from autograder import __main__ as command_line
 from autograder.exercises import ROOT
 from autograder.results import database, tables
+from autograder.results.fill import fill, fill_sheet, people
 from autograder.results.late import PerDay, apply, moment, settings
-from autograder.results.tables import ExportError, Final, fill, finals
+from autograder.results.sheet import Sheet
+from autograder.results.tables import ExportError, Final, finals
 
 STAGE = "02_lora_layer"
 MOODLE = [
@@ -83,10 +88,15 @@ def test_a_number_inside_another_is_no_match():
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(("table", "number"), [(MOODLE, "1234567"), (CANVAS, "1234567")], ids=["moodle", "canvas"])
-def test_a_number_of_two_students_is_refused(table, number, order):
+def test_a_number_of_two_students_is_nobodys(table, number, order):
     results = dict([(f"ann-{number}", Final(25, 25)), (f"zed_9_900_x-{number}", Final(3, 25))][::order])
-    with pytest.raises(ExportError, match=r"ann-.*zed_9_900_x-.*same number"):
-        fill(text_of(table), STAGE, results)
+    sheet = Sheet.of(text_of(table))
+    done = fill_sheet(sheet, STAGE, results)
+    assert done.rows == {}
+    assert changed(table, sheet.rows) == {}
+    assert [("same number" in what, "ann-" in who[0], "zed_9" in who[0]) for what, who in done.said.items()] == [
+        (True,) * 3
+    ]
     others = [row for row in table if number not in "".join(row)]
     assert fill(text_of(others), STAGE, results)[1] == {}  # no row needs it
 
@@ -104,8 +114,6 @@ def test_a_number_is_the_platforms_own_and_no_other():
         ([], RESULTS, None, "empty"),
         (CANVAS, RESULTS, "03", "0 columns for 03.*01_rank_theory"),
         ([CANVAS[0] + ["more 02_lora_layer (79)"]], RESULTS, None, "2 columns for 02_lora_layer"),
-        (MOODLE, {"Ada-L-1234567": Final(1, 20)}, None, "counts 25 points and the stage has 20"),
-        (CANVAS, {"Ada-L-1234567": Final(1, 20)}, None, "counts 25 points and the stage has 20"),
         (MOODLE, {"ada": Final(1, 25), "Ada-1234567": Final(1, 25)}, None, None),
     ],
 )
@@ -115,6 +123,91 @@ def test_what_cannot_be_filled_in_is_refused(table, results, column, message):
         return
     with pytest.raises(ExportError, match=message):
         fill(text_of(table), STAGE, results, column)
+
+
+GERMAN = [
+    ["ID", "Vollständiger Name", "E-Mail-Adresse", "Status", "Bewertung", "Bestwertung",
+     "Bewertung kann geändert werden", "Zuletzt geändert (Bewertung)", "Feedback als Kommentar"],
+    ["Teilnehmer/in1234567", "Ada Löwe", "ada@example.org", "Abgegeben", "12,50", "50,00", "Ja", "-", ""],
+    ["Teilnehmer/in2345678", "Bo M", "bo@example.org", "Abgegeben", "", "50,00", "Ja", "-", "schon da"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_a_table_stays_in_its_encoding_with_its_separator_and_quotes(encoding, separator, quoting):
+    out = io.StringIO()
+    csv.writer(out, delimiter=separator, quoting=quoting, lineterminator="\n").writerows(GERMAN)
+    before = out.getvalue().encode(encoding)
+    sheet = Sheet.read(before)
+    assert sheet.bytes == before
+    comments = {"Ada-L-1234567": "2.8: <half>\nand more", "Bo-M-2345678": "well done"}
+    done = fill_sheet(sheet, STAGE, {**RESULTS, "Bo-M-2345678": Final(25, 25)}, comments=comments)
+    assert changed(GERMAN, sheet.rows) == {(1, 4): "39", (2, 4): "50", (1, 8): "2.8: &lt;half&gt;<br>and more"}
+    assert done.said == {
+        "scaled": ["the platform counts 50 points and the stage has 25: all grades are multiplied by 2"],
+        "another grade was there": ["Ada-L-1234567 (12,50 -> 39)"],
+        "a comment was there, and stays": ["Bo-M-2345678"],
+    }
+
+
+def test_excels_first_line_stays():
+    sheet = Sheet.of("sep=;\r\n" + text_of(MOODLE).replace(",", ";"))
+    assert sheet.text.startswith("sep=;\r\nIdentifier;")
+    assert list(fill_sheet(sheet, STAGE, RESULTS).rows) == list(RESULTS)
+
+
+def test_an_excused_student_stays_excused_and_other_grades_are_named():
+    table = [row[:] for row in CANVAS]
+    table[2][6], table[3][6] = "EX", "3"
+    sheet = Sheet.of(text_of(table))
+    done = fill_sheet(sheet, STAGE, {**RESULTS, "Bo-M-2345678": Final(20.0, 25)})
+    assert changed(table, sheet.rows) == {(3, 6): "20"}
+    assert done.said["excused on the platform, and stays so"] == ["Ada-L-1234567"]
+    assert done.said["another grade was there"] == ["Bo-M-2345678 (3 -> 20)"]
+    again = fill_sheet(sheet, STAGE, {"Bo-M-2345678": Final(20.0, 25)})
+    assert not again.said  # the same grade is no news
+
+
+def test_another_maximum_is_scaled_and_said():
+    table = [row[:] for row in CANVAS]
+    table[1][6] = "100"
+    sheet = Sheet.of(text_of(table))
+    done = fill_sheet(sheet, STAGE, RESULTS)
+    assert changed(table, sheet.rows) == {(2, 6): "78"}
+    assert "multiplied by 4" in done.said["scaled"][0]
+    table[1][6] = "0"
+    with pytest.raises(ExportError, match="0 points"):
+        fill(text_of(table), STAGE, RESULTS)
+
+
+def test_a_renamed_student_is_found_by_the_registers_number():
+    sheet = Sheet.of(text_of(CANVAS))
+    done = fill_sheet(sheet, STAGE, {"bride": Final(3, 25)}, numbers={"2345678": "bride"})
+    assert done.rows["bride"][0] == "M, Bo"
+
+
+def test_points_above_the_maximum_are_not_written_unasked():
+    for above, cells in ((False, {}), (True, {(2, 6): "30"})):
+        sheet = Sheet.of(text_of(CANVAS))
+        fill_sheet(sheet, STAGE, {"Ada-L-1234567": Final(30, 25)}, above=above)
+        assert changed(CANVAS, sheet.rows) == cells
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "logins"),
+    [(MOODLE, "Ada L", ["Participant 1234567", "ada@example.org"]), (CANVAS, "Ada L", ["1234567", "u1", "ada"])],
+    ids=["moodle", "canvas"],
+)
+def test_a_platforms_table_is_a_class_list(table, name, logins):
+    person = people(Sheet.of(text_of(table)))[0]
+    assert (person.name, person.number, person.logins) == (name, "1234567", logins)
+
+
+def test_nbgraders_own_class_list_is_one_too():
+    person = people(Sheet.of("id,first_name,last_name,email\nann,Ann Mary,Lee,ann@example.org\n"))[0]
+    assert (person.name, person.keys) == ("Ann Mary Lee", {"ann", "ann@example.org"})
 
 
 @pytest.mark.parametrize(
@@ -195,6 +288,52 @@ def test_a_time_without_a_zone_is_the_courses(text, zone, utc):
     assert moment(text, zone).strftime("%Y-%m-%d %H:%M") == utc
 
 
+def test_more_time_for_one_student_counts_and_can_be_taken_back(graded):
+    ada, line = "Ada-L-1234567", ["extension", STAGE, "Ada-L-1234567", "--graded", str(graded.course)]
+    for hours, late in ((48, 0), (4, 23), (0, 27)):
+        assert command_line.main([*line, "--hours", str(hours)]) == 0
+        found = {s: hours for _, s, hours, _ in apply(graded.course, graded.submitted)}
+        assert found.get(ada, 0) == pytest.approx(late)
+
+
+def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):
+    for student in ("Ada-L-1234567", "Bo-M-2345678"):
+        (graded.course / "autograded" / student / STAGE).mkdir(parents=True)
+        (graded.course / "submitted" / student / STAGE).mkdir(parents=True)
+    apply(graded.course, graded.submitted)
+    config = settings(graded.course)
+    config.CourseDirectory.root = str(graded.course)
+    api = NbGraderAPI(CourseDirectory(config=config), config=config)
+    assert len(api.get_autograded_students(STAGE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("title", "first", "second"),
+    [
+        ("Last modified (submission)", "Tuesday, 2 March 2027, 8:00 PM", "Monday, 1 March 2027, 5:14 PM"),
+        ("Zuletzt geändert (Abgabe)", "Dienstag, 2. März 2027, 20:00", "Montag, 1. März 2027, 17:14"),
+        ("Last modified (submission)", "2027-03-02 20:00", "-"),
+    ],
+)
+def test_moodles_times_are_read(graded, title, first, second):
+    rows = [[*row, text] for row, text in zip(MOODLE, [title, first, second, "-"], strict=True)]
+    table = graded.tmp / "worksheet.csv"
+    table.write_text(text_of(rows), encoding="utf-8", newline="")
+    late = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "UTC")}
+    assert late["Ada-L-1234567"] == pytest.approx(27)
+    assert late.get("Bo-M-2345678", 0) == pytest.approx(0 if second == "-" else 14 / 60)
+    berlin = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "Europe/Berlin")}
+    assert berlin["Ada-L-1234567"] == pytest.approx(26)
+
+
+def test_what_canvas_calls_late_is_named(graded, capsys):
+    files = {STAGE: {"Bo-M-2345678": ["hash", f"in.zip!mbo_LATE_2345678_98_{STAGE}.ipynb"]}}
+    (graded.course / ".grading").mkdir()
+    (graded.course / ".grading" / "handed_in.json").write_text(json.dumps(files), encoding="utf-8")
+    assert command_line.main(["late", "--graded", str(graded.course)]) == 0
+    assert "says Canvas" in capsys.readouterr().out
+
+
 def test_without_a_policy_being_late_costs_nothing(graded):
     (graded.course / "nbgrader_config.py").write_text("c = get_config()\n", encoding="utf-8")
     assert [points for *_, points in apply(graded.course, graded.submitted)] == [0.0, 0.0]
@@ -216,12 +355,40 @@ def test_the_export_command_writes_a_table_and_the_feedback(graded, monkeypatch,
     said = capsys.readouterr().out
     assert "written answers to grade: Bo-M-2345678" in said
     assert "1 of 2 grades for Moodle" in said
-    assert changed(MOODLE, rows_of((out / "grades.csv").read_text(encoding="utf-8"))) == {(1, 4): "22"}
+    assert changed(MOODLE, rows_of((out / "grades.csv").read_text(encoding="utf-8-sig"))) == {(1, 4): "22"}
     with zipfile.ZipFile(out / "feedback.zip") as archive:
         assert archive.namelist() == [
             f"feedback_{number}_assignsubmission_file_/{STAGE}.html" for number in (1234567, 2345678)
         ]
         assert archive.read(archive.namelist()[0]) == b"<p>Ada-L-1234567</p>"
+
+
+def test_before_marking_the_automatic_points_are_there(graded):
+    assert finals(graded.course, STAGE)["Bo-M-2345678"].score is None
+    assert finals(graded.course, STAGE, automatic=True)["Bo-M-2345678"] == Final(20, 25)
+
+
+def test_the_course_table_has_a_row_for_each_student(graded):
+    line = ["export", "course", "--graded", str(graded.course), "--out", str(graded.tmp)]
+    assert command_line.main(line) == 0
+    rows = rows_of((graded.tmp / "course.csv").read_text(encoding="utf-8"))
+    assert rows == [
+        ["student", "name", STAGE, "total", "waits"],
+        ["Ada-L-1234567", "", "22", "22", ""],
+        ["Bo-M-2345678", "", "", "0", STAGE],
+    ]
+
+
+def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded):
+    table = graded.tmp / "canvas.csv"
+    table.write_text(text_of(CANVAS), encoding="utf-8", newline="")
+    files = {STAGE: {"Ada-L-1234567": ["hash", f"in.zip!lada_LATE_1234567_98_{STAGE}-1.ipynb"]}}
+    (graded.course / ".grading").mkdir()
+    (graded.course / ".grading" / "handed_in.json").write_text(json.dumps(files), encoding="utf-8")
+    line = ["export", STAGE, "--graded", str(graded.course), "--table", str(table), "--out", str(graded.tmp)]
+    assert command_line.main(line) == 1
+    with zipfile.ZipFile(graded.tmp / "feedback.zip") as archive:
+        assert archive.namelist() == [f"lada_LATE_1234567_98_{STAGE}.html"]
 
 
 def test_a_folder_without_a_gradebook_is_refused(tmp_path, capsys):

@@ -10,12 +10,18 @@ from autograder.engine.assignment import Assignment
 from autograder.intake import naming, nbgrader
 from autograder.intake.choice import submissions
 from autograder.intake.identity import places
-from autograder.intake.names import Key, safe_name, shown, student_names
+from autograder.intake.names import Key, safe_name, shown
+from autograder.intake.register import Register
 from autograder.intake.submission import Submission
 from autograder.intake.walk import files_in
 
 
-def discover(folder: Path, assignments: Mapping[str, Assignment], names: str | None = None) -> list[Submission]:
+def discover(
+    folder: Path,
+    assignments: Mapping[str, Assignment],
+    names: str | None = None,
+    register: Register | None = None,
+) -> list[Submission]:
     """All submissions in a folder or a zip file, in the order of stage and student.
 
     Args:
@@ -24,6 +30,7 @@ def discover(folder: Path, assignments: Mapping[str, Assignment], names: str | N
             folders with the students' names. What is in no folder of nbgrader's form is looked at as an export.
         assignments: the stages to look for.
         names: who handed in what, where no platform's form tells (see `autograder.intake.naming`).
+        register: what the course's students are called; it learns those that it does not know.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -33,7 +40,7 @@ def discover(folder: Path, assignments: Mapping[str, Assignment], names: str | N
         raise FileNotFoundError(f"no such folder: {folder}")
     if names:
         told = naming.places(list(files_in(folder, set())), naming.rule(names))
-        return _named(submissions(told, assignments, {}, beside_nbgraders=False), [])
+        return _named(submissions(told, assignments, {}, beside_nbgraders=False), [], register)
     inner = folder / "submitted"
     for root in (inner, folder) if inner.is_dir() else (folder,):
         claimed, skip, layout = nbgrader.submitted(root, list(assignments)) if root.is_dir() else ({}, set(), False)
@@ -42,15 +49,20 @@ def discover(folder: Path, assignments: Mapping[str, Assignment], names: str | N
         pairs += submissions(handed_in, assignments, claimed, beside_nbgraders=layout)
         if pairs:
             break
-    return _named(pairs, nbgrader.folder_keys(root) if claimed else [])
+    return _named(pairs, nbgrader.folder_keys(root) if claimed else [], register)
 
 
-def _named(pairs: list[tuple[Key, Submission]], others: list[Key]) -> list[Submission]:
+def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Register | None) -> list[Submission]:
     """The submissions with the students' names as the output has them, none of them another's."""
-    names = student_names([key for key, _ in pairs] + others)
+    register = register or Register(None)
+    names = register.names([key for key, _ in pairs] + others)
+    register.add({key: names[key] for key, _ in pairs})
     shared = Counter(safe_name(name) for _, name in {key for key, _ in pairs})
     for key, submission in pairs:
         submission.student = names[key]
-        if shared[safe_name(key[1])] > 1:
-            submission.notes.append(f"called {submission.student}, for {shown(key[1])!r}: others have nearly that name")
+        safe, given = safe_name(key[1]), shown(key[1])
+        if shared[safe] > 1 or submission.student.startswith(f"{safe[:60]}-x"):
+            submission.notes.append(f"called {submission.student}, for {given!r}: others have nearly that name")
+        elif submission.student != safe:
+            submission.notes.append(f"called {given!r} there, and known here as {submission.student}")
     return sorted((submission for _, submission in pairs), key=lambda s: (s.stage, s.student))

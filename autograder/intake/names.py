@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from autograder.engine.assignment import digest
 
@@ -16,17 +16,18 @@ NOBODY = "unknown"
 MAX_NOTES, MAX_NAME = 8, 300
 
 
-def student_names(keys: Iterable[Key]) -> dict[Key, str]:
-    """What each student is called in the output: no two the same."""
+def student_names(keys: Iterable[Key], taken: Collection[str] = ()) -> dict[Key, str]:
+    """What each student is called in the output: no two the same, and none as those of ``taken``."""
     groups: dict[str, list[Key]] = {}
     for key in sorted(set(keys)):
         groups.setdefault(safe_name(key[1]), []).append(key)
     names = {}
-    used = set(groups)
+    used = {*groups, *taken}
     for safe, group in groups.items():
         group.sort(key=lambda key: key[1] != safe)  # whoever is called exactly that keeps the name
         names[group[0]] = safe
-        for key in group if len(group) > 1 and group[0][1] != safe else group[1:]:
+        nobodys = safe in taken or (len(group) > 1 and group[0][1] != safe)
+        for key in group if nobodys else group[1:]:
             new = f"{safe[:60]}-x{digest(repr(key).encode())[:6]}"
             while new in used:
                 new += "x"

@@ -30,7 +30,7 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
             continue
         if is_output(place.parent) or ((folder / ".grading").is_dir() and student in OUTPUTS):
             continue
-        if stage not in stages or (written and not any(place.glob("*"))):
+        if stage not in stages or (written and all(p.name == "timestamp.txt" for p in place.glob("*"))):
             folders.add(place)
             continue
         if _renamed(place):

@@ -40,7 +40,8 @@ JUNK = {"__MACOSX", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db", "desktop.ini
 #: What grading and exporting write into the course folder, which may be the submissions' own.
 OUTPUTS = (
     *(".grading", "submitted", "solutions", "notebooks", "autograded", "feedback", "upload"),
-    *("gradebook.db", "grades.csv", "report.html", "mark.ipynb", "nbgrader_config.py", "nbgrader_grades.csv"),
+    *(".gitignore", "gradebook.db", "grades.csv", "report.html", "mark.ipynb", "nbgrader_config.py"),
+    "nbgrader_grades.csv",
 )
 #: Returns a file's bytes, or raises `Unreadable`.
 Fetch = Callable[[], bytes]

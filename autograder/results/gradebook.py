@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from autograder.engine.assignment import ROOT, STUDENT, Assignment, grade_id, source_of
+from autograder.engine.assignment import ROOT, STUDENT, Assignment, digest, grade_id, source_of
 from autograder.engine.assignment import nbgrader as metadata_of
 from autograder.engine.job import Row
 from autograder.files import write_whole
@@ -45,7 +45,7 @@ with _absent("rfc3987_syntax"):
     import nbgrader.api as models
     from nbconvert.exporters import NotebookExporter
     from nbgrader.preprocessors import SaveCells
-    from sqlalchemy import bindparam, case, insert, select, update
+    from sqlalchemy import bindparam, case, insert, or_, select, text, update
     from traitlets.config import PyFileConfigLoader
 
 CONFIG = """\
@@ -72,7 +72,10 @@ class Book:
     def __enter__(self) -> Book:
         _stamp_version(self.out / "gradebook.db")
         self._gradebook = models.Gradebook(self.url, "lora")
-        self._students = set(self._gradebook.db.scalars(select(models.Student.id)))
+        db = self._gradebook.db
+        self._students = set(db.scalars(select(models.Student.id)))
+        db.execute(text(READ_TABLE))
+        self._read = {(of, cell): what for of, cell, what in db.execute(text(f"SELECT {READ} FROM lora_read"))}
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -87,8 +90,8 @@ class Book:
         stage = assignment.stage
         self._gradebook.update_or_create_assignment(stage)
         for folder, notebook in (("solutions", assignment.solution), ("notebooks", assignment.release)):
-            text = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-            write_whole(self.out / folder / stage / f"{stage}.ipynb", text.encode())
+            lines = json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+            write_whole(self.out / folder / stage / f"{stage}.ipynb", lines.encode())
         settings = self.out / "nbgrader_config.py"
         if not settings.exists():
             shared = str(ROOT / "autograder" / "nbgrader_config.py")
@@ -107,28 +110,43 @@ class Book:
     def write(self, assignment: Assignment, row: Row) -> None:
         """Bring one submission's scores in (`commit` makes them last), and write its executed notebook.
 
-        A manual score stays, and its cell is marked for another look. A submission that could not be graded has no
-        automatic score and waits for a person.
+        A manual score stays. Its cell is marked for another look if what the person read has changed, and for no other
+        reason. A submission that could not be graded has no automatic score and waits for a person.
         """
         stage, student = assignment.stage, row.student
         earned = {f"check_{r.id.replace('.', '_')}": r.earned for r in row.results}
         known, db = self._stages[stage], self._gradebook.db
         number = known.submitted.get(student) or self._submission(known, student)
-        grades, comments = [], []
+        grades, comments, reads = [], [], []
+        place = self.out / "autograded" / student / stage / f"{stage}.ipynb"
+        graded = executed(assignment, row) if row.status == "graded" else None
+        now = what_is_read(graded) if graded else {}
+        if now and place.is_file() and not any((number, cell) in self._read for cell in known.graded.values()):
+            before = what_is_read(json.loads(place.read_text(encoding="utf-8")))  # graded before this was kept
+            self._read |= {(number, known.graded[name]): what for name, what in before.items() if name in known.graded}
         for name, cell in known.graded.items():
+            was = self._read.get((number, cell))
+            if name in now and was != now[name]:
+                reads.append({"notebook_id": number, "cell_id": cell, "digest": now[name]})
+                self._read[number, cell] = now[name]
             score = earned.get(name)
             if score is None and row.status == "graded" and name in row.open:
                 score = 0.0  # a written answer that is not there
-            grades.append({"of": number, "cell": cell, "score": score, "by_hand": score is None})
+            grade = {"of": number, "cell": cell, "score": score, "by_hand": score is None}
+            grades.append(grade | {"changed": name in now and was not in (None, now[name], ZERO)})
+            if was == ZERO and name in now:  # it stood for a file that could not be graded
+                db.execute(FORGET_ZERO, {name: grade[name] for name in ("of", "cell", "by_hand")})
         for name, cell in known.commented.items():
             comments.append({"of": number, "cell": cell, "text": "No response." if name in row.open else None})
         db.execute(SET_GRADE, grades)
         db.execute(SET_COMMENT, comments)
+        if reads:
+            db.execute(text(SET_READ), reads)
         # formgrader counts these folders; the file is not put there, since its Autograde button knows no sandbox
         (self.out / "submitted" / student / stage).mkdir(parents=True, exist_ok=True)
-        if row.status == "graded":
-            text = json.dumps(executed(assignment, row), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-            write_whole(self.out / "autograded" / student / stage / f"{stage}.ipynb", text.encode())
+        if graded:
+            lines = json.dumps(graded, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+            write_whole(place, lines.encode())
         else:
             shutil.rmtree(self.out / "autograded" / student / stage, ignore_errors=True)
 
@@ -174,9 +192,23 @@ SET_GRADE = (
     .where(_GRADE.c.notebook_id == bindparam("of"), _GRADE.c.cell_id == bindparam("cell"))
     .values(
         auto_score=bindparam("score"),
-        needs_manual_grade=case((_GRADE.c.manual_score.is_not(None), True), else_=bindparam("by_hand")),
+        needs_manual_grade=case(
+            (_GRADE.c.manual_score.is_not(None), or_(_GRADE.c.needs_manual_grade, bindparam("changed"))),
+            else_=bindparam("by_hand"),
+        ),
     )
 )
+FORGET_ZERO = (
+    update(_GRADE)
+    .where(_GRADE.c.notebook_id == bindparam("of"), _GRADE.c.cell_id == bindparam("cell"), _GRADE.c.manual_score == 0)
+    .values(manual_score=None, needs_manual_grade=bindparam("by_hand"))
+)
+#: In nbgrader's own file, so that one transaction changes both: for each graded cell, what a person reads there.
+READ = "notebook_id, cell_id, digest"
+READ_TABLE = f"CREATE TABLE IF NOT EXISTS lora_read ({READ}, PRIMARY KEY (notebook_id, cell_id))"
+SET_READ = f"INSERT OR REPLACE INTO lora_read ({READ}) VALUES (:notebook_id, :cell_id, :digest)"
+#: What stands there for the 0 that a person gave to a file that could not be graded.
+ZERO = "nothing"
 SET_COMMENT = (
     update(_COMMENT)
     .where(_COMMENT.c.notebook_id == bindparam("of"), _COMMENT.c.cell_id == bindparam("cell"))
@@ -199,6 +231,25 @@ def _stamp_version(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         db.execute("INSERT INTO alembic_version VALUES (?)", (newest,))
+
+
+def what_is_read(notebook: dict[str, Any]) -> dict[str, str]:
+    """grade_id of each graded cell of an executed notebook -> digest of what a person reads to grade it.
+
+    Of a written answer, that and the student's own text; of an exercise, all code of the student's.
+    """
+    written: dict[str, str] = {}
+    exercises, code, texts = [], [], []
+    for cell in notebook["cells"]:
+        known, source = metadata_of(cell), source_of(cell).strip()
+        if known.get("grade") and known.get("solution"):
+            written[known["grade_id"]] = source
+        elif known.get("grade"):
+            exercises.append(known["grade_id"])
+        elif known.get("solution") or STUDENT in cell["metadata"].get("tags", ()):
+            (code if cell["cell_type"] == "code" else texts).append(source)
+    read = {name: digest(json.dumps([source, *texts]).encode()) for name, source in written.items()}
+    return read | dict.fromkeys(exercises, digest(json.dumps(code).encode()))
 
 
 def harmless(text: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
-from datetime import datetime, timezone
+from collections.abc import Collection
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import ClassVar
 
-from dateutil import parser, tz
+from dateutil.parser import parse, parserinfo
+from dateutil.tz import gettz
 from nbformat.v4 import new_notebook
 from nbgrader.api import Gradebook
 from nbgrader.plugins import LateSubmissionPlugin
@@ -17,9 +21,14 @@ from traitlets import Float
 from traitlets.config import Config, PyFileConfigLoader
 
 from autograder.engine.assignment import ROOT
-from autograder.intake.names import student_names
+from autograder.files import write_whole
 from autograder.intake.nbgrader import folder_keys
+from autograder.intake.register import Register
+from autograder.results import history
 from autograder.results.database import explained, look
+from autograder.results.fill import columns, people
+from autograder.results.roster import match
+from autograder.results.sheet import Sheet
 
 
 class PerDay(LateSubmissionPlugin):
@@ -60,57 +69,152 @@ def moment(text: str, zone: str) -> datetime:
         ValueError, OverflowError: there is no time in it.
     """
     *most, last = text.split()
-    named = tz.gettz(last) if len(most) == 2 and re.fullmatch(r"[A-Za-z][\w/-]*", last) else None
+    named = gettz(last) if len(most) == 2 and re.fullmatch(r"[A-Za-z][\w/-]*", last) else None
     if len(most) == 2 and re.fullmatch(r"[A-Za-z][\w/-]*", last):
         text = " ".join(most)
-    time = parser.parse(text)
+    time = parse(text)
     if time.tzinfo is None:
-        time = time.replace(tzinfo=named or tz.gettz(zone) or timezone.utc)
+        time = time.replace(tzinfo=named or gettz(zone) or timezone.utc)
     return time.astimezone(timezone.utc).replace(tzinfo=None)
 
 
-def apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
+def apply(
+    graded: Path,
+    submitted: Path | None,
+    stage: str | None = None,
+    table: Path | None = None,
+    zone: str | None = None,
+) -> list[tuple[str, str, float, float]]:
     """Read the times, work out every penalty again.
+
+    Args:
+        graded: the course.
+        submitted: STUDENT/STAGE/timestamp.txt, as nbgrader's collect writes it; or None.
+        stage, table: Moodle's grading worksheet of a stage, with the times that Moodle knows; or None.
+        zone: the worksheet's time zone, "Europe/London"; None: this machine's.
 
     Returns:
         (stage, student, hours late, points) for each submission that is late.
 
     Raises:
         FileNotFoundError: there is no gradebook.
-        ValueError: a timestamp.txt holds no time; the message names it.
+        ValueError: a timestamp.txt or the worksheet holds no time; the message names it.
     """
     if not (graded / "gradebook.db").is_file():
         raise FileNotFoundError(f"no gradebook.db in {graded}")
     look(graded / "gradebook.db")
     with explained(graded / "gradebook.db"):
-        return _apply(graded, submitted)
+        return _apply(graded, submitted, stage, table, zone)
 
 
-def _apply(graded: Path, submitted: Path) -> list[tuple[str, str, float, float]]:
+def _apply(
+    graded: Path, submitted: Path | None, stage: str | None, table: Path | None, zone: str | None
+) -> list[tuple[str, str, float, float]]:
     url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
-    # students are called as `autograder.intake.names` calls them
-    names = {folder: student for (_, folder), student in student_names(folder_keys(submitted)).items()}
-    times = {}
-    for path in submitted.glob("*/*/timestamp.txt"):
-        times[names[unicodedata.normalize("NFC", path.parents[1].name)], path.parent.name] = path
-    exchange = settings(graded).get("Exchange", {})
-    zone = exchange.get("timezone", None) or "UTC"
+    register = Register(graded)
+    course_zone = settings(graded).get("Exchange", {}).get("timezone", None) or "UTC"
+    times = folder_times(submitted, register, course_zone) if submitted else {}
     with Gradebook(url) as book:
         submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
-        for stage, student in submissions:
-            if path := times.get((student, stage)):
-                try:
-                    time = moment(path.read_text(encoding="utf-8").strip()[:100], zone)
-                except (ValueError, OverflowError):
-                    raise ValueError(f"{path} holds no time") from None
-                book.update_or_create_submission(stage, student, timestamp=time)
-    for stage, student in submissions:
-        where = {"notebook": stage, "assignment": stage, "student": student, "db_url": url}
+        if table is not None:
+            students = {student for of, student in submissions if of == stage}
+            read = worksheet_times(Sheet.read(table.read_bytes()), students, register, zone)
+            times |= {(student, stage): time for student, time in read.items()}
+        for of, student in submissions:
+            if time := times.get((student, of)):
+                book.update_or_create_submission(of, student, timestamp=time)
+                # formgrader compares the two, and would say that it needs autograding
+                note = graded / "submitted" / student / of / "timestamp.txt"
+                write_whole(note, f"{time:%Y-%m-%d %H:%M:%S.%f} UTC\n".encode())
+        for of, student, hours in extensions(graded):
+            if (of, student) in submissions:
+                book.find_submission(of, student).extension = timedelta(hours=hours) if hours else None
+        book.db.commit()
+    for of, student in submissions:
+        where = {"notebook": of, "assignment": of, "student": student, "db_url": url}
         step.preprocess(new_notebook(), {"nbgrader": where})
     with Gradebook(url) as book:
-        for stage, student in submissions:
-            submission = book.find_submission(stage, student)
+        for of, student in submissions:
+            submission = book.find_submission(of, student)
             if submission.total_seconds_late > 0:
                 hours = submission.total_seconds_late / 3600
-                late.append((stage, student, hours, submission.late_submission_penalty))
+                late.append((of, student, hours, submission.late_submission_penalty))
     return late
+
+
+def folder_times(submitted: Path, register: Register, zone: str) -> dict[tuple[str, str], datetime]:
+    """(student, stage) -> when it was handed in, in UTC (ValueError: a file holds no time)."""
+    names = {folder: student for (_, folder), student in register.names(folder_keys(submitted)).items()}
+    times = {}
+    for path in submitted.glob("*/*/timestamp.txt"):
+        try:
+            time = moment(path.read_text(encoding="utf-8").strip()[:100], zone)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{path} holds no time") from None
+        times[names[unicodedata.normalize("NFC", path.parents[1].name)], path.parent.name] = time
+    return times
+
+
+GERMAN_MONTHS = ("Januar", "Februar", "März Mär", "", "Mai", "Juni", "Juli", "", "", "Oktober Okt", "", "Dezember Dez")
+GERMAN_DAYS = ("Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag", "Sonntag")
+
+
+class Dates(parserinfo):
+    """Dates as Moodle writes them, in English or German."""
+
+    MONTHS: ClassVar = [
+        (*names, *german.split()) for names, german in zip(parserinfo.MONTHS, GERMAN_MONTHS, strict=True)
+    ]
+    WEEKDAYS: ClassVar = [(*names, german) for names, german in zip(parserinfo.WEEKDAYS, GERMAN_DAYS, strict=True)]
+    JUMP: ClassVar = [*parserinfo.JUMP, "Uhr", "um"]
+
+
+def worksheet_times(sheet: Sheet, students: Collection[str], register: Register, zone: str | None) -> dict:
+    """Student -> when Moodle says that the work came in, in UTC without a zone, as nbgrader keeps it.
+
+    Raises:
+        ValueError: there is no such column, or a cell of it holds no time.
+    """
+    header = sheet.rows[0]
+    where = columns(sheet.rows)
+    found = [i for i, title in enumerate(header) if re.search(r"(submission|abgabe)\)?$", title, re.IGNORECASE)]
+    if where.platform != "moodle" or len(found) != 1:
+        raise ValueError(f"no column of Moodle's for the time of a submission: {', '.join(header)[:300]}")
+    known, _ = match(people(sheet), students, register.numbers())
+    by_number = {person.number: student for student, person in known.items()}
+    times = {}
+    for row in sheet.rows[1:]:
+        number = re.search(r"[0-9]+$", row[0].strip()) if row else None
+        text = row[found[0]].strip() if len(row) > found[0] else ""
+        if number and number[0] in by_number and text not in ("", "-"):
+            try:
+                american = re.search(r"^[0-9]{4}-|[ap]m$", text.lower())
+                time = parse(text[:100], parserinfo=Dates(dayfirst=not american))
+            except (ValueError, OverflowError):
+                raise ValueError(f"{row[0]}: no time: {text[:100]}") from None
+            local = time.replace(tzinfo=gettz(zone)) if time.tzinfo is None else time
+            times[by_number[number[0]]] = local.astimezone(timezone.utc).replace(tzinfo=None)
+    return times
+
+
+def extensions(graded: Path) -> list[tuple[str, str, float]]:
+    """(stage, student, hours) of every extension; 0 hours: it was taken back."""
+    path = graded / ".grading" / "extensions.json"
+    listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [(stage, student, hours) for stage, student, hours in listed]
+
+
+def extend(graded: Path, stage: str, student: str, hours: float) -> None:
+    """Give a student more time for a stage, whether it has come in or not; `apply` makes it count."""
+    listed = [row for row in extensions(graded) if row[:2] != (stage, student)]
+    write_whole(graded / ".grading" / "extensions.json", json.dumps([*listed, (stage, student, hours)]).encode())
+
+
+def late_without_a_time(graded: Path) -> list[tuple[str, str]]:
+    """(stage, student) of what Canvas's file names call late: it says so, and not by how much."""
+    return [
+        (stage, student)
+        for stage, files in history.handed_in(graded).items()
+        for student, (_, origin) in files.items()
+        if re.search(r"_LATE_[0-9]+_[0-9]+_[^/\\!]*$", origin)
+    ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
+from autograder.results import items, picture
+from autograder.results.roster import Person, match
 from autograder.results.templates import render
 
 if TYPE_CHECKING:  # it imports torch
@@ -23,33 +25,64 @@ HARDEST = 6
 COMMONEST = 15
 
 
-def page(rows: Sequence[Row], seconds: float) -> str:
-    """The report on all rows (see `autograder.engine.job.Row`); ``seconds`` is what this run took."""
+def page(
+    rows: Sequence[Row], seconds: float, changes: Mapping[str, Any] | None = None, people: Sequence[Person] = ()
+) -> str:
+    """The report on everything graded so far.
+
+    Args:
+        rows: all of it.
+        seconds: what this run took.
+        changes: what the last run brought (`autograder.results.history.last_changes`).
+        people: the class list, if there is one.
+    """
     graded = [row for row in rows if row.status == "graded"]
     flagged = [(row, row.flags) for row in rows if row.flags]
+    stages = [stage for stage in STAGES if any(row.stage == stage for row in rows)]
+    missing = not_handed_in(rows, stages, people)
     used = [row.seconds for row in graded]
     return render(
         "report.html",
         low=LOW,
         tiles={
+            "students": len({row.student for row in rows}),
             "graded": f"{len(graded)} of {len(rows)}",
-            "not graded": len(rows) - len(graded),
-            "with notes": sum(bool(row.notes) for row in graded),
             "integrity hints": len(flagged),
             "median seconds each": f"{median(used):.1f}" if used else "-",
             "seconds, this run": f"{seconds:.0f}",
         },
         graded=graded,
         hardest=hardest(graded),
-        stages=[
-            stage_summary(stage, [row for row in graded if row.stage == stage])
-            for stage in STAGES
-            if any(row.stage == stage for row in rows)
+        weak=[
+            item
+            for stage in stages
+            for item in items.analyse([row for row in graded if row.stage == stage])
+            if item.suspicious
         ],
+        picture=picture.of(rows, stages),
+        stages=[
+            stage_summary(stage, [row for row in graded if row.stage == stage]) | {"missing": missing[stage]}
+            for stage in stages
+        ],
+        listed_people=bool(people),
+        changes=changes or {},
         attention=[(row, row.attention) for row in rows if row.attention],
         flagged=flagged,
         slowest=sorted(graded, key=lambda row: -row.seconds)[:5],
     )
+
+
+def not_handed_in(rows: Sequence[Row], stages: Sequence[str], people: Sequence[Person]) -> dict[str, list[str]]:
+    """Stage -> who has not handed in: of the class list or, without one, of those who handed in another stage."""
+    of_stage = {stage: {row.student for row in rows if row.stage == stage} for stage in stages}
+    everybody = {row.student for row in rows}
+    known, strangers = match(people, everybody, {}) if people else ({}, [])
+    named = {student: f"{known[student].name} ({student})" if student in known else student for student in everybody}
+    wanted = set(known) if people else everybody
+    return {
+        stage: sorted([named[student] for student in wanted - of_stage[stage]] + [person.name for person in strangers])
+        for stage in stages
+    }
 
 
 def hardest(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -99,21 +132,16 @@ def stage_summary(stage: str, rows: Sequence[Row]) -> dict[str, Any]:
         return {"heading": stage, "histogram": None}
     most = sum(exercise.points for exercise in STAGES[stage] if not exercise.manual)
     scores = [row.score for row in rows]
-    passed: dict[str, int] = Counter()
-    contracts: dict[str, str] = {}
-    for verdict in (verdict for row in rows for result in row.results for verdict in result.verdicts):
-        contracts[verdict.id] = verdict.contract
-        passed[verdict.id] += verdict.passed
-    shares = {name: passed[name] / len(rows) for name in contracts}
-    worst = min(shares, key=lambda name: shares[name])
+    checks = items.analyse(rows)
+    worst = min(checks, key=lambda item: item.share)
     heading = f"{stage}: median {median(scores):g} of {most:g} automatic points"
-    if shares[worst] < 1:
-        heading += f"; hardest: {worst}, passed by {shares[worst]:.0%}"
+    if worst.share < 1:
+        heading += f"; hardest: {worst.id}, passed by {worst.share:.0%}"
     causes = sorted(causes_of(rows).items(), key=lambda item: (-len(item[1]), item[0]))[:COMMONEST]
     return {
         "heading": heading,
         "histogram": histogram(scores, most),
-        "checks": [{"id": name, "contract": contracts[name], "share": shares[name]} for name in contracts],
+        "checks": checks,
         "causes": [(exercise, cause, sorted(students)) for (exercise, cause), students in causes],
     }
 

@@ -1,8 +1,8 @@
-"""Grades as tables: ``grades.csv``, and Canvas's and Moodle's own files with the grades filled in.
+"""Grades as tables: ``grades.csv``, ``course.csv``, and Canvas's and Moodle's own files with the grades filled in.
 
 Canvas and Moodle each give out a CSV file with a row for each student and take it back with grades in it. Filling in
-that very file keeps every other column as it was, so nothing has to be guessed: which columns there are, in what order,
-or how the platform names its students.
+that very file keeps every other column as it was, and its encoding and separator, so nothing has to be guessed: which
+columns there are, in what order, or how the platform names its students.
 
     Moodle   "Download grading worksheet": the columns "Identifier" ("Participant 1234567") and "Grade" are read
     Canvas   "Export Entire Gradebook": the columns "ID" and the assignment's, "02_lora_layer (98765)"
@@ -10,17 +10,20 @@ or how the platform names its students.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import math
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
+from autograder.results import history
 from autograder.results.database import explained, look
 
 
@@ -55,12 +58,14 @@ class Final:
     """A student's result for one stage.
 
     Attributes:
-        score: points, less what being late costs; None while a written answer waits for a person.
+        score: points, less what being late costs; None while a person has to grade something.
         max_score: points of the stage.
+        graded: whether the automatic checks could be run on it.
     """
 
     score: float | None
     max_score: float
+    graded: bool = True
 
     @property
     def above(self) -> bool:
@@ -68,95 +73,73 @@ class Final:
         return self.score is not None and self.score > self.max_score + 1e-9
 
 
-def finals(graded: Path, stage: str) -> dict[str, Final]:
+def finals(graded: Path, stage: str, automatic: bool = False) -> dict[str, Final]:
     """Student -> result, from the gradebook of a graded course.
+
+    Args:
+        graded: the course.
+        stage: which.
+        automatic: take what there is of those whose written answers nobody has graded yet.
 
     Raises:
         ExportError: there is no gradebook, or the stage is not in it.
     """
+    with _gradebook(graded) as book:
+        if stage not in [assignment.name for assignment in book.assignments]:
+            raise ExportError(f"{stage} is not in the gradebook of {graded}")
+        results = {}
+        for submission in book.assignment_submissions(stage):
+            waits = any(n.needs_manual_grade for n in submission.notebooks)
+            grades = [grade for n in submission.notebooks for grade in n.grades if grade.name.startswith("check_")]
+            ran = not grades or any(grade.auto_score is not None for grade in grades)
+            score = max(0.0, submission.score - submission.late_submission_penalty)
+            known = not waits or (automatic and ran)
+            results[submission.student.id] = Final(score if known else None, submission.max_score, ran)
+    return results
+
+
+def comments(graded: Path, stage: str) -> dict[str, str]:
+    """Student -> what people wrote about the answers, a paragraph each."""
+    with _gradebook(graded) as book:
+        return {
+            submission.student.id: "\n".join(
+                f"{comment.name.partition('_')[2].replace('_', '.')}: {comment.manual_comment.strip()}"
+                for notebook in submission.notebooks
+                for comment in sorted(notebook.comments, key=lambda comment: comment.name)
+                if comment.manual_comment and comment.manual_comment.strip()
+            )
+            for submission in book.assignment_submissions(stage)
+        }
+
+
+def course_csv(graded: Path) -> str:
+    """``course.csv``: a row for each student, a column for each stage; empty where a person has to grade something."""
+    with _gradebook(graded) as book:
+        stages = [stage for stage in STAGES if stage in {assignment.name for assignment in book.assignments}]
+        names = {s.id: " ".join(filter(None, (s.first_name, s.last_name))) for s in book.students}
+    results = {stage: finals(graded, stage) for stage in stages}
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["student", "name", *stages, "total", "waits"])
+    for student in sorted(set().union(*results.values())):
+        own = [results[stage].get(student) for stage in stages]
+        scores = [None if final is None else final.score for final in own]
+        waits = [s for s, final in zip(stages, own, strict=True) if final is not None and final.score is None]
+        cells = ["" if score is None else f"{score:g}" for score in scores]
+        total = f"{math.fsum(filter(None, scores)):g}"
+        writer.writerow([_safe(c) for c in (student, names.get(student, ""), *cells, total, "; ".join(waits))])
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _gradebook(graded: Path) -> Iterator[Any]:
     if not (graded / "gradebook.db").is_file():
         raise ExportError(f"no gradebook.db in {graded}: give the folder that `autograder grade --out` wrote")
     from nbgrader.api import Gradebook  # late: grading starts with this module
 
     look(graded / "gradebook.db")
     with explained(graded / "gradebook.db"), Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
-        if stage not in [assignment.name for assignment in book.assignments]:
-            raise ExportError(f"{stage} is not in the gradebook of {graded}")
-        results = {}
-        for submission in book.assignment_submissions(stage):
-            waits = any(n.needs_manual_grade for n in submission.notebooks)
-            score = max(0.0, submission.score - submission.late_submission_penalty)
-            results[submission.student.id] = Final(None if waits else score, submission.max_score)
-    return results
-
-
-def column_of(header: list[str], stage: str, column: str | None) -> tuple[str, int, list[int]]:
-    """(platform, the column of grades, the columns that may name a student).
-
-    Raises:
-        ExportError: neither platform's table, or no one column for the stage.
-    """
-    if {"Identifier", "Grade"} <= set(header):
-        names = [
-            i for i, title in enumerate(header) if title in ("Identifier", "ID number", "Username", "Email address")
-        ]
-        return "moodle", header.index(column or "Grade"), names
-    if {"Student", "ID", "Section"} <= set(header):
-        wanted = column or stage
-        titles = [t for t in header if t == wanted or re.fullmatch(rf".*{re.escape(wanted)}.*\(\d+\)", t)]
-        if len(titles) != 1:
-            some = "; ".join(t for t in header if re.search(r"\(\d+\)$", t))
-            raise ExportError(
-                f"{len(titles)} columns for {wanted}: name one with --column. There are: {some or 'none'}"
-            )
-        names = [i for i, title in enumerate(header) if title in ("ID", "SIS User ID", "SIS Login ID")]
-        return "canvas", header.index(titles[0]), names
-    raise ExportError(
-        "neither Moodle's grading worksheet (columns Identifier, Grade) nor Canvas's gradebook (Student, ID, Section); "
-        f"its columns are: {', '.join(header)[:300]}"
-    )
-
-
-def keys_of(platform: str, cells: list[str]) -> set[str]:
-    """What a student may be called in the gradebook: by the platform's number, or by name in nbgrader's own layout."""
-    keys = {cell.strip().casefold() for cell in cells if cell.strip()}
-    if platform == "moodle":
-        keys |= {number for cell in cells[:1] for number in re.findall(r"(\d+)$", cell)}
-    return keys | {key.partition("@")[0] for key in keys}
-
-
-def text_of(data: bytes) -> str:
-    """A table's text: UTF-8, or UTF-16 with its mark.
-
-    Raises:
-        ExportError: it is in another encoding.
-    """
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        raise ExportError(
-            'the table is not in UTF-8: download it again, or save it in Excel as "CSV UTF-8 (comma delimited)"'
-        ) from None
-
-
-def rows_of(table: str) -> list[list[str]]:
-    """A table's rows; spreadsheets in Europe separate cells by semicolons, and some by tabs.
-
-    Raises:
-        ExportError: it is empty, or damaged.
-    """
-    head = table.lstrip().partition("\n")[0]
-    separator = max(",;\t", key=head.count)
-    try:
-        rows = list(csv.reader(io.StringIO(table.lstrip("\r\n")), delimiter=separator))
-    except csv.Error as error:
-        raise ExportError(f"the table cannot be read ({error}): download it again") from None
-    if rows and len(rows[0]) == 1 and rows[0][0].lower().startswith("sep="):
-        return rows_of(table.lstrip().partition("\n")[2])
-    if not rows:
-        raise ExportError("the table is empty")
-    return rows
+        yield book
 
 
 def too_many(results: Mapping[str, Final]) -> list[str]:
@@ -165,91 +148,25 @@ def too_many(results: Mapping[str, Final]) -> list[str]:
     return [f"{student} ({final.score:g} of {final.max_score:g})" for student, final in above.items()]
 
 
-def fill(
-    table: str, stage: str, results: dict[str, Final], column: str | None = None, above: bool = False
-) -> tuple[str, dict[str, list[str]], str]:
-    """Write the grades into a platform's table.
+def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], platform: str = "moodle") -> bytes:
+    """Feedback pages under the names that tell Moodle or Canvas whose they are.
 
-    Args:
-        table: the CSV file's text.
-        stage: as in the gradebook.
-        results: from `finals`.
-        column: the title of Canvas's column, where the stage's name does not tell.
-        above: write points above the stage's maximum too; else their rows stay as they are (see `too_many`).
-
-    Returns:
-        The new text; the rows that were filled in, by student; the platform.
-
-    Raises:
-        ExportError: the table is of another kind, or counts other points than the stage has.
+    Moodle's "Upload multiple feedback files in a zip" looks at the number in a folder's name; Canvas's "Upload
+    submissions" at the two numbers in the name that it gave the file on download. Empty if there is none to give back.
     """
-    rows = rows_of(table)
-    header = rows[0] = [title.strip() for title in rows[0]]
-    platform, place, names = column_of(header, stage, column)
-    # intake calls a student of a platform "name-number": the number is the platform's own, in one column
-    by_number: dict[str, list[str]] = {}
-    for student in results:
-        if number := re.search(r"-([0-9]+)$", student):
-            by_number.setdefault(number[1], []).append(student)
-    # logins and addresses are the same in capitals and without
-    folded: dict[str, list[str]] = {}
-    for student in results:
-        folded.setdefault(student.casefold(), []).append(student)
-    own = header.index("Identifier" if platform == "moodle" else "ID")
-    filled: dict[str, list[str]] = {}
-    for row in rows[1:]:
-        row += [""] * (len(header) - len(row))
-        if platform == "canvas" and row[0].strip().startswith("Points Possible"):
-            _same_points(row[place], results, header[place])
-            continue
-        number = re.search(r"([0-9]+)$", row[own].strip())
-        candidates = by_number.get(number[1], []) if number else []
-        if len(candidates) > 1:
-            raise ExportError(
-                f"{row[own]} may be any of {', '.join(sorted(candidates)[:10])}: their names end in the same number. "
-                "Nothing is written; take out of the submissions what is not that student's, and grade again"
-            )
-        keys = sorted(keys_of(platform, [row[i] for i in names]))
-        called = [name for key in keys for name in folded.get(key, ())]
-        if not candidates and len(called) > 1:
-            exact = [name for name in called if name in row]
-            if len(exact) != 1:
-                raise ExportError(f"{row[names[0]]} may be any of {', '.join(called[:10])}: nothing is written")
-            called = exact
-        student = next(iter(candidates or called), None)
-        if student is None:
-            continue
-        if platform == "moodle" and "Maximum Grade" in header:
-            _same_points(row[header.index("Maximum Grade")], results, "Maximum Grade")
-        if student in filled:
-            raise ExportError(f"two rows fit {student}: {filled[student][0]} and {row[0]}")
-        filled[student] = row
-        if results[student].score is not None and (above or not results[student].above):
-            row[place] = f"{results[student].score:g}"
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerows(rows)
-    return out.getvalue(), filled, platform
-
-
-def _same_points(cell: str, results: dict[str, Final], where: str) -> None:
-    most = next((final.max_score for final in results.values()), None)
-    try:
-        theirs = float(cell.replace(",", "."))
-    except ValueError:
-        return  # "(read only)", or a scale
-    if most is not None and theirs != most:
-        raise ExportError(
-            f"{where}: the platform counts {theirs:g} points and the stage has {most:g}: set it there first"
-        )
-
-
-def feedback_zip(graded: Path, stage: str, filled: dict[str, list[str]]) -> bytes:
-    """Feedback pages in the folders that Moodle's "Upload multiple feedback files in a zip" expects."""
+    files = history.handed_in(graded).get(stage, {})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for student, row in sorted(filled.items()):
             page = graded / "feedback" / student / stage / f"{stage}.html"
-            number = re.search(r"(\d+)$", row[0])
-            if page.is_file() and number:
-                archive.write(page, f"feedback_{number[1]}_assignsubmission_file_/{stage}.html")
-    return buffer.getvalue()
+            if platform == "canvas":
+                was = re.split(r"[/\\!]", files.get(student, ["", ""])[1])[-1]
+                given = re.match(r"[^_]+_(?:LATE_)?[0-9]+_[0-9]+_", was)
+                name = f"{given[0]}{stage}.html" if given else ""
+            else:
+                number = re.search(r"(\d+)$", row[0])
+                name = f"feedback_{number[1]}_assignsubmission_file_/{stage}.html" if number else ""
+            if page.is_file() and name:
+                archive.write(page, name)
+        empty = not archive.namelist()
+    return b"" if empty else buffer.getvalue()

@@ -15,7 +15,7 @@ from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.intake.names import NOBODY
-from autograder.results import feedback, handed_in, integrity, marks, report, tables
+from autograder.results import feedback, handed_in, history, integrity, marks, report, roster, tables
 from autograder.results.database import explained, look
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Writer:
 def write_tables(
     out: Path, store: Store, rows: Sequence[Row], assignments: Mapping[str, Assignment], seconds: float
 ) -> None:
-    """Write ``report.html`` on this run's rows, and ``grades.csv`` on these and what was graded in earlier runs.
+    """Write ``report.html`` and ``grades.csv``, on this run's rows and on all that was graded in earlier runs.
 
     Args:
         out: the course folder.
@@ -119,14 +119,26 @@ def write_tables(
     for row in rows:
         others = same.get((row.stage, row.student))
         row.flags += [f"the same code as {', '.join(others[:10])}"] if others else []
-    write_whole(out / "report.html", report.page(rows, seconds).encode())
-    earlier = [row for row in graded_before(out, store) if row.stage not in assignments]
-    table = tables.grades_csv(sorted([*earlier, *rows], key=lambda row: (row.stage, row.student)))
-    write_whole(out / "grades.csv", table.encode())
+    history.keep_hints(out, rows)
+    rewrite_tables(out, store, rows, seconds)
+
+
+def rewrite_tables(out: Path, store: Store, rows: Sequence[Row] = (), seconds: float = 0.0) -> None:
+    """Write them on ``rows`` and on what else is in the course folder."""
+    now, hints = {(row.stage, row.student) for row in rows}, history.hints(out)
+    everything = list(rows)
+    for row in graded_before(out, store):
+        if (row.stage, row.student) not in now:
+            row.flags = hints.get(row.stage, {}).get(row.student, [])
+            everything.append(row)
+    everything.sort(key=lambda row: (row.stage, row.student))
+    page = report.page(everything, seconds, history.last_changes(out), roster.load(out))
+    write_whole(out / "report.html", page.encode())
+    write_whole(out / "grades.csv", tables.grades_csv(everything).encode())
 
 
 def graded_before(out: Path, store: Store) -> Iterator[Row]:
-    """What `tables.grades_csv` needs of everything that was written into this course folder."""
+    """Everything that was written into this course folder, without answers and outputs."""
     for path in (out / ".grading" / "written").glob("*/*.json"):
         key, problem, _, *notes = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in STAGES and (problem or key in store):

@@ -1,0 +1,41 @@
+"""``python -m autograder extension``: give a student more time for a stage, before or after it has come in.
+
+Run ``python -m autograder late`` afterwards: it works out every penalty again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from autograder.engine.store import locked
+from autograder.exercises import STAGES
+from autograder.results.late import extend, extensions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("stage", nargs="?", choices=sorted(STAGES), help="without it: all that were given")
+    parser.add_argument("student", nargs="?", help="as the course calls the student")
+    parser.add_argument("--days", type=float, default=0)
+    parser.add_argument("--hours", type=float, default=0, help="none of both: the extension is taken back")
+    parser.add_argument("--graded", type=Path, default=Path("."), metavar="DIR", help="the course (default: here)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Exit status 0, or 2 if it could not be written down."""
+    out, hours = args.graded.resolve(), 24 * args.days + args.hours
+    if args.stage is None:
+        for stage, student, given in extensions(out):
+            print(f"{stage}  {student}  {f'{given:g} hours' if given else 'taken back'}")
+        return 0
+    try:
+        if args.student is None or hours < 0:
+            raise ValueError("give a stage, a student and --days or --hours")
+        with locked(out):
+            extend(out, args.stage, args.student, hours)
+    except (ValueError, OSError) as error:
+        print(f"extension: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.student}, {args.stage}: {f'{hours:g} hours more' if hours else 'no extension'}; now run late again")
+    return 0

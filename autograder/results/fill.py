@@ -1,0 +1,285 @@
+"""Canvas's and Moodle's own tables with the grades filled in; nothing that was in them changes without a word."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from autograder.results.roster import Person
+from autograder.results.sheet import Sheet
+from autograder.results.tables import ExportError, Final
+
+#: Titles of Moodle's columns in the languages that we know them in; any other: --column.
+GRADE = {"grade", "bewertung", "note", "calificación", "valutazione", "voto", "cijfer", "nota", "ocena", "betyg"}
+MOST = re.compile(r"maximum|maximal|höchst|best(?!ät)|máxim|massim|maksim", re.IGNORECASE)
+FEEDBACK = re.compile(r"(?=.*(feedback|retro|rück))(?=.*(comment|komment|coment))", re.IGNORECASE)
+LOGIN = re.compile(r"e-?mail|courriel|correo|username|anmeldename|^id[ -]n|matrikel|login", re.IGNORECASE)
+#: What a cell says that has no grade.
+EMPTY = {"", "-", "n/a"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where things are in a platform's table.
+
+    Attributes:
+        platform: ``"moodle"`` or ``"canvas"``.
+        own: the column with the platform's number of a student.
+        names: all columns that may name one.
+        who: the column with the real name.
+        most, feedback: Moodle's columns for the maximum and for comments, or None.
+    """
+
+    platform: str
+    own: int
+    names: list[int]
+    who: int
+    most: int | None = None
+    feedback: int | None = None
+
+
+@dataclass
+class Filled:
+    """What came of filling in a table.
+
+    Attributes:
+        platform: ``"moodle"`` or ``"canvas"``.
+        rows: student -> the row that is theirs.
+        said: what a person should know -> of whom.
+    """
+
+    platform: str = ""
+    rows: dict[str, list[str]] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Columns:
+    """Which platform's table it is, and where things are in it.
+
+    Raises:
+        ExportError: neither platform's.
+    """
+    header = list(rows[0])
+    small = [title.casefold() for title in header]
+    sis = [i for i, title in enumerate(small) if title.startswith("sis") or title == "integration id"]
+    if "id" in small and ({"student", "section"} <= set(small) or (sis and any(map(_numbered, header)))):
+        own = small.index("id")
+        return Columns("canvas", own, [own, *sis], 0)
+    numbered = sum(bool(re.fullmatch(r"\D+[0-9]+", row[0].strip())) for row in rows[1:] if row)
+    if small and (small[0] == "identifier" or ({*small} & GRADE and numbered and numbered >= len(rows) // 2)):
+        most = next((i for i, title in enumerate(header) if MOST.search(title)), None)
+        feedback = next((i for i, title in enumerate(header) if FEEDBACK.search(title)), None)
+        names = [0, *(i for i, title in enumerate(header) if i and LOGIN.search(title) and i != feedback)]
+        return Columns("moodle", 0, names, min(1, len(header) - 1), most, feedback)
+    raise ExportError(
+        "neither Moodle's grading worksheet (columns Identifier, Grade) nor Canvas's gradebook (Student, ID, Section); "
+        f"its columns are: {', '.join(header)[:300]}"
+    )
+
+
+def _numbered(title: str) -> bool:
+    return bool(re.search(r"\(\d+\)$", title))
+
+
+def grade_column(header: Sequence[str], platform: str, stage: str, column: str | None) -> int:
+    """The column that the grades belong in.
+
+    Raises:
+        ExportError: none, or several.
+    """
+    if platform == "moodle":
+        found = [i for i, title in enumerate(header) if (title == column if column else title.casefold() in GRADE)]
+        if len(found) != 1:
+            raise ExportError(
+                f"{len(found)} columns for the grade: name one with --column, of {', '.join(header)[:300]}"
+            )
+        return found[0]
+    wanted = column or stage
+    titles = [t for t in header if t == wanted or re.fullmatch(rf".*{re.escape(wanted)}.*\(\d+\)", t)]
+    if len(titles) != 1:
+        some = "; ".join(filter(_numbered, header))
+        raise ExportError(f"{len(titles)} columns for {wanted}: name one with --column. There are: {some or 'none'}")
+    return list(header).index(titles[0])
+
+
+def people(sheet: Sheet) -> list[Person]:
+    """The class list in a platform's table, or in one with the columns id, first_name, last_name and email.
+
+    Raises:
+        ExportError: it is none of these.
+    """
+    header = [title.casefold().replace(" ", "_") for title in sheet.rows[0]]
+    if {"id", "first_name", "last_name"} <= set(header):
+        at = {title: header.index(title) for title in header}
+        rows = [[*row, *[""] * (len(header) - len(row))] for row in sheet.rows[1:] if any(row)]
+        mail = at.get("email")
+        return [
+            Person(
+                f"{row[at['first_name']]} {row[at['last_name']]}".strip(),
+                number[0] if (number := re.findall(r"[0-9]+$", row[at["id"]].strip())) else "",
+                [cell for cell in (row[at["id"]].strip(), row[mail].strip() if mail is not None else "") if cell],
+            )
+            for row in rows
+        ]
+    where = columns(sheet.rows)
+    found = []
+    for row in sheet.rows[1:]:
+        row = [*row, *[""] * (len(sheet.rows[0]) - len(row))]
+        number = re.search(r"([0-9]+)$", row[where.own].strip())
+        name = row[where.who].strip()
+        if not number or name in ("Student, Test", "Test Student"):
+            continue
+        if where.platform == "canvas" and "," in name:
+            last, _, first = name.partition(",")
+            name = f"{first.strip()} {last.strip()}"
+        found.append(Person(name, number[1], [row[i].strip() for i in where.names if row[i].strip()]))
+    return found
+
+
+def _keys(platform: str, cells: Sequence[str]) -> set[str]:
+    """What a student may be called: by the platform's number, or by login, with capitals or without."""
+    keys = {cell.strip().casefold() for cell in cells if cell.strip()}
+    if platform == "moodle":
+        keys |= {number for cell in cells[:1] for number in re.findall(r"(\d+)$", cell)}
+    return keys | {key.partition("@")[0] for key in keys}
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell.strip().replace(",", "."))
+    except ValueError:
+        return None  # "(read only)", "EX", or of a scale
+
+
+def fill_sheet(
+    sheet: Sheet,
+    stage: str,
+    results: Mapping[str, Final],
+    column: str | None = None,
+    above: bool = False,
+    comments: Mapping[str, str] | None = None,
+    numbers: Mapping[str, str] | None = None,
+) -> Filled:
+    """Write the grades into a platform's table.
+
+    Args:
+        sheet: it is changed.
+        stage: as in the gradebook.
+        results: from `autograder.results.tables.finals`.
+        column: the title of the column, where the stage's name does not tell.
+        above: write points above the stage's maximum too; else those rows stay as they are.
+        comments: student -> text for Moodle's column of comments.
+        numbers: the platform's number -> student (`autograder.intake.register.Register.numbers`).
+
+    Raises:
+        ExportError: the table is of another kind, or it cannot be told whose a row is.
+    """
+    where, header = columns(sheet.rows), sheet.rows[0]
+    place = grade_column(header, where.platform, stage, column)
+    done = Filled(where.platform)
+    # intake calls a student of a platform "name-number": the number is the platform's own, in one column
+    by_number: dict[str, set[str]] = defaultdict(set)
+    folded: dict[str, list[str]] = defaultdict(list)
+    for student in results:
+        folded[student.casefold()].append(student)
+        if number := re.search(r"-([0-9]+)$", student):
+            by_number[number[1]].add(student)
+    for known, student in (numbers or {}).items():
+        if student in results:
+            by_number[known].add(student)
+    most = next((final.max_score for final in results.values()), None)
+    scale = 1.0
+    comma = any(re.fullmatch(r"\d+,\d+", row[i].strip()) for row in sheet.rows[1:]
+                for i in (place, where.most) if i is not None and i < len(row))  # fmt: skip
+    for row in sheet.rows[1:]:
+        row += [""] * (len(header) - len(row))
+        limit = None
+        if where.platform == "canvas" and not row[where.own].strip():
+            limit = _number(row[place])  # "Points Possible"
+        elif where.most is not None:
+            limit = _number(row[where.most])
+        if limit is not None and most:
+            if limit <= 0:
+                raise ExportError(f"{header[place]}: the platform counts {limit:g} points: set a maximum there first")
+            scale = limit / most
+            if scale != 1:
+                scaled = f"the platform counts {limit:g} points and the stage has {most:g}"
+                done.said["scaled"] = [f"{scaled}: all grades are multiplied by {scale:g}"]
+        number = re.search(r"([0-9]+)$", row[where.own].strip())
+        candidates = sorted(by_number.get(number[1], ())) if number else []
+        if len(candidates) > 1:
+            done.said["the same number, so no grade is written (python -m autograder student merge)"].append(
+                f"{row[where.own]} ({', '.join(candidates[:10])})"
+            )
+            continue
+        keys = sorted(_keys(where.platform, [row[i] for i in where.names]))
+        called = [name for key in keys for name in folded.get(key, ())]
+        if not candidates and len(called) > 1:
+            exact = [name for name in called if name in row]
+            if len(exact) != 1:
+                raise ExportError(f"{row[where.own]} may be any of {', '.join(called[:10])}: nothing is written")
+            called = exact
+        student = next(iter(candidates or called), None)
+        if student is None:
+            continue
+        if student in done.rows:
+            raise ExportError(f"two rows fit {student}: {done.rows[student][0]} and {row[0]}")
+        done.rows[student] = row
+        _fill_row(row, place, where, student, results[student], scale, comma, above, done)
+        text = (comments or {}).get(student, "")
+        if text and where.feedback is not None:
+            new, old = html.escape(text, quote=False).replace("\n", "<br>"), row[where.feedback].strip()
+            if old and old != new:
+                done.said["a comment was there, and stays"].append(student)
+            else:
+                row[where.feedback] = new
+    return done
+
+
+def _fill_row(
+    row: list[str],
+    place: int,
+    where: Columns,
+    student: str,
+    final: Final,
+    scale: float,
+    comma: bool,
+    above: bool,
+    done: Filled,
+) -> None:
+    """Write one grade, or say why not."""
+    old = row[place].strip()
+    if final.score is None:
+        return
+    if final.above and not above:
+        return
+    if old.upper() == "EX":
+        done.said["excused on the platform, and stays so"].append(student)
+        return
+    new = f"{round(final.score * scale, 2):.10g}"
+    if old.casefold() not in EMPTY and _number(old) != float(new):
+        done.said["another grade was there"].append(f"{student} ({old} -> {new})")
+    if old.casefold() in EMPTY or _number(old) != float(new):
+        row[place] = new.replace(".", ",") if comma else new
+
+
+def fill(
+    table: str, stage: str, results: Mapping[str, Final], column: str | None = None, above: bool = False
+) -> tuple[str, dict[str, list[str]], str]:
+    """`fill_sheet` for a text.
+
+    Returns:
+        The new text; the rows that were filled in, by student; the platform.
+
+    Raises:
+        ExportError: as there.
+    """
+    try:
+        sheet = Sheet.of(table)
+    except ValueError as error:
+        raise ExportError(str(error)) from None
+    done = fill_sheet(sheet, stage, results, column, above)
+    return sheet.text, done.rows, done.platform

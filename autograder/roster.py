@@ -1,0 +1,47 @@
+"""``python -m autograder roster``: take in the class list, from Canvas's or Moodle's table or one of nbgrader's form.
+
+It gives formgrader and the report real names, says who has not handed in, and lets grading ask when a batch is not
+this class's. Take it in again whenever it has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from autograder.intake.register import Register
+from autograder.results import history, roster
+from autograder.results.fill import people
+from autograder.results.sheet import Sheet
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "table",
+        type=Path,
+        metavar="CSV",
+        help="Moodle's, Canvas's, or one with id,first_name,last_name,email",
+    )
+    parser.add_argument("--graded", type=Path, default=Path("."), metavar="DIR", help="the course (default: here)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Exit status 0: everybody in the course is in the list; 1: some are not; 2: nothing was taken in."""
+    out = args.graded.resolve()
+    try:
+        listed = people(Sheet.read(args.table.read_bytes()))
+        if not listed:
+            raise ValueError(f"nobody is in {args.table}")
+        roster.save(out, listed)
+        roster.name_students(out)
+    except (ValueError, OSError) as error:
+        print(f"roster: {error}", file=sys.stderr)
+        return 2
+    students = {student for _, student in history.stamps(out)}
+    known, missing = roster.match(listed, students, Register(out).numbers())
+    print(f"{len(listed)} people; {len(known)} have handed in something, {len(missing)} nothing")
+    strangers = sorted(students - set(known))
+    if strangers:
+        print(f"not in the list: {', '.join(strangers)}")
+    return int(bool(strangers))
