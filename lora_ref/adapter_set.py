@@ -198,7 +198,8 @@ class AdapterSet:
             head: the adapter whose head is taken, or None for the weighted one.
 
         Raises:
-            ValueError: a name is unknown or taken, there are no weights or one is not finite, or the model is merged.
+            ValueError: a name is unknown or taken, there are no weights, one or the sum is not finite, or the model is
+                merged.
         """
         self._check_new(name)
         if not weights:
@@ -223,6 +224,9 @@ class AdapterSet:
             }
         else:
             composed = copy.deepcopy(self._get(head).head)
+        tensors = [*composed.values(), *(p for update in updates.values() for p in update.parameters())]
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            raise ValueError(f"the sum of {', '.join(map(repr, weights))} holds numbers that are not finite")
         self._adapters[name] = Adapter(updates, composed)
         self.activate(name)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from lora_ref.host import head_names, unwrapped
+from lora_ref.host import head_names, plain_name, unwrapped
 from lora_ref.layers import LinearWithLoRA
 
 
@@ -20,6 +20,7 @@ def matches(name: str, target: str) -> bool:
         >>> matches("self.query", "query"), matches("my_query", "query")
         (True, False)
     """
+    name = plain_name(name)
     return name == target or name.endswith("." + target)
 
 
@@ -30,7 +31,7 @@ def holds(name: str, key: str) -> bool:
         >>> holds("encoder.layer.1.query", "layer.1"), holds("encoder.layer.10.query", "layer.1")
         (True, False)
     """
-    return f".{key}." in f".{name}."
+    return f".{key}." in f".{plain_name(name)}."
 
 
 def nearest(target: str, names: Iterable[str]) -> str:
