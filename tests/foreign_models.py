@@ -80,7 +80,9 @@ def classifier(kind: str, labels: int = 2) -> tuple[nn.Module, list[str]]:
                 config = hf.T5Config(**seq2seq, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
                 return hf.T5ForSequenceClassification(config), ["q", "v"]
             case "BART":
-                config = hf.BartConfig(eos_token_id=1, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, **bart, **small)
+                config = hf.BartConfig(
+                    eos_token_id=1, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, **bart, **small
+                )
                 return hf.BartForSequenceClassification(config), ["q_proj"]
             case "XLNet":
                 sizes = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 24}

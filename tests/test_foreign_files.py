@@ -247,7 +247,7 @@ def by_peft(model, folder, **options):
     import peft
 
     model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, **options))
-    perturbed(model).save_pretrained(folder)
+    perturbed(model).save_pretrained(folder, safe_serialization=True)
     return model
 
 

@@ -29,7 +29,7 @@ def by_peft(model, folder, targets, **options):
     import peft
 
     model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets, **options))
-    perturbed(model).save_pretrained(folder)
+    perturbed(model).save_pretrained(folder, safe_serialization=True)  # old releases pickle
     return model
 
 
@@ -60,7 +60,7 @@ def test_a_classifier_both_ways(tmp_path, kind, labels):
     save_adapter(ours, tmp_path / "ours", format="peft")
     again = read_by_peft(classifier(kind, labels)[0], tmp_path / "ours")
     torch.testing.assert_close(logits(again, kind), right)
-    again.save_pretrained(tmp_path / "again")
+    again.save_pretrained(tmp_path / "again", safe_serialization=True)
     first, second = (load_file(tmp_path / folder / TENSORS) for folder in ("ours", "again"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
