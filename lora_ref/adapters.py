@@ -23,6 +23,7 @@ from lora_ref.host import (
     ADAPTER_FILE,
     FORMAT,
     adapter_parameters,
+    is_finite,
     plain_name,
     refuse_non_finite,
     unwrapped,
@@ -284,7 +285,7 @@ def _check_fits(
         for name, shape in shapes.items()
         if name in saved.tensors and saved.tensors[name].shape != shape
     ]
-    problems += [f"{name} holds NaN or infinity" for name, t in saved.tensors.items() if not t.isfinite().all()]
+    problems += [f"{name} holds NaN or infinity" for name, t in saved.tensors.items() if not is_finite(t)]
     problems += [
         f"scaling of {name}: file {saved.scaling[name]:g}, model {value:g}"
         for name, value in scaling.items()

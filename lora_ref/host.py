@@ -163,8 +163,19 @@ def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
         ValueError: B holds NaN or infinity: the training that made it diverged
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise ValueError(f"{name} holds NaN or infinity: the training that made it diverged")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity in it, whatever its dtype.
+
+    Example:
+        >>> import torch
+        >>> is_finite(torch.ones(2).to(torch.float8_e4m3fn)), is_finite(torch.tensor([1, float("inf")]))
+        (True, False)
+    """
+    return bool((tensor.double() if tensor.element_size() == 1 else tensor).isfinite().all())
 
 
 def _sort_metadata(path: Path) -> None:
@@ -339,7 +350,8 @@ def refuse_scaled_outputs(config: Any) -> None:
 
     Example:
         >>> from types import SimpleNamespace
-        >>> refuse_scaled_outputs(SimpleNamespace(model_type="llama"))
+        >>> refuse_scaled_outputs(SimpleNamespace(model_type="llama")) is None
+        True
     """
     if "t5" in str(getattr(config, "model_type", "")) and not hasattr(config, "scale_decoder_outputs"):
         raise ValueError(

@@ -205,7 +205,8 @@ def refuse_injected(model: nn.Module) -> None:
     """Raise a ValueError if the model has LoRA layers.
 
     Example:
-        >>> refuse_injected(nn.Sequential(nn.Linear(4, 2)))
+        >>> refuse_injected(nn.Sequential(nn.Linear(4, 2))) is None
+        True
     """
     if lora_layers(model):
         raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
