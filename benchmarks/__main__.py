@@ -16,11 +16,17 @@ BENCHMARKS = {
     "grading": "24 submissions, sandbox on, at 20 times nbgrader autograde's rate; 300 and 1,000 cost no more each",
     "first_minutes": "README leads to the first passed check in 5 minutes and to a trained model in 10",
     "learning": "LoRA reaches 0.82 on held-out reviews and beats the head alone by 10 points",
+    "t4": "on a GPU in fp16, a step takes at most PEFT's time, and adapters come back bit for bit",
 }
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks (all, if none is named); the number of claims that did not hold."""
+    """Run the named benchmarks (all, if none is named); 1 if a claim did not hold. ``--tiny`` is for ``t4``."""
+    options = {"tiny": True} if "--tiny" in names else {}
+    names = [name for name in names if name != "--tiny"]
+    if options and names != ["t4"]:
+        print("--tiny goes with t4 alone", file=sys.stderr)
+        return 2
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
@@ -28,9 +34,9 @@ def main(names: list[str]) -> int:
     failed = 0
     for name in names or BENCHMARKS:
         print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
-        held = importlib.import_module(f"benchmarks.{name}").run()
-        print("   holds" if held else "   DOES NOT HOLD", flush=True)
-        failed += not held
+        held = importlib.import_module(f"benchmarks.{name}").run(**options)
+        print({True: "   holds", None: "   not measured"}.get(held, "   DOES NOT HOLD"), flush=True)
+        failed += held is False
     return min(failed, 1)
 
 

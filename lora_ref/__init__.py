@@ -19,9 +19,11 @@ if TYPE_CHECKING:  # for editors; at run time `__getattr__` does it
         lora_disabled,
         lora_layers,
         match_targets,
+        merge_and_unload,
         merge_lora,
         replace_module,
         trainable_report,
+        unload_lora,
         unmerge_lora,
     )
     from lora_ref.layers import LinearWithLoRA, LoRALayer
@@ -39,10 +41,12 @@ __all__ = [
     "lora_disabled",
     "lora_layers",
     "match_targets",
+    "merge_and_unload",
     "merge_lora",
     "replace_module",
     "save_adapter",
     "trainable_report",
+    "unload_lora",
     "unmerge_lora",
 ]
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_ref.adapters import adapter_parameters, inject_saved, read_adapter, refuse_merged, save_adapter
-from lora_ref.inject import inject_lora, lora_layers, replace_module
+from lora_ref.host import plain_name, swap_module, unwrapped
+from lora_ref.inject import inject_lora, lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 
 
@@ -130,8 +131,9 @@ class AdapterSet:
         self.activate(None)
         try:
             saved = read_adapter(self.model, path)
-            base_head = {n: p.detach().clone() for n, p in self.model.named_parameters() if n in saved.tensors}
-            inject_saved(self.model, saved, Path(path).name)
+            inner = unwrapped(self.model)
+            base_head = {n: p.detach().clone() for n, p in inner.named_parameters() if plain_name(n) in saved.tensors}
+            inject_saved(inner, saved, Path(path).name)
         except Exception:
             self.activate(before)
             raise
@@ -155,17 +157,17 @@ class AdapterSet:
         # Every layer plain first: an adapter may have an update inside a head that another one trains whole.
         for layer_name, layer in self._layers.items():
             layer.linear.train(self.model.get_submodule(layer_name).training)
-            replace_module(self.model, layer_name, layer.linear)
+            swap_module(self.model, layer, layer.linear)
         for parameter_name, of_the_base in self._base_head.items():
             module_name, _, leaf = parameter_name.rpartition(".")
-            owner = self.model.get_submodule(module_name)
+            owner = unwrapped(self.model).get_submodule(module_name)
             parameter = adapter.head.get(parameter_name, of_the_base)
             parameter.data = parameter.data.to(getattr(owner, leaf))
             setattr(owner, leaf, parameter)
         for layer_name, update in adapter.updates.items():
             layer = self._layers[layer_name]
             layer.lora, layer.enabled = update.to(layer.linear.weight), True
-            replace_module(self.model, layer_name, layer.train(layer.linear.training))
+            swap_module(self.model, layer.linear, layer.train(layer.linear.training))
         self.active = name
 
     def remove(self, name: str) -> None:
@@ -196,7 +198,8 @@ class AdapterSet:
             head: the adapter whose head is taken, or None for the weighted one.
 
         Raises:
-            ValueError: a name is unknown or taken, there are no weights or one is not finite, or the model is merged.
+            ValueError: a name is unknown or taken, there are no weights, one or the sum is not finite, or the model is
+                merged.
         """
         self._check_new(name)
         if not weights:
@@ -221,6 +224,9 @@ class AdapterSet:
             }
         else:
             composed = copy.deepcopy(self._get(head).head)
+        tensors = [*composed.values(), *(p for update in updates.values() for p in update.parameters())]
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            raise ValueError(f"the sum of {', '.join(map(repr, weights))} holds numbers that are not finite")
         self._adapters[name] = Adapter(updates, composed)
         self.activate(name)
 
@@ -242,8 +248,7 @@ class AdapterSet:
         self._layers |= lora_layers(self.model)
         updates = {layer_name: layer.lora for layer_name, layer in lora_layers(self.model).items()}
         lora = {id(p) for update in updates.values() for p in update.parameters()}
-        named = dict(self.model.named_parameters())
-        head = {n: named[n] for n in adapter_parameters(self.model) if id(named[n]) not in lora}
+        head: dict[str, Any] = {n: p for n, p in adapter_parameters(self.model).items() if id(p) not in lora}
         for n, p in head.items():
             self._base_head[n] = nn.Parameter(base_head.get(n, p).detach().clone(), requires_grad=False)
         self._adapters[name] = Adapter(updates, head)

@@ -19,11 +19,22 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_ref.files import whole_file
-from lora_ref.inject import freeze, lora_layers, replace_module
-from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.host import (
+    ADAPTER_FILE,
+    FORMAT,
+    adapter_parameters,
+    is_finite,
+    plain_name,
+    refuse_non_finite,
+    unwrapped,
+    write_adapter,
+)
+from lora_ref.host import scalings as _scalings
+from lora_ref.inject import lora_layers, put_layers, refuse_injected
+from lora_ref.layers import LinearWithLoRA
 from lora_ref.peft_format import from_peft, to_peft
+from lora_ref.stand_in import same_numbers
 
-FORMAT = "lora_ref adapter 1"
 FORMATS = ("lora_ref", "peft")
 
 PEFT_CONFIG, PEFT_TENSORS, PEFT_PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -49,22 +60,6 @@ class SavedAdapter(NamedTuple):
     dropout: float
 
 
-def adapter_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters an adapter consists of, by name: LoRA's, and all others that train.
-
-    Example:
-        >>> from lora_ref import inject_lora
-        >>> from lora_ref.models import tiny_roberta
-        >>> names = adapter_parameters(inject_lora(tiny_roberta(), ["query"], rank=2))
-        >>> [name.removeprefix("roberta.encoder.") for name in names][:2]
-        ['layer.0.attention.self.query.lora.lora_A', 'layer.0.attention.self.query.lora.lora_B']
-        >>> len(names)  # two layers of A and B, and the head's four
-        8
-    """
-    lora = {id(p) for m in model.modules() if isinstance(m, LoRALayer) for p in m.parameters()}
-    return {name: p for name, p in model.named_parameters() if p.requires_grad or id(p) in lora}
-
-
 # --- save -----------------------------------------------------------------------------------------------------------
 
 
@@ -80,7 +75,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         format: ``"lora_ref"`` or ``"peft"``.
 
     Raises:
-        ValueError: the model has no LoRA layers, there is no such format, or PEFT's format cannot hold this adapter.
+        ValueError: the model has no LoRA layers, there is no such format, a tensor holds NaN or infinity, or PEFT's
+            format cannot hold this adapter.
 
     Example:
         >>> import tempfile
@@ -99,29 +95,15 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
     path = Path(path)
     if format == "peft":
         config, tensors = to_peft(model)
+        refuse_non_finite(tensors)
         path.mkdir(parents=True, exist_ok=True)
         with whole_file(path / PEFT_TENSORS) as unfinished:
             save_file(tensors, unfinished, metadata={"format": "pt"})
         with whole_file(path / PEFT_CONFIG) as unfinished:
             unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
         return path
-    tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
-    with whole_file(path) as unfinished:
-        save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(_scalings(model))})
-        _sort_metadata(unfinished)
+    write_adapter(model, path, save_file)
     return path
-
-
-def _sort_metadata(path: Path) -> None:
-    """Make equal adapters equal files: safetensors writes the metadata's entries in an order that it draws."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= size:  # what follows stays where it is; spaces at the end are part of the format
-            file.seek(8)
-            file.write(text.ljust(size))
 
 
 # --- load -----------------------------------------------------------------------------------------------------------
@@ -130,15 +112,17 @@ def _sort_metadata(path: Path) -> None:
 def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     """Load an adapter into ``model``, which has been injected as the saved one was; returns the model.
 
-    Everything is checked before the first tensor changes. Where ``path`` is a folder that PEFT (or
-    ``save_adapter(..., format="peft")``) wrote, a model without LoRA layers is injected as the configuration says, and
-    is frozen but for the adapter.
+    Everything is checked before the first tensor changes. ``path`` is a file of `save_adapter`'s, a folder that PEFT
+    (or ``save_adapter(..., format="peft")``) wrote, or a checkpoint: a folder of ``save_pretrained``'s, Trainer's or
+    `fine_tune`'s, or its ``model.safetensors``. With a folder, a model without LoRA layers is injected as the files
+    say, and is frozen but for the adapter.
 
     Raises:
         FileNotFoundError: there is no such file, or one is missing in the folder.
-        ValueError: the file is not safetensors; a tensor is missing, unexpected or has another shape; a layer's scaling
-            differs, with which the same tensors would give other outputs; the model is merged; or PEFT's configuration
-            asks for what is not supported here (the message names the field). The model is then as it was.
+        ValueError: the file is not safetensors; a tensor is missing, unexpected, not finite or has another shape; a
+            layer's scaling differs, with which the same tensors would give other outputs; a checkpoint has another base
+            model; the model is merged; or PEFT's configuration asks for what is not supported here (the message names
+            the field). The model is then as it was.
 
     Example:
         >>> import tempfile
@@ -156,14 +140,16 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
           shape of roberta.encoder.layer.0.attention.self.query.lora.lora_A: file (2, 32), model (3, 32)
           ...
     """
-    path = Path(path)
-    refuse_merged(model)
-    saved = read_adapter(model, path)
-    if path.is_dir() and not lora_layers(model):
-        return inject_saved(model, saved, path.name)
-    expected = adapter_parameters(model)
-    _check_fits({name: p.shape for name, p in expected.items()}, _scalings(model), saved, path.name)
-    return _copy(saved, model)
+    path, inner = Path(path), unwrapped(model)
+    refuse_merged(inner)
+    saved = read_adapter(inner, path)
+    if path.is_dir() and not lora_layers(inner):
+        inject_saved(inner, saved, path.name)
+        return model
+    expected = adapter_parameters(inner)
+    _check_fits({name: p.shape for name, p in expected.items()}, _scalings(inner), saved, path.name)
+    _copy(saved, inner)
+    return model
 
 
 def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
@@ -180,6 +166,8 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
         {'0.lora.lora_A': (1, 4), '0.lora.lora_B': (2, 1)}
     """
     path = Path(path)
+    if path.is_dir() and not (path / PEFT_CONFIG).exists() and (path / ADAPTER_FILE).exists():
+        path = path / ADAPTER_FILE  # beside the plain model, in a folder of `lora_ref.host.save_pretrained`
     if path.is_dir():
         config = _read_config(path / PEFT_CONFIG)
         if not (path / PEFT_TENSORS).is_file() and (path / PEFT_PICKLE).is_file():
@@ -190,7 +178,39 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
         tensors, _ = _read_tensors(path / PEFT_TENSORS)
         return SavedAdapter(*from_peft(model, config, tensors))
     tensors, metadata = _read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        tensors = _of_the_adapter(model, tensors, path.name)
     return SavedAdapter(tensors, _saved_scalings(metadata), 0.0)
+
+
+def _of_the_adapter(model: nn.Module, tensors: dict[str, Tensor], title: str) -> dict[str, Tensor]:
+    """The adapter's tensors out of a checkpoint's: it has the whole model, with the updates in its weights as well.
+
+    Raises:
+        ValueError: a weight is not this model's with the file's update in it.
+    """
+    layers = {plain_name(name): layer for name, layer in lora_layers(unwrapped(model)).items()}
+    whole = {name for name in layers if f"{name}.weight" in tensors}
+    for name in whole:
+        A, B = (tensors.get(f"{name}.lora.lora_{letter}") for letter in "AB")
+        if A is None or B is None:
+            raise ValueError(f"{title} is a whole model, and {name!r} has no A and B of its own in it: nothing to load")
+        linear, scaling = layers[name].linear, layers[name].lora.scaling
+        if (*B.shape[:1], *A.shape[1:]) != linear.weight.shape or B.shape[1:] != A.shape[:1]:
+            continue  # the shapes are looked at later
+        if not same_numbers(
+            tensors[f"{name}.weight"], linear.weight.cpu() + scaling * (B @ A).to("cpu", linear.weight.dtype)
+        ):
+            raise ValueError(
+                f"{title} does not fit this model:\n  {name}.weight: the file's is not this model's with the update in "
+                f"it; the base model differs, or the scaling, which is {scaling:g} here"
+            )
+    if not whole:
+        return tensors
+    own = adapter_parameters(model)
+    base = {plain_name(name) for name in unwrapped(model).state_dict()}
+    base |= {name.replace(".linear.", ".") for name in base}
+    return {name: tensor for name, tensor in tensors.items() if name in own or name not in base}
 
 
 def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module:
@@ -210,8 +230,7 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
           (dropout): Dropout(p=0.0, inplace=False)
         )
     """
-    if lora_layers(model):
-        raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
+    refuse_injected(model)
     if not saved.scaling:
         raise ValueError(f"{title} does not say its layers' scaling: inject them yourself, then load it")
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -228,11 +247,12 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
     expected |= {name: p.shape for name, p in head.items()}
     _check_fits(expected, saved.scaling, saved, title)
 
-    freeze(model)
+    wrapped = {}
     for layer, name in names.items():
-        wrapped = LinearWithLoRA(linears[name], ranks[name], saved.scaling[layer] * ranks[name], saved.dropout)
-        wrapped.lora.scaling = saved.scaling[layer]  # (s * r) / r may miss s by the last bit
-        replace_module(model, name, wrapped.train(linears[name].training))
+        new = LinearWithLoRA(linears[name], ranks[name], saved.scaling[layer] * ranks[name], saved.dropout)
+        new.lora.scaling = saved.scaling[layer]  # (s * r) / r may miss s by the last bit
+        wrapped[name] = new
+    put_layers(model, wrapped)
     for parameter in head.values():
         parameter.requires_grad_(True)
     return _copy(saved, model)
@@ -265,6 +285,7 @@ def _check_fits(
         for name, shape in shapes.items()
         if name in saved.tensors and saved.tensors[name].shape != shape
     ]
+    problems += [f"{name} holds NaN or infinity" for name, t in saved.tensors.items() if not is_finite(t)]
     problems += [
         f"scaling of {name}: file {saved.scaling[name]:g}, model {value:g}"
         for name, value in scaling.items()
@@ -279,13 +300,9 @@ def _check_fits(
 @torch.no_grad()
 def _copy(saved: SavedAdapter, model: nn.Module) -> nn.Module:
     for name, parameter in model.named_parameters():
-        if name in saved.tensors:
-            parameter.copy_(saved.tensors[name])
+        if plain_name(name) in saved.tensors:
+            parameter.copy_(saved.tensors[plain_name(name)])
     return model
-
-
-def _scalings(model: nn.Module) -> dict[str, float]:
-    return {name: float(m.scaling) for name, m in model.named_modules() if isinstance(m, LoRALayer)}
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -333,6 +350,8 @@ def _saved_scalings(metadata: dict[str, str]) -> dict[str, float]:
         scalings = json.loads(metadata.get("scaling", ""))
     except (ValueError, RecursionError):
         scalings = None
-    if not isinstance(scalings, dict) or not all(isinstance(value, (int, float)) for value in scalings.values()):
+    if not isinstance(scalings, dict) or not all(
+        isinstance(value, (int, float)) and math.isfinite(value) for value in scalings.values()
+    ):
         raise ValueError("the file's metadata does not give its layers' scaling as a JSON object of numbers")
     return scalings

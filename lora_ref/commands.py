@@ -138,7 +138,7 @@ def merge(options: argparse.Namespace) -> int:
     """
     from lora_ref import data, models
     from lora_ref.adapters import inject_saved, read_adapter
-    from lora_ref.inject import lora_layers, merge_lora, replace_module
+    from lora_ref.inject import lora_layers, merge_and_unload
     from lora_ref.training import only_our_progress, predict_logits
 
     if not options.adapter.exists():
@@ -153,9 +153,8 @@ def merge(options: argparse.Namespace) -> int:
     tokenizer, sentences = models.tokenizer(profile), data.reviews(profile)["test"]
     sentences = sentences.select(range(min(MERGE_SENTENCES, len(sentences))))
     before = predict_logits(model, sentences, tokenizer, profile.eval_batch_size, profile.max_length)
-    layers = lora_layers(merge_lora(model))
-    for name, layer in layers.items():
-        replace_module(model, name, layer.linear)
+    layers = lora_layers(model)
+    merge_and_unload(model)
     plain = models.base_model(profile)
     plain.load_state_dict(model.state_dict())  # strictly: what is written below loads into the plain architecture
     after = predict_logits(plain, sentences, tokenizer, profile.eval_batch_size, profile.max_length)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lora_ref.inject import HEAD_NAMES, linear_at, lora_layers, match_targets, merge_lora, replace_module, unmerge_lora
+from lora_ref.host import head_names, swap_module
+from lora_ref.inject import linear_at, lora_layers, match_targets, merge_lora, unmerge_lora
 from lora_ref.rank import lora_param_count, training_memory
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ def cost_table(
     if lora_layers(model):
         raise ValueError("the model has LoRA layers already; give the base model")
     layers = [linear_at(model, name) for name in match_targets(model, targets)]
-    heads = [getattr(model, name, None) for name in HEAD_NAMES]
+    heads = [model.get_submodule(name) for name in head_names(model)]
     base = sum(p.numel() for p in model.parameters())
-    head = sum(p.numel() for module in heads if isinstance(module, nn.Module) for p in module.parameters())
+    head = sum(p.numel() for module in heads for p in module.parameters())
 
     def row(method: str, rank: int | None, lora: int, trainable: int) -> dict[str, Any]:
         total = base + lora
@@ -320,11 +321,11 @@ def merge_latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 
     model.eval()
     try:
         for turn in range(warmup + repeats):
-            for name, layer in layers.items():
-                replace_module(model, name, layer.linear)
+            for layer in layers.values():
+                swap_module(model, layer, layer.linear)
             measured = {"base": _seconds(model, batch)}
-            for name, layer in layers.items():
-                replace_module(model, name, layer)
+            for layer in layers.values():
+                swap_module(model, layer.linear, layer)
             measured["unmerged"] = _seconds(model, batch)
             merge_lora(model)
             measured["merged"] = _seconds(model, batch)
@@ -333,8 +334,8 @@ def merge_latency(model: nn.Module, batch: Mapping[str, Tensor], repeats: int = 
                 for state, seconds in measured.items():
                     times[state].append(1000 * seconds)
     finally:  # Ctrl-C in the middle of a turn must not leave a model without its updates, or with them in its weights
-        for name, layer in layers.items():
-            replace_module(model, name, layer)
+        for layer in set(layers.values()) - set(lora_layers(model).values()):
+            swap_module(model, layer.linear, layer)
         unmerge_lora(model)
         for module, mode in modes:
             module.training = mode

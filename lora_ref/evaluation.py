@@ -169,7 +169,7 @@ def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int)
     if dataset and "input_ids" not in dataset[0]:
         tokens = data.tokenize({"sentence": [e["sentence"] for e in dataset]}, tokenizer, max_length)
         dataset = [
-            {"input_ids": ids, "attention_mask": mask, "label": example["label"]}
+            {"input_ids": ids, "attention_mask": mask, "label": example.get("label", example.get("labels"))}
             for ids, mask, example in zip(tokens["input_ids"], tokens["attention_mask"], dataset, strict=True)
         ]
     return dataset

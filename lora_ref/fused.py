@@ -8,16 +8,35 @@ the weights, which are there anyway; all else is computed again from it.
 
 A product with one short side, of length rank, is fastest with that side first, (rank, rows), by up to a factor of four
 (measured by ``python -m benchmarks layer``): hence the transposes.
+
+The function stands in for two modules, so it may run only where nobody could tell: `can_fuse` asks all that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.nn.modules import module as module_internals
+
+#: Classes whose forward the function knows, each with that forward: an override or a patch is another one.
+FORWARDS: dict[type[nn.Module], Callable] = {nn.Linear: nn.Linear.forward, nn.Dropout: nn.Dropout.forward}
+
+
+def fusible(cls: type[nn.Module]) -> type[nn.Module]:
+    """Note that the function here computes what this class's forward computes; returns the class.
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> FORWARDS[LoRALayer] is LoRALayer.forward
+        True
+    """
+    FORWARDS[cls] = cls.forward
+    return cls
 
 
 def frozen_linear_plus_lora(linear: nn.Linear, lora: nn.Module, x: Tensor) -> Tensor:
@@ -29,14 +48,18 @@ def frozen_linear_plus_lora(linear: nn.Linear, lora: nn.Module, x: Tensor) -> Te
         >>> torch.allclose(frozen_linear_plus_lora(linear, lora, x), linear(x) + lora(x), atol=1e-6)
         True
     """
-    return FrozenLinearPlusLoRA.apply(x, linear.weight, linear.bias, lora.lora_A, lora.lora_B, lora.scaling)
+    # the shape is changed out here: what a function returns as a view can't be changed in place by what comes after
+    rows = x.reshape(-1, x.shape[-1])
+    y = FrozenLinearPlusLoRA.apply(rows, linear.weight, linear.bias, lora.lora_A, lora.lora_B, lora.scaling)
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
-def can_fuse(linear: nn.Linear, lora: nn.Module) -> bool:
-    """True where the one function computes what the two modules would.
+def can_fuse(linear: nn.Linear, lora: nn.Module, x: Tensor | None = None) -> bool:
+    """True where the one function computes what the two modules would, and nobody could tell the difference.
 
-    Not with active dropout, not under autocast (which casts each product by itself), not with a weight that trains or
-    is parametrized or a layer that is a subclass, and not where somebody hooked a module to look at its output.
+    Not with active dropout, not under autocast (which casts each product by itself), not with a weight that trains, is
+    parametrized or quantised, lies on ``meta`` or is a tensor of a class of its own, not where a module is a subclass,
+    has a hook or another forward, and not while something looks at the single operations (`in_plain_eager_mode`).
 
     Example:
         >>> from lora_ref.layers import LoRALayer
@@ -48,19 +71,66 @@ def can_fuse(linear: nn.Linear, lora: nn.Module) -> bool:
         >>> can_fuse(nn.Linear(6, 4), lora)  # this weight trains
         False
     """
-    if lora.training and getattr(lora.dropout, "p", 0) > 0:
+    if not in_plain_eager_mode() or module_internals._has_any_global_hook():
         return False
-    if type(linear) is not nn.Linear or linear.weight.requires_grad:
+    dropout = lora._modules.get("dropout")
+    if dropout is not None and dropout.training and getattr(dropout, "p", 1) > 0:
         return False
-    if linear.bias is not None and linear.bias.requires_grad:
+    if not all(_is_itself(m) for m in (linear, lora, dropout) if m is not None):
         return False
-    if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (linear, lora)):
+    W: Any = linear._parameters.get("weight")
+    A: Any = lora._parameters.get("lora_A")
+    B: Any = lora._parameters.get("lora_B")
+    b = linear._parameters.get("bias")
+    if not all(type(p) is nn.Parameter for p in (W, A, B)) or (b is not None and type(b) is not nn.Parameter):
         return False
-    return linear.weight.dtype == lora.lora_A.dtype and not torch.is_autocast_enabled(linear.weight.device.type)
+    if W.requires_grad or (b is not None and b.requires_grad) or W.is_meta or not W.is_floating_point():
+        return False
+    if not W.dtype == A.dtype == B.dtype:
+        return False
+    if x is not None and (type(x) not in (Tensor, nn.Parameter) or x.is_nested or x.layout != torch.strided):
+        return False
+    if x is not None and (x.dtype != W.dtype or not x.numel() or x.shape[-1:] != W.shape[1:]):
+        return False  # nothing to save, or an error that nn.Linear words
+    return not torch.is_autocast_enabled(W.device.type)
+
+
+def _is_itself(module: nn.Module) -> bool:
+    """No subclass, no other forward on the class or on the instance, no hook of any kind."""
+    own = FORWARDS.get(type(module))
+    if own is None or getattr(module.forward, "__func__", None) is not own:
+        return False
+    return not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def in_plain_eager_mode() -> bool:
+    """True where operations simply run: nobody compiles, exports, traces or transforms them, or follows each of them.
+
+    Not in forward-mode differentiation either, and not under a dispatch or function mode (a counter of operations).
+
+    Example:
+        >>> in_plain_eager_mode()
+        True
+        >>> _ = torch.func.vmap(lambda x: print(in_plain_eager_mode()) or x)(torch.ones(1))
+        False
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch.jit.is_scripting()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or forward_ad._current_level >= 0
+    )
 
 
 class FrozenLinearPlusLoRA(torch.autograd.Function):
     """Gradients for ``x``, ``A`` and ``B``; none for the frozen weight and bias.
+
+    The backward pass consists of operations that can be differentiated again, for gradient penalties and the like.
 
     Example:
         >>> x, W, b = torch.randn(5, 6), torch.randn(4, 6), torch.randn(4)
@@ -72,35 +142,30 @@ class FrozenLinearPlusLoRA(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
-        """``x`` (..., in), ``W`` (out, in), ``b`` (out) or None, ``A`` (rank, in), ``B`` (out, rank) -> (..., out)."""
+        """``x`` (rows, in), ``W`` (out, in), ``b`` (out) or None, ``A`` (rank, in), ``B`` (out, rank): (rows, out)."""
         ctx.save_for_backward(x, W, A, B)
         ctx.scaling = scaling
-        rows = x.reshape(-1, x.shape[-1])
-        if adds_to_weight(rows, W):
-            y = functional.linear(rows, torch.addmm(W, B, A, alpha=scaling), b)
-        else:
-            y = functional.linear(rows, W, b).addmm_((A @ rows.T).T, B.T, alpha=scaling)
-        return y.view(*x.shape[:-1], len(W))
+        if adds_to_weight(x, W):
+            return functional.linear(x, torch.addmm(W, B, A, alpha=scaling), b)
+        return functional.linear(x, W, b).addmm_((A @ x.T).T, B.T, alpha=scaling)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """With ``G = scaling * dy B``: ``dA = G^T x``, ``dB = scaling * dy^T (x A^T)``, ``dx = dy W + G A``."""
         x, W, A, B = ctx.saved_tensors
-        rows, dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, len(W))
         dx = dA = dB = None
         needs_x, needs_A, needs_B = (ctx.needs_input_grad[i] for i in (0, 3, 4))
-        merges = adds_to_weight(rows, W)
+        merges = adds_to_weight(x, W)
         if needs_A or (needs_x and not merges):
             G_T = (B.T @ dy.T).mul_(ctx.scaling)
         if needs_x and merges:
-            dx = (dy @ torch.addmm(W, B, A, alpha=ctx.scaling)).view(x.shape)
+            dx = dy @ torch.addmm(W, B, A, alpha=ctx.scaling)
         elif needs_x:
-            dx = (dy @ W).addmm_(G_T.T, A).view(x.shape)
+            dx = (dy @ W).addmm_(G_T.T, A)
         if needs_A:
-            dA = G_T @ rows
+            dA = G_T @ x
         if needs_B:
-            dB = ((A @ rows.T) @ dy).mul_(ctx.scaling).T
+            dB = ((A @ x.T) @ dy).mul_(ctx.scaling).T
         return dx, None, None, dA, dB, None
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
 
+from lora_ref.host import (
+    HEAD_NAMES,  # noqa: F401 (it is offered here too)
+    adopt,
+    head_names,
+    predicts_words,
+    refuse_scaled_outputs,
+    release,
+    swap_module,
+    tied_layers,
+    unwrapped,
+)
 from lora_ref.layers import LinearWithLoRA
-
-#: What the task head is called in the model families of this course (RoBERTa, ViT, and most others).
-HEAD_NAMES = ("classifier", "score", "head", "fc")
+from lora_ref.names import holds, matches, nearest, no_match, one_string
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -45,20 +55,29 @@ def match_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:
             ...
         ValueError: no linear layer matches 'qurey'; nearest: 'query', 'my_query'
     """
+    linears = linear_names(model)
     if isinstance(targets, str):
-        raise TypeError(f"targets is a list of names; write [{targets!r}]")
+        raise TypeError(one_string(model, targets, list(linears)))
     targets = list(targets)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for target in targets:
-        if not any(_matches(name, target) for name in linears):
-            parts = {part for name in linears for part in (name, name.rpartition(".")[2])}
-            near = difflib.get_close_matches(target, sorted(parts), n=3) or sorted(parts)[:8]
-            raise ValueError(f"no linear layer matches {target!r}; nearest: {', '.join(map(repr, near))}")
-    return [name for name in linears if any(_matches(name, target) for target in targets)]
+        if not any(matches(name, target) for names in linears.values() for name in names):
+            raise ValueError(no_match(model, target, list(linears)))
+    return [first for first, names in linears.items() if any(matches(n, target) for n in names for target in targets)]
 
 
-def _matches(name: str, target: str) -> bool:
-    return name == target or name.endswith("." + target)
+def linear_names(model: nn.Module) -> dict[str, list[str]]:
+    """Every name of each linear layer, by its first: one that stands in several places has several.
+
+    Example:
+        >>> shared = nn.Linear(4, 4)
+        >>> linear_names(nn.Sequential(shared, nn.ReLU(), shared))
+        {'0': ['0', '2']}
+    """
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Linear):
+            names.setdefault(module, []).append(name)
+    return {all_of_it[0]: all_of_it for all_of_it in names.values()}
 
 
 def linear_at(model: nn.Module, name: str) -> nn.Linear:
@@ -107,7 +126,7 @@ def inject_lora(
     rank: int = 8,
     alpha: float = 16,
     dropout: float = 0.0,
-    train_head: bool = True,
+    train_head: bool | str | Iterable[str] = True,
     *,
     rslora: bool = False,
     init: str = "kaiming",
@@ -122,17 +141,20 @@ def inject_lora(
         model: any module with ``nn.Linear`` layers.
         targets: names as `match_targets` reads them.
         rank, alpha, dropout, rslora, init: as in `LoRALayer`.
-        train_head: leave the task head (a direct child named as in `HEAD_NAMES`) trainable: a new head is random,
-            and an update of the encoder cannot make up for that.
-        rank_pattern, alpha_pattern: other ranks and alphas for some of the layers, by names that `match_targets` could
-            read; the first that fits counts.
+        train_head: leave the task head trainable: a new head is random, and an update of the encoder cannot make up
+            for that. True finds it (`lora_ref.host.head_names`), and warns where there is none; a name, or a list of
+            names as `match_targets` reads them, means any modules. A head whose layers are all targets trains through
+            their updates alone.
+        rank_pattern, alpha_pattern: other ranks and alphas for some of the layers, by whole parts of their names:
+            ``"query"``, or ``"layer.1"`` for all in it. The first that fits counts.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: a target matches nothing, a rank is below 1, or the model has LoRA layers already; the model is then
-            as it was.
+        ValueError: a target, a name in a pattern or in ``train_head`` matches nothing, there are no targets, a rank is
+            below 1, an alpha is not finite, a target is one name of a shared layer that has others, or the model has
+            LoRA layers already; the model is then as it was.
 
     Example:
         >>> from lora_ref.models import tiny_roberta
@@ -142,11 +164,22 @@ def inject_lora(
         >>> {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
         {'classifier'}
     """
-    if lora_layers(model):
-        raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
-    wrapped = {}
-    for name in match_targets(model, targets):  # all of them before the first replacement: it changes what there is
+    refuse_injected(model)
+    targets = targets if isinstance(targets, str) else list(targets)
+    names = match_targets(model, targets)  # all of them before the first replacement: it changes what there is
+    if not names:
+        raise ValueError("no targets: name the linear layers that get an update")
+    _refuse_half_of_a_shared_layer(model, names, targets)
+    for title, pattern in (("rank_pattern", rank_pattern), ("alpha_pattern", alpha_pattern)):
+        for key in pattern or {}:
+            if not any(holds(name, key) for name in names):
+                raise ValueError(f"{title} names {key!r}, which is none of the targets; nearest: {nearest(key, names)}")
+    heads = _heads(model, train_head)
+    wrapped: dict[str, LinearWithLoRA] = {}
+    for name in names:
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
+        if not math.isfinite(a):
+            raise ValueError(f"alpha must be finite, got {a}")
         linear = linear_at(model, name)
         trained_before = [p.requires_grad for p in linear.parameters()]
         try:
@@ -154,18 +187,75 @@ def inject_lora(
         finally:
             for parameter, trained in zip(linear.parameters(), trained_before, strict=True):
                 parameter.requires_grad_(trained)  # this layer may be refused, or a later one
-    freeze(model)
-    for name, layer in wrapped.items():
-        replace_module(model, name, layer)
-    if train_head:
-        for head in HEAD_NAMES:
-            if isinstance(getattr(model, head, None), nn.Module):
-                getattr(model, head).requires_grad_(True)
+    put_layers(model, wrapped)
+    adapted = {id(p) for layer in wrapped.values() for p in layer.parameters()}
+    for head in heads:
+        if not adapted.issuperset(map(id, head.parameters())):
+            head.requires_grad_(True)
+    if train_head is True and not heads and not predicts_words(model):
+        warnings.warn(
+            f"no head is found in {type(unwrapped(model)).__name__}, so only A and B train: name it, "
+            "train_head=['...'], or say train_head=False",
+            stacklevel=2,
+        )
     return model
 
 
+def refuse_injected(model: nn.Module) -> None:
+    """Raise a ValueError if the model has LoRA layers.
+
+    Example:
+        >>> refuse_injected(nn.Sequential(nn.Linear(4, 2))) is None
+        True
+    """
+    if lora_layers(model):
+        raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
+
+
+def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
+    """Freeze ``model`` and put each layer wherever its linear layer is.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 2))
+        >>> put_layers(model, {"0": LinearWithLoRA(model[0], rank=1, alpha=1)})
+        >>> type(model[0]).__name__
+        'LinearWithLoRA'
+    """
+    freeze(model)
+    for layer in layers.values():
+        swap_module(model, layer.linear, layer)
+    adopt(model)
+
+
+def _refuse_half_of_a_shared_layer(model: nn.Module, wanted: list[str], targets: Iterable[str]) -> None:
+    for first, names in linear_names(model).items():
+        if first == "" and first in wanted:
+            raise ValueError("the model is one linear layer itself: wrap it, LinearWithLoRA(model, rank, alpha)")
+        left_out = [name for name in names if not any(matches(name, target) for target in targets)]
+        if first in wanted and left_out:
+            raise ValueError(f"{' and '.join(map(repr, names))} are one layer: name them all, or none of them")
+
+
+def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.Module]:
+    """The modules of the head, before anything is replaced."""
+    inner = unwrapped(model)
+    if isinstance(train_head, bool):
+        return [inner.get_submodule(name) for name in (head_names(inner) if train_head else [])]
+    found = []
+    modules = [(n, m) for n, m in inner.named_modules() if n and any(True for _ in m.parameters())]
+    for wanted in [train_head] if isinstance(train_head, str) else train_head:
+        fitting = [module for name, module in modules if matches(name, wanted)]
+        if not fitting:
+            near = nearest(wanted, [name for name, _ in modules])
+            raise ValueError(
+                f"train_head names {wanted!r}, and no module with parameters is called that; nearest: {near}"
+            )
+        found += fitting
+    return found
+
+
 def _first_match(name: str, pattern: Mapping[str, Any] | None, default: Any) -> Any:
-    return next((value for target, value in (pattern or {}).items() if _matches(name, target)), default)
+    return next((value for key, value in (pattern or {}).items() if holds(name, key)), default)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
@@ -185,6 +275,9 @@ def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
 def merge_lora(model: nn.Module) -> nn.Module:
     """Merge every LoRA layer, so that inference costs what it cost before LoRA; returns the model.
 
+    Raises:
+        ValueError: a layer can't be merged (see `LinearWithLoRA.merge`); the message names it, and none is then.
+
     Example:
         >>> import torch
         >>> model, x = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1), torch.ones(1, 4)
@@ -193,8 +286,63 @@ def merge_lora(model: nn.Module) -> nn.Module:
         >>> torch.allclose(merge_lora(model)(x), before), model[0].merged
         (True, True)
     """
+    done: list[LinearWithLoRA] = []
+    for name, layer in lora_layers(model).items():
+        try:
+            if not layer.merged:
+                layer.merge()
+                done.append(layer)
+        except ValueError as error:
+            for other in done:
+                other.unmerge()
+            raise ValueError(f"{name}: {error}") from None
+    return model
+
+
+def merge_and_unload(model: nn.Module) -> nn.Module:
+    """Merge every LoRA layer and take the wrappers out: a plain model again, for any purpose; returns it.
+
+    What trains stays as it is. Where an adapted weight was tied to the word embedding, it no longer is, and the
+    configuration says so.
+
+    Raises:
+        ValueError: as in `merge_lora`.
+
+    Example:
+        >>> import torch
+        >>> model, x = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1, train_head=False), torch.ones(1, 4)
+        >>> _ = nn.init.ones_(model[0].lora.lora_B)
+        >>> before = model(x)
+        >>> torch.allclose(merge_and_unload(model)(x), before), type(model[0]).__name__
+        (True, 'Linear')
+    """
+    config: Any = getattr(unwrapped(model), "config", None)
+    untie = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
+    if untie:
+        refuse_scaled_outputs(config)
+    _take_out(merge_lora(model))
+    if untie:
+        config.tie_word_embeddings = False
+    return model
+
+
+def unload_lora(model: nn.Module) -> nn.Module:
+    """Take the wrappers out and forget the updates: the base model again, bit for bit; returns it.
+
+    Example:
+        >>> unload_lora(inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1, train_head=False))
+        Sequential(
+          (0): Linear(in_features=4, out_features=2, bias=True)
+        )
+    """
+    return _take_out(unmerge_lora(model))
+
+
+def _take_out(model: nn.Module) -> nn.Module:
     for layer in lora_layers(model).values():
-        layer.merge()
+        layer.linear.train(layer.training)
+        swap_module(model, layer, layer.linear)
+    release(model)
     return model
 
 

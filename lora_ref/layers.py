@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_ref.fused import can_fuse, frozen_linear_plus_lora
+from lora_ref.fused import can_fuse, frozen_linear_plus_lora, fusible
+from lora_ref.stand_in import StandsForLinear, update_options
 
 #: How ``A`` may start, with mean zero either way: as ``nn.Linear`` and the paper's code do, and normally distributed.
 INITIALISATIONS = {
@@ -22,6 +23,7 @@ INITIALISATIONS = {
 }
 
 
+@fusible
 class LoRALayer(nn.Module):
     """The update alone: ``scaling * (dropout(x) A^T) B^T``.
 
@@ -89,8 +91,10 @@ class LoRALayer(nn.Module):
         return f"in_features={in_features}, out_features={len(self.lora_B)}, rank={rank}, scaling={self.scaling:g}"
 
 
-class LinearWithLoRA(nn.Module):
+class LinearWithLoRA(StandsForLinear):
     """A pretrained linear layer, frozen, with a trainable low-rank update beside it.
+
+    Here is what it computes; that it can stand where the linear layer stood is `lora_ref.stand_in`'s affair.
 
     Args:
         linear: the layer to adapt. It is kept, not copied, as ``.linear``; its weight and bias are frozen.
@@ -121,12 +125,10 @@ class LinearWithLoRA(nn.Module):
             raise TypeError(f"LinearWithLoRA wraps an nn.Linear, got {type(linear).__name__}")
         super().__init__()
         self.linear = linear.requires_grad_(False)
-        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha, dropout, **options).to(
-            linear.weight
-        )
+        self.lora = LoRALayer(linear.in_features, linear.out_features, rank, alpha, dropout, **options)
+        self.lora.to(**update_options(linear))
         self.enabled = True
         self.train(linear.training)  # a model in evaluation mode stays in it
-        self._weight_before_merge: Tensor | None = None
 
     @property
     def merged(self) -> bool:
@@ -136,26 +138,27 @@ class LinearWithLoRA(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output for ``x`` of shape (..., in_features)."""
         if self._weight_before_merge is not None and not self.enabled:
-            return F.linear(x, self._weight_before_merge, self.linear.bias)
+            return self.refuse_training(F.linear(x, self._weight_before_merge, self.linear.bias))
         if self.merged or not self.enabled:
-            return self.linear(x)
-        if can_fuse(self.linear, self.lora):  # the next line's result, in less time
+            return self.refuse_training(self.linear(x))
+        if can_fuse(self.linear, self.lora, x):  # the next line's result, in less time
             return frozen_linear_plus_lora(self.linear, self.lora, x)
         return self.linear(x) + self.lora(x)
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Add the update to the frozen weight, ``W <- W + scaling B A``; merging twice is merging once.
+        """Let the update be part of the weight, ``W <- W + scaling B A``; merging twice is merging once.
 
-        A copy of ``W`` is kept, because ``(W + D) - D`` is not ``W`` in floating point.
+        ``W`` itself is kept, because ``(W + D) - D`` is not ``W`` in floating point.
+
+        Raises:
+            ValueError: the result is not finite, or the weight is not a plain one (quantised, parametrized, ...).
         """
         if not self.merged:
-            self._weight_before_merge = self.linear.weight.clone()
-            self.linear.weight += self.lora.delta_weight()
+            self.add_to_weight(self.lora.delta_weight())
 
     @torch.no_grad()
     def unmerge(self) -> None:
         """Restore ``W`` bit for bit; ``A`` and ``B`` are as they were, so training can go on."""
-        if self._weight_before_merge is not None:
-            self.linear.weight.copy_(self._weight_before_merge)
-            self._weight_before_merge = None
+        if self.merged:
+            self.take_weight_back()

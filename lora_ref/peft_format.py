@@ -16,8 +16,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lora_ref.host import plain_name, unwrapped
 from lora_ref.inject import lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.names import kind_of, shortest_targets
+from lora_ref.stand_in import same_numbers
 
 PREFIX = "base_model.model."
 
@@ -44,7 +47,7 @@ READ = {
 ADVICE = {
     "use_dora": "DoRA scales the columns of the merged weight; train without it",
     "lora_bias": "the update has no bias here; train with lora_bias=False",
-    "fan_in_fan_out": "only nn.Linear is wrapped here, which needs fan_in_fan_out=False",
+    "fan_in_fan_out": "that is for GPT-2's Conv1D; only nn.Linear is wrapped here, which needs fan_in_fan_out=False",
     "trainable_token_indices": "token embeddings do not train here; put the module in modules_to_save",
     "target_parameters": "only nn.Linear modules are wrapped here; use target_modules",
     "layer_replication": "replicate the layers in the base model first",
@@ -81,7 +84,8 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
         >>> next(iter(tensors))
         'base_model.model.classifier.dense.weight'
     """
-    layers = lora_layers(model)
+    model = unwrapped(model)
+    layers = {plain_name(name): layer for name, layer in lora_layers(model).items()}
     known = {id(layer.lora) for layer in layers.values()}
     for name, module in model.named_modules():
         if isinstance(module, LoRALayer) and id(module) not in known:
@@ -150,13 +154,14 @@ def _alphas(scalings: Mapping[str, float], ranks: Mapping[str, int]) -> tuple[bo
 def _trained_modules(model: nn.Module, layers: Iterable[str]) -> list[str]:
     """The outermost modules whose parameters all train; together they hold all that trains beside LoRA."""
     lora = {id(p) for m in model.modules() if isinstance(m, LoRALayer) for p in m.parameters()}
-    left = {name for name, p in model.named_parameters() if p.requires_grad and id(p) not in lora}
+    left = {plain_name(name) for name, p in model.named_parameters() if p.requires_grad and id(p) not in lora}
     for name in layers:
         if any(parameter.startswith(name + ".") for parameter in left):
             raise ValueError(f"{name!r} has a LoRA layer and trains itself as well; PEFT allows one: freeze it")
     found: list[str] = []
-    for name, module in model.named_modules():
-        inside = {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
+    for raw_name, module in model.named_modules():
+        name = plain_name(raw_name)
+        inside = {plain_name(f"{name}.{parameter}") for parameter, _ in module.named_parameters()}
         if name and inside and inside <= left:
             found.append(name)
             left -= inside
@@ -178,16 +183,8 @@ def _pattern_of(values: Mapping[str, float], default: float) -> dict[str, float]
 
 def _shortest_targets(targets: list[str], names: list[str]) -> list[str] | str:
     """Suffixes, as short as can be, that mean the targets and no other module; or a regular expression."""
-    others = [name for name in names if name not in set(targets)]
-    suffixes = []
-    for target in targets:
-        parts = target.split(".")
-        endings = [".".join(parts[-k:]) for k in range(1, len(parts) + 1)]
-        free = [s for s in endings if not any(other == s or other.endswith("." + s) for other in others)]
-        if not free:  # the name itself is the end of another name
-            return "|".join(re.escape(target) for target in targets)
-        suffixes.append(free[0])
-    return sorted(set(suffixes))
+    short = shortest_targets(targets, [name for name in names if name not in set(targets)])
+    return "|".join(re.escape(target) for target in targets) if short is None else short
 
 
 # --- PEFT -> ours ---------------------------------------------------------------------------------------------------
@@ -218,6 +215,7 @@ def from_peft(
         >>> {name.removeprefix("roberta.encoder."): value for name, value in scaling.items()}
         {'layer.0.attention.self.query.lora': 2.0, 'layer.1.attention.self.query.lora': 2.0}
     """
+    model = unwrapped(model)
     settings = _Settings(config)
     updates, head = _by_our_names(tensors)
     names = _names(model)
@@ -225,9 +223,13 @@ def from_peft(
     targets = [name for name in settings.targets(model) if not any(_is_inside(name, module) for module in whole)]
 
     found = {name.removesuffix(".lora.lora_A").removesuffix(".lora.lora_B") for name in updates}
+    for name in sorted(found - set(targets)):
+        if name in names and not isinstance(model.get_submodule(name), (nn.Linear, LinearWithLoRA)):
+            raise ValueError(f"{name} is {kind_of(model.get_submodule(name))}: only nn.Linear can be adapted here")
     _same(found, set(targets), "an update of", "target_modules")
-    parameters = {name for name, _ in model.named_parameters()}
+    parameters = {plain_name(name) for name, _ in model.named_parameters()}
     saved_whole = {name for name in parameters if any(_is_inside(name, module) for module in whole)}
+    head = _without_base(model, head, saved_whole)
     _same(set(head), saved_whole, "a whole tensor", "modules_to_save")
 
     scaling = {}
@@ -240,16 +242,52 @@ def from_peft(
     return {**updates, **head}, scaling, settings.lora_dropout
 
 
+def _without_base(model: nn.Module, tensors: dict[str, Tensor], saved_whole: set[str]) -> dict[str, Tensor]:
+    """The tensors but for copies of the base's: PEFT writes those beside an adapter of an embedding or its output.
+
+    Raises:
+        ValueError: such a copy is not what this model has.
+    """
+    base = {plain_name(name).replace(".linear.", "."): tensor for name, tensor in model.state_dict().items()}
+    kept = {}
+    for name, tensor in tensors.items():
+        own = base.get(name.replace(".base_layer.", "."))
+        if name in saved_whole or own is None:
+            kept[name] = tensor
+        elif same_numbers(tensor, own):
+            continue
+        elif ".base_layer." not in name:
+            kept[name] = tensor  # trained, and nothing in the configuration says so
+        else:
+            raise ValueError(
+                f"{name}: the file has a copy of the base model's tensor, and this model's differs. The adapter has "
+                "another base model, or its vocabulary was resized or trained: do the same to this one first"
+            )
+    return kept
+
+
 def _by_our_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """LoRA's tensors and all others, by the names they have in this package."""
-    updates, head = {}, {}
+    updates: dict[str, Tensor] = {}
+    head: dict[str, Tensor] = {}
+    adapters: set[str] = set()
     for key, tensor in tensors.items():
-        name = key.removeprefix(PREFIX)
-        match = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
-        if f"{PREFIX}{name}" in tensors and name in tensors:
-            raise ValueError(f"{name} is there twice, with and without {PREFIX!r}")
+        name = plain_name(plain_name(key).removeprefix("module.").removeprefix(PREFIX).removeprefix("module."))
+        # a state of PEFT's has the adapter's name in its keys, which its files leave out
+        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.([^.]+))?\.weight", name)
+        trained = re.fullmatch(r"(.+)\.(?:modules_to_save\.([^.]+)|original_module)\.([^.].*)", name)
         if match:
-            updates[f"{match[1]}.lora.lora_{match[2]}"] = tensor
+            adapters.add(match[3] or "default")
+            name = f"{match[1]}.lora.lora_{match[2]}"
+        elif trained:
+            adapters.add(trained[2] or "default")
+            if trained[2] is None:
+                continue  # the base's own, from before the training
+            name = f"{trained[1]}.{trained[3]}"
+        if name in updates or name in head:
+            raise ValueError(f"{name} is there twice: with and without {PREFIX!r}, or of several adapters")
+        if match:
+            updates[name] = tensor
         elif ".lora_" in name:
             kind = name.rpartition(".lora_")[2]
             raise ValueError(
@@ -257,6 +295,8 @@ def _by_our_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
             )
         else:
             head[name] = tensor
+    if len(adapters) > 1:
+        raise ValueError(f"tensors of several adapters ({', '.join(sorted(adapters))}): save one of them alone")
     if any(tensor.ndim != 2 for tensor in updates.values()):
         name = next(name for name, tensor in updates.items() if tensor.ndim != 2)
         raise ValueError(f"{name} has {updates[name].ndim} dimensions; only linear layers' updates are supported")
@@ -332,7 +372,7 @@ class _Settings:
         embeddings: Any = getattr(model, "get_output_embeddings", None)
         output = embeddings() if embeddings is not None else None
         if output is not None:
-            return {name for name, module in model.named_modules() if module is output}
+            return {plain_name(name) for name, module in model.named_modules() if module is output}
         return set(SEQ_CLS_HEADS) if self.task_type == "SEQ_CLS" else set()
 
     def _is_right_index(self, name: str) -> bool:
@@ -424,8 +464,9 @@ def _short(value: Any) -> str:
 
 def _names(model: nn.Module) -> list[str]:
     """All modules but the root, by the names that they have without LoRA."""
-    layers = tuple(f"{name}." for name in lora_layers(model))
-    return [name for name, _ in model.named_modules() if name and not name.startswith(layers)]
+    layers = tuple(f"{plain_name(name)}." for name in lora_layers(model))
+    names = dict.fromkeys(plain_name(name) for name, _ in model.named_modules())
+    return [name for name in names if name and not name.startswith(layers)]
 
 
 def _linear_names(model: nn.Module) -> list[str]:

@@ -14,11 +14,14 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,7 +35,8 @@ from lora_ref.evaluation import (  # some for the names alone: they are offered 
     predict_logits,  # noqa: F401
     tokenized,
 )
-from lora_ref.inject import freeze, inject_lora, trainable_report
+from lora_ref.host import head_names
+from lora_ref.inject import freeze, inject_lora, lora_layers, trainable_report
 from lora_ref.profiles import METHODS, Profile
 from lora_ref.progress import TrainerProgress, is_live, only_our_progress
 
@@ -184,12 +188,14 @@ def fine_tune(
         max_steps: stop after so many steps, whatever the epochs.
         learning_rate: instead of the profile's for this method.
         output_dir: keep the checkpoint of the epoch with the best validation accuracy there, and return that epoch's
-            model. Without it nothing stays on the disk, and the last epoch's model is returned.
+            model. Both ``from_pretrained`` (a plain model, with the updates in its weights) and `load_adapter` read it.
+            Without it nothing stays on the disk, and the last epoch's model is returned.
         progress: show a bar in a terminal, a table in a notebook, a line for each epoch in a log.
 
     Raises:
         AssetError, RuntimeError: the profile's model or data cannot be had.
-        ValueError: an argument is out of range, a target matches nothing, a split is missing or empty.
+        ValueError: an argument is out of range, a target matches nothing, a split is missing or empty, a label is not
+            the number of one of the model's classes, or the model's updates are merged or switched off.
 
     Example:
         >>> from lora_ref.profiles import TINY
@@ -207,6 +213,7 @@ def fine_tune(
     data = data_module.reviews(profile, seed=seed) if data is None else data
     examples = {split: tokenized(data[split], tokenizer, profile.max_length) for split in data_module.SPLITS}
     model = models.base_model(profile, seed=seed) if model is None else model
+    _check_labels(examples, model)
     alpha = default_alpha(rank) if alpha is None else alpha
     injected = _prepare(model, method, rank, alpha, targets, dropout)
     rate = profile.learning_rates[method] if learning_rate is None else learning_rate
@@ -277,18 +284,53 @@ def _check(method, epochs, max_steps, learning_rate, seed, data) -> None:
                 raise ValueError(f"the {split!r} split is empty")
 
 
+def _check_labels(examples: Mapping[str, list], model: nn.Module) -> None:
+    """Raise a ValueError for a label that is not the number of a class; warn of a class that no label names."""
+    classes = getattr(getattr(model, "config", None), "num_labels", None)
+    if classes == 1:
+        raise ValueError("the model has one output, which is for regression: give it num_labels=2 for two classes")
+    for split, rows in examples.items():
+        for number, example in enumerate(rows):
+            label = example["label"] if "label" in example else example.get("labels")
+            whole = isinstance(label, Integral) or (
+                isinstance(label, (torch.Tensor, np.generic)) and _is_integer(label)
+            )
+            if not whole:
+                advice = "classes are numbered from 0, as whole numbers"
+                raise ValueError(f"label {number} of the {split!r} split is {label!r}: {advice}")
+            if label < 0 or (classes is not None and label >= classes):
+                top = "" if classes is None else f" to {classes - 1}, as the model has {classes} outputs"
+                note = " (-1 stands for a label that is kept secret, as in GLUE's test split)" if label == -1 else ""
+                raise ValueError(
+                    f"label {number} of the {split!r} split is {label}{note}: classes are numbered from 0{top}"
+                )
+    seen = {int(e["label"] if "label" in e else e["labels"]) for e in examples["train"]}
+    missing = sorted(set(range(classes or 0)) - seen)
+    if missing:
+        warnings.warn(f"no training example has label {', '.join(map(str, missing))}", stacklevel=3)
+
+
+def _is_integer(label: Any) -> bool:
+    return label.ndim == 0 and float(label).is_integer() and "float" not in str(label.dtype)
+
+
 def _prepare(model: nn.Module, method: str, rank, alpha, targets, dropout) -> bool:
     """Set what trains; returns True if LoRA layers were injected here."""
     if method == "full":
         model.requires_grad_(True)
         return False
     if method == "head":
-        head = getattr(model, "classifier", None)
-        if head is None:
-            raise ValueError(f"{type(model).__name__} has no `classifier` to train alone")
+        heads = head_names(model)
+        if not heads:
+            raise ValueError(f"{type(model).__name__} has no `classifier` and no other head to train alone")
         freeze(model)
-        head.requires_grad_(True)
+        for head in heads:
+            model.get_submodule(head).requires_grad_(True)
         return False
+    for name, layer in lora_layers(model).items():
+        if layer.merged or not layer.enabled:
+            state = "merged: call unmerge_lora" if layer.merged else "switched off: call enable_lora"
+            raise ValueError(f"the update of {name!r} can't train, it is {state}(model) first")
     if any("lora_" in name for name, _ in model.named_parameters()):
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError("the model has LoRA layers, but nothing in it trains")
@@ -331,7 +373,7 @@ def _trainer(
         eval_strategy="epoch",
         save_strategy="epoch" if output_dir else "no",
         save_only_model=True,
-        load_best_model_at_end=bool(output_dir),
+        load_best_model_at_end=bool(output_dir),  # A and B too: `lora_ref.host.save_pretrained` writes them
         metric_for_best_model="accuracy",
         logging_steps=math.ceil(total_steps / _LOSS_POINTS),
         seed=seed,

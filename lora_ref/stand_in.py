@@ -1,0 +1,245 @@
+"""What lets a LoRA layer stand in other people's models, where an ``nn.Linear`` stood.
+
+Some models don't call a linear layer but read its weight (T5, ``nn.MultiheadAttention``), some tie it to an embedding
+or assign it; checkpoints name it. `StandsForLinear` answers all these as the linear layer would. `lora_ref.layers` has
+the idea alone, and is shorter for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from lora_ref.fused import FORWARDS, in_plain_eager_mode
+
+if TYPE_CHECKING:
+    from lora_ref.layers import LoRALayer
+
+#: What torch multiplies matrices of: a weight in another dtype is quantised, and its numbers are codes.
+ARITHMETIC = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)
+
+#: Attributes of an ``nn.Linear`` that code outside reads or sets.
+OF_A_LINEAR = ("weight", "bias", "in_features", "out_features")
+
+
+class StandsForLinear(nn.Module):
+    """The part of `lora_ref.layers.LinearWithLoRA` that other people's code meets.
+
+    Merging doesn't write into ``W``: another layer may use the same parameter. A new one takes its place, and the
+    original stays as a buffer, which moves with the model and is in no file. ``state_dict`` gives the original.
+
+    Example:
+        >>> from lora_ref.layers import LinearWithLoRA
+        >>> layer = LinearWithLoRA(nn.Linear(4, 2), rank=1, alpha=1)
+        >>> layer.weight.shape, layer.in_features  # as the linear layer's; `weight` has the update in it
+        (torch.Size([2, 4]), 4)
+    """
+
+    linear: nn.Linear
+    lora: LoRALayer
+    enabled: bool
+    _weight_before_merge: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_weight_before_merge", None, persistent=False)
+        self._parameter_before_merge: tuple[nn.Parameter, ...] = ()  # in a tuple, or torch would list it
+
+    # --- what a linear layer has ---
+
+    @property
+    def weight(self) -> Tensor:
+        """``W + scaling B A``, computed on each access and differentiable; ``W`` where LoRA is off.
+
+        Without the update's dropout. A quantised weight, and one that lies on ``meta``, is given as it is.
+        """
+        W = self.linear.weight
+        if self._weight_before_merge is not None:
+            return self.refuse_training(W if self.enabled else self._weight_before_merge)
+        if not self.enabled:
+            return self.refuse_training(W)
+        if W.dtype not in ARITHMETIC or W.is_meta:
+            return W
+        return W + self.lora.delta_weight()
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The linear layer's own."""
+        return self.linear.bias
+
+    @property
+    def in_features(self) -> int:
+        """The linear layer's own."""
+        return self.linear.in_features
+
+    @property
+    def out_features(self) -> int:
+        """The linear layer's own."""
+        return self.linear.out_features
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Tying and resizing set a linear layer's attributes: the one inside gets them."""
+        if name not in OF_A_LINEAR:
+            super().__setattr__(name, value)
+            return
+        if self._weight_before_merge is not None:
+            raise RuntimeError(f"this LoRA layer is merged, and its {name} can't be set: unmerge it first")
+        if name == "weight" and value.shape != self.linear.weight.shape:
+            raise ValueError(
+                f"a weight of shape {tuple(value.shape)} doesn't fit a LoRA layer for {tuple(self.linear.weight.shape)}"
+            )
+        setattr(self.linear, name, value)
+
+    # --- merging ---
+
+    def add_to_weight(self, delta: Tensor) -> None:
+        """Let ``W + delta`` be the linear layer's weight, and keep ``W``.
+
+        Raises:
+            ValueError: the weight is not one that a number can be added to, or the sum is not finite.
+        """
+        problem = merge_problem(self.linear)
+        if delta.is_meta and not problem:
+            problem = "its A and B are on the meta device, which holds no numbers"
+        if problem:
+            raise ValueError(f"this LoRA layer can't be merged: {problem}")
+        W: Any = self.linear.weight
+        merged = (W + delta).to(W)
+        if not merged.isfinite().all():
+            names = [n for n, p in self.named_parameters() if not p.isfinite().all()]
+            where = f"{' and '.join(names)} hold" if names else f"W + scaling B A, in {W.dtype}, has"
+            raise ValueError(f"this LoRA layer can't be merged: {where} numbers that are not finite (NaN or infinity)")
+        self._parameter_before_merge, self._weight_before_merge = (W,), W.detach()
+        self.linear.weight = nn.Parameter(merged, requires_grad=W.requires_grad)
+
+    def take_weight_back(self) -> None:
+        """Undo `add_to_weight`: the very parameter comes back, and with it whatever shares it."""
+        W: Any = self._parameter_before_merge[0]
+        kept = self._weight_before_merge
+        assert kept is not None
+        if (W.device, W.dtype) != (kept.device, kept.dtype):
+            W.data = kept  # the model was moved meanwhile
+        self._parameter_before_merge, self._weight_before_merge = (), None
+        self.linear.weight = W
+
+    def refuse_training(self, y: Tensor) -> Tensor:
+        """``y``, which has no update in it that could train: a backward pass that wants its gradient is an error."""
+        A: Tensor = self.lora.lora_A
+        if not (torch.is_grad_enabled() and A.requires_grad and in_plain_eager_mode()):
+            return y
+        A = A.view_as(A)
+        A.register_hook(self._no_gradient)
+        return _Watched.apply(y, A)
+
+    def _no_gradient(self, _: Tensor) -> None:
+        merged = self._weight_before_merge is not None
+        state, cure = ("merged", "unmerge_lora(model)") if merged else ("switched off", "enable_lora(model)")
+        raise RuntimeError(
+            f"A and B can't train while their LoRA layer is {state}: call {cure} before training, or run this part of "
+            "the model under torch.no_grad()"
+        )
+
+    # --- state ---
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """As torch's, with the original weight where the layer is merged."""
+        state = super().state_dict(*args, **options)
+        if self._weight_before_merge is not None:
+            prefix = options.get("prefix", args[1] if len(args) > 1 else "")
+            keep = options.get("keep_vars", args[2] if len(args) > 2 else False)
+            state[f"{prefix}linear.weight"] = (
+                self._parameter_before_merge[0] if keep else self._weight_before_merge.detach()
+            )
+        return state
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Take a plain model's state too: its weight is W, but for one beside A and B (`lora_ref.host.plain_state`)."""
+        if self._weight_before_merge is not None and any(key.startswith(prefix) for key in state):
+            raise RuntimeError(f"{prefix.rstrip('.') or 'the LoRA layer'} is merged: call unmerge_lora(model) first")
+        for name in self.linear.state_dict():
+            plain = state.pop(f"{prefix}{name}", None)
+            if plain is not None and f"{prefix}lora.lora_A" not in state:
+                state.setdefault(f"{prefix}linear.{name}", plain)
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+class _Watched(torch.autograd.Function):
+    """``y``, with a second parent whose hook says that it should not be asked for a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, A: Tensor) -> Tensor:
+        ctx.save_for_backward(A)
+        return y.clone()  # a view could not be changed in place afterwards
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        return dy, torch.zeros_like(ctx.saved_tensors[0])
+
+
+def update_options(linear: nn.Linear) -> dict[str, Any]:
+    """Device and dtype of an update for ``linear``: its weight's, where that is a weight to compute with.
+
+    A quantised layer says in its bias, or else its ``compute_dtype``, what it computes in. One that accelerate offloads
+    has its weight on ``meta`` and says in its hook where it runs.
+
+    Example:
+        >>> update_options(nn.Linear(4, 2).half())
+        {'device': device(type='cpu'), 'dtype': torch.float16}
+    """
+    W, bias = linear.weight, linear.bias
+    candidates = [W.dtype, None if bias is None else bias.dtype, getattr(linear, "compute_dtype", None)]
+    dtype = next((d for d in candidates if d in ARITHMETIC), torch.get_default_dtype())
+    device = W.device
+    if W.is_meta:
+        device = getattr(getattr(linear, "_hf_hook", None), "execution_device", None) or device
+    return {"device": device, "dtype": dtype}
+
+
+def merge_problem(linear: nn.Linear) -> str | None:
+    """Why an update can't be added to this layer's weight; None where it can.
+
+    Example:
+        >>> merge_problem(nn.Linear(4, 2)) is None
+        True
+        >>> merge_problem(nn.Linear(4, 2, device="meta"))
+        'its weight is on the meta device, which holds no numbers'
+    """
+    W = linear.weight
+    if parametrize.is_parametrized(linear, "weight") or "weight" not in linear._parameters:
+        return "its weight is computed from other tensors (a parametrization, weight_norm, pruning): remove that first"
+    if W.is_meta:
+        return "its weight is on the meta device, which holds no numbers"
+    if W.dtype not in ARITHMETIC:
+        return f"its weight is quantised ({W.dtype}): dequantise the base model first"
+    if type(W) is not nn.Parameter:
+        return f"its weight is a {type(W).__name__}, not a plain parameter"
+    own = getattr(linear, "_old_forward", linear.forward)  # accelerate keeps the forward that its hook replaced
+    if getattr(own, "__func__", None) is not FORWARDS[nn.Linear]:
+        x = torch.randn(3, linear.in_features, device=W.device, dtype=W.dtype)
+        with torch.no_grad():
+            if not same_numbers(linear(x), functional.linear(x, W, linear.bias)):
+                return f"this {type(linear).__name__} has a forward of its own, which is not x W^T + b"
+    return None
+
+
+def same_numbers(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding in the coarser of their dtypes.
+
+    Example:
+        >>> same_numbers(torch.ones(2), torch.tensor([1.0, 1.001]))
+        False
+        >>> same_numbers(torch.ones(2).bfloat16(), torch.tensor([1.0, 1.001]))
+        True
+    """
+    if a.shape != b.shape or a.is_meta or b.is_meta:
+        return False
+    if a.dtype not in ARITHMETIC or b.dtype not in ARITHMETIC:
+        return torch.equal(a.cpu(), b.cpu())
+    eps = max(torch.finfo(t.dtype).eps for t in (a, b))
+    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float64)
+    difference = (a.to("cpu", wide) - b.to("cpu", wide)).abs().max() if a.numel() else torch.zeros(())
+    return bool(difference <= 32 * eps * max(1e-6, float(b.abs().max()) if b.numel() else 0.0))
