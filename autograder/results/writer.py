@@ -14,7 +14,7 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
-from autograder.results import feedback, handed_in, integrity, marks, report, tables
+from autograder.results import feedback, handed_in, integrity, report, tables
 
 if TYPE_CHECKING:
     from autograder.results.gradebook import Book
@@ -88,7 +88,7 @@ class Writer:
         target = feedback.file_of(self.out, row)
         handed_in.keep_answers(self.out, row)
         if row.status == "graded":
-            by_hand = marks.given(self.out, row.stage, row.student)
+            by_hand = book.given(row.stage, row.student)
             own = handed_in.evidence(self.out, row.stage, row.student)
             write_whole(target, feedback.page(assignment, complete, by_hand, own).encode())
         else:
