@@ -23,6 +23,7 @@ from autograder.engine.assignment import nbgrader as metadata_of
 from autograder.engine.job import Row
 from autograder.files import write_whole
 from autograder.intake.pictures import NAME as PICTURE
+from autograder.results import marks
 
 
 @contextlib.contextmanager
@@ -149,6 +150,11 @@ class Book:
             write_whole(place, lines.encode())
         else:
             shutil.rmtree(self.out / "autograded" / student / stage, ignore_errors=True)
+
+    def given(self, stage: str, student: str) -> dict[str, marks.Given]:
+        """What people gave a student, also what is not committed yet."""
+        found = self._gradebook.db.connection().exec_driver_sql(marks.QUERY, (stage, student))
+        return marks.given_in(found.all())
 
     def _submission(self, known: _Stage, student: str) -> str:
         """A student's new submission, as nbgrader's `add_submission` makes it, but in our transaction."""

@@ -15,7 +15,7 @@ from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.intake.names import NOBODY
-from autograder.results import feedback, handed_in, history, integrity, marks, report, roster, tables
+from autograder.results import feedback, handed_in, history, integrity, report, roster, tables
 from autograder.results.database import explained, look
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Writer:
         target = feedback.file_of(self.out, row)
         handed_in.keep_cells(self.out, row)
         if row.status == "graded":
-            by_hand = marks.given(self.out, row.stage, row.student)
+            by_hand = book.given(row.stage, row.student)
             own = handed_in.evidence(self.out, row.stage, row.student)
             write_whole(target, feedback.page(assignment, complete, by_hand, own).encode())
         else:
