@@ -175,9 +175,7 @@ def effect_fault(effect: str) -> Fault:
     elif " left " in effect:
         likely = "it holds for all code that runs later: use it in a with block, or leave it out"
     else:
-        likely = (
-            "the caller's objects stay as they are: make a new one (x = x / n, not x /= n; sorted(x), not x.sort())"
-        )
+        likely = "the caller's objects stay as they are: make a new one (x / n, not x /= n; sorted(x), not x.sort(); no pop())"
     return Fault(effect, likely, None, SIDE_EFFECT)
 
 

@@ -147,14 +147,18 @@ MUTANTS = [
         "digits are lost",
     ),
     Mutant(
-        "1.2/in-place", "M is overwritten", _BEST, "return M.copy_((U[:, :k] * S[:k]) @ Vh[:k])", "changes M itself"
+        "1.2/in-place",
+        "M is overwritten",
+        _BEST,
+        "return M.copy_((U[:, :k] * S[:k]) @ Vh[:k])",
+        "changed its argument M",
     ),
     Mutant(
         "1.2/zeroed-in-place",
         "M itself is set to zero for k = 0",
         _WHOLE,
         f"if k == 0:\n        return M.zero_()\n    {_WHOLE}",
-        "changes M itself",
+        "changed its argument M",
     ),
     Mutant(
         "1.2/no-return",

@@ -166,7 +166,7 @@ MUTANTS = [
         "the label is taken out of the caller's examples",
         'example["label"] for',
         'example.pop("label") for',
-        "works on the caller's own dicts",
+        "changed its argument examples",
     ),
     Mutant(
         "4.1/label-for-labels",

@@ -119,9 +119,9 @@ def _ints(row: Any) -> list[int]:
 def probe_collate(names: Names, **inputs: Any) -> dict:
     """What collate makes of each batch, and whether the examples are still what they were."""
     seen = []
-    for number, examples in enumerate(copy.deepcopy(inputs["batches"])):
+    for examples in copy.deepcopy(inputs["batches"]):
         # on the right, whatever side the tokenizer has set
-        tokenizer = word_tokenizer(inputs["vocabulary"], "left" if number else "right")
+        tokenizer = word_tokenizer(inputs["vocabulary"], "left")
         before = copy.deepcopy(examples)
         batch = names.collate(examples, tokenizer)
         if not isinstance(batch, Mapping):

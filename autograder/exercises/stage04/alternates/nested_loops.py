@@ -86,7 +86,7 @@ def metrics_match(a, b):
     same = True
     for one, other in ((a, b), (b, a)):
         for key, value in one.items():
-            if any(word in key for word in ("runtime", "per_second", "preparation_time")):
+            if any(key.endswith(word) for word in ("runtime", "per_second", "preparation_time")):
                 continue
-            same = same and key in other and bool(np.isclose(value, other[key], rtol=1e-6))
+            same = same and key in other and bool(np.isclose(value, other[key], rtol=1e-6, atol=0))
     return same
