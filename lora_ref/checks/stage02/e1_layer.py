@@ -20,7 +20,7 @@ from lora_ref.checks.stage02.shared import (
     uninitialised_is_nan,
     unnamed,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation
 from lora_ref.rounding import number
 
 
@@ -82,15 +82,18 @@ def probe_random(names: Names, **inputs: Any) -> dict:
 def probe_no_dropout(names: Names, **inputs: Any) -> dict:
     """Whether a layer's two modes differ: built without a word of dropout, and with dropout=0.0."""
     arguments = inputs["in_features"], inputs["out_features"], inputs["rank"], inputs["alpha"]
-    alone = names.LoRALayer(*arguments)
+    with uninitialised_is_nan():
+        alone = names.LoRALayer(*arguments)
     x = tensor(np.ones((200, inputs["in_features"])))
 
     def differ(layer: Any) -> dict:
         set_factors(layer, inputs)
         return {"differ": not torch.equal(layer.train()(x), layer.eval()(x))}
 
+    matrices = [values_of([alone], name, inputs[key].shape) for name, key in (("lora_A", "A"), ("lora_B", "B"))]
     said = attempt(lambda: differ(names.LoRALayer(*arguments, 0.0)), gaps=True)
-    return {"alone": attempt(lambda: differ(alone), gaps=True), "said": said}
+    seen = {"alone": attempt(lambda: differ(alone), gaps=True), "said": said}
+    return {**seen, "matrices": sum(one is not None and bool(np.isfinite(one).all()) for one in matrices)}
 
 
 def probe_scaling(names: Names, **inputs: Any) -> dict:
@@ -120,6 +123,8 @@ def judge_no_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     """Without an argument for it, nothing is dropped. A forward that is open or wrong is exercise 2.2's."""
     if seen["alone"].get("differ") and seen["said"].get("differ") is False:
         return Fault("built without dropout, training mode drops some of x", "the default of dropout is 0.0")
+    if seen["matrices"] != 2:
+        return Fault("there is no layer that could drop anything", ELSEWHERE, "")
     return None if "error" in seen["alone"] or isinstance(seen["alone"]["differ"], bool) else Fault("no answer", "")
 
 
