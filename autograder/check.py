@@ -21,11 +21,14 @@ from pathlib import Path
 
 import psutil
 
+from autograder.engine import border
 from autograder.evaluation import stopped
 from autograder.exercises import STAGES
 
 #: Seconds for the whole answer: imports, its cells, and the checks of its stage.
 SECONDS = 300
+#: Characters of one text of a report.
+MAX_MESSAGE = 20_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +90,8 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
                 end_all(process, started)
         except subprocess.TimeoutExpired:
             pass
-        lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()] if out.exists() else []
+        text = out.read_text(encoding="utf-8") if out.exists() else ""
+        lines = [border.clean(json.loads(line), MAX_MESSAGE) for line in text.split("\n") if line]
     if lines and "unreadable" in lines[0]:
         return lines[0]
     errors = next((line["errors"] for line in lines if "errors" in line), [])

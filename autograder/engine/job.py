@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from autograder.engine.assignment import Assignment, Own, environment_hash, grade_id, nbgrader
+from autograder.engine.assignment import STUDENT, Assignment, Own, environment_hash, grade_id, nbgrader
 from autograder.engine.needed import needed
 from autograder.engine.store import key_of, seed_of
 from autograder.exercises import STAGES
@@ -93,7 +93,7 @@ def seed_and_key(student: str, submitted: str, assignment: Assignment, run_seed:
         run_seed: of the whole run.
         cells: ``"needed"`` or ``"all"``.
     """
-    seed = seed_of(run_seed, assignment.stage, student)
+    seed = seed_of(run_seed, assignment.stage, student, submitted)
     return seed, key_of(student, assignment.stage, submitted, assignment.hash, environment_hash(), seed, cells)
 
 
@@ -111,9 +111,10 @@ def job_of(row: Row, assignment: Assignment, which: str) -> dict[str, Any]:
     else:
         names = {name for exercise in STAGES[row.stage] for name in exercise.names}
         run = needed(list(zip(sources, map(kind_of, rebuilt), strict=True)), names)
+    own = [STUDENT in cell["metadata"].get("tags", ()) for cell in rebuilt]
     cells = [
-        {"source": source, "exercise": exercise, "spare": not runs}
-        for source, exercise, runs in zip(sources, exercises, run, strict=True)
+        {"source": source, "exercise": exercise, "spare": not runs, "own": theirs}
+        for source, exercise, runs, theirs in zip(sources, exercises, run, own, strict=True)
     ]
     return {"key": row.key, "stage": row.stage, "seed": row.seed, "cells": cells}
 

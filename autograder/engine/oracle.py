@@ -7,6 +7,7 @@ from the submission's seed. What a cell prints, returns or raises is kept for a 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import resource
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from autograder.engine import border
 from autograder.engine.inside import wire
 from autograder.engine.sandbox import LIMITS, TOTAL, Gone, Sandbox
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
@@ -33,8 +35,10 @@ RUNS = 4
 AHEAD = 60_000
 #: Bytes of JSON that one cell's outputs may have.
 MAX_OUTPUTS = 5_000_000
-#: Bytes of JSON that all outputs of a submission may have.
-MAX_SHOWN = 5_000_000
+#: Bytes of JSON that all outputs of a submission may have, and outputs and pictures of one cell.
+MAX_SHOWN, MAX_ITEMS, MAX_PICTURES = 5_000_000, 200, 20
+#: Most names of NameErrors, and characters of one message, that are kept.
+MAX_NAMES, MAX_MESSAGE = 200, 5_000
 #: Bytes that judging one check may take: shapes that were made up can ask NumPy for products of any size.
 MAX_JUDGING = 1_000_000_000
 
@@ -101,8 +105,17 @@ class Session:
             raise Gone("the process ended") from None
         except wire.WireError as error:
             raise Gone(f"the process sent something unreadable ({error})") from None
-        if type(answer) is not dict or "broken" in answer:
+        if type(answer) is not dict:
+            raise Gone("the process sent something that is no answer")
+        outputs = answer.pop("outputs", None)
+        try:
+            answer = border.clean(answer)
+        except border.Malformed as error:
+            text = f"an answer of an unexpected form ({error})"
+            answer = {"seen": {"error": {"type": "Malformed", "text": text, "line": ""}}}
+        if "broken" in answer:
             raise Gone(f"the process could not be set up or is broken: {str(answer)[:200]}")
+        answer["outputs"] = outputs  # which have a border of their own, `clean_outputs`
         if late:
             answer["late"] = True
         return answer
@@ -141,7 +154,7 @@ class Session:
         observations: list[Observation] = []
         longest = max((check.seconds for check in checks), default=0.0)
         for check, answer in zip(checks, self.ask_all(orders, TRIES * longest + 2 * GRACE), strict=True):
-            self.replaced = sorted({*self.replaced, *_texts(answer.get("replaced"))})
+            self.replaced = sorted({*self.replaced, *border.texts(answer.get("replaced"))})
             observation = answer.get("seen")
             if type(observation) is not dict:
                 text = f"still running after {check.seconds:g} s"
@@ -192,7 +205,7 @@ class _Run:
         self.record: dict[str, Any] = {"outputs": {}, "replaced": [], "origins": {}, "used": {}, "stopped": []}
         self.results: dict[str, Result] = {}
         self.lost: dict[int, str] = {}
-        self.shown = 0
+        self.shown, self.asked = 0, False
         self.unknown: set[str] = set()  # names of NameErrors
 
     def all_cells(self, sandbox: Sandbox) -> None:
@@ -205,7 +218,7 @@ class _Run:
                         self.cell(number, cell, session)
                 names = sorted({name for row in STAGES[self.job["stage"]] for name in row.names})
                 origins = session.ask({"do": "inspect", "names": names}, 10).get("origins")
-                record["origins"] = {n: _texts(origins.get(n)) for n in names} if type(origins) is dict else {}
+                record["origins"] = {n: border.texts(origins.get(n)) for n in names} if type(origins) is dict else {}
                 break
             except Gone as gone:
                 session.close()
@@ -232,33 +245,49 @@ class _Run:
             outputs = clean_outputs(answer.get("outputs"), number + 1)
             if answer.get("late"):
                 outputs.append(_error("CellTimeoutError", f"stopped after {limit:g} s"))
-            self.unknown |= {o["evalue"] for o in outputs if o.get("ename") == "NameError"}
-            self.shown += len(json.dumps(outputs))
+            self.miss(o["evalue"] for o in outputs if o.get("ename") == "NameError")
+            if cell.get("own") and self.asked:
+                outputs = [_hidden(output) for output in outputs if output["output_type"] == "error"]
+            size = len(json.dumps(outputs))
+            self.shown += size
             if self.shown > MAX_SHOWN:
+                self.shown -= size
                 outputs = [_error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
             self.record["outputs"][str(number)] = outputs
         if cell["exercise"]:
+            self.asked = True
             self.results[cell["exercise"]] = self.judge(cell["exercise"], session)
 
     def judge(self, exercise_id: str, session: Session) -> Result:
         """An exercise's verdicts as `lora_ref.checks.verdicts.run_check` gives them, the questions sent ahead."""
         checks, seed = hidden_checks(exercise_id), self.job["seed"]
         observations = session.observe_all(checks, seed)
-        self.unknown |= set(_name_errors(observations))
+        self.miss(_name_errors(observations))
         verdicts = {
-            check.id: _verdict(check, seed, observation)
-            for check, observation in zip(checks, observations, strict=True)
+            check.id: self.verdict(check, observation) for check, observation in zip(checks, observations, strict=True)
         }
         again = [check for check in checks if check.builds_on and not verdicts[check.id].passed]
         for check, observation in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
-            verdicts[check.id] = second_chance(verdicts[check.id], _verdict(check, seed, observation))
+            verdicts[check.id] = second_chance(verdicts[check.id], self.verdict(check, observation))
         return result_from(exercise_id, verdicts.values())
+
+    def verdict(self, check: Check, seen: Observation) -> Verdict:
+        """The judge's, within the submission's time: an observation may be made so that judging it takes long."""
+        if time.monotonic() >= self.deadline:
+            raise Gone("the submission's time is up")
+        return _verdict(check, self.job["seed"], seen)
+
+    def miss(self, texts: Iterable[str]) -> None:
+        """Keep the names that NameErrors tell, up to a number that no honest notebook reaches."""
+        for text in texts:
+            if len(self.unknown) >= MAX_NAMES:
+                return
+            self.unknown.update(re.findall(r"name '(\w{1,200})' is not defined", text[:1000])[:1])
 
     def missed_a_spare_name(self) -> bool:
         """Whether a NameError names something that a cell which did not run has in it."""
-        names = {name for text in self.unknown for name in re.findall(r"name '(\w+)' is not defined", text)}
-        spare = "\n".join(cell["source"] for cell in self.cells if cell.get("spare"))
-        return any(re.search(rf"\b{name}\b", spare) for name in names)
+        spare = (cell["source"] for cell in self.cells if cell.get("spare"))
+        return any(not self.unknown.isdisjoint(re.findall(r"\w+", source)) for source in spare)
 
     def results_of_all(self) -> list[dict[str, Any]]:
         ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"
@@ -269,7 +298,11 @@ class _Run:
 def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     try:
         with np.errstate(all="ignore"), _bounded(MAX_JUDGING):
-            return judge(check, draw(check, seed), seen)
+            verdict = judge(check, draw(check, seed), seen)
+        if verdict.fault is None:
+            return verdict
+        fault = Fault(*(part and border.text(part, MAX_MESSAGE) for part in dataclasses.astuple(verdict.fault)))
+        return dataclasses.replace(verdict, fault=fault)
     except Exception as error:  # an observation that no probe makes: the judge's complaint does not pass it
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__})", read="")
         return Verdict(check.id, check.contract, check.points, fault)
@@ -305,31 +338,47 @@ def _error(kind: str, text: str) -> dict[str, Any]:
     return {"output_type": "error", "ename": kind, "evalue": text, "traceback": [f"{kind}: {text}"]}
 
 
-def _texts(value: Any) -> list[str]:
-    items = value if type(value) is list else []
-    return [item[:200] for item in items if type(item) is str][:50]
+def _hidden(error: dict[str, Any]) -> dict[str, Any]:
+    """An error of a cell of the student's own that ran after hidden checks had asked: its type alone goes back."""
+    return _error(error["ename"][:60], "(not shown: the cell ran after hidden checks)")
 
 
 def clean_outputs(value: Any, count: int) -> list[dict[str, Any]]:
     """What a submission says its cell showed, cut down to nbformat's outputs of text and pictures."""
     from autograder.engine.inside.shell import MIME_TYPES
 
-    kept = []
-    for item in value if type(value) is list else []:
+    kept: list[dict[str, Any]] = []
+    left, pictures = MAX_SHOWN, MAX_PICTURES
+    for item in value[:MAX_ITEMS] if type(value) is list else []:
         kind = item.get("output_type") if type(item) is dict else None
         if kind == "stream" and type(item.get("text")) is str:
-            kept.append({"output_type": "stream", "name": "stdout", "text": _printable(item["text"])})
+            new: dict[str, Any] = {"output_type": "stream", "name": "stdout", "text": _printable(item["text"])}
         elif kind in ("display_data", "execute_result") and type(item.get("data")) is dict:
             data = {m: item["data"][m] for m in MIME_TYPES if type(item["data"].get(m)) is str}
-            data = {m: text if m.startswith("image/") else _printable(text) for m, text in data.items()}
+            pictures -= any(mime.startswith("image/") for mime in data)
+            shown = {
+                mime: (border.picture(text, mime) if pictures >= 0 else None)
+                if mime.startswith("image/")
+                else _printable(text)
+                for mime, text in data.items()
+            }
             numbered = {"execution_count": count} if kind == "execute_result" else {}
-            kept.append({"output_type": kind, "data": data, "metadata": {}, **numbered})
+            shown = {mime: text for mime, text in shown.items() if text is not None}
+            new = {"output_type": kind, "data": shown, "metadata": {}, **numbered}
         elif kind == "error":
-            lines = [_printable(line) for line in item.get("traceback", ()) if type(line) is str]
-            named = {key: _printable(str(item.get(key, "")))[:2000] for key in ("ename", "evalue")}
-            kept.append({"output_type": "error", **named, "traceback": lines[:50]})
-    return kept[:200]
+            lines = item.get("traceback")
+            lines = [border.text(line) for line in (lines[:50] if type(lines) is list else ()) if type(line) is str]
+            named = {key: item.get(key) for key in ("ename", "evalue")}
+            named = {key: border.text(text) if type(text) is str else "" for key, text in named.items()}
+            new = {"output_type": "error", **named, "traceback": lines}
+        else:
+            continue
+        left -= len(json.dumps(new))
+        if left < 0:
+            return [*kept, _error("OutputLimit", "the cell shows too much; what follows was dropped")]
+        kept.append(new)
+    return kept
 
 
 def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()[:120_000]
+    return border.text(text, 120_000)

@@ -16,7 +16,7 @@ from typing import Any
 from autograder.engine.assignment import MAX_SOURCE, Assignment, Own, digest, grade_id, nbgrader, source_of
 from autograder.intake.names import few
 from autograder.intake.submission import Submission
-from autograder.intake.walk import Unreadable
+from autograder.intake.walk import Unreadable, weigh
 
 #: Most of a student's own cells that run, and characters of all of them.
 MAX_OWN_CELLS, MAX_OWN = 200, MAX_SOURCE
@@ -72,6 +72,7 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
     Raises:
         ValueError, RecursionError: it is not a notebook.
     """
+    weigh(data)
     notebook = json.loads(data.decode("utf-8-sig", "replace"))
     if not isinstance(notebook, dict):
         raise ValueError("it is JSON, but no notebook")
