@@ -21,7 +21,7 @@ import numpy as np
 
 from autograder.engine import border
 from autograder.engine.inside import wire
-from autograder.engine.sandbox import LIMITS, TOTAL, Gone, Sandbox
+from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Sandbox
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
 from lora_ref.checks.probing import TRIES
@@ -39,6 +39,8 @@ MAX_OUTPUTS = 5_000_000
 MAX_SHOWN, MAX_ITEMS, MAX_PICTURES = 5_000_000, 200, 20
 #: Most names of NameErrors, and characters of one message, that are kept.
 MAX_NAMES, MAX_MESSAGE = 200, 5_000
+#: Share of a probe's time limit below which it had hardly a processor; most probes of an exercise asked again for it.
+LITTLE, MAX_AGAIN = 0.5, 3
 #: Bytes that judging one check may take: shapes that were made up can ask NumPy for products of any size.
 MAX_JUDGING = 1_000_000_000
 
@@ -49,15 +51,18 @@ class Session:
     Args:
         sandbox: where.
         deadline: ``time.monotonic()`` at which the whole submission must be over.
-        limits, total: see `autograder.engine.sandbox.LIMITS` and ``TOTAL``.
+        limits, total, cpu: see `autograder.engine.sandbox.LIMITS`, ``TOTAL`` and ``CPU``.
     """
 
-    def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL):
+    def __init__(
+        self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL, cpu: int = CPU
+    ):
         self.sandbox, self.deadline = sandbox, deadline
         self.used: dict[str, Any] = {}
+        self.over = ""
         self.replaced: list[str] = []
         self._given_back = 0.0
-        self._channel = sandbox.start(total)
+        self._channel = sandbox.start(total, cpu)
         self.ask({"do": "limits", "limits": dict(limits)}, 30)
 
     def ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -134,6 +139,8 @@ class Session:
     def observe_all(self, checks: Sequence[Check], seed: int, stand_ins: bool = False) -> list[Observation]:
         """What `lora_ref.checks.probing.observe` sees for each check's inputs, in the sandbox.
 
+        A probe that ran into its time limit and had hardly a processor for it is asked once more, by itself.
+
         Args:
             checks: of one time limit.
             seed: the submission's.
@@ -151,16 +158,28 @@ class Session:
                     "seconds": check.seconds,
                 }
             )
-        observations: list[Observation] = []
         longest = max((check.seconds for check in checks), default=0.0)
-        for check, answer in zip(checks, self.ask_all(orders, TRIES * longest + 2 * GRACE), strict=True):
-            self.replaced = sorted({*self.replaced, *border.texts(answer.get("replaced"))})
-            observation = answer.get("seen")
-            if type(observation) is not dict:
-                text = f"still running after {check.seconds:g} s"
-                observation = {"error": {"type": "TimeLimit", "text": text, "line": ""}}
-            observations.append(observation)
+        patience = TRIES * longest + 2 * GRACE
+        observations, slow = [], []
+        for check, answer in zip(checks, self.ask_all(orders, patience), strict=True):
+            observations.append(self._seen(check, answer))
+            if _starved(check, answer, observations[-1]):
+                slow.append(len(observations) - 1)
+        for number in slow[:MAX_AGAIN]:
+            order = {**orders[number], "exercise": f"{checks[number].exercise}, again"}  # with patience of its own
+            observations[number] = self._seen(checks[number], self.ask(order, patience))
         return observations
+
+    def _seen(self, check: Check, answer: dict[str, Any]) -> Observation:
+        """The observation in an answer."""
+        self.replaced = sorted({*self.replaced, *border.texts(answer.get("replaced"))})
+        observation = answer.get("seen")
+        if type(observation) is dict:
+            return observation
+        text = f"still running after {check.seconds:g} s"
+        if answer.get("interrupted") and not answer.get("late"):
+            text = "a KeyboardInterrupt that nobody sent"
+        return {"error": {"type": "TimeLimit", "text": text, "line": ""}}
 
     def close(self) -> None:
         """End the submission's process and all it started; again does nothing."""
@@ -170,6 +189,8 @@ class Session:
         for name, value in self.sandbox.kill().items():
             if isinstance(value, (int, float)):
                 self.used[name] = value
+            elif name == "over":
+                self.over = border.text(str(value), 50)
 
 
 def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
@@ -177,7 +198,8 @@ def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
 
     Args:
         job: ``stage``, ``seed``, ``cells`` (each: ``source``, ``exercise`` or None, and ``spare`` if its source need
-            not run), ``cell_seconds``, ``seconds``.
+            not run), ``cell_seconds``, ``seconds``, and
+            ``memory`` if it is to have less than `TOTAL`.
         sandbox: where it runs.
 
     Returns:
@@ -211,7 +233,7 @@ class _Run:
     def all_cells(self, sandbox: Sandbox) -> None:
         record = self.record
         for _ in range(RUNS):
-            session, number = Session(sandbox, self.deadline), -1
+            session, number = Session(sandbox, self.deadline, total=self.job.get("memory", TOTAL)), -1
             try:
                 for number, cell in enumerate(self.cells):
                     if number not in self.lost:
@@ -222,7 +244,7 @@ class _Run:
                 break
             except Gone as gone:
                 session.close()
-                why = "its processes together took too much memory" if session.used.get("over") else str(gone)
+                why = f"its processes together took too much {session.over}" if session.over else str(gone)
                 self.lost[number] = why
                 record["stopped"].append({"cell": number, "why": why})
                 if time.monotonic() >= self.deadline:
@@ -306,6 +328,14 @@ def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     except Exception as error:  # an observation that no probe makes: the judge's complaint does not pass it
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__})", read="")
         return Verdict(check.id, check.contract, check.points, fault)
+
+
+def _starved(check: Check, answer: dict[str, Any], seen: Observation) -> bool:
+    """Whether a probe ran into its time limit with little processor time used, as the inside says."""
+    error = seen.get("error")
+    limited = type(error) is dict and error.get("type") == "TimeLimit"
+    used = answer.get("cpu")
+    return limited and type(used) is float and used < LITTLE * check.seconds
 
 
 @contextlib.contextmanager
