@@ -18,7 +18,7 @@ from autograder.engine.assignment import ROOT, Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
-from autograder.engine.store import Store, locked
+from autograder.engine.store import Store, locked, read_names, write_names
 from autograder.exercises import STAGES
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
@@ -72,10 +72,12 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     for stage in args.stage or STAGES:
         with contextlib.suppress(FileNotFoundError):
             assignments[stage] = Assignment.load(stage, ROOT)
-    submissions = discover(args.submissions, assignments)
+    names = read_names(out / ".grading")
+    submissions = discover(args.submissions, assignments, names)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
     store = Store(out / ".grading")
+    write_names(out / ".grading", names)
     seed = store.seed(args.seed)
     rows: list[Row] = []
     known: list[Row] = []

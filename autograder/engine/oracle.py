@@ -174,11 +174,12 @@ class Session:
         """The observation in an answer."""
         self.replaced = sorted({*self.replaced, *border.texts(answer.get("replaced"))})
         observation = answer.get("seen")
+        if answer.get("interrupted") and not answer.get("late"):  # what it says it saw is dropped
+            self.replaced = sorted({*self.replaced, "!raises KeyboardInterrupt where nobody interrupted it"})
+            return {"error": {"type": "KeyboardInterrupt", "text": "nobody interrupted it", "line": ""}}
         if type(observation) is dict:
             return observation
         text = f"still running after {check.seconds:g} s"
-        if answer.get("interrupted") and not answer.get("late"):
-            text = "a KeyboardInterrupt that nobody sent"
         return {"error": {"type": "TimeLimit", "text": text, "line": ""}}
 
     def close(self) -> None:

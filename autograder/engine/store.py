@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,19 @@ class Store:
         number = self._newest.get(key, 0) + 1
         write_whole(self.folder / "results" / f"{key}.{number}.json", json.dumps(record).encode())
         self._newest[key] = number
+
+
+def read_names(folder: Path) -> dict[tuple[str, str], str]:
+    """Who was called what in earlier runs into ``folder``, so that nobody who comes later takes another's row."""
+    path = folder / "names.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return {(kind, given): name for kind, given, name in rows}
+
+
+def write_names(folder: Path, names: Mapping[tuple[str, str], str]) -> None:
+    """Keep what `read_names` reads."""
+    rows = [[*key, name] for key, name in sorted(names.items())]
+    write_whole(folder / "names.json", json.dumps(rows).encode())
 
 
 def key_of(*parts: Any) -> str:

@@ -10,12 +10,14 @@ from autograder.engine.assignment import Assignment
 from autograder.intake import nbgrader
 from autograder.intake.choice import submissions
 from autograder.intake.identity import places
-from autograder.intake.names import safe_name, shown, student_names
+from autograder.intake.names import Key, safe_name, shown, student_names
 from autograder.intake.submission import Submission
 from autograder.intake.walk import files_in
 
 
-def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submission]:
+def discover(
+    folder: Path, assignments: Mapping[str, Assignment], known: dict[Key, str] | None = None
+) -> list[Submission]:
     """All submissions in a folder or a zip file, in the order of stage and student.
 
     Args:
@@ -23,6 +25,8 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
             learning platform exports (see `autograder.intake.platforms`), as zip files or unpacked; or notebooks or
             folders with the students' names. What is in no folder of nbgrader's form is looked at as an export.
         assignments: the stages to look for.
+        known: what students were called in earlier runs (`autograder.engine.store.read_names`); those of this one are
+            put into it.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -37,7 +41,9 @@ def discover(folder: Path, assignments: Mapping[str, Assignment]) -> list[Submis
         pairs += submissions(handed_in, assignments, claimed, beside_nbgraders=bool(skip))
         if pairs:
             break
-    names = student_names([key for key, _ in pairs] + (nbgrader.folder_keys(root) if claimed else []))
+    known = {} if known is None else known
+    names = student_names([key for key, _ in pairs] + (nbgrader.folder_keys(root) if claimed else []), known)
+    known.update(names)
     shared = Counter(safe_name(name) for _, name in {key for key, _ in pairs})
     for key, submission in pairs:
         submission.student = names[key]

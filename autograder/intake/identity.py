@@ -70,6 +70,15 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
         for name in folders
         if not labels[name] and any(f.notebook for f in entries[name])
     )
+    classes = {
+        name
+        for name in folders
+        if not labels[name]
+        and _is_class(name, entries[name], depth + 1, alone, bundles and _flat(entries[name], depth + 1))
+    }
+    # beside a student's, what looks like a class is a student's as well, who may have put others' names into a zip
+    if any(name not in classes and (name not in folders or _holds_work(entries[name], depth + 1)) for name in work):
+        classes.clear()
     by_place: dict[Place, list[File]] = defaultdict(list)
     for name, inside in entries.items():
         at, said = inside[0].parts[: depth + 1], labels[name]
@@ -80,7 +89,7 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
                 # without a number two may have one name: then the folder is part of who it is
                 full = f"{who}-{name}" if kind == "name" and often[kind, who] > 1 else who
                 by_place[Place(kind, full, at, note)] += inside
-        elif name in folders and _is_class(name, inside, depth + 1, alone, bundles and _flat(inside, depth + 1)):
+        elif name in classes:
             yield from places([f for f in inside if len(f.parts) > depth + 1], depth + 1)
             if failed := [f for f in inside if len(f.parts) == depth + 1]:  # a zip file that is not read to its end
                 by_place[Place("name", name, at)] += failed
@@ -91,6 +100,11 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
             by_place[Place("name", who, (*at[:-1], who))] += inside
     for place, inside in by_place.items():
         yield replace(place, name=unicodedata.normalize("NFC", place.name)), inside
+
+
+def _holds_work(files: list[File], depth: int) -> bool:
+    """Whether there is a notebook in a folder, at any depth."""
+    return any(f.notebook for f in files if len(f.parts) > depth)
 
 
 def _is_zip(name: str) -> bool:

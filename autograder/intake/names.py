@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from autograder.engine.assignment import digest
 
@@ -14,17 +14,27 @@ Key = tuple[str, str]
 MAX_NOTES, MAX_NAME = 8, 300
 
 
-def student_names(keys: Iterable[Key]) -> dict[Key, str]:
-    """What each student is called in the output: no two the same."""
+def student_names(keys: Iterable[Key], known: Mapping[Key, str] | None = None) -> dict[Key, str]:
+    """What each student is called in the output: no two the same.
+
+    Args:
+        keys: the students.
+        known: what some were called before; they keep that, and nobody else gets it.
+    """
+    known = known or {}
+    names = {key: known[key] for key in set(keys) if key in known}
     groups: dict[str, list[Key]] = {}
-    for key in sorted(set(keys)):
+    for key in sorted(set(keys) - set(names)):
         groups.setdefault(safe_name(key[1]), []).append(key)
-    names = {}
-    used = set(groups)
+    taken = set(known.values())
+    used = set(groups) | taken
     for safe, group in groups.items():
         group.sort(key=lambda key: key[1] != safe)  # whoever is called exactly that keeps the name
-        names[group[0]] = safe
-        for key in group if len(group) > 1 and group[0][1] != safe else group[1:]:
+        free = safe not in taken
+        if free:
+            names[group[0]] = safe
+        alike = len(group) > 1 and group[0][1] != safe
+        for key in group if alike or not free else group[1:]:
             new = f"{safe[:60]}-x{digest(repr(key).encode())[:6]}"
             while new in used:
                 new += "x"

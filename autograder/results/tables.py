@@ -14,7 +14,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,23 @@ def column_of(header: list[str], stage: str, column: str | None) -> tuple[str, i
     )
 
 
-def keys_of(platform: str, cells: list[str]) -> set[str]:
-    """What a student may be called in the gradebook: by the platform's number, or by name in nbgrader's own layout."""
+def domains_of(rows: Iterable[list[str]]) -> set[str]:
+    """The domain of a table's addresses, if they are all of one: then what stands before it tells a student."""
+    domains = {cell.strip().partition("@")[2].casefold() for row in rows for cell in row if cell.count("@") == 1}
+    return domains if len(domains) == 1 else set()
+
+
+def keys_of(platform: str, cells: list[str], domains: Collection[str] = ()) -> set[str]:
+    """What a student may be called in the gradebook: by the platform's number, or by name in nbgrader's own layout.
+
+    Args:
+        platform, cells: a row's cells that may name a student.
+        domains: from `domains_of`.
+    """
     keys = {cell.strip() for cell in cells if cell.strip()}
     if platform == "moodle":
         keys |= {number for cell in cells[:1] for number in re.findall(r"(\d+)$", cell)}
-    return keys | {key.partition("@")[0] for key in keys}
+    return keys | {key.partition("@")[0] for key in keys if key.partition("@")[2].casefold() in domains}
 
 
 def fill(
@@ -146,6 +157,7 @@ def fill(
         if number := re.search(r"-([0-9]+)$", student):
             by_number.setdefault(number[1], []).append(student)
     own = header.index("Identifier" if platform == "moodle" else "ID")
+    domains = domains_of([row[i] for i in names if i < len(row)] for row in rows[1:])
     filled: dict[str, list[str]] = {}
     for row in rows[1:]:
         row += [""] * (len(header) - len(row))
@@ -159,8 +171,14 @@ def fill(
                 f"{row[own]} may be any of {', '.join(sorted(candidates)[:10])}: their names end in the same number. "
                 "Nothing is written; take out of the submissions what is not that student's, and grade again"
             )
-        keys = sorted(keys_of(platform, [row[i] for i in names]))
+        keys = sorted(keys_of(platform, [row[i] for i in names], domains))
         student = candidates[0] if candidates else next((key for key in keys if key in results), None)
+        called = {key for key in keys if key in results} | set(candidates)
+        if len(called) > 1:
+            raise ExportError(
+                f"the row of {row[0]} fits {' and '.join(sorted(called)[:10])}, by number and by name. Nothing is "
+                "written; take out of the submissions what is not that student's, and grade again"
+            )
         if student is None:
             continue
         if platform == "moodle" and "Maximum Grade" in header:

@@ -1,9 +1,10 @@
 """Inside the sandbox: calls to the kernel that no notebook needs, refused for a submission and all that it starts.
 
 They are those with which a process takes memory that is in no process's account (`memfd_create`, shared mappings of
-nothing, System V's shared memory, semaphores and queues), hears of or locks files that other submissions read as well
-(inotify, leases; `flock` and record locks say that they are done and do nothing, as each submission is alone), makes further namespaces or mounts in which limits are its own to set, or reaches the parts of the
-kernel in which holes have been found most. Containers refuse them for the same reasons (seccomp(2), bpf(4)).
+nothing, System V's shared memory, semaphores and queues); hears of or locks files that other submissions read as well
+(inotify, leases; `flock` and record locks say that they are done and do nothing, as each submission is alone); makes
+further namespaces or mounts in which limits are its own to set; or reaches the parts of the kernel in which holes have
+been found most. Containers refuse most of them for the same reasons (seccomp(2), bpf(4)).
 """
 
 from __future__ import annotations

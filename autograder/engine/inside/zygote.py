@@ -1,16 +1,16 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
 Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control sockets; beside this file stand only
-`wire`, `shell`, `syscalls`, `watch` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what comes over
-it, one submission at a time:
+`wire`, `shell`, `syscalls`, `watch` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what
+comes over it, one submission at a time:
 
     start BYTES SECONDS (with a socket of the submission's own) | interrupt | starved | kill
 
-Each is answered. A submission whose processes together take more than BYTES of memory or
-SECONDS of processor time, or too many sockets, is killed (see `watch`).
+Each is answered. A submission whose processes together take more than BYTES of memory or SECONDS of processor time, or
+too many sockets, is killed (see `watch`).
 
-Each fork gets namespaces of its own (user, process ids, mounts, ipc, network), so that what runs in it can neither see nor
-signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
+Each fork gets namespaces of its own (user, process ids, mounts, ipc, network), so that what runs in it can neither see
+nor signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
 """
 
 from __future__ import annotations

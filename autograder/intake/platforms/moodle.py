@@ -4,7 +4,12 @@ import re
 
 from autograder.intake.rule import Rule
 
-NAME = re.compile(
-    r"(?P<who>.+?)_(?P<mark>(?P<id>[0-9]{1,20})_assignsubmission_(?:file|onlinetext)_?)(?P<file>.*)",
+MARK = r"(?P<mark>(?P<id>[0-9]{1,20})_assignsubmission_(?:file|onlinetext)_?)"
+#: A file's name with the platform's text in it twice tells nobody: it may stand in a student's name as well as in what
+#: the student called the file. In a folder's name the last one is the platform's, as nothing of a student's follows.
+ONCE = r"(?!(?:.+?_[0-9]{1,20}_assignsubmission_(?:file|onlinetext)){2})"
+RULE = Rule(
+    "Moodle",
+    file=re.compile(rf"{ONCE}(?P<who>.+?)_{MARK}(?P<file>.*)"),
+    folder=re.compile(rf"(?P<who>.+)_{MARK}(?P<file>.*)"),
 )
-RULE = Rule("Moodle", file=NAME, folder=NAME)
