@@ -5,11 +5,10 @@ import re
 from autograder.intake.rule import Rule
 
 MARK = r"(?P<mark>(?P<id>[0-9]{1,20})_assignsubmission_(?:file|onlinetext)_?)"
-#: A file's name with the platform's text in it twice tells nobody: it may stand in a student's name as well as in what
-#: the student called the file. In a folder's name the last one is the platform's, as nothing of a student's follows.
-ONCE = r"(?!(?:.+?_[0-9]{1,20}_assignsubmission_(?:file|onlinetext)){2})"
+#: Nothing of a student's follows in a folder's name, so that the last such text is the platform's; a student's own name
+#: may have one too. In a file's name the first one counts (see `autograder.intake.identity`).
 RULE = Rule(
     "Moodle",
-    file=re.compile(rf"{ONCE}(?P<who>.+?)_{MARK}(?P<file>.*)"),
+    file=re.compile(rf"(?P<who>.+?)_{MARK}(?P<file>.*)"),
     folder=re.compile(rf"(?P<who>.+)_{MARK}(?P<file>.*)"),
 )
