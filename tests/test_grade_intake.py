@@ -375,3 +375,17 @@ def test_notes_are_bounded(assignments):
 def test_names_in_messages_are_plain_text(tmp_path, assignments):
     put(tmp_path, {"a/x\n\x1b[31m needs attention: b.pdf": b"", "b.ipynb": EMPTY})
     assert all(s.problem.isprintable() for s in by_student(tmp_path, assignments).values())
+
+
+def test_zips_that_ask_for_memory_or_time_are_refused(tmp_path, assignments, complete):
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(tmp_path / f"m{method}.zip", "w", method) as archive:
+            archive.writestr(NAME, complete)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for n in range(2 * walk.MAX_MEMBERS + 1):
+            archive.writestr(f"{n}", b"")
+    put(tmp_path, {"heavy.ipynb": b'{"cells": [' + b"[]," * 6_000_000 + b"[]]}", "x/" * 60 + NAME: complete})
+    found = by_student(tmp_path, assignments)
+    assert all(submission.problem for submission in found.values()), found
+    assert "entries" in found["many"].problem
+    assert "too many" in found["heavy"].problem

@@ -22,23 +22,25 @@ time.sleep({seconds})
 print("still here")
 """
 
+#: Shared mappings of nothing outlive their place in a process: given back, they are in nobody's account.
 SHARED = """
-import mmap, os, time
-for _ in range(4):
-    if os.fork() == 0:
-        held = mmap.mmap(-1, 200_000_000)
-        for at in range(0, len(held), 4096):
-            held[at] = 1
-        time.sleep(600)
-        os._exit(0)
-time.sleep(200)
+import mmap
+def of_zero():
+    with open("/dev/zero", "r+b") as file:
+        return mmap.mmap(file.fileno(), 1_000_000)
+for make in (lambda: mmap.mmap(-1, 1_000_000), of_zero):
+    try:
+        print("had", make())
+    except (OSError, ValueError) as error:
+        print("refused", error)
 """
 #: What takes memory that is in no process's account, or makes room for more: (call, arguments of the machine's libc).
 REFUSED = """
 import ctypes, errno, os
 libc = ctypes.CDLL(None, use_errno=True)
 calls = {
-    "memfd_create": (b"x", 0), "shmget": (0, 1 << 20, 0o1600), "msgget": (0, 0o1600), "unshare": (0x10000000,),
+    "memfd_create": (b"x", 0), "shmget": (0, 1 << 20, 0o1600), "msgget": (0, 0o1600), "semget": (0, 1, 0o1600),
+    "inotify_init1": (0,), "unshare": (0x10000000,),
     "mount": (b"tmpfs", b"/tmp", b"tmpfs", 0, None), "ptrace": (0, 0, 0, 0),
 }
 for name, arguments in calls.items():
@@ -58,7 +60,7 @@ print([int(x) for x in torch.utils.data.DataLoader(range(4), num_workers=2)])
 
 
 def shown_by(box, source):
-    session = oracle.Session(box, time.monotonic() + 600)
+    session = oracle.Session(box, time.monotonic() + 600, cpu=4)
     outputs = session.ask({"do": "cell", "source": source}, 500)["outputs"]
     session.close()
     return "".join(one.get("text", str(one)) for one in outputs)
@@ -67,7 +69,7 @@ def shown_by(box, source):
 def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
     source = "import torch\ntorch.nn.Linear(3, 2)(torch.zeros(4))"
     with Sandbox("bwrap", modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 600)
+        session = oracle.Session(box, time.monotonic() + 600, cpu=4)
         (error,) = session.ask({"do": "cell", "source": source}, 500)["outputs"]
         session.close()
     told = "\n".join(error["traceback"])
@@ -75,19 +77,43 @@ def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
     assert sys.prefix not in told
 
 
-def test_memory_that_processes_share_counts(bubblewrap):
+def test_memory_that_outlives_its_mappings_is_refused(bubblewrap):
     with Sandbox("bwrap", modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 600, total=500_000_000)
+        told = shown_by(box, SHARED)
+        assert [line.split()[0] for line in told.splitlines()] == ["refused"] * 2, told
+
+
+SPINNING = """
+import os
+for _ in range({processes}):
+    if os.fork() == 0:
+        while True: pass
+while True: pass
+"""
+SOCKETS = """
+import os, socket, time
+for _ in range(6):
+    if os.fork() == 0:
+        kept = [socket.socketpair() for _ in range(200)]
+        time.sleep(600)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("source", "what"), [(SOCKETS, "sockets"), (SPINNING.format(processes=20), "processor time")])
+def test_what_is_in_no_process_s_account_is_counted(source, what, bubblewrap):
+    with Sandbox("bwrap", modules=["torch"]) as box:
+        session = oracle.Session(box, time.monotonic() + 600, cpu=4)
         with pytest.raises(Gone):
-            session.ask({"do": "cell", "source": SHARED}, 500)
+            session.ask({"do": "cell", "source": source}, 500)
         session.close()
-        assert session.used["over"] == 1
+        assert session.over == what
 
 
 def test_what_would_take_memory_from_elsewhere_is_refused(bubblewrap):
     with Sandbox("bwrap", modules=["torch"]) as box:
         told = shown_by(box, REFUSED)
-        assert [line.split()[1] for line in told.splitlines()] == ["refused"] * 6, told
+        assert [line.split()[1] for line in told.splitlines()] == ["refused"] * 8, told
         told = shown_by(box, ALLOWED)
         assert "thread" in told, told
         assert "process" in told, told
@@ -103,10 +129,10 @@ def test_the_sum_of_many_processes(kind, bubblewrap):
         with pytest.raises(Gone):
             session.ask({"do": "cell", "source": source}, 500)
         session.close()
-        assert session.used["over"] == 1
+        assert session.over == "memory"
         # what the processes share with the warm one counts once, and the next submission starts anew
         session = oracle.Session(box, time.monotonic() + 600, total=600_000_000)
         shown = session.ask({"do": "cell", "source": FORKS.format(each=1_000_000, seconds=1)}, 500)["outputs"]
         session.close()
         assert "still here" in shown[0]["text"]
-        assert session.used["over"] == 0
+        assert session.over == ""

@@ -23,6 +23,7 @@ from nbgrader.api import Gradebook
 from autograder import demo
 from autograder.answers import load_answer
 from autograder.attacks import attacks
+from autograder.engine.assignment import digest
 from autograder.engine.store import seed_of
 from autograder.evaluation import evaluate
 from autograder.results.gradebook import harmless, harmless_output
@@ -49,8 +50,9 @@ def cell_outputs(out, student, name):
 
 @pytest.mark.parametrize("student", HONEST)
 def test_same_grades_as_plain_evaluation(graded, student):
-    answer = load_answer(graded.root / "submitted" / student / STAGE / f"{STAGE}.ipynb")
-    report = evaluate(STAGE, answer.namespace, seed_of(7, STAGE, student))
+    path = graded.root / "submitted" / student / STAGE / f"{STAGE}.ipynb"
+    answer = load_answer(path)
+    report = evaluate(STAGE, answer.namespace, seed_of(7, STAGE, student, digest(path.read_bytes())))
     row = graded.rows[student]
     assert {r.id: float(row[r.id]) for r in report.results} == {r.id: r.earned for r in report.results}
     assert float(row["score"]) == report.score
@@ -83,6 +85,15 @@ def test_what_the_sandbox_hides(graded):
     assert "CONNECTED" not in cell_outputs(graded.out, "network", "layer")
     assert "STOPPED AT" in cell_outputs(graded.out, "fork-bomb", "layer")
     assert "No space left" in cell_outputs(graded.out, "disk-flood", "layer")
+    assert "HEARD []" in cell_outputs(graded.out, "neighbours", "layer")
+    assert "SEMAPHORES [-1, -1, -1]" in cell_outputs(graded.out, "kernel-memory", "layer")
+
+
+def test_what_a_person_is_told_of_attacks(graded):
+    report = (graded.out / "report.html").read_text(encoding="utf-8")
+    assert "raises KeyboardInterrupt where nobody interrupted it" in report
+    for path in graded.out.rglob("*.html"):
+        assert not set("\x1b\x9b\u202e\u2066") & set(path.read_text(encoding="utf-8")), path
     assert len(cell_outputs(graded.out, "output-flood", "layer")) < 200_000
     assert "<script>" not in cell_outputs(graded.out, "picture-flood", "layer")
 

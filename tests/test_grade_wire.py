@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import random
 import socket
@@ -10,7 +12,10 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from autograder.engine import border, oracle
 from autograder.engine.inside import wire
 
 
@@ -108,3 +113,48 @@ def test_time_and_size_are_bounded():
             wire.receive(mine, 0.1)
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\x1b[31m", "\x9b", "\u202e", "a\x00b"])
+def test_behind_the_border_every_text_can_be_shown_and_kept(odd):
+    kept = border.clean({odd: [odd, {"text": odd * 5_000}], "array": np.ones(2), "n": 1.5, "fine": "é\tπ\n😀"})
+    assert kept["fine"] == "é\tπ\n😀"
+    text = json.dumps({k: v for k, v in kept.items() if k != "array"}, ensure_ascii=False)
+    text.encode()
+    assert not set(odd) & set(text) - set("ab[31m")
+    assert len(text) < 2 * border.MAX_TEXT
+
+
+def test_the_border_bounds_items_and_numbers():
+    for value in ([[]] * 300_000, 10**5000):
+        with pytest.raises(border.Malformed):
+            border.clean(value)
+
+
+def test_a_picture_is_its_pixels_alone():
+    from PIL import Image, PngImagePlugin
+
+    info, out = PngImagePlugin.PngInfo(), io.BytesIO()
+    info.add_text("answers", "secret")
+    Image.new("RGB", (4, 3), "red").save(out, "PNG", pnginfo=info)
+    data = base64.b64encode(out.getvalue() + b"secret").decode()
+    kept = base64.b64decode(border.picture(data, "image/png"))
+    assert b"secret" not in kept
+    assert Image.open(io.BytesIO(kept)).getpixel((1, 1)) == (255, 0, 0)
+    for bad in ("", "no picture \ud800", data[:40], base64.b64encode(b"x").decode()):
+        assert border.picture(bad, "image/png") is None
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plain)
+def test_fuzzed_values_pass_the_border_or_are_refused(value):
+    with contextlib.suppress(border.Malformed):
+        json.dumps(border.clean(value), ensure_ascii=False).encode()
+    json.dumps(oracle.clean_outputs([{"output_type": "error", "traceback": value, "ename": value}], 1)).encode()

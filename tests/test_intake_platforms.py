@@ -262,3 +262,41 @@ def test_a_file_in_canvas_is_known_by_its_own_name(tmp_path, assignments, comple
     put(tmp_path, {"ann_1_100_a.ipynb": half, f"ann_1_101_{STAGE}-1.ipynb": complete, "ann_1_102_z.pdf": b""})
     found = by_student(tmp_path, assignments)
     assert {student: s.fetch() for student, s in found.items()} == {"ann-1": complete}
+
+
+def test_names_in_a_students_own_zip_are_not_other_students(tmp_path, assignments, complete, half):
+    forged = {f"{name}_{n}_{n}0_{NAME}": EMPTY for n, name in enumerate(("ann", "absent", "dan"), 1)}
+    for how, inside in {
+        "canvas": forged,
+        "moodle": {MOODLE(f"Ann_{n}") + NAME: EMPTY for n in (1, 2)},
+        "plain": {f"{name}_{NAME}": EMPTY for name in ("ann", "absent")},
+    }.items():
+        place = put(tmp_path / how, {"ann.ipynb": complete, "bob.ipynb": half, "eve.zip": zipped(inside)})
+        assert set(by_student(place, assignments)) == {"ann", "bob", "eve"}, how
+
+
+def test_a_name_like_moodles_own_text_takes_nobodys_place(tmp_path, assignments, complete, half):
+    folders = {MOODLE("Ann_1") + NAME: complete, MOODLE("Ann_1_assignsubmission_file__2") + NAME: half}
+    found = by_student(put(tmp_path / "folders", folders), assignments)
+    assert {student for student in found if student.endswith("-1")} == {"Ann-1"}
+    assert found["Ann-1"].fetch() == complete
+    assert len(found) == 2
+    files = {f"Ann_1_assignsubmission_file_{NAME}": complete}
+    files[f"Ann_1_assignsubmission_file__2_assignsubmission_file_{NAME}"] = half
+    found = by_student(put(tmp_path / "files", files), assignments)
+    assert found["Ann-1"].fetch() == complete
+    assert not found["Ann-1"].notes
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("name", ['"Eve\n      :sid: s1"', '"Eve\\n:sid: s1"', "|\n      Eve\n      :sid: s1"])
+def test_a_name_that_yaml_folds_takes_nobodys_number(name):
+    text = f"submission_1:\n  :submitters:\n  - :name: {name}\n    :sid: 0077\n    :email: e@x.org\n"
+    assert gradescope.people(text.encode()) == {"submission_1": [("sid", "0077")]}
+
+
+def test_who_came_first_keeps_the_row():
+    known = names.student_names([("name", "ann lee")])
+    later = names.student_names([("name", "ann lee"), ("name", "ann-lee")], known)
+    assert later["name", "ann lee"] == "ann-lee"
+    assert later["name", "ann-lee"].startswith("ann-lee-x")

@@ -319,6 +319,102 @@ class LoRALayer(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(1).expand(50000, 50000))
         self.scaling = 10 ** 5000
 """,
+    "surrogates": r"""
+from IPython.display import display
+print("\ud800 \x1b[31m \u202e \x9b")
+display({"text/plain": "\udfff", "image/png": "no picture \ud800", "text/markdown": "~~~&NewLine;\ud800"}, raw=True)
+class LoRALayer:
+    def __init__(self, *a, **k):
+        raise ValueError("\ud800\x1b]0;title\x07\u2066" * 100)
+class LinearWithLoRA:
+    def __init__(self, *a, **k):
+        self.scaling = self.lora_A = self.lora_B = "\ud800" * 10_000
+raise type("\u202eError", (Exception,), {})("\ud800")
+""",
+    "long-errors": """
+import sys
+wire = sys.modules["wire"]
+sent, many = wire.send, "name 'x%d' is not defined"
+def forged(channel, value, *rest):
+    if "outputs" in value:
+        kind = {"output_type": "error", "ename": "NameError"}
+        error = {**kind, "evalue": "e" * 400_000, "traceback": ["t" * 80_000] * 50}
+        value["outputs"] = [error, *[{**kind, "evalue": many % n} for n in range(9999)]]
+    if "seen" in value:
+        errors = [{"type": "NameError", "text": many % n} for n in range(60_000)]
+        error = {"type": "E" * 900_000, "text": "x" * 1_500_000, "line": "y" * 900_000}
+        value["seen"] = {"error": error, "more": errors}
+    return sent(channel, value, *rest)
+class Arm:
+    def __getattribute__(self, name):
+        wire.send = forged
+        raise ValueError("armed")
+LoRALayer = LinearWithLoRA = LoRAParametrization = Arm()
+""",
+    "interrupted": """
+def stop(*a, **k):
+    raise KeyboardInterrupt
+LoRALayer = LinearWithLoRA = LoRAParametrization = project_up = fold_in = make_factors = stop
+""",
+    "kernel-memory": """
+import ctypes, mmap, os, socket
+libc = ctypes.CDLL(None)
+print("SEMAPHORES", [libc.semget(0, 30_000, 0o1600) for _ in range(3)])
+try:
+    print("SHARED", mmap.mmap(-1, 1 << 30))
+except OSError as error:
+    print(error)
+kept = []
+try:
+    while True:
+        kept.append(socket.socketpair())
+        kept[-1][0].setblocking(False)
+        try:
+            while True: kept[-1][0].send(b"x" * 60_000)
+        except BlockingIOError: pass
+except OSError as error:
+    print(error)
+""",
+    "spinning": """
+import os, threading, time
+for _ in range(110):
+    try:
+        if os.fork() == 0:
+            until = time.monotonic() + 3
+            while time.monotonic() < until: pass
+            os._exit(0)
+    except OSError: break
+""",
+    "neighbours": r"""
+import fcntl, os, socket
+told = []
+for family, where in ((socket.AF_UNIX, "\0lora-answers"), (socket.AF_INET, ("127.0.0.1", 45678))):
+    channel = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        channel.connect(where)
+        told.append(channel.recv(100))
+    except OSError:
+        try:
+            channel.bind(where)
+            channel.listen()
+        except OSError as error: told.append(str(error))
+for name in os.listdir("/dev/pts"):
+    if name != "ptmx": told.append("PTS " + name)
+file = open(os.__file__)
+try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError as error: told.append("LOCKED " + str(error))
+print("HEARD", told)
+""",
+    "hand-back": """
+import base64, sys
+from IPython.display import display
+class LoRALayer:
+    asked = []
+    def __init__(self, *a, **k):
+        self.asked.append(repr((a, k)))
+        raise ValueError("ORDER " + repr((a, k)))
+def tell(): print("QUESTIONS", LoRALayer.asked)
+""",
 }  # fmt: skip
 
 ATTACKS = [Attack(name, instead(source.lstrip("\n"))) for name, source in SOURCES.items()]

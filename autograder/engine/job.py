@@ -97,7 +97,7 @@ def seed_and_key(student: str, submitted: str, assignment: Assignment, run_seed:
         run_seed: of the whole run.
         cells: ``"needed"`` or ``"all"``.
     """
-    seed = seed_of(run_seed, assignment.stage, student)
+    seed = seed_of(run_seed, assignment.stage, student, submitted)
     return seed, key_of(student, assignment.stage, submitted, assignment.hash, environment_hash(), seed, cells)
 
 
@@ -114,9 +114,10 @@ def job_of(row: Row, assignment: Assignment, which: str) -> dict[str, Any]:
     else:
         names = {name for exercise in STAGES[row.stage] for name in exercise.names}
         run = needed(list(zip(sources, map(kind_of, row.cells), strict=True)), names)
+    own = [STUDENT in cell["metadata"].get("tags", ()) for cell in row.cells]
     cells = [
-        {"source": source, "exercise": exercise, "spare": not runs}
-        for source, exercise, runs in zip(sources, exercises, run, strict=True)
+        {"source": source, "exercise": exercise, "spare": not runs, "own": theirs}
+        for source, exercise, runs, theirs in zip(sources, exercises, run, own, strict=True)
     ]
     return {"key": row.key, "stage": row.stage, "seed": row.seed, "cells": cells}
 

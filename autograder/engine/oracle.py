@@ -7,6 +7,7 @@ from the submission's seed. What a cell prints, returns or raises is kept for a 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import select
@@ -18,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from autograder.engine import border
 from autograder.engine.inside import wire
 from autograder.engine.needed import uses
-from autograder.engine.sandbox import LIMITS, TOTAL, Gone, Sandbox
+from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Sandbox
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
 from lora_ref.checks.probing import TRIES
@@ -34,10 +36,14 @@ RUNS = 4
 AHEAD = 60_000
 #: Bytes of JSON that one cell's outputs may have.
 MAX_OUTPUTS = 5_000_000
-#: Bytes of JSON that all outputs of a submission may have.
-MAX_SHOWN = 5_000_000
 #: Errors whose text names what is not there.
 NOT_THERE = ("NameError", "ModuleNotFoundError", "FileNotFoundError")
+#: Bytes of JSON that all outputs of a submission may have, and outputs and pictures of one cell.
+MAX_SHOWN, MAX_ITEMS, MAX_PICTURES = 5_000_000, 200, 20
+#: Most texts of such errors, and characters of one message, that are kept.
+MAX_NAMES, MAX_MESSAGE = 200, 5_000
+#: Share of a probe's time limit below which it had hardly a processor; most probes of an exercise asked again for it.
+LITTLE, MAX_AGAIN = 0.5, 3
 #: Bytes that judging one check may take: shapes that were made up can ask NumPy for products of any size.
 MAX_JUDGING = 1_000_000_000
 
@@ -48,15 +54,18 @@ class Session:
     Args:
         sandbox: where.
         deadline: ``time.monotonic()`` at which the whole submission must be over.
-        limits, total: see `autograder.engine.sandbox.LIMITS` and ``TOTAL``.
+        limits, total, cpu: see `autograder.engine.sandbox.LIMITS`, ``TOTAL`` and ``CPU``.
     """
 
-    def __init__(self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL):
+    def __init__(
+        self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL, cpu: int = CPU
+    ):
         self.sandbox, self.deadline = sandbox, deadline
         self.used: dict[str, Any] = {}
+        self.over = ""
         self.replaced: list[str] = []
         self._given_back = 0.0
-        self._channel = sandbox.start(total)
+        self._channel = sandbox.start(total, cpu)
         self.ask({"do": "limits", "limits": dict(limits)}, 30)
 
     def ask(self, order: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -104,8 +113,17 @@ class Session:
             raise Gone("the process ended") from None
         except wire.WireError as error:
             raise Gone(f"the process sent something unreadable ({error})") from None
-        if type(answer) is not dict or "broken" in answer:
+        if type(answer) is not dict:
+            raise Gone("the process sent something that is no answer")
+        outputs = answer.pop("outputs", None)
+        try:
+            answer = border.clean(answer)
+        except border.Malformed as error:
+            text = f"an answer of an unexpected form ({error})"
+            answer = {"seen": {"error": {"type": "Malformed", "text": text, "line": ""}}}
+        if "broken" in answer:
             raise Gone(f"the process could not be set up or is broken: {str(answer)[:200]}")
+        answer["outputs"] = outputs  # which have a border of their own, `clean_outputs`
         if late:
             answer["late"] = True
         return answer
@@ -124,6 +142,8 @@ class Session:
     def observe_all(self, checks: Sequence[Check], seed: int, stand_ins: bool = False) -> list[Observation]:
         """What `lora_ref.checks.probing.observe` sees for each check's inputs, in the sandbox.
 
+        A probe that ran into its time limit and had hardly a processor for it is asked once more, by itself.
+
         Args:
             checks: of one time limit.
             seed: the submission's.
@@ -141,16 +161,29 @@ class Session:
                     "seconds": check.seconds,
                 }
             )
-        observations: list[Observation] = []
         longest = max((check.seconds for check in checks), default=0.0)
-        for check, answer in zip(checks, self.ask_all(orders, TRIES * longest + 2 * GRACE), strict=True):
-            self.replaced = sorted({*self.replaced, *_texts(answer.get("replaced"))})
-            observation = answer.get("seen")
-            if type(observation) is not dict:
-                text = f"still running after {check.seconds:g} s"
-                observation = {"error": {"type": "TimeLimit", "text": text, "line": ""}}
-            observations.append(observation)
+        patience = TRIES * longest + 2 * GRACE
+        observations, slow = [], []
+        for check, answer in zip(checks, self.ask_all(orders, patience), strict=True):
+            observations.append(self._seen(check, answer))
+            if _starved(check, answer, observations[-1]):
+                slow.append(len(observations) - 1)
+        for number in slow[:MAX_AGAIN]:
+            order = {**orders[number], "exercise": f"{checks[number].exercise}, again"}  # with patience of its own
+            observations[number] = self._seen(checks[number], self.ask(order, patience))
         return observations
+
+    def _seen(self, check: Check, answer: dict[str, Any]) -> Observation:
+        """The observation in an answer."""
+        self.replaced = sorted({*self.replaced, *border.texts(answer.get("replaced"))})
+        observation = answer.get("seen")
+        if answer.get("interrupted") and not answer.get("late"):  # what it says it saw is dropped
+            self.replaced = sorted({*self.replaced, "!raises KeyboardInterrupt where nobody interrupted it"})
+            return {"error": {"type": "KeyboardInterrupt", "text": "nobody interrupted it", "line": ""}}
+        if type(observation) is dict:
+            return observation
+        text = f"still running after {check.seconds:g} s"
+        return {"error": {"type": "TimeLimit", "text": text, "line": ""}}
 
     def close(self) -> None:
         """End the submission's process and all it started; again does nothing."""
@@ -160,6 +193,8 @@ class Session:
         for name, value in self.sandbox.kill().items():
             if isinstance(value, (int, float)):
                 self.used[name] = value
+            elif name == "over":
+                self.over = border.text(str(value), 50)
 
 
 def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
@@ -167,7 +202,8 @@ def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
 
     Args:
         job: ``stage``, ``seed``, ``cells`` (each: ``source``, ``exercise`` or None, and ``spare`` if its source need
-            not run), ``cell_seconds``, ``seconds``.
+            not run), ``cell_seconds``, ``seconds``, and
+            ``memory`` if it is to have less than `TOTAL`.
         sandbox: where it runs.
 
     Returns:
@@ -202,7 +238,7 @@ class _Run:
         }
         self.results: dict[str, Result] = {}
         self.lost: dict[int, str] = {}
-        self.shown = 0
+        self.shown, self.asked = 0, False
         self.unknown: set[str] = set()  # texts of errors that name what is not there
         self.undefined: set[str] = set()  # names that probes asked for
         self.raised: dict[int, tuple[str, str]] = {}  # of each cell that raised, the error's type and text
@@ -211,20 +247,20 @@ class _Run:
     def all_cells(self, sandbox: Sandbox) -> None:
         record = self.record
         for _ in range(RUNS):
-            session, number = Session(sandbox, self.deadline), -1
+            session, number = Session(sandbox, self.deadline, total=self.job.get("memory", TOTAL)), -1
             try:
                 for number, cell in enumerate(self.cells):
                     if number not in self.lost:
                         self.cell(number, cell, session)
                 names = sorted({name for row in STAGES[self.job["stage"]] for name in row.names})
                 origins = session.ask({"do": "inspect", "names": names}, 10).get("origins")
-                record["origins"] = {n: _texts(origins.get(n)) for n in names} if type(origins) is dict else {}
+                record["origins"] = {n: border.texts(origins.get(n)) for n in names} if type(origins) is dict else {}
                 with contextlib.suppress(Gone):
                     self.once_more(session)
                 break
             except Gone as gone:
                 session.close()
-                why = "its processes together took too much memory" if session.used.get("over") else str(gone)
+                why = f"its processes together took too much {session.over}" if session.over else str(gone)
                 self.lost[number] = why
                 record["stopped"].append({"cell": number, "why": why})
                 if time.monotonic() >= self.deadline:
@@ -247,16 +283,21 @@ class _Run:
             outputs = clean_outputs(answer.get("outputs"), number + 1)
             if answer.get("late"):
                 outputs.append(_error("CellTimeoutError", f"stopped after {limit:g} s"))
-            self.unknown |= {o["evalue"] for o in outputs if o.get("ename") in NOT_THERE}
+            self.miss(o["evalue"] for o in outputs if o.get("ename") in NOT_THERE)
             self.raised.pop(number, None)
             for output in outputs:
                 if output["output_type"] == "error":
                     self.raised[number] = output["ename"], output["evalue"]
-            self.shown += len(json.dumps(outputs))
+            if cell.get("own") and self.asked:
+                outputs = [_hidden(output) for output in outputs if output["output_type"] == "error"]
+            size = len(json.dumps(outputs))
+            self.shown += size
             if self.shown > MAX_SHOWN:
+                self.shown -= size
                 outputs = [_error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
             self.record["outputs"][str(number)] = outputs
         if cell["exercise"]:
+            self.asked = True
             self.results[cell["exercise"]] = self.judge(cell["exercise"], session)
 
     def judge(self, exercise_id: str, session: Session) -> Result:
@@ -264,16 +305,15 @@ class _Run:
         checks, seed = hidden_checks(exercise_id), self.job["seed"]
         observations = session.observe_all(checks, seed)
         unknown = set(_texts_of(observations, NOT_THERE))
-        self.unknown |= unknown
+        self.miss(unknown)
         self.undefined |= set(_texts_of(observations, ("NotDefined",)))
         self.missing[exercise_id] = {name for text in unknown for name in _names_in(text)}
         verdicts = {
-            check.id: _verdict(check, seed, observation)
-            for check, observation in zip(checks, observations, strict=True)
+            check.id: self.verdict(check, observation) for check, observation in zip(checks, observations, strict=True)
         }
         again = [check for check in checks if check.builds_on and not verdicts[check.id].passed]
         for check, observation in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
-            verdicts[check.id] = second_chance(verdicts[check.id], _verdict(check, seed, observation))
+            verdicts[check.id] = second_chance(verdicts[check.id], self.verdict(check, observation))
         return result_from(exercise_id, map(self.with_cause, verdicts.values()))
 
     def with_cause(self, verdict: Verdict) -> Verdict:
@@ -327,6 +367,19 @@ class _Run:
                         f"{exercise_id} was judged at the end: its answer, or what that uses, stands below its check"
                     )
 
+    def verdict(self, check: Check, seen: Observation) -> Verdict:
+        """The judge's, within the submission's time: an observation may be made so that judging it takes long."""
+        if time.monotonic() >= self.deadline:
+            raise Gone("the submission's time is up")
+        return _verdict(check, self.job["seed"], seen)
+
+    def miss(self, texts: Iterable[str]) -> None:
+        """Keep the texts of errors that name what is not there, up to a number that no honest notebook reaches."""
+        for text in texts:
+            if len(self.unknown) >= MAX_NAMES:
+                return
+            self.unknown.add(text[:1000])
+
     def missed_a_spare_name(self) -> bool:
         """Whether a NameError names something that a cell which did not run has in it."""
         names = {name for text in self.unknown for name in _names_in(text)}
@@ -344,10 +397,22 @@ class _Run:
 def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
     try:
         with np.errstate(all="ignore"), _bounded(MAX_JUDGING):
-            return judge(check, draw(check, seed), seen)
+            verdict = judge(check, draw(check, seed), seen)
+        if verdict.fault is None:
+            return verdict
+        fault = Fault(*(part and border.text(part, MAX_MESSAGE) for part in dataclasses.astuple(verdict.fault)))
+        return dataclasses.replace(verdict, fault=fault)
     except Exception as error:  # an observation that no probe makes: the judge's complaint does not pass it
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__})", read="")
         return Verdict(check.id, check.contract, check.points, fault)
+
+
+def _starved(check: Check, answer: dict[str, Any], seen: Observation) -> bool:
+    """Whether a probe ran into its time limit with little processor time used, as the inside says."""
+    error = seen.get("error")
+    limited = type(error) is dict and error.get("type") == "TimeLimit"
+    used = answer.get("cpu")
+    return limited and type(used) is float and used < LITTLE * check.seconds
 
 
 @contextlib.contextmanager
@@ -393,31 +458,47 @@ def _error(kind: str, text: str) -> dict[str, Any]:
     return {"output_type": "error", "ename": kind, "evalue": text, "traceback": [f"{kind}: {text}"]}
 
 
-def _texts(value: Any) -> list[str]:
-    items = value if type(value) is list else []
-    return [item[:200] for item in items if type(item) is str][:50]
+def _hidden(error: dict[str, Any]) -> dict[str, Any]:
+    """An error of a cell of the student's own that ran after hidden checks had asked: its type alone goes back."""
+    return _error(error["ename"][:60], "(not shown: the cell ran after hidden checks)")
 
 
 def clean_outputs(value: Any, count: int) -> list[dict[str, Any]]:
     """What a submission says its cell showed, cut down to nbformat's outputs of text and pictures."""
     from autograder.engine.inside.shell import MIME_TYPES
 
-    kept = []
-    for item in value if type(value) is list else []:
+    kept: list[dict[str, Any]] = []
+    left, pictures = MAX_SHOWN, MAX_PICTURES
+    for item in value[:MAX_ITEMS] if type(value) is list else []:
         kind = item.get("output_type") if type(item) is dict else None
         if kind == "stream" and type(item.get("text")) is str:
-            kept.append({"output_type": "stream", "name": "stdout", "text": _printable(item["text"])})
+            new: dict[str, Any] = {"output_type": "stream", "name": "stdout", "text": _printable(item["text"])}
         elif kind in ("display_data", "execute_result") and type(item.get("data")) is dict:
             data = {m: item["data"][m] for m in MIME_TYPES if type(item["data"].get(m)) is str}
-            data = {m: text if m.startswith("image/") else _printable(text) for m, text in data.items()}
+            pictures -= any(mime.startswith("image/") for mime in data)
+            shown = {
+                mime: (border.picture(text, mime) if pictures >= 0 else None)
+                if mime.startswith("image/")
+                else _printable(text)
+                for mime, text in data.items()
+            }
             numbered = {"execution_count": count} if kind == "execute_result" else {}
-            kept.append({"output_type": kind, "data": data, "metadata": {}, **numbered})
+            shown = {mime: text for mime, text in shown.items() if text is not None}
+            new = {"output_type": kind, "data": shown, "metadata": {}, **numbered}
         elif kind == "error":
-            lines = [_printable(line) for line in item.get("traceback", ()) if type(line) is str]
-            named = {key: _printable(str(item.get(key, "")))[:2000] for key in ("ename", "evalue")}
-            kept.append({"output_type": "error", **named, "traceback": lines[:50]})
-    return kept[:200]
+            lines = item.get("traceback")
+            lines = [border.text(line) for line in (lines[:50] if type(lines) is list else ()) if type(line) is str]
+            named = {key: item.get(key) for key in ("ename", "evalue")}
+            named = {key: border.text(text) if type(text) is str else "" for key, text in named.items()}
+            new = {"output_type": "error", **named, "traceback": lines}
+        else:
+            continue
+        left -= len(json.dumps(new))
+        if left < 0:
+            return [*kept, _error("OutputLimit", "the cell shows too much; what follows was dropped")]
+        kept.append(new)
+    return kept
 
 
 def _printable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()[:120_000]
+    return border.text(text, 120_000)

@@ -15,7 +15,7 @@ from typing import Any
 
 from autograder.engine import worker
 from autograder.engine.inside import wire
-from autograder.engine.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm
+from autograder.engine.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm, fair_total
 
 #: Most bytes of a job that is sent to a worker before it has finished the last one. They wait in a socket that holds
 #: three times as many, so nobody waits to send.
@@ -97,7 +97,8 @@ def run(
     Raises:
         SandboxError: a worker cannot have its sandbox.
     """
-    coming = iter(jobs)
+    share = fair_total(workers)
+    coming = ({**job, "memory": share} for job in jobs)
     waiting: deque[Waiting] = deque()
     pool = selectors.DefaultSelector()
     alive: dict[socket.socket, Worker] = {}

@@ -35,6 +35,10 @@ Limits on time, memory and file size still hold for each process. Use this for y
 """
 #: Bytes of memory that all processes of a submission may take together.
 TOTAL = 6_000_000_000
+#: CPU seconds that all processes of a submission may use together.
+CPU = 900
+#: Share of the machine's memory that the submissions of all workers may take together, and the least that one needs.
+SHARE, LEAST = 0.75, 1_500_000_000
 #: Limits of each process inside (setrlimit): bytes of memory, CPU seconds, bytes of a file, open files, processes.
 LIMITS = {"AS": 6_000_000_000, "CPU": 900, "FSIZE": 100_000_000, "NOFILE": 512, "NPROC": 128, "CORE": 0}
 #: What a warm process imports where nobody says which stages it is for: what all five need.
@@ -53,6 +57,12 @@ SLACK = 60.0
 FIRST_UID = 61_000
 #: The same where all user ids may be had, of which no distribution gives these to anybody: `NUMBERS` for each process.
 FIRST_OF_MANY, NUMBERS = 0x7000_0000, 5_000
+
+
+def fair_total(workers: int) -> int:
+    """Bytes of memory for a submission where ``workers`` of them run at once on this machine: at most `TOTAL`."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(TOTAL, max(LEAST, int(SHARE * machine / max(1, workers))))
 
 
 class SandboxError(RuntimeError):
@@ -162,6 +172,7 @@ def command(uid: int) -> list[str]:
     for path in INSIDE:
         line += ["--ro-bind", str(path), f"/course/{path.name}"]
     line += ["--proc", "/proc", "--dev", "/dev"]
+    line += ["--dev-bind", "/dev/null", "/dev/zero"]  # a shared mapping of it would be memory in no one's account
     for folder in scratch():
         line += ["--perms", "1777", "--tmpfs", folder]
     line += ["--remount-ro", "/", "--chdir", "/box", "--clearenv"]
@@ -323,8 +334,11 @@ class Sandbox:
         self.nested = bool(hello.get("nested"))
         self._fresh = True
 
-    def start(self, total: int = TOTAL) -> socket.socket:
-        """Fork for a submission, which is killed if it takes more than ``total`` bytes; returns the socket to it.
+    def start(self, total: int = TOTAL, cpu: int = CPU) -> socket.socket:
+        """Fork for a submission; returns the socket to it.
+
+        Args:
+            total, cpu: bytes of memory and CPU seconds; it is killed if its processes together take more.
 
         Raises:
             SandboxError: the warm process is gone and does not come back.
@@ -336,7 +350,7 @@ class Sandbox:
         self._fresh = False
         mine, other = socket.socketpair()
         try:
-            socket.send_fds(self._control, [b"start %d" % total], [other.fileno()])
+            socket.send_fds(self._control, [b"start %d %d" % (total, cpu)], [other.fileno()])
             other.close()
             if wire.receive(self._control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
@@ -358,7 +372,8 @@ class Sandbox:
         """End the submission with everything it started.
 
         Returns:
-            ``cpu`` seconds, ``peak_kib``, and ``over`` (1: it was killed for its memory), where they are known.
+            ``cpu`` seconds, ``peak_kib``, and ``over`` (of what it took so much that it was killed, or ""), where they
+            are known.
         """
         return self._order(b"kill")
 

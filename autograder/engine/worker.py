@@ -47,7 +47,10 @@ def main(
                 return 1
             except Exception:  # a bug here must not cost the submission in silence
                 record = {"failed": traceback.format_exc()[-2000:]}
-            wire.send(channel, record)
+            try:
+                wire.send(channel, record)
+            except wire.WireError as error:  # its submission alone is to pay for a record that cannot be sent
+                wire.send(channel, {"failed": f"its record cannot be kept: {error}"[:500]})
             gc.collect()
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from autograder.exercises import STAGES
 from autograder.intake import plain
 from autograder.intake.names import NOBODY, Key
-from autograder.intake.platforms import holds_class, label, roster
+from autograder.intake.platforms import holds_class, label, roster, says_class
 from autograder.intake.rule import Label
 from autograder.intake.walk import File
 
@@ -71,17 +71,30 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
         for name in folders
         if not labels[name] and any(f.notebook for f in entries[name])
     )
+    classes = {
+        name
+        for name in folders
+        if not labels[name]
+        and _is_class(name, entries[name], depth + 1, alone, bundles and _flat(entries[name], depth + 1))
+    }
+    # beside a student's, what looks like a class is a student's as well, who may have put others' names into a zip,
+    # unless its own name says what it is
+    if any(_is_a_students(name, entries[name], depth + 1) for name in work if name not in classes):
+        classes = {name for name in classes if says_class(name)}
+    sure = {said.key for said in labels.values() if said and not _doubtful(said)}
     by_place: dict[Place, list[File]] = defaultdict(list)
     for name, inside in entries.items():
         at, said = inside[0].parts[: depth + 1], labels[name]
-        if said and said.key:
+        if said and name not in folders and _doubtful(said) and said.key in sure:
+            by_place[Place("name", plain.stem(name), at)] += inside
+        elif said and said.key:
             by_place[Place(*said.key, (*at[:-1], said.place))] += inside
         elif said:
             for kind, who in rostered.get(name) or [("name", name)]:
                 # without a number two may have one name: then the folder is part of who it is
                 full = f"{who}-{name}" if kind == "name" and often[kind, who] > 1 else who
                 by_place[Place(kind, full, at, note)] += inside
-        elif name in folders and _is_class(name, inside, depth + 1, alone, bundles and _flat(inside, depth + 1)):
+        elif name in classes:
             yield from places([f for f in inside if len(f.parts) > depth + 1], depth + 1)
             if failed := [f for f in inside if len(f.parts) == depth + 1]:  # a zip file that is not read to its end
                 by_place[Place("name", name, at)] += failed
@@ -93,6 +106,20 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
             by_place[known if who else Place("nobody", NOBODY, at[:-1])] += inside
     for place, inside in by_place.items():
         yield replace(place, name=unicodedata.normalize("NFC", place.name)), inside
+
+
+def _is_a_students(name: str, files: list[File], depth: int) -> bool:
+    """Whether an entry that is no class is a student's work: a notebook, or what has one in it, but no broken zip."""
+    direct = len(files[0].parts) == depth
+    return not _is_zip(name) if direct else any(f.notebook for f in files)
+
+
+def _doubtful(said: Label) -> bool:
+    """Whether a platform's text is in a name twice: it may be in a student's name, or in what a student called a file.
+
+    The first counts, unless it tells somebody who has handed in under a name that leaves no doubt.
+    """
+    return bool(said.file and label(f"x{said.file}", folder=False))
 
 
 def _is_zip(name: str) -> bool:

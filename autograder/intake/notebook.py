@@ -11,7 +11,7 @@ from autograder.exercises import STAGES
 from autograder.intake.names import few
 from autograder.intake.rebuild import MAX_OWN, MAX_OWN_CELLS, rebuild
 from autograder.intake.submission import Submission
-from autograder.intake.walk import Unreadable
+from autograder.intake.walk import Unreadable, weigh
 
 __all__ = ["MAX_OWN", "MAX_OWN_CELLS", "answers", "cells_of", "evidence"]
 
@@ -101,6 +101,7 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
     """
     if not data.strip():
         raise ValueError("the file is empty")
+    weigh(data)
     notebook = json.loads(data.decode("utf-8-sig", "replace"))
     if not isinstance(notebook, dict):
         raise ValueError("it is JSON, but no notebook")

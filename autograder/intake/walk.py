@@ -6,6 +6,7 @@ more bytes are read of a member than a notebook may have, whatever its header sa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import lzma
@@ -26,10 +27,16 @@ from autograder.intake.names import shown
 MAX_NOTEBOOK = 20_000_000
 #: Most entries that are looked at in one zip file, most notebooks and zip files of one inside another, and how deep.
 MAX_MEMBERS, MAX_INSIDE, MAX_DEPTH = 50_000, 50, 2
+#: Bytes of the list of what is in a zip file: in Python's hands it takes thirty times as many.
+MAX_DIRECTORY = 10_000_000
+#: Ways of compressing that are read. The others take memory that the file itself asks for: gigabytes for a kilobyte.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: A zip file in another hardly gets smaller; one that does more than this is not opened.
 MAX_RATIO = 10
-#: Folders of a path that are looked at.
-MAX_PARTS = 8
+#: Folders of a path whose names are looked at, and folders one inside another that are opened.
+MAX_PARTS, MAX_FOLDERS = 8, 40
+#: Lists and objects, and values or texts, that the JSON of a notebook may have.
+MAX_LISTS, MAX_VALUES = 300_000, 3_000_000
 #: What reading a damaged zip file may raise.
 BAD_ZIP = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -81,24 +88,35 @@ def files_in(source: Path, skip: Collection[Path]) -> Iterator[File]:
     if source.is_file():
         yield from _zipped(source, lambda: source, (), str(source), 0)
         return
-    failed: list[OSError] = []
-    for place, folders, names in os.walk(source, onerror=failed.append):
-        here = Path(place)
+    todo = [source]  # not os.walk, which on Python 3.10 and 3.11 calls itself for each level
+    while todo:
+        here = todo.pop()
+        where = here.relative_to(source)
+        if len(where.parts) > MAX_FOLDERS:
+            yield _closed(here, where, f"is more than {MAX_FOLDERS} folders deep")
+            continue
+        try:
+            with os.scandir(here) as entries:
+                found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+        except OSError as error:
+            yield _closed(here, where, f"cannot be read: {error.strerror}")
+            continue
         outputs = OUTPUTS if here == source and (here / ".grading").is_dir() else ()
-        links = [name for name in folders if (here / name).is_symlink()]
-        left = {*outputs, *links, *(name for name in folders if here / name in skip or is_output(here / name))}
-        folders[:] = sorted(name for name in folders if name not in left and not _is_junk(name))
-        for path in (here / name for name in sorted([*names, *links]) if name not in outputs and not _is_junk(name)):
+        wanted = [(name, folder) for name, folder in found if name not in outputs and not _is_junk(name)]
+        folders = [here / name for name, folder in wanted if folder]
+        todo += reversed([path for path in folders if path not in skip and not is_output(path)])
+        for path in (here / name for name, folder in wanted if not folder):
             parts = parts_of(path.relative_to(source).as_posix())
             if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
                 yield from _zipped(path, functools.partial(Path, path), parts, str(path), 0)
             else:
                 yield File(parts, str(path), functools.partial(read_file, path))
-    for error in failed:
-        path = Path(error.filename)
-        why = f"{shown(path.name)} cannot be read: {error.strerror}"
-        parts = (*parts_of(path.relative_to(source).as_posix()), "unreadable.zip")
-        yield File(parts, str(path), functools.partial(_refuse, why))
+
+
+def _closed(folder: Path, where: Path, why: str) -> File:
+    """What stands for a folder that is not looked into."""
+    parts = (*(parts_of(where.as_posix()) if where.parts else ()), "unreadable.zip")
+    return File(parts, str(folder), functools.partial(_refuse, f"{shown(folder.name)} {why}"))
 
 
 def is_output(folder: Path) -> bool:
@@ -133,6 +151,22 @@ def read_file(path: Path) -> bytes:
         raise Unreadable(f"{name} cannot be read: {error.strerror}") from None
 
 
+def weigh(data: bytes) -> None:
+    """Refuse JSON of so many small things that Python's objects for them would take a hundred times its bytes.
+
+    Raises:
+        ValueError: it has too many lists and objects, values or texts.
+    """
+    if len(data) < MAX_LISTS:
+        return
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if bare.count(b'"') > MAX_VALUES:
+        raise ValueError("it has too many texts")
+    bare = re.sub(rb'"[^"]*"', b"", bare)
+    if bare.count(b"[") + bare.count(b"{") > MAX_LISTS or bare.count(b",") > MAX_VALUES:
+        raise ValueError("it has too many lists or values")
+
+
 def _is_junk(part: str) -> bool:
     return part in JUNK or part.startswith("._")
 
@@ -146,6 +180,9 @@ def _zipped(file: Any, opened: Callable[[], Any], parts: tuple[str, ...], origin
 
     notebooks = zips = others = 0
     try:
+        if why := _too_long(file):
+            yield failed(why)
+            return
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if len(members) > MAX_MEMBERS:
@@ -174,6 +211,23 @@ def _zipped(file: Any, opened: Callable[[], Any], parts: tuple[str, ...], origin
         return
     if not notebooks + zips + others:
         yield failed("is an empty zip file")
+
+
+def _too_long(file: Any) -> str:
+    """Why a zip file's list of entries is too long to be read, or ""; counted before any of it is taken apart."""
+    with contextlib.ExitStack() as stack:
+        data = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
+        record = zipfile._EndRecData(data)  # what ZipFile itself goes by, so that the two cannot differ
+        data.seek(0)
+        if not record:
+            return ""  # no zip file: ZipFile says so
+        size, at = record[zipfile._ECD_SIZE], record[zipfile._ECD_LOCATION]
+        if size > MAX_DIRECTORY:
+            return f"has a list of entries of {size:,} bytes; at most {MAX_DIRECTORY:,} are read"
+        data.seek(max(0, at - size - 100))
+        entries = data.read(min(size, at) + 100).count(b"PK\x01\x02")
+        data.seek(0)
+        return f"has {entries:,} entries; at most {MAX_MEMBERS:,} are read" if entries > 2 * MAX_MEMBERS else ""
 
 
 def _nested(
@@ -212,6 +266,8 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     name = shown(member.filename)
     if stat.S_ISLNK(member.external_attr >> 16):
         raise Unreadable(f"{name} is a link")
+    if member.compress_type not in METHODS:
+        raise Unreadable(f"{name} is compressed in a way that is not read: make an ordinary zip file of it")
     try:
         with archive.open(member) as file:
             data = file.read(MAX_NOTEBOOK + 1)

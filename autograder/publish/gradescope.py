@@ -118,7 +118,7 @@ def bundle(
         raise BuildError(f"run `make build` first: {', '.join(str(path) for path in stale)}")
     settings = {
         "stage": stage,
-        "seed": secrets.randbelow(2**31) if seed is None else seed,
+        "seed": secrets.randbits(128) if seed is None else seed,
         "show": show,
         "cells": "needed",
         "cell_seconds": cell_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autograder.engine import border
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row
 from autograder.engine.store import Store
@@ -60,7 +62,7 @@ class Writer:
     def _all(self, book: Book) -> None:
         rows, self.waiting = self.waiting, []
         for start in range(0, len(rows), BATCH):
-            stamps = [self._row(row, book) for row in rows[start : start + BATCH]]
+            stamps = [self._safely(row, book) for row in rows[start : start + BATCH]]
             book.commit()
             for path, text in filter(None, stamps):
                 write_whole(path, text.encode())
@@ -73,6 +75,22 @@ class Writer:
 
             self._book = gradebook.Book(self.out).__enter__()
         return self._book
+
+    def _safely(self, row: Row, book: Book) -> tuple[Path, str] | None:
+        """`_row`; what goes wrong with one row is written down as its problem, and the others go on."""
+        try:
+            return self._row(row, book)
+        except Exception as error:
+            if _of_the_machine(error):
+                raise
+            row.problem = border.text(f"it cannot be written out ({type(error).__name__}: {error})", 300)
+        try:
+            return self._row(row, book)
+        except Exception as error:
+            if _of_the_machine(error):
+                raise
+            row.finish({})  # it is in the report and not in the gradebook, and the next run tries again
+            return None
 
     def _row(self, row: Row, book: Book) -> tuple[Path, str] | None:
         record = {} if row.problem else self.store.get(row.key)
@@ -101,6 +119,14 @@ class Writer:
         else:
             target.unlink(missing_ok=True)
         return stamp, written
+
+
+def _of_the_machine(error: Exception) -> bool:
+    """Whether an error would hit every row: a full or broken disk, a gradebook that is locked or no gradebook."""
+    from sqlalchemy.exc import DatabaseError
+
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENOMEM)
+    return isinstance(error, DatabaseError) or (isinstance(error, OSError) and error.errno in full)
 
 
 def write_tables(

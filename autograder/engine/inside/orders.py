@@ -92,7 +92,7 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
             order = wire.receive(channel)
         except wire.Closed:
             return
-        started, answer = time.monotonic(), {}
+        started, computed, answer = time.monotonic(), time.process_time(), {}
         try:
             if order["do"] == "limits":
                 limit(order["limits"])
@@ -116,7 +116,7 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
             answer.setdefault("outputs", list(shell.outputs.items))
         if order["do"] == "probe":  # what was replaced in the middle of it, to forge the answer
             answer["replaced"] = [*answer.get("replaced", ()), *pristine.restore_sending()]
-        answer["seconds"] = time.monotonic() - started
+        answer["seconds"], answer["cpu"] = time.monotonic() - started, time.process_time() - computed
         wire.send(channel, answer)
 
 

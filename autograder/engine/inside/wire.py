@@ -24,6 +24,8 @@ MAX_JSON = 8_000_000
 MAX_ARRAYS = 40_000_000
 #: Most elements of all arrays of a frame: forty times what the largest observation has.
 MAX_ELEMENTS = 1_000_000
+#: Most arrays of a frame.
+MAX_PARTS = 10_000
 #: Deepest nesting; the probes' observations need five.
 MAX_DEPTH = 32
 DTYPES = {"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"}
@@ -84,6 +86,8 @@ def decode(text: bytes, blob: bytes) -> Any:
         head = json.loads(text)
         specs = head["arrays"]
         arrays, at, elements = [], 0, 0
+        if len(specs) > MAX_PARTS:
+            raise WireError(f"more than {MAX_PARTS:,} arrays")
         for dtype, shape in specs:
             if dtype not in DTYPES or len(shape) > 16 or any(type(n) is not int or n < 0 for n in shape):
                 raise WireError("an array of a dtype or shape that is not allowed")

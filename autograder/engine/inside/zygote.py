@@ -1,41 +1,48 @@
 """Inside the sandbox: a warm process that forks once for each submission. It holds no judge and sees no grade.
 
 Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control sockets; beside this file stand only
-`orders`, `wire`, `shell`, `syscalls` and `lora_ref`. Warm, it forks a copy for each control socket, which obeys what
-comes over it, one submission at a time:
+`orders`, `wire`, `shell`, `syscalls`, `watch` and `lora_ref`. Warm, it forks a copy for each control socket, which
+obeys what comes over it, one submission at a time:
 
-    start BYTES (with a socket of the submission's own) | interrupt | starved | kill
+    start BYTES SECONDS (with a socket of the submission's own) | interrupt | starved | kill
 
-Each is answered. A submission whose processes together take more than BYTES of memory is killed.
+Each is answered. A submission whose processes together take more than BYTES of memory or SECONDS of processor time, or
+too many sockets, is killed (see `watch`).
 
-Each fork gets namespaces of its own (user, process ids, mounts, ipc), so that what runs in it can neither see nor
-signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
+Each fork gets namespaces of its own (user, process ids, mounts, ipc, network), so that what runs in it can neither see
+nor signal this process, and leaves nothing behind: when its first process ends, the kernel kills the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import Any
 
 import orders
 import syscalls
+import watch
 import wire
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
+CLONE_NEWNET = 0x40000000
 MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
 #: Folders that a submission may write to, each a memory file system of its own: (path, bytes).
 SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}
 
-#: Seconds between two looks at how much memory a submission takes.
+#: Seconds between two looks at what a submission takes.
 WATCH = 0.2
+#: ioctl(2)'s words for a network interface's flags, and the flag that it is up.
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,12 +71,12 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     nested = nested and _can_nest()
     wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
-    submission, most, over = 0, 0, False
+    submission, most, seconds, over = 0, 0, 0, ""
     while True:
         try:
             ready, _, _ = select.select([control], [], [], WATCH if submission and not over else None)
             if not ready:
-                over = _memory(most) > most
+                over = watch.too_much(submission, most, seconds, nested)
                 if over:
                     _kill_group(submission, nested)
                 continue
@@ -81,7 +88,7 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
         if order == "start":
             if channel is None:
                 continue
-            most, over = int(argument), False
+            (most, seconds), over = map(int, argument.split()), ""
             submission = _start(warmed, channel, control, nested)
             wire.send(control, {"started": submission})
         elif order == "interrupt":
@@ -90,11 +97,11 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
                     os.kill(submission, signal.SIGINT)
             wire.send(control, {})
         elif order == "starved":
-            wire.send(control, {"seconds": _starved(submission) if submission else 0.0})
+            wire.send(control, {"seconds": watch.starved(submission) if submission else 0.0})
         elif order == "kill":
             used = _kill(submission, nested)
             submission = 0
-            wire.send(control, used | {"over": int(over)})
+            wire.send(control, used | {"over": over})
 
 
 def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
@@ -165,7 +172,7 @@ def _kill(submission: int, nested: bool) -> dict[str, Any]:
             used["peak_kib"] = max(used["peak_kib"], usage.ru_maxrss)
             patience = os.WNOHANG
             continue
-        for orphan in _children():  # a subreaper inherits what a submission left running
+        for orphan in watch.children():  # a subreaper inherits what a submission left running
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(orphan, signal.SIGKILL)
         time.sleep(0.001)
@@ -174,58 +181,6 @@ def _kill(submission: int, nested: bool) -> dict[str, Any]:
 def _kill_group(submission: int, nested: bool) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(submission, signal.SIGKILL) if nested else os.killpg(submission, signal.SIGKILL)
-
-
-def _descendants() -> dict[int, list[str]]:
-    """This process's descendants: for each, its /proc/PID/stat from the state on."""
-    family = [os.getpid()]
-    stats: dict[int, list[str]] = {}
-    children: dict[int, list[int]] = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
-            stats[int(name)] = file.read().rpartition(")")[2].split()
-            children.setdefault(int(stats[int(name)][1]), []).append(int(name))
-    for pid in family:
-        family += children.get(pid, ())
-    return {pid: stats[pid] for pid in family[1:]}
-
-
-def _starved(submission: int) -> float:
-    """Seconds that others took from a submission: for which its first process waited for a processor, less those that
-    all its processes together had one."""
-    from lora_ref.checks.clock import starved
-
-    ticks = sum(int(field) for stat in _descendants().values() for field in stat[11:15])  # their dead children's, too
-    return max(0.0, (starved(str(submission)) or 0.0) - ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def _memory(enough: int) -> int:
-    """Bytes that this process's descendants take; where a quick look says more than ``enough``, exactly."""
-    family = list(_descendants())
-    for read in (_unshared, _proportional):  # a fork's pages that it shares with this process are counted in the first
-        total = 0
-        for pid in family:
-            with contextlib.suppress(OSError, ValueError):
-                total += read(pid)
-        if total <= enough:
-            break
-    return total
-
-
-def _unshared(pid: int) -> int:
-    """Its own pages, and those of shared memory that it has touched; what several of them share counts for each."""
-    with open(f"/proc/{pid}/status") as file:
-        return sum(1024 * int(line.split()[1]) for line in file if line.startswith(("RssAnon:", "RssShmem:")))
-
-
-def _proportional(pid: int) -> int:
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))
-
-
-def _children() -> list[int]:
-    with open("/proc/self/task/" + str(os.getpid()) + "/children") as file:
-        return [int(word) for word in file.read().split()]
 
 
 # --- what a fork does before it runs anything -----------------------------------------------------------------------
@@ -239,11 +194,13 @@ def _check(result: int, what: str) -> None:
 
 def _own_namespaces() -> None:
     uid, gid = os.getuid(), os.getgid()
-    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC
+    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWNET
     _check(libc.unshare(flags), "unshare")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket, contextlib.suppress(OSError):
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))  # 127.0.0.1, its own
 
 
 def _own_folders() -> None:
@@ -253,6 +210,10 @@ def _own_folders() -> None:
             continue  # the sandbox left it out (`sandbox.scratch`)
         options = f"size={size},nr_inodes=20000,mode=0700".encode()
         _check(libc.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options), f"mount {path}")
+    # pseudo-terminals of its own: in those of the sandbox two submissions could talk
+    options = b"newinstance,ptmxmode=0666,mode=0600"
+    if os.path.isdir("/dev/pts") and libc.mount(b"devpts", b"/dev/pts", b"devpts", MS_NOSUID, options) != 0:
+        _check(libc.mount(b"tmpfs", b"/dev/pts", b"tmpfs", MS_NOSUID, b"size=4096,mode=0555"), "mount /dev/pts")
     # the outer /proc shows the warm process; a fresh one is not always allowed, and then there is none
     if libc.mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV, None) != 0:
         _check(libc.mount(b"tmpfs", b"/proc", b"tmpfs", MS_NOSUID | MS_NODEV, b"size=4096,mode=0555"), "mount /proc")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
@@ -26,6 +27,10 @@ def rules() -> tuple[Rule, ...]:
 RULES = rules()
 
 
+#: What people call a whole class's files.
+WHOLE = ("submissions", "submitted", "export", "download", "class", "section", "group", "all", "ex")
+
+
 def label(name: str, folder: bool) -> Label | None:
     """What a name in an export says, or None: no platform wrote it, or it is a whole class's."""
     if any(rule.export and rule.export.fullmatch(name[:MAX_NAME]) for rule in RULES):
@@ -37,6 +42,14 @@ def label(name: str, folder: bool) -> Label | None:
 def holds_class(name: str, files: Collection[str], folders: Collection[str], alone: bool) -> bool:
     """Whether a folder is a class as a platform exports it (see `Rule.holds_class`)."""
     return any(rule.holds_class(name, files, folders, alone) for rule in RULES)
+
+
+def says_class(name: str) -> bool:
+    """Whether a folder's or zip file's own name says that it is a class's, not a student's."""
+    if any(rule.export and rule.export.fullmatch(name[:MAX_NAME]) for rule in RULES):
+        return True
+    words = set(re.findall("[a-z]+", name[:MAX_NAME].lower().removesuffix(".zip")))
+    return bool(words & {*WHOLE, *(rule.name.lower() for rule in RULES)})
 
 
 def roster(files: Mapping[str, File]) -> tuple[dict[str, list[Key]], str]:

@@ -7,33 +7,43 @@ from collections.abc import Mapping
 
 from autograder.intake.names import Key
 from autograder.intake.rule import Rule
+from autograder.intake.walk import Unreadable
+
+#: Bytes of metadata that are read.
+MAX_ROSTER = 10_000_000
 
 
 def people(roster: bytes) -> dict[str, list[Key]]:
-    """Folder -> who handed in, from Gradescope's metadata; read line by line, as text.
+    """Folder -> who handed in, from Gradescope's metadata.
 
     A person is ("sid", number) or, without a number, ("name", name or address).
+
+    Raises:
+        Unreadable: it is no YAML, or too large.
     """
-    submitters: dict[str, list[dict[str, str]]] = {}
-    folder, level, listing = "", -1, False
-    for line in roster.decode("utf-8", "replace").splitlines():
-        line = line[:1000].rstrip()
-        words = line.lstrip()
-        if start := re.match(r"[\"']?(submission_[0-9]+)[\"']?:", line):
-            folder, level, listing = start[1], -1, False
-            submitters[folder] = []
-        elif folder and words:
-            indent, item = len(line) - len(words), words.startswith("- ")
-            level = indent if level < 0 else level
-            if indent == level and not item:
-                listing = words == ":submitters:"
-            elif not listing:
-                continue
-            if not submitters[folder] or (listing and item):
-                submitters[folder].append({})
-            if entry := re.match(r":(sid|email|name):\s*(.*)", words.removeprefix("- ").lstrip()):
-                submitters[folder][-1].setdefault(entry[1], entry[2].strip().strip("'\""))
-    return {folder: list(dict.fromkeys(filter(None, map(_key, of)))) for folder, of in submitters.items()}
+    import yaml  # late: no other platform needs it
+
+    if len(roster) > MAX_ROSTER:
+        raise Unreadable(f"submission_metadata.yml has {len(roster):,} bytes; at most {MAX_ROSTER:,} are read")
+    # the safe loader without its types: a number as it is written, 007 and not 7
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        data = yaml.load(roster.decode("utf-8", "replace"), loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Unreadable(f"submission_metadata.yml cannot be read: {str(error)[:200]}") from None
+    found: dict[str, list[Key]] = {}
+    for folder, submission in data.items() if isinstance(data, dict) else ():
+        if not isinstance(submission, dict) or not re.fullmatch("submission_[0-9]+", str(folder)):
+            continue
+        listed = submission.get(":submitters", [submission])
+        persons = [_fields(person) for person in listed if isinstance(person, dict)] if isinstance(listed, list) else []
+        found[folder] = list(dict.fromkeys(filter(None, map(_key, persons))))
+    return found
+
+
+def _fields(person: Mapping[str, object]) -> dict[str, str]:
+    fields = {what: person.get(f":{what}") for what in ("sid", "email", "name")}
+    return {what: " ".join(text.split())[:1000] for what, text in fields.items() if isinstance(text, str)}
 
 
 def _key(person: Mapping[str, str]) -> Key | None:

@@ -4,7 +4,11 @@ import re
 
 from autograder.intake.rule import Rule
 
-NAME = re.compile(
-    r"(?P<who>.+?)_(?P<mark>(?P<id>[0-9]{1,20})_assignsubmission_(?:file|onlinetext)_?)(?P<file>.*)",
+MARK = r"(?P<mark>(?P<id>[0-9]{1,20})_assignsubmission_(?:file|onlinetext)_?)"
+#: Nothing of a student's follows in a folder's name, so that the last such text is the platform's; a student's own name
+#: may have one too. In a file's name the first one counts (see `autograder.intake.identity`).
+RULE = Rule(
+    "Moodle",
+    file=re.compile(rf"(?P<who>.+?)_{MARK}(?P<file>.*)"),
+    folder=re.compile(rf"(?P<who>.+)_{MARK}(?P<file>.*)"),
 )
-RULE = Rule("Moodle", file=NAME, folder=NAME)
