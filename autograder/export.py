@@ -68,7 +68,7 @@ def export(args: argparse.Namespace) -> int:
     open_rows = {student for student in done.rows if results[student].score is None}
     waiting = sorted(student for student in open_rows if results[student].graded)
     broken = sorted(open_rows - set(waiting))
-    same = any(what.startswith("the same number") for what in done.said)
+    same = any("no grade is written" in what for what in done.said)
     absent = sorted(set(results) - set(done.rows))
     above = too_many({student: results[student] for student in done.rows})
     left = "more points than the stage has, not written (a bonus: --above-maximum)"

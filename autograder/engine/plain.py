@@ -56,7 +56,7 @@ class Plain:
         self.kill()
         self._folder.cleanup()
 
-    def start(self, total: int = 0) -> socket.socket:
+    def start(self, total: int = 0, seconds: int = 0) -> socket.socket:
         """The socket to a fresh process; its memory is not watched."""
         channel, self._channel = self._channel or self._boot(), None
         return channel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from autograder.results.roster import Person
@@ -139,12 +139,18 @@ def people(sheet: Sheet) -> list[Person]:
     return found
 
 
-def _keys(platform: str, cells: Sequence[str]) -> set[str]:
-    """What a student may be called: by the platform's number, or by login, with capitals or without."""
+def _keys(platform: str, cells: Sequence[str], domains: Collection[str]) -> set[str]:
+    """What a student may be called: by the platform's number, by login or by what stands before one of the domains."""
     keys = {cell.strip().casefold() for cell in cells if cell.strip()}
     if platform == "moodle":
         keys |= {number for cell in cells[:1] for number in re.findall(r"(\d+)$", cell)}
-    return keys | {key.partition("@")[0] for key in keys}
+    return keys | {key.partition("@")[0] for key in keys if key.partition("@")[2] in domains}
+
+
+def _domains(rows: Iterable[Sequence[str]]) -> set[str]:
+    """The domain of a table's addresses, if they are all of one: only then what stands before it tells a student."""
+    found = {cell.strip().partition("@")[2].casefold() for row in rows for cell in row if cell.count("@") == 1}
+    return found if len(found) == 1 else set()
 
 
 def _number(cell: str) -> float | None:
@@ -175,7 +181,7 @@ def fill_sheet(
         numbers: the platform's number -> student (`autograder.intake.register.Register.numbers`).
 
     Raises:
-        ExportError: the table is of another kind, or it cannot be told whose a row is.
+        ExportError: the table is of another kind, or two rows fit one student.
     """
     where, header = columns(sheet.rows), sheet.rows[0]
     place = grade_column(header, where.platform, stage, column)
@@ -191,6 +197,7 @@ def fill_sheet(
         if student in results:
             by_number[known].add(student)
     most = next((final.max_score for final in results.values()), None)
+    domains = _domains([row[i] for i in where.names if i < len(row)] for row in sheet.rows[1:])
     scale = 1.0
     comma = any(re.fullmatch(r"\d+,\d+", row[i].strip()) for row in sheet.rows[1:]
                 for i in (place, where.most) if i is not None and i < len(row))  # fmt: skip
@@ -210,19 +217,19 @@ def fill_sheet(
                 done.said["scaled"] = [f"{scaled}: all grades are multiplied by {scale:g}"]
         number = re.search(r"([0-9]+)$", row[where.own].strip())
         candidates = sorted(by_number.get(number[1], ())) if number else []
-        if len(candidates) > 1:
-            done.said["the same number, so no grade is written (python -m autograder student merge)"].append(
-                f"{row[where.own]} ({', '.join(candidates[:10])})"
+        keys = sorted(_keys(where.platform, [row[i] for i in where.names], domains))
+        called = [name for key in keys for name in folded.get(key, ())]
+        exact = [name for name in called if name in row]
+        if not candidates and len(called) > 1 and len(exact) == 1:
+            called = exact
+        fitting = sorted({*candidates, *called})
+        if len(fitting) > 1:
+            what = "the same number" if len(candidates) > 1 else "one row fits several"
+            done.said[f"{what}, so no grade is written (python -m autograder student merge)"].append(
+                f"{row[where.own]} ({', '.join(fitting[:10])})"
             )
             continue
-        keys = sorted(_keys(where.platform, [row[i] for i in where.names]))
-        called = [name for key in keys for name in folded.get(key, ())]
-        if not candidates and len(called) > 1:
-            exact = [name for name in called if name in row]
-            if len(exact) != 1:
-                raise ExportError(f"{row[where.own]} may be any of {', '.join(called[:10])}: nothing is written")
-            called = exact
-        student = next(iter(candidates or called), None)
+        student = next(iter(fitting), None)
         if student is None:
             continue
         if student in done.rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,19 +153,20 @@ def rewrite_tables(out: Path, store: Store, rows: Sequence[Row] = (), seconds: f
     """Write them on ``rows`` and on what else is in the course folder."""
     now, hints = {(row.stage, row.student) for row in rows}, history.hints(out)
     everything = list(rows)
-    for row in graded_before(out, store):
-        if (row.stage, row.student) not in now:
-            row.flags = hints.get(row.stage, {}).get(row.student, [])
-            everything.append(row)
+    for row in graded_before(out, store, now):
+        row.flags = hints.get(row.stage, {}).get(row.student, [])
+        everything.append(row)
     everything.sort(key=lambda row: (row.stage, row.student))
     page = report.page(everything, seconds, history.last_changes(out), roster.load(out))
     write_whole(out / "report.html", page.encode())
     write_whole(out / "grades.csv", tables.grades_csv(everything).encode())
 
 
-def graded_before(out: Path, store: Store) -> Iterator[Row]:
-    """Everything that was written into this course folder, without answers and outputs."""
+def graded_before(out: Path, store: Store, but: Collection[tuple[str, str]] = ()) -> Iterator[Row]:
+    """What was written into this course folder, but these (stage, student); without answers and outputs."""
     for path in (out / ".grading" / "written").glob("*/*.json"):
+        if (path.parent.name, path.stem) in but:
+            continue
         key, problem, _, *notes = json.loads(path.read_text(encoding="utf-8"))
         if path.parent.name in STAGES and (problem or key in store):
             row = Row(path.stem, path.parent.name, problem=problem, notes=notes)
