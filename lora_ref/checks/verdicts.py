@@ -175,7 +175,7 @@ def effect_fault(effect: str) -> Fault:
     elif " left " in effect:
         likely = "it holds for all code that runs later: use it in a with block, or leave it out"
     else:
-        likely = "the caller's objects stay as they are: make a new one (x / n, not x /= n; sorted(x), not x.sort(); no pop())"
+        likely = "the caller's objects stay: make new ones (x / n, not x /= n; sorted(x), not x.sort(); pop none)"
     return Fault(effect, likely, None, SIDE_EFFECT)
 
 
