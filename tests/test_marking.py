@@ -268,6 +268,7 @@ def test_the_panel_does_what_the_log_says_in_order(out):
     assert points == 2
     assert comment.endswith("\nFine.")
     assert panel.desk.on == {"a2"}
+    assert "&lt;" not in panel.read.value
     assert student not in panel.reading.value + panel.beside.value
     panel.log.value = json.dumps({"count": 1, "entries": ["u"]})  # a page that was opened again
     assert graded(out)[student][0] == 2

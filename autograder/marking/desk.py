@@ -44,7 +44,7 @@ class Question:
 
     @property
     def label(self) -> str:
-        return f"{self.exercise.id} {self.exercise.title}: {self.left} of {self.total} left"
+        return f"{self.exercise.id} {self.exercise.title} ({self.exercise.points} points, {self.total} answers)"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from autograder.exercises.scheme import keys
 from autograder.marking.desk import KEYS, Answer, Desk
+from autograder.results.templates import lines
 from autograder.results.texts import markdown
 
 HERE = Path(__file__).parent
@@ -216,7 +217,7 @@ class Panel:
         self._filling = True
         self.text.value = desk.text
         self._filling = False
-        read = markdown(desk.comment).replace("\n", "<br>") if desk.comment else "nothing"
+        read = lines(desk.comment) if desk.comment else "nothing"
         earned = f'<p class="lora-points">{desk.points:g} of {desk.question.points:g}</p>'
         self.read.value = f"{earned}<div><b>The student will read:</b> {read}</div>"
         self._near()
