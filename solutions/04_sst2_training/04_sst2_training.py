@@ -368,7 +368,8 @@ def train(model, loader, steps, lr):
 
     Args:
         model: `model(**batch)` returns an object with `.loss`. Some parameters are frozen; they stay as they are. It
-            may come in evaluation mode, and is in training mode at each step. An error that it raises is not caught.
+            may come in evaluation mode, and is in training mode at each step. What trains has no gradient yet. An error
+            that it raises is not caught.
         loader: yields batches (dicts of tensors); it may have no length. When it ends before `steps` are done, it is
             started again, and may shuffle anew: the random numbers go on.
         steps: updates to make, 0 or more, and no more than that.
