@@ -97,7 +97,10 @@ def stages_of(args: argparse.Namespace) -> dict[str, Assignment]:
 def dry_run(args: argparse.Namespace, out: Path) -> int:
     """Say what a run would find; exit status 0, or 2 if it would ask first."""
     assignments, register, before = stages_of(args), Register(out), history.stamps(out)
-    rows = [plan(s, assignments[s.stage], 0, args.cells) for s in discover(args.submissions, assignments, register)]
+    rows = [
+        plan(s, assignments[s.stage], 0, args.cells)
+        for s in discover(args.submissions, assignments, args.names, register)
+    ]
     for row in rows:
         known = "again" if (row.stage, row.student) in before else "new"
         print(f"{row.stage}  {known:<5}  {row.student}  {'; '.join(row.attention)[:200] or 'fits'}")

@@ -20,7 +20,7 @@ from lora_ref.stand_in import merge_problem
 
 #: What the task head is called where nothing else tells: in torchvision, timm, and most models that people write.
 HEAD_NAMES = (
-    "classifier", "score", "head", "heads", "fc", "pre_classifier", "qa_outputs", "classification_head", "logits_proj",
+    "classifier", "score", "head", "heads", "fc", "qa_outputs", "classification_head", "logits_proj",
     "multiple_choice_head",
 )  # fmt: skip
 

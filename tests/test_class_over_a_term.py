@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import errno
 import json
@@ -13,13 +14,14 @@ import pytest
 from nbgrader.api import Gradebook
 
 from autograder import __main__ as command_line
-from autograder.engine.assignment import Assignment
+from autograder.engine.assignment import Assignment, grade_id
 from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.evaluation import Result, result_from
 from autograder.exercises import STAGES
 from autograder.files import ignored_by_git, no_room
 from autograder.intake.names import student_names
+from autograder.intake.rebuild import rebuild
 from autograder.intake.register import Register
 from autograder.results import exchange, history, items, picture, report, roster
 from autograder.results.fit import misfit
@@ -67,7 +69,12 @@ class Course:
         rows = []
         for student in students:
             answers = dict.fromkeys(self.code, "x = 1") | dict.fromkeys(self.written, written)
-            row = Row(student, STAGE, origin=f"{student}.ipynb", answers=answers, key=f"{key}{student}")
+            cells = copy.deepcopy(self.assignment.release["cells"])
+            for cell in cells:
+                cell["source"] = answers.get(grade_id(cell), cell["source"])
+            made = rebuild(cells, self.assignment, [])
+            kept = {"answers": made.answers, "cells": made.cells, "open": made.open, "waits": made.waits}
+            row = Row(student, STAGE, origin=f"{student}.ipynb", **kept, key=f"{key}{student}")
             row.problem = problem
             if not problem:
                 record = [result.to_dict() for result in results(wrong)]

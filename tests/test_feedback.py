@@ -57,7 +57,7 @@ def test_points_and_comments_come_into_the_pages_and_nothing_else_changes(course
 
 
 def test_what_cannot_be_made_is_named(course, capsys):
-    kept = course / ".grading" / "answers" / STAGE / "bob.json"
+    kept = course / ".grading" / "cells" / STAGE / "bob.json"
     text = kept.read_text()
     kept.unlink()
     assert main(["feedback", "--graded", str(course)]) == 1

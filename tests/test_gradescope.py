@@ -186,7 +186,7 @@ def test_the_zip_has_what_it_needs_and_no_secret_that_it_does_not():
     assert rooms > {
         f"autograder/exercises/stage02/e{number}_{word}.py" for number, word in ((1, "layer"), (5, "merge"))
     }
-    assert {n.split("/")[2] for n in rooms} == {"__init__.py", "stage02"}
+    assert {n.split("/")[2] for n in rooms} == {"__init__.py", "scheme.py", "stage02"}
     assert not [n for n in names if "alternates" in n or "mutant" in n or "__pycache__" in n]
     secrets = secret_lines(ROOT)
     assert secrets
@@ -280,7 +280,17 @@ def test_root_without_the_right_to_mount_still_has_bubblewrap(everybodys):
     """
     line = ["setpriv", "--bounding-set=-sys_admin", str(everybodys / "bin" / "python"), "-c", code]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["1000", "lora_ref", "shell.py", "syscalls.py", "wire.py", "zygote.py"], done.stderr
+    assert done.stdout.split() == [
+        "1000",
+        "alone.py",
+        "lora_ref",
+        "orders.py",
+        "shell.py",
+        "syscalls.py",
+        "watch.py",
+        "wire.py",
+        "zygote.py",
+    ], done.stderr
     assert done.stderr.count("No such file") == 2
 
 

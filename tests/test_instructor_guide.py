@@ -153,7 +153,7 @@ def test_the_sandbox_s_limits_are_those_in_the_guide():
     assert f"at most {TOTAL // 10**9} GB of memory with all its processes" in text
     assert f"{LIMITS['AS'] // 10**9} GB of address space" in text
     assert f"{LIMITS['CPU']} CPU seconds" in text
-    assert f"at most {LIMITS['NPROC']} of them" in text
+    assert f"at most {LIMITS['NPROC']} processes" in text
     assert f"no file above {LIMITS['FSIZE'] // 10**6} MB" in text
     inside = (ROOT / "autograder/engine/inside/zygote.py").read_text(encoding="utf-8")  # imported in the sandbox alone
     assert 'SCRATCH = {"/tmp": 200_000_000, "/box": 200_000_000, "/dev/shm": 64_000_000}' in inside

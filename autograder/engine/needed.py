@@ -148,3 +148,14 @@ def _changes(node: ast.AST) -> Iterator[str]:
         target = target.value
     if isinstance(target, ast.Name):
         yield target.id
+
+
+def names_in(text: str) -> list[str]:
+    """The names, modules and files that an error's text says are not there."""
+    found = re.findall(r"name '(\w+)' is not defined|No module named '([\w.]+)'|No such file[^:]*: '([^']+)'", text)
+    return [name for names in found for name in (names[0], names[1].partition(".")[0], names[2]) if name]
+
+
+def names_bound(source: str) -> set[str]:
+    """The names that a cell would bind, also one that does not parse."""
+    return uses(source).binds | set(re.findall(r"^(?:class|def|async def)\s+(\w+)", source, re.MULTILINE))

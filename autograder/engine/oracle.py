@@ -21,7 +21,7 @@ import numpy as np
 
 from autograder.engine import border
 from autograder.engine.inside import wire
-from autograder.engine.needed import uses
+from autograder.engine.needed import names_bound, names_in
 from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Sandbox
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
@@ -307,7 +307,7 @@ class _Run:
         unknown = set(_texts_of(observations, NOT_THERE))
         self.miss(unknown)
         self.undefined |= set(_texts_of(observations, ("NotDefined",)))
-        self.missing[exercise_id] = {name for text in unknown for name in _names_in(text)}
+        self.missing[exercise_id] = {name for text in unknown for name in names_in(text)}
         verdicts = {
             check.id: self.verdict(check, observation) for check, observation in zip(checks, observations, strict=True)
         }
@@ -339,7 +339,7 @@ class _Run:
         ran = {n: names for n, names in bound.items() if not self.cells[n].get("spare")}
         late: list[int] = []
         for number, (kind, text) in list(self.raised.items()):
-            wanted = set(_names_in(text)) if kind == "NameError" else set()
+            wanted = set(names_in(text)) if kind == "NameError" else set()
             if any(wanted & names for n, names in ran.items() if n > number and n not in self.raised):
                 late.append(number)
         for number in late:
@@ -382,7 +382,7 @@ class _Run:
 
     def missed_a_spare_name(self) -> bool:
         """Whether a NameError names something that a cell which did not run has in it."""
-        names = {name for text in self.unknown for name in _names_in(text)}
+        names = {name for text in self.unknown for name in names_in(text)}
         spares = [cell["source"] for cell in self.cells if cell.get("spare")]
         spare = "\n".join(spares)
         bound = {name for source in spares for name in names_bound(source)}
@@ -432,17 +432,6 @@ def _bounded(extra: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _names_in(text: str) -> list[str]:
-    """The names, modules and files that an error's text says are not there."""
-    found = re.findall(r"name '(\w+)' is not defined|No module named '([\w.]+)'|No such file[^:]*: '([^']+)'", text)
-    return [name for names in found for name in (names[0], names[1].partition(".")[0], names[2]) if name]
-
-
-def names_bound(source: str) -> set[str]:
-    """The names that a cell would bind, also one that does not parse."""
-    return uses(source).binds | set(re.findall(r"^(?:class|def|async def)\s+(\w+)", source, re.MULTILINE))
 
 
 def _texts_of(seen: Any, kinds: tuple[str, ...]) -> Iterator[str]:

@@ -274,7 +274,8 @@ class _Builder:
                         f"{exercise} has no answer in its cell, but something is written near it: read it"
                     )
         names = {name for exercise in STAGES[self.assignment.stage] for name in exercise.names}
-        marked = any(self.released[n]["cell_type"] == "code" or nbgrader(self.released[n]) for n in present)
+        own = [self.released[n] for n in present if grade_id(self.released[n]) != "setup"]  # every stage has that one
+        marked = any(cell["cell_type"] == "code" or nbgrader(cell) for cell in own)
         cells = [entry.cell for entry in self.entries]
         return Rebuilt(cells, answers, open_still, waits, marked or bool(names & done))
 

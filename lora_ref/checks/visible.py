@@ -55,6 +55,7 @@ def check(exercise_id: str, namespace: Namespace) -> NotYet | None:
           ok    A starts random with mean zero, B at zero
           ok    scaling is alpha / rank
           ok    a rank below 1 is a ValueError
+          ok    nothing is dropped unless it is asked for
     """
     verdicts = run_checks(visible_checks(exercise_id), namespace)
     print(summary(verdicts, f"{exercise_id} {title(exercise_id)}"))

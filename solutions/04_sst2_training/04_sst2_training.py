@@ -902,7 +902,7 @@ with after("4.5", "your adapter, loaded by peft"):
     mine = adapted_model(seed=3)
     load_adapter(mine, path)  # the file that your save_adapter wrote
     adapters.save_adapter(mine, folder / "for_peft", format="peft")
-    settings = json.loads((folder / "for_peft" / "adapter_config.json").read_text())
+    settings = json.loads((folder / "for_peft" / "adapter_config.json").read_text(encoding="utf-8"))
     for key in ("peft_type", "task_type", "r", "lora_alpha", "target_modules", "modules_to_save"):
         print(f"{key:16} {settings[key]}")
     if importlib.util.find_spec("peft") is None:

@@ -48,7 +48,7 @@ def descendants() -> dict[int, list[str]]:
     stats: dict[int, list[str]] = {}
     children: dict[int, list[int]] = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8") as file:
             stats[int(name)] = file.read().rpartition(")")[2].split()
             children.setdefault(int(stats[int(name)][PARENT]), []).append(int(name))
     for pid in family:
@@ -58,7 +58,7 @@ def descendants() -> dict[int, list[str]]:
 
 def children() -> list[int]:
     """This process's children."""
-    with open("/proc/self/task/" + str(os.getpid()) + "/children") as file:
+    with open("/proc/self/task/" + str(os.getpid()) + "/children", encoding="utf-8") as file:
         return [int(word) for word in file.read().split()]
 
 
@@ -94,14 +94,17 @@ def behind(submission: int, family: Stats) -> None:
 
 def sockets(submission: int) -> int:
     """How many sockets there are in a submission's network."""
-    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{submission}/net/sockstat") as file:
+    with (
+        contextlib.suppress(OSError, ValueError, IndexError),
+        open(f"/proc/{submission}/net/sockstat", encoding="utf-8") as file,
+    ):
         return int(file.readline().split()[2])
     return 0
 
 
 def available() -> int:
     """Bytes of memory that the machine could still give."""
-    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo") as file:
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="utf-8") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable:"))
     return KEEP_FREE
 
@@ -122,11 +125,11 @@ def memory(family: list[int], enough: int) -> int:
 def unshared(pid: int) -> int:
     """Its own pages and page tables, and shared memory that it has touched; what several share counts for each."""
     wanted = ("RssAnon:", "RssShmem:", "VmPTE:")
-    with open(f"/proc/{pid}/status") as file:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return sum(1024 * int(line.split()[1]) for line in file if line.startswith(wanted))
 
 
 def proportional(pid: int) -> int:
     """Its pages, each divided by the number of processes that have it."""
-    with open(f"/proc/{pid}/smaps_rollup") as file:
+    with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith("Pss:"))

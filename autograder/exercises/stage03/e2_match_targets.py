@@ -174,6 +174,6 @@ MUTANTS = [
         "the caller's list loses what was found",
         _FOUND,
         f"found = {_FOUND[7:]}\n    targets.clear()\n    return found",
-        "the list is the caller's",
+        "changed its argument targets",
     ),
 ]

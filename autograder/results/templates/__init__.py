@@ -11,6 +11,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autograder.engine import border
+
 if TYPE_CHECKING:  # grading starts with this module
     from jinja2 import Environment
     from markupsafe import Markup
@@ -26,7 +28,8 @@ def render(template: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: the template asks for a value that is not there.
     """
-    return _environment().get_template(template).render(values)
+    page = _environment().get_template(template).render(values)
+    return border.text(page, len(page))  # what students wrote is in it: no control character, nothing turned around
 
 
 @functools.cache

@@ -70,7 +70,10 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
         if seen["kind"] == "Classifier" and not seen["same"]:
             likely = "a copy was frozen, and the model itself was not"
     elif trains == able[1:]:
-        likely = "only the first parameter is frozen: a return, or a break, inside the loop ends it"
+        likely = (
+            "the model's own first parameter alone is frozen: a return, or a break, inside the loop ends it, or some "
+            "depths are left out"
+        )
     elif not set(trains) & set(able):
         likely = "the flag is turned round, so that what was frozen trains: set it to False, whatever it was"
     elif all("lora_" in name for name in trains):

@@ -196,6 +196,8 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
         A, B = layer["A"], layer["B"]
         if len(A) != 8 and "rank" not in options:
             right = "rank and alpha are passed on in the wrong order" if len(A) == alpha else "the default rank is 8"
+            if len(A) == min(A.shape[1], len(B)) < 8:
+                right = "a rank above the layer's smaller side is allowed: pass it on as it is"
             return Fault(f"{name}: the rank is {len(A)} without an argument for it", right)
         if not A.any():
             return Fault(f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn")

@@ -238,12 +238,22 @@ def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
             "a loss tensor keeps its step's whole graph in memory: loss.item()" if "Tensor" in seen["kinds"] else ""
         )
         return Fault(f"losses of type {', '.join(seen['kinds'])}", likely or "one float a step")
-    if len(seen["forwards"]) > steps and (seen["forwards"][steps]["A"] != seen["after"]["lora_A"]).any():
+    if _moves_on(inputs, seen):
         return Fault(
             f"after steps={steps} updates the weights move once more",
             "steps counts the updates, not the losses that are returned: compare before the update, and with 0, too",
         )
     return None
+
+
+def _moves_on(inputs: Inputs, seen: Observation) -> bool:
+    """Whether weights move after the last step's update: a forward pass that comes later still met others."""
+    order = [forward for forward in _first_forwards(inputs, seen) if forward is not None]
+    later = seen["forwards"]
+    for number, forward in enumerate(seen["forwards"]):
+        if order and forward is order[-1]:
+            later = seen["forwards"][number + 1 :]
+    return any((forward["A"] != seen["after"]["lora_A"]).any() for forward in later)
 
 
 def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:

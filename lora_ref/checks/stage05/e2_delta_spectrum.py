@@ -44,7 +44,7 @@ def draw_spectra(rng: np.random.Generator, kinds: tuple[str, ...] = ("LinearWith
 def draw_small(rng: np.random.Generator) -> Inputs:
     """As `draw_spectra`, and two updates more: a very small one and none at all, as a fresh layer has."""
     updates = draw_spectra(rng)["updates"]
-    small, none = ({**updates[0], "B": factor * updates[0]["B"]} for factor in (1e-6, 0.0))
+    small, none = ({**updates[0], "B": factor * updates[0]["B"]} for factor in (1e-4, 0.0))
     return {"updates": [*updates, small, none]}
 
 
