@@ -123,7 +123,8 @@ def as_notebook(path: Path, assignment: Assignment) -> bytes:
     text = read_text(path)
     setup = next(source_of(cell) for cell in assignment.release["cells"] if grade_id(cell) == "setup")
     code = {"cell_type": "code", "metadata": {}}
-    cells = [{**code, "source": setup}, {**code, "source": text}]
+    check = next(cell for cell in assignment.release["cells"] if (grade_id(cell) or "").startswith("check_"))
+    cells = [{**code, "source": setup}, {**code, "source": text}, dict(check)]  # by which the stage is known
     if "# %%" in text:
         cells = [dict(cell) for cell in jupytext.reads(text, fmt="py:percent").cells]
         for cell in cells:

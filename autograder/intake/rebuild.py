@@ -32,6 +32,8 @@ from autograder.intake.sources import (
 
 #: Most of a student's own cells of either kind, and characters of all of them.
 MAX_OWN_CELLS, MAX_OWN = 200, MAX_SOURCE
+#: Most cells that the notebooks of two stages have in common.
+SHARED = 4
 #: Words of prose in an own cell beside an open question that may be its answer.
 FEW_WORDS = 3
 
@@ -87,6 +89,7 @@ class _Builder:
         self.by_name = {grade_id(cell): n for n, cell in enumerate(self.released) if grade_id(cell)}
         self.by_id = {cell["id"]: n for n, cell in enumerate(self.released) if "id" in cell}
         self.by_source = {norm(source): n for n, source in enumerate(self.sources) if source.strip()}
+        self.named: set[str | None] = set()
         self.pictures = Pictures(notes)
         self.entries: list[Entry] = []
         self.texts: dict[int, list[str]] = defaultdict(list)
@@ -100,6 +103,7 @@ class _Builder:
     def read(self, cells: Sequence[dict[str, Any]]) -> None:
         """Take the student's cells, in their order."""
         copies: list[tuple[int | None, _Copy]] = []
+        self.named = {grade_id(cell) for cell in cells} & {*self.by_name} - {"setup"}
         for cell in cells:
             if cell.get("cell_type") not in ("code", "markdown", "raw") and grade_id(cell) not in self.by_name:
                 continue
@@ -274,8 +278,9 @@ class _Builder:
                         f"{exercise} has no answer in its cell, but something is written near it: read it"
                     )
         names = {name for exercise in STAGES[self.assignment.stage] for name in exercise.names}
-        own = [self.released[n] for n in present if grade_id(self.released[n]) != "setup"]  # every stage has that one
-        marked = any(cell["cell_type"] == "code" or nbgrader(cell) for cell in own)
+        # every stage has a set-up cell, and stages share a demonstration or two, and the gap of a written answer
+        alike = [n for n in present if self.released[n]["cell_type"] == "code" or nbgrader(self.released[n])]
+        marked = bool(self.named) or len(alike) > SHARED
         cells = [entry.cell for entry in self.entries]
         return Rebuilt(cells, answers, open_still, waits, marked or bool(names & done))
 

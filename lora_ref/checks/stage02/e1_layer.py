@@ -93,7 +93,8 @@ def probe_no_dropout(names: Names, **inputs: Any) -> dict:
     matrices = [values_of([alone], name, inputs[key].shape) for name, key in (("lora_A", "A"), ("lora_B", "B"))]
     said = attempt(lambda: differ(names.LoRALayer(*arguments, 0.0)), gaps=True)
     seen = {"alone": attempt(lambda: differ(alone), gaps=True), "said": said}
-    return {**seen, "matrices": sum(one is not None and bool(np.isfinite(one).all()) for one in matrices)}
+    real = [one is not None and bool(np.isfinite(one).all()) for one in matrices]
+    return {**seen, "matrices": sum(real) if real[0] and matrices[0].any() else 0}
 
 
 def probe_scaling(names: Names, **inputs: Any) -> dict:

@@ -285,7 +285,8 @@ def probe_calls(names: Names, **inputs: Any) -> dict:
     def one_step(one: Step) -> dict:
         name, do = one["on"], one["do"]
         if do == "make":
-            made[name] = started(build_parametrization(names, inputs["layers"][name]))
+            with uninitialised_is_nan():
+                made[name] = started(build_parametrization(names, inputs["layers"][name]))
         elif do == "set":
             values = {**inputs["layers"][name], "A": one["A"], "B": one["B"]}
             return {"found": sorted(fill_factors(names, made[name], values))}
@@ -345,6 +346,8 @@ class Beside:
             return Fault(f"the result is {outcome['dtype']}, and W {outcome['wanted']}", "the result is cast")
         if not close(outcome["given"], W, 1e-6):
             return Fault("forward has changed the W that it is given", "write W + update, not W += update")
+        if not np.isfinite(found).all():
+            return Fault("the result is not finite", "")
         update = 0.0 if one["on"] in self.off else layer["update"]
         if np.ndim(update) and not layer["times"]:  # what scales all of it is another check's matter
             layer["times"] = factor_of(found - W, update) or 1.0

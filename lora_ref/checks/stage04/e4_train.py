@@ -248,8 +248,9 @@ def form_fault(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def _moves_on(inputs: Inputs, seen: Observation) -> bool:
     """Whether weights move after the last step's update: a forward pass that comes later still met others."""
-    order = [forward for forward in _first_forwards(inputs, seen) if forward is not None]
-    later = seen["forwards"]
+    order, later = _first_forwards(inputs, seen), seen["forwards"]
+    if any(forward is None for forward in order):
+        return False  # its batches are another's: `_order_fault` says so
     for number, forward in enumerate(seen["forwards"]):
         if order and forward is order[-1]:
             later = seen["forwards"][number + 1 :]
