@@ -108,7 +108,10 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                     "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
                 )
             if any(name.startswith(place + ".") for name in outcome["elsewhere"]):
-                likely = "put in new itself: it hangs at the wrong parent, or another module stands there with the new one inside"
+                likely = (
+                    "put in new itself: it hangs at the wrong parent, or another module stands there with the new one "
+                    "inside"
+                )
             elif outcome["elsewhere"]:
                 likely = "it hangs at the wrong parent: model.get_submodule of all parts but the last is the right one"
             return Fault(f"the module at {place} is not the new one", likely)
