@@ -9,6 +9,5 @@ IF_MERGED = (
     "if self.merged:  # exercise 2.5: the weight holds the update already\n            return self.linear(x)\n        "
 )
 
-#: The last lines of a class's gaps: a mutant that writes the class again comes behind.
+#: The last lines of a class's gap: a mutant that writes the class again comes behind.
 LAYER_END = "return (self.scaling * down) @ self.lora_B.T\n        ### END SOLUTION"
-WRAPPER_END = "del self.original\n        self.merged = False\n        ### END SOLUTION"
