@@ -8,6 +8,7 @@ The pictures of the vision labs are in `lora_ref.images`, and their names here a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import html
 import itertools
@@ -266,7 +267,12 @@ def tiny_words() -> list[str]:
         >>> len(tiny_words()), "film" in tiny_words()
         (48, True)
     """
-    return sorted({word for sentence, _ in tiny_sentences() for word in sentence.split()})
+    return list(_tiny_words())
+
+
+@functools.cache
+def _tiny_words() -> tuple[str, ...]:
+    return tuple(sorted({word for sentence, _ in tiny_sentences() for word in sentence.split()}))
 
 
 # --- tokenise and collate ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, raised
-from lora_ref.checks.stage03.shared import OwnLinear, at, build, draw_model, layer_names, matches, some
+from lora_ref.checks.stage03.shared import OwnLinear, build, draw_model, layer_names, matches, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 
 
@@ -92,7 +92,8 @@ def _raised_with_text(call: Callable[[], Any]) -> dict | None:
 def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
     """Each list of targets gives the linear layers that it means; a list that must be refused is."""
     names = layer_names(inputs)
-    every = [name for name, _ in build(inputs).named_modules()]
+    modules = dict(build(inputs).named_modules())
+    every = list(modules)
     if len(seen["outcomes"]) != len(inputs["cases"]):
         return Fault("not every list of targets has an answer", "")
     for targets, outcome in zip(inputs["cases"], seen["outcomes"], strict=True):
@@ -111,7 +112,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = ""
             if error["type"] == "ValueError":
                 likely = "a target is one or more whole parts at the end of a dotted name, or all of it; this matches"
-                if any(type(at(build(inputs), name)) is OwnLinear for name in wanted):
+                if any(type(modules[name]) is OwnLinear for name in wanted):
                     likely = "a class that inherits from nn.Linear is one: ask isinstance, not type()"
             return Fault(f"{shown} raised {error['type']}: {error['text'][:120]}", likely)
         if outcome["kind"] != "list" or not outcome["text"]:

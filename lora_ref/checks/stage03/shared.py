@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from lora_ref import inject
+from lora_ref.checks.copies import copied
 from lora_ref.checks.probing import array
 from lora_ref.checks.verdicts import Fault, Inputs, Observation
 from lora_ref.layers import LinearWithLoRA
@@ -138,23 +139,23 @@ def draw_model(rng: np.random.Generator, **more: Any) -> Inputs:
 
 
 def build(inputs: Inputs) -> Classifier:
-    """The inputs' model, in evaluation mode; the same each time."""
-    key = tuple(inputs[name] for name in ("prefix", "layers", "width", "inner", "plain_head", "kinds"))
-    model = Classifier(*key)
-    values = _values(key, inputs["seed"])
-    for parameter, value in zip(model.parameters(), values, strict=True):
-        parameter.data.copy_(value)
-    return model.eval()
+    """The inputs' model, in evaluation mode; the same each time, and each time a copy of its own."""
+    return copied(_built(*(inputs[name] for name in (*SIZES, "seed"))))
+
+
+SIZES = ("prefix", "layers", "width", "inner", "plain_head", "kinds")
 
 
 @functools.lru_cache(maxsize=4)
-def _values(key: tuple, seed: int) -> tuple[torch.Tensor, ...]:
+def _built(prefix: str, layers: int, width: int, inner: int, plain_head: bool, kinds: bool, seed: int) -> Classifier:
+    model = Classifier(prefix, layers, width, inner, plain_head, kinds)
     rng = np.random.default_rng(seed)
-    shapes = [tuple(parameter.shape) for parameter in Classifier(*key).parameters()]
-    # matrices keep the size of what they multiply: a model that amplifies rounding would fail right answers
-    sizes = [shape[-1] ** 0.5 if len(shape) > 1 else 1.0 for shape in shapes]
-    values = (rng.normal(size=shape) / size for shape, size in zip(shapes, sizes, strict=True))
-    return tuple(torch.tensor(value, dtype=torch.float32) for value in values)
+    for parameter in model.parameters():
+        shape = tuple(parameter.shape)
+        # matrices keep the size of what they multiply: a model that amplifies rounding would fail right answers
+        value = rng.normal(size=shape) / (shape[-1] ** 0.5 if len(shape) > 1 else 1.0)
+        parameter.data.copy_(torch.tensor(value, dtype=torch.float32))
+    return model.eval()
 
 
 def layer_names(inputs: Inputs) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import gc
 import os
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lora_ref.checks.copies import copied
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt, describe_error, raised
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
@@ -28,23 +28,28 @@ ALL_LINEARS = ("query", "key", "value", "attention.output.dense", "intermediate.
 
 @functools.lru_cache(maxsize=2)
 def _base(seed: int) -> nn.Module:
-    """The tiny RoBERTa; making one takes three times as long as copying it, and one check needs a dozen."""
+    """The tiny RoBERTa; one check needs a dozen copies of it."""
     from lora_ref.models import tiny_roberta
 
     return tiny_roberta(seed=seed)
 
 
-def adapted_model(inputs: Mapping[str, Any], tensors: Mapping[str, np.ndarray] | None = None) -> nn.Module:
-    """The tiny RoBERTa with LoRA, as stage 03 makes it, with these values in what an adapter holds."""
+@functools.lru_cache(maxsize=2)
+def _adapted(seed: int, targets: tuple[str, ...], rank: int, alpha: float, train_head: bool) -> nn.Module:
     from lora_ref.inject import inject_lora
 
-    model = copy.deepcopy(_base(inputs["base_seed"]))
-    inject_lora(model, inputs["targets"], inputs["rank"], inputs["alpha"], train_head=inputs["train_head"])
+    return inject_lora(copied(_base(seed)), targets, rank, alpha, train_head=train_head).eval()
+
+
+def adapted_model(inputs: Mapping[str, Any], tensors: Mapping[str, np.ndarray] | None = None) -> nn.Module:
+    """The tiny RoBERTa with LoRA, as stage 03 makes it, with these values in what an adapter holds."""
+    targets, rank, alpha = tuple(inputs["targets"]), inputs["rank"], inputs["alpha"]
+    model = copied(_adapted(inputs["base_seed"], targets, rank, alpha, inputs["train_head"]))
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, values in (tensors or {}).items():
             parameters[name].copy_(torch.tensor(values))
-    return model.eval()
+    return model
 
 
 def draw_adapter(rng: np.random.Generator, train_head: bool = True, edits: Sequence[Sequence[str]] = ()) -> Inputs:
@@ -272,7 +277,7 @@ def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
             edit_file(path, edited, kind, place, inputs["foreign"])
         model = adapted_model(inputs, inputs["fresh"])
         if kind == "a model without LoRA":
-            model = copy.deepcopy(_base(inputs["base_seed"])).requires_grad_(False)
+            model = copied(_base(inputs["base_seed"])).requires_grad_(False)
         before = snapshot(model)
         error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
         outcomes.append({"raised": error, "changed": changed(model, before), "sprung": marker.exists()})
