@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import nbformat
 from conftest import hears_ctrl_c
 from stage_answers import POINTS, full_marks
@@ -144,9 +145,7 @@ def wait_for(process: subprocess.Popen, true) -> None:
 def grade(submissions: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
     """Run the command to its end."""
     environment = {**os.environ, "A_SECRET": "of-the-instructor", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command(submissions, out, *options), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    return forked.run(command(submissions, out, *options)[3:], cwd=ROOT, env=environment)
 
 
 def grades(out: Path) -> dict[str, dict[str, str]]:

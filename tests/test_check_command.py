@@ -1,10 +1,9 @@
 """`python -m autograder check` and `autograder.evaluate`: every file gets a report, whatever is in it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import nbformat
 import pytest
 
@@ -20,13 +19,7 @@ POINTS = sum(e.points for e in STAGES[STAGE] if not e.manual)
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "autograder", "check", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run(["check", *map(str, arguments)], cwd=ROOT)
 
 
 @pytest.fixture

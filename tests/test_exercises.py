@@ -153,10 +153,9 @@ def test_a_mistake_costs_its_own_exercise_alone_and_is_explained(mutant):
     # the visible checks alone let a reader find each mistake and its cause
     assert mutant.says in seen, seen or "no visible check fails"
     assert messages.row(mutant, seen) in TABLE, "stale: run `python -m autograder messages`"
-    for seed in (0, 1):
-        result = evaluate_exercise(mutant.exercise, answer.namespace, seed)
-        assert result.earned < result.points, "survives"
-        assert mutant.says in result.message, result.message
+    result = evaluate_exercise(mutant.exercise, answer.namespace, 1)  # at many seeds: the slow tests
+    assert result.earned < result.points, "survives"
+    assert mutant.says in result.message, result.message
     for exercise in touched(mutant):
         if exercise.id != mutant.exercise:
             result = evaluate_exercise(exercise.id, answer.namespace, 0)
