@@ -45,7 +45,7 @@ def draw_factors(rng: np.random.Generator) -> Inputs:
 
 
 def probe_trace(names: Names, **inputs: Any) -> dict:
-    return tried(lambda: names.update_trace(tensor(inputs["B"]), tensor(inputs["A"])), number)
+    return tried(number, names.update_trace, tensor(inputs["B"]), tensor(inputs["A"]))
 
 
 def judge_trace(inputs: Inputs, seen: Observation) -> Fault | None:
