@@ -114,7 +114,7 @@ def order(rows: np.ndarray) -> list[int]:
 
 def near(texts: Sequence[str]) -> list[list[int]]:
     """For each text, the others that are nearly the same (`NEAR`)."""
-    runs = []
+    runs: list[frozenset[object]] = []
     for text in texts:
         found = words(text)
         runs.append(frozenset(zip(found, found[1:], found[2:], strict=False)) or frozenset(found))
