@@ -119,7 +119,7 @@ def people(sheet: Sheet) -> list[Person]:
         return [
             Person(
                 f"{row[at['first_name']]} {row[at['last_name']]}".strip(),
-                number[0] if (number := re.findall(r"[0-9]+$", row[at["id"]].strip())) else "",
+                (re.findall(r"[0-9]+$", row[at["id"]].strip()) or [""])[0],
                 [cell for cell in (row[at["id"]].strip(), row[mail].strip() if mail is not None else "") if cell],
             )
             for row in rows
@@ -229,9 +229,9 @@ def fill_sheet(
                 f"{row[where.own]} ({', '.join(fitting[:10])})"
             )
             continue
-        student = next(iter(fitting), None)
-        if student is None:
+        if not fitting:
             continue
+        student = fitting[0]
         if student in done.rows:
             raise ExportError(f"two rows fit {student}: {done.rows[student][0]} and {row[0]}")
         done.rows[student] = row

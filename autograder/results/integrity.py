@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from autograder.engine.assignment import STUDENT, Assignment, digest, source_of
 from autograder.engine.job import Row
@@ -116,7 +116,7 @@ def imports(source: str) -> set[str]:
     return {name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
 
 
-def identical(rows: Iterable[Row], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:
+def identical(rows: Iterable[Row], assignments: Mapping[str, Assignment]) -> dict[tuple[str, str], list[str]]:
     """(stage, student) -> other students whose code is the same, comments and layout aside.
 
     Untouched notebooks are all the same and say nothing; they are left out.

@@ -116,7 +116,7 @@ def _apply(
     times = folder_times(submitted, register, course_zone) if submitted else {}
     with Gradebook(url) as book:
         submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
-        if table is not None:
+        if table is not None and stage is not None:
             students = {student for of, student in submissions if of == stage}
             read = worksheet_times(Sheet.read(table.read_bytes()), students, register, zone)
             times |= {(student, stage): time for student, time in read.items()}

@@ -74,7 +74,7 @@ def _grades(db: sqlite3.Connection, submission: str) -> dict[str, tuple[str, flo
         " JOIN submitted_notebook n ON n.id = g.notebook_id WHERE n.assignment_id = ?",
         [submission],
     )
-    return {cell: tuple(rest) for cell, *rest in found}  # type: ignore[misc]
+    return {cell: (grade, points, look, notebook) for cell, grade, points, look, notebook in found}
 
 
 def remove(out: Path, student: str, stage: str | None = None, marked: bool = False) -> list[str]:
