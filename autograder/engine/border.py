@@ -86,12 +86,12 @@ def picture(data: str, kind: str) -> str | None:
             return None
         wanted = "L" if image.mode in ("1", "L") else "RGBA" if image.mode == "RGBA" else "RGB"
         pixels = image.convert(wanted)
-        image = Image.frombytes(wanted, pixels.size, pixels.tobytes())  # without what else the file said
+        clean = Image.frombytes(wanted, pixels.size, pixels.tobytes())  # without what else the file said
         out = io.BytesIO()
         if kind == "image/png":
-            image.save(out, "PNG", compress_level=1)
+            clean.save(out, "PNG", compress_level=1)
         else:
-            image.save(out, "JPEG", quality=90)
+            clean.save(out, "JPEG", quality=90)
     except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, binascii.Error, MemoryError, TypeError):
         return None
     except Image.DecompressionBombError:
