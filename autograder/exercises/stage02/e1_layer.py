@@ -13,7 +13,7 @@ from lora_ref.checks.verdicts import Check, Inputs
 
 def _ranks(rng: np.random.Generator) -> Inputs:
     """Wrong and right ones in a drawn order: an error for whatever is asked is not an answer."""
-    return {"ranks": rng.permutation([0, -rng.integers(1, 5), 1, rng.integers(2, 6)]).tolist()}
+    return {"ranks": rng.permutation([0, -int(rng.integers(1, 5)), 1, int(rng.integers(2, 6))]).tolist()}
 
 
 HIDDEN = [
