@@ -113,7 +113,7 @@ def test_the_students_own_outputs_are_found(how):
         [{"data": {"image/png": ["a", 3]}}],
     ],
 )
-def test_outputs_of_no_known_form_are_no_evidence(outputs):
+def test_outputs_of_no_known_form_are_not_evidence(outputs):
     mine = submission(lambda notebook: step_cell(notebook).update(outputs=outputs))
     answers(mine, Assignment.load(STAGE))
     assert (mine.problem, mine.evidence) == ("", {})

@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_base_or_scaling_is_refused(tmp_path, other):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_plain_models_file_is_no_adapter(tmp_path):
+def test_a_plain_models_file_is_not_an_adapter(tmp_path):
     merge_and_unload(perturbed(inject_lora(tiny(), ["query"], rank=2))).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is a whole model, and .*query' has no A and B of its own in it"):
         load_adapter(inject_lora(tiny(), ["query"], rank=2), tmp_path / "model.safetensors")

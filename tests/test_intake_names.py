@@ -60,7 +60,7 @@ def test_where_nothing_tells_the_newest_a_person_looks(tmp_path, assignments, co
     assert "nothing tells the newest" in found["ann"].problem
     assert not found["bo"].problem
     found = by_student(put(tmp_path / "b", {one: half, other: half, f"bo/{NAME}": half}), assignments)
-    assert not found["ann"].problem, "what is the same is no question"
+    assert not found["ann"].problem, "what is the same is not a question"
 
 
 def test_teams_and_google_classroom(tmp_path, assignments, complete, half):

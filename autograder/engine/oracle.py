@@ -114,7 +114,7 @@ class Session:
         except wire.WireError as error:
             raise Gone(f"the process sent something unreadable ({error})") from None
         if type(answer) is not dict:
-            raise Gone("the process sent something that is no answer")
+            raise Gone("the process sent something that is not an answer")
         outputs = answer.pop("outputs", None)
         try:
             answer = border.clean(answer)

@@ -64,7 +64,7 @@ class Pictures:
 
 
 def encode_again(encoded: str) -> tuple[str, str] | None:
-    """A picture's kind and its data anew, in base64; None if it is not a PNG or JPEG, damaged, or too large."""
+    """A picture's kind and its data, made again, in base64; None if it is not a PNG or JPEG, damaged, or too large."""
     from PIL import Image
 
     if len(encoded) > MAX_BYTES * 4 // 3:

@@ -106,15 +106,15 @@ class Desk:
 
     def questions(self) -> list[Question]:
         """The written questions of the stages in the gradebook, those with answers first to last."""
-        found = []
+        rows = []
         for stage, exercises in STAGES.items():
             for written in (e for e in exercises if e.manual):
                 entries = self.ledger.entries(stage, cell_of(written.id))
                 if entries:
                     texts = [entry for entry in entries if not entry.empty]
                     left = sum(entry.state.waits for entry in texts)
-                    found.append(Question(stage, written, len(texts), left, len(entries) - len(texts)))
-        return found
+                    rows.append(Question(stage, written, len(texts), left, len(entries) - len(texts)))
+        return rows
 
     def choose(self, stage: str, exercise_id: str) -> None:
         """Take up a question: order its answers, and go to the first that waits.

@@ -154,8 +154,8 @@ class Book:
 
     def given(self, stage: str, student: str) -> dict[str, marks.Given]:
         """What people gave a student, also what is not committed yet."""
-        found = self._gradebook.db.connection().exec_driver_sql(marks.QUERY, (stage, student))
-        return marks.given_in(found.all())
+        rows = self._gradebook.db.connection().exec_driver_sql(marks.QUERY, (stage, student))
+        return marks.given_in(rows.all())
 
     def _submission(self, known: _Stage, student: str) -> str:
         """A student's new submission, as nbgrader's `add_submission` makes it, but in our transaction."""

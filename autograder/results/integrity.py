@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from autograder.engine.assignment import STUDENT, Assignment, digest, source_of
 from autograder.engine.job import Row
 
-#: Packages that hold finished answers. What the release itself imports from them is no hint.
+#: Packages that hold finished answers. What the release itself imports from them is not a hint.
 SOLVED = ("lora_ref", "peft")
 _PLUMBING = {"wire", "shell", "zygote", "watch", "syscalls"}
 #: Modules with which code reaches what is outside of it, and attributes that lead into frames, functions and loaders.
@@ -78,22 +78,22 @@ def odd(source: str) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
-    found: set[str] = set()
+    reasons: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {f"imports {alias.name}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
+            reasons |= {f"imports {alias.name}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in _REACHING:
-            found.add(f"imports {node.module}")
+            reasons.add(f"imports {node.module}")
         elif isinstance(node, ast.Attribute) and node.attr in _INNER:
-            found.add(f"uses {node.attr}")
+            reasons.add(f"uses {node.attr}")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "eval"):
-            found.add(f"calls {node.func.id}")
+            reasons.add(f"calls {node.func.id}")
         elif isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
             if len(node.value) > _LONG:
-                found.add(f"has a literal of {len(node.value):,} characters")
+                reasons.add(f"has a literal of {len(node.value):,} characters")
             elif isinstance(node.value, str) and re.fullmatch(r"[\w./*-]+\.py", node.value):
-                found.add(f"names the file {node.value[:60]}")
-    return found
+                reasons.add(f"names the file {node.value[:60]}")
+    return reasons
 
 
 def imports(source: str) -> set[str]:

@@ -29,7 +29,7 @@ class Calls:
         self.effects: list[str] = []
 
     def watched(self, name: str, value: Any) -> Any:
-        """A function that does as ``value`` does and is watched; what is no function comes back as it is."""
+        """A function that does as ``value`` does and is watched; what is not a function comes back as it is."""
         if not isinstance(value, FunctionType):
             return value
 
@@ -197,7 +197,7 @@ def _same_item(one: Any, other: Any) -> bool:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two results say the same, up to rounding; of what is no number, text or tensor nothing is asked."""
+    """Whether two results say the same, up to rounding; nothing is asked of what is not a number, text or a tensor."""
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):

@@ -97,7 +97,7 @@ MUTANTS = [
     ),
     Mutant(
         "2.1/to-unregisters",
-        "a Parameter that is converted is no Parameter any more",
+        "a Parameter that is converted is not a Parameter any more",
         _BOTH,
         "self.lora_A = nn.Parameter(torch.randn(rank, in_features, dtype=torch.float64)).to(torch.float32)\n"
         "        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float64)).to(torch.float32)\n",
