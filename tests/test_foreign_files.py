@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_models import IDS, learned, llama, net
-from peft_models import CONFIG, TENSORS, logits, perturbed, tiny
+from peft_models import CONFIG, TENSORS, by_peft, logits, perturbed, tiny
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -241,14 +241,6 @@ def test_a_composition_that_is_not_finite_is_refused():
 
 
 # --- PEFT's keys ----------------------------------------------------------------------------------------------------
-
-
-def by_peft(model, folder, **options):
-    import peft
-
-    model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, **options))
-    perturbed(model).save_pretrained(folder, safe_serialization=True)
-    return model
 
 
 @pytest.mark.parametrize("tied", [False, True])

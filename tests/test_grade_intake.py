@@ -9,7 +9,6 @@ import unicodedata
 import zipfile
 
 import grade_course
-import pytest
 from grade_course import STAGE
 from handed_in import EMPTY, MOODLE, NAME, by_student, graded, put, zipped
 
@@ -18,21 +17,6 @@ from autograder.exercises import STAGES
 from autograder.intake import names, notebook, walk
 from autograder.intake.discover import discover
 from autograder.intake.submission import Submission
-
-
-@pytest.fixture(scope="module")
-def assignments():
-    return {STAGE: Assignment.load(STAGE)}
-
-
-@pytest.fixture(scope="module")
-def complete():
-    return grade_course.sample("complete")
-
-
-@pytest.fixture(scope="module")
-def half():
-    return grade_course.sample("half-done")
 
 
 def test_a_zip_of_every_kind(tmp_path, assignments, complete):

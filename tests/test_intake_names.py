@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import grade_course
 import pytest
 from grade_course import STAGE
 from handed_in import NAME, by_student, graded, put
 
-from autograder.engine.assignment import Assignment
 from autograder.intake import naming, notebook
 from autograder.intake.discover import discover
-
-
-@pytest.fixture(scope="module")
-def assignments():
-    return {STAGE: Assignment.load(STAGE)}
-
-
-@pytest.fixture(scope="module")
-def complete():
-    return grade_course.sample("complete")
-
-
-@pytest.fixture(scope="module")
-def half():
-    return grade_course.sample("half-done")
 
 
 @pytest.mark.parametrize(
