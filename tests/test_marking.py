@@ -19,6 +19,7 @@ from autograder.marking import likeness
 from autograder.marking.desk import Answer, Desk
 from autograder.marking.ledger import Changed, Decision, Ledger, Mark
 from autograder.marking.panel import Panel
+from autograder.results import students
 from autograder.results.tables import finals
 
 STAGE = "02_lora_layer"
@@ -183,6 +184,15 @@ def test_two_markers_never_get_the_same_answer_and_never_overwrite_one_another(o
     assert graded(out)[student][1].startswith("(b) ")
     press(ann, "u")
     assert ann.message.startswith("Not taken back: changed meanwhile by bob")
+
+
+def test_an_answer_whose_student_is_taken_out_meanwhile_is_not_saved(out):
+    at = desk(out)
+    student = at.answer.student
+    students.remove(out, student)
+    press(at, "1", "Enter")
+    assert at.message == "Not saved: changed meanwhile by whoever took the student out."
+    assert at.answer.student != student
 
 
 def test_many_markers_at_once_lose_nothing(tmp_path):

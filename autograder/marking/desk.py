@@ -340,7 +340,12 @@ class Desk:
         try:
             self.ledger.save(decisions)
         except Changed as error:
+            answer = self.answers[self.place]
             self._refresh()
+            if answer not in self.answers:  # its student was taken out of the course meanwhile
+                self.go(self.place)
+                self.message = f"Not saved: {error}."
+                return
             theirs = " and ".join(f"{e.state.score:g}" for e in error.entries if e.state.score is not None)
             self.message = (
                 f"Not saved: {error}" + (f", who gave {theirs}" if theirs else "") + ". "
