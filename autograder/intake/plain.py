@@ -9,7 +9,7 @@ from autograder.intake.names import MAX_NAME
 
 #: What a browser or a person puts around the name of a copy.
 COPY = re.compile(r"^(?:copy of\s+)+|(?:\s*\([0-9]+\)|\s*-\s*[0-9]+|[\s_-]+copy)$", re.IGNORECASE)
-#: What may stand behind a notebook's name and isn't a student's.
+#: What may stand behind a notebook's name and is no student's.
 NO_NAME = re.compile(
     r"(?:[\W\d_]*(?:final|draft|solved|solutions?|answers?|done|new|newest|old|copy|kopie|version|v|submission|submitted|"
     r"homework|hw|assignment|fixed|updated?|backup|test|colab|checkpoint|graded|pdf|html|last|latest|my|the|real))+[\W\d_]*",
@@ -40,7 +40,7 @@ def before_stage(name: str) -> str:
 
 
 def after_stage(name: str) -> str:
-    """The student in 02_lora_layer_student.ipynb; "" if what stands there is not a name, such as "final" or "v2"."""
+    """The student in 02_lora_layer_student.ipynb; "" if what stands there is no name, such as "final" or "v2"."""
     plain = bare(name)
     ends = [plain.lower().find(stage) + len(stage) for stage in STAGES if stage in plain.lower()]
     rest = plain[ends[0] :].strip(" _-.()") if ends else ""

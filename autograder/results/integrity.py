@@ -78,22 +78,22 @@ def odd(source: str) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
-    reasons: set[str] = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            reasons |= {f"imports {alias.name}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
+            found |= {f"imports {alias.name}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in _REACHING:
-            reasons.add(f"imports {node.module}")
+            found.add(f"imports {node.module}")
         elif isinstance(node, ast.Attribute) and node.attr in _INNER:
-            reasons.add(f"uses {node.attr}")
+            found.add(f"uses {node.attr}")
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "eval"):
-            reasons.add(f"calls {node.func.id}")
+            found.add(f"calls {node.func.id}")
         elif isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
             if len(node.value) > _LONG:
-                reasons.add(f"has a literal of {len(node.value):,} characters")
+                found.add(f"has a literal of {len(node.value):,} characters")
             elif isinstance(node.value, str) and re.fullmatch(r"[\w./*-]+\.py", node.value):
-                reasons.add(f"names the file {node.value[:60]}")
-    return reasons
+                found.add(f"names the file {node.value[:60]}")
+    return found
 
 
 def imports(source: str) -> set[str]:

@@ -48,11 +48,11 @@ def given(out: Path, stage: str, student: str) -> dict[str, Given]:
 
 def given_in(rows: Iterable[Sequence[Any]]) -> dict[str, Given]:
     """`given`, from what `QUERY` found, whoever asked: a run that writes the gradebook asks in its own transaction."""
-    marks = {}
+    found = {}
     for name, by_hand, automatic, extra, waits, comment in rows:
         kind, _, number = name.partition("_")
         if kind == "written" or by_hand is not None:
             points = by_hand if by_hand is not None else automatic
             total = None if waits or points is None else points + (extra or 0)
-            marks[number.replace("_", ".")] = Given(total, comment or "")
-    return marks
+            found[number.replace("_", ".")] = Given(total, comment or "")
+    return found
