@@ -46,10 +46,10 @@ test: system setup  ## the test suite
 test-all: system setup  ## the test suite with the slow tests
 	$(PY) -m pytest -m "slow or not slow" -n auto
 
-lint: setup  ## style, formatting, and whether the notebooks are what the masters make
+lint: setup  ## style, formatting, types, and whether the notebooks are what the masters make
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy lora_ref
+	$(PY) -m mypy lora_ref autograder
 	$(PY) -m autograder build --check
 
 bench: setup  ## each claim about speed and memory, both sides in one run

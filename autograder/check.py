@@ -103,7 +103,7 @@ def errors_of(row: Row, record: dict, path: Path) -> list[str]:
     """A line for each cell that raised or ended the process."""
     lines = []
     for number, outputs in sorted(record["outputs"].items(), key=lambda item: int(item[0])):
-        name = grade_id(row.cells[int(number)]) if int(number) < len(row.cells) else None
+        name = grade_id(row.cells[int(number)]) if int(number) < len(row.cells) else ""
         which = "1" if path.suffix == ".py" and not name else f"{int(number) + 1}{f' ({name})' if name else ''}"
         raised = [o for o in outputs if o["output_type"] == "error"]
         lines += [f"cell {which}: {o['ename']}: {o['evalue']}".rstrip(": ") for o in raised]
@@ -123,7 +123,7 @@ def as_notebook(path: Path, assignment: Assignment) -> bytes:
     text = read_text(path)
     setup = next(source_of(cell) for cell in assignment.release["cells"] if grade_id(cell) == "setup")
     code = {"cell_type": "code", "metadata": {}}
-    check = next(cell for cell in assignment.release["cells"] if (grade_id(cell) or "").startswith("check_"))
+    check = next(cell for cell in assignment.release["cells"] if grade_id(cell).startswith("check_"))
     cells = [{**code, "source": setup}, {**code, "source": text}, dict(check)]  # by which the stage is known
     if "# %%" in text:
         cells = [dict(cell) for cell in jupytext.reads(text, fmt="py:percent").cells]

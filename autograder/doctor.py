@@ -37,7 +37,7 @@ def _nbgrader() -> Iterator[Line]:
 def _system(program: Program, name: str, why: str) -> Line:
     problem = program.problem()
     if problem is None:
-        return Line(name, OK, program.path(), needed=False)
+        return Line(name, OK, program.path() or "", needed=False)
     installed = program.path() is not None
     fix = program.remedy() if installed or not program.possible() else f"make system, or {program.remedy()}"
     return Line(name, BROKEN if installed else MISSING, f"{problem}; {why}", fix, needed=False)

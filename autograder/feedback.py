@@ -28,7 +28,8 @@ def main(args: argparse.Namespace) -> int:
     out = args.graded.resolve()
     if not (out / ".grading").is_dir():
         print(
-            f"feedback: {out} is no graded course: give the folder that `autograder grade --out` wrote", file=sys.stderr
+            f"feedback: {out} is not a graded course: give the folder that `autograder grade --out` wrote",
+            file=sys.stderr,
         )
         return 2
     pages, changed, missing = 0, 0, []

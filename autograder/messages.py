@@ -48,13 +48,13 @@ def table() -> str:
         "its words are left out, because they change from release to release.",
     ]
     for stage in STAGES:
-        rows = [row(mutant, told(stage, mutant)) for mutant in mutants(stage)]
+        rows = [row(mutant, of_mutant(stage, mutant)) for mutant in mutants(stage)]
         parts.append("\n".join([f"## {stage}", "", "| mistake | what a reader sees |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
 def row(mutant: Mutant, seen: str) -> str:
-    """One mistake: its name and what it is, and what `told` says about it."""
+    """One mistake: its name and what it is, and what `of_mutant` gives about it."""
     return f"| `{mutant.id}`<br>{mutant.what} | {cell(seen)} |"
 
 
@@ -63,13 +63,13 @@ def cell(seen: str) -> str:
     return seen.replace("|", "\\|").replace("\n", "<br>")
 
 
-def told(stage: str, mutant: Mutant) -> str:
+def of_mutant(stage: str, mutant: Mutant) -> str:
     """Messages of the exercise's visible checks about a mistake; "" if they all pass."""
     with contextlib.redirect_stdout(io.StringIO()):  # a set-up cell greets
-        return told_of(mutant.exercise, mutant.answer(stage).namespace)
+        return visible_messages(mutant.exercise, mutant.answer(stage).namespace)
 
 
-def told_of(exercise: str, namespace: Namespace) -> str:
+def visible_messages(exercise: str, namespace: Namespace) -> str:
     """Messages of the exercise's visible checks that these names fail; "" if they all pass."""
     verdicts = run_checks(visible_checks(exercise), namespace)
     failed = [verdict for verdict in verdicts if not verdict.passed]

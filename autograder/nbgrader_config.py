@@ -9,6 +9,7 @@ import shutil
 import sys
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # formgrader runs in a Jupyter server, which does not look for modules here
@@ -41,7 +42,9 @@ from autograder.publish.preprocessors import (  # noqa: E402
     RestoreCells,
 )
 
-c = get_config()  # noqa: F821  nbgrader puts it here
+if TYPE_CHECKING:
+    from traitlets.config import get_config  # nbgrader puts its own here
+c = get_config()
 
 # --- Where things are ---
 c.CourseDirectory.course_id = "lora"  # the name in the exchange and in exported grades

@@ -63,6 +63,10 @@ class Program:
         """Where it is, or None."""
         return next(filter(None, map(shutil.which, self.commands)), None)
 
+    def installed(self) -> bool:
+        """Whether it is here, working or not."""
+        return self.path() is not None
+
     def problem(self) -> str | None:
         """What is wrong with it here, in one line; None if it runs."""
         if not self.possible():
@@ -147,8 +151,8 @@ def main(arguments: list[str]) -> int:
     if arguments == ["venv"]:
         return environments()
     for program in PROGRAMS:
-        if program.possible() and program.path() is None:
-            install(program.debian, lambda program=program: program.path() is not None)
+        if program.possible() and not program.installed():
+            install(program.debian, program.installed)
     block = left_out(PROGRAMS)
     failing = [program.name for program in PROGRAMS if must_run(program) and program.problem()]
     if block:

@@ -109,7 +109,7 @@ def grade(root: Path, count: int, *options: str) -> Run:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with (
         tempfile.TemporaryDirectory(prefix="bench-out-") as out,
-        tempfile.TemporaryFile("w+", encoding="utf-8") as told,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
     ):
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -117,15 +117,15 @@ def grade(root: Path, count: int, *options: str) -> Run:
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
-            stderr=told,
+            stderr=errors,
         )
         peak = 0
         while process.poll() is None:
             peak = max(peak, resident(psutil.Process(process.pid)))
             time.sleep(0.4)  # looking through the machine's processes costs time too
         seconds = time.perf_counter() - started
-        told.seek(0)
-        text = told.read()
+        errors.seek(0)
+        text = errors.read()
         if process.returncode or len((Path(out) / "grades.csv").read_text(encoding="utf-8").splitlines()) != count + 1:
             raise RuntimeError(f"grade ended with {process.returncode}: {text[-2000:]}")
     return Run(count, seconds, 60 / float(re.findall(r"(\d+) a minute", text)[-1]), peak / 2**20)

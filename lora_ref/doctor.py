@@ -252,7 +252,7 @@ def _assets(index: bool) -> Iterator[Line]:
         broken = any((cache / asset.folder / file.name).exists() for file in asset.files)
         size = f"{asset.size / 1e6:.0f} MB"
         found = "the cached files are damaged" if broken else f"not here yet; {size}, fetched at first use"
-        # Without it and without an index no real model can run; a lab's asset is no student's need.
+        # Without it and without an index no real model can run; no student needs a lab's asset.
         needed = not asset.on_demand and not index
         yield Line(name, BROKEN if broken else MISSING, found, fix, needed)
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())

@@ -255,15 +255,25 @@ def roberta_base(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClassi
     """
     from transformers import RobertaForSequenceClassification
 
-    with seeded(seed), from_hub(HUB_MODEL), without_loading_report():
-        loaded: Any = RobertaForSequenceClassification.from_pretrained(  # annotated as the model alone
-            HUB_MODEL, num_labels=num_labels, output_loading_info=True
-        )
-    model, report = loaded
-    missing = [name for name in report["missing_keys"] if not name.startswith("classifier.")]
+    return from_hub_with_new_head(RobertaForSequenceClassification, HUB_MODEL, num_labels, seed)
+
+
+def from_hub_with_new_head(kind: Any, name: str, num_labels: int, seed: int) -> Any:
+    """A classifier of transformers' class ``kind`` with the hub's weights, but for the head, which ``seed`` draws.
+
+    Raises:
+        RuntimeError: the hub does not give it, or gives weights that do not fit.
+
+    Example::
+
+        from_hub_with_new_head(RobertaForSequenceClassification, "FacebookAI/roberta-base", num_labels=2, seed=0)
+    """
+    with seeded(seed), from_hub(name), without_loading_report():
+        model, report = kind.from_pretrained(name, num_labels=num_labels, output_loading_info=True)
+    missing = [weight for weight in report["missing_keys"] if not weight.startswith("classifier.")]
     if missing or report["mismatched_keys"]:
         raise RuntimeError(
-            f"the weights of {HUB_MODEL} do not fit: missing {missing}, other shapes {report['mismatched_keys']}"
+            f"the weights of {name} do not fit: missing {missing}, other shapes {report['mismatched_keys']}"
         )
     return model.eval()
 

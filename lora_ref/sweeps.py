@@ -96,14 +96,8 @@ def sweep_ranks(
            rank  alpha  trainable
         0     4      8       4322
     """
-    groups = {_group_name(targets): list(targets)}
-    grid = [
-        {"rank": rank, "alpha": default_alpha(rank) if alpha is None else alpha, "targets": group, "seed": seed}
-        for rank in ranks
-        for group in groups
-        for seed in seeds
-    ]
-    return _train_grid(profile, grid, groups, results, progress, options)
+    pairs = [(rank, default_alpha(rank) if alpha is None else alpha) for rank in ranks]
+    return _train_grid(profile, *_points(pairs, targets, seeds), results, progress, options)
 
 
 def three_seeds() -> pd.DataFrame:
@@ -194,20 +188,19 @@ def ablate_alpha(
            rank  alpha  seed
         0     2     16     0
     """
-    groups = {_group_name(targets): list(targets)}
-    grid = [
-        {"rank": rank, "alpha": alpha, "targets": group, "seed": seed}
-        for alpha in alphas
-        for group in groups
-        for seed in seeds
-    ]
-    return _train_grid(profile, grid, groups, results, progress, options)
+    pairs = [(rank, alpha) for alpha in alphas]
+    return _train_grid(profile, *_points(pairs, targets, seeds), results, progress, options)
 
 
-def _group_name(targets: Sequence[str]) -> str:
+def _points(
+    pairs: Sequence[tuple[int, float]], targets: Sequence[str], seeds: Sequence[int]
+) -> tuple[list[dict[str, Any]], dict[str, Sequence[str]]]:
+    """The grid of pairs of rank and alpha by seeds, and what its one group of targets is."""
     if isinstance(targets, str):
         raise TypeError(f"targets is a list of names; write [{targets!r}]")
-    return "all" if tuple(targets) == ENCODER_LINEARS else "+".join(targets)
+    name = "all" if tuple(targets) == ENCODER_LINEARS else "+".join(targets)
+    grid = [{"rank": rank, "alpha": alpha, "targets": name, "seed": seed} for rank, alpha in pairs for seed in seeds]
+    return grid, {name: list(targets)}
 
 
 def _rank_within(model: nn.Module, name: str, targets: Sequence[str], budget: int) -> int:

@@ -159,6 +159,35 @@ def no_choice(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+# --- what was handed in -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def assignments():
+    """The stage of `grade_course`, as it was released, for `discover`."""
+    from grade_course import STAGE
+
+    from autograder.engine.assignment import Assignment
+
+    return {STAGE: Assignment.load(STAGE)}
+
+
+@pytest.fixture(scope="session")
+def complete():
+    """A notebook in which all exercises are solved."""
+    from grade_course import sample
+
+    return sample("complete")
+
+
+@pytest.fixture(scope="session")
+def half():
+    """One with half of them."""
+    from grade_course import sample
+
+    return sample("half-done")
+
+
 # --- what pip does not bring -----------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ def answers(stage: str, seeds: int, share: int) -> dict[str, dict]:
     found: dict[str, dict] = {"messages": {}, "points": {}, "right": {}}
     for mutant in mutants(stage)[::share]:
         namespace = mutant.answer(stage).namespace
-        found["messages"][mutant.id] = messages.told_of(mutant.exercise, namespace)
+        found["messages"][mutant.id] = messages.visible_messages(mutant.exercise, namespace)
         results = [evaluate_exercise(mutant.exercise, namespace, seed) for seed in range(seeds)]
         found["points"][mutant.id] = [result.earned for result in results]
     for path in [ROOT / "solutions" / stage / f"{stage}.py", *alternates(stage)[::share]]:

@@ -55,3 +55,12 @@ def made_here(targets=ENCODER_LINEARS, rank=4, alpha=8, **options):
 def edit_config(folder, **fields):
     path = folder / CONFIG
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def by_peft(model, folder, **options):
+    """An adapter that PEFT made and saved."""
+    import peft
+
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, **options))
+    perturbed(model).save_pretrained(folder, safe_serialization=True)  # old releases pickle
+    return model

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from peft_models import logits, perturbed, tiny
 from safetensors.torch import save_file
 from torch import nn
 
@@ -24,25 +25,6 @@ from lora_ref.models import tiny_roberta
 from lora_ref.training import ENCODER_LINEARS
 
 QUERY = "roberta.encoder.layer.0.attention.self.query"
-
-
-def tiny():
-    return tiny_roberta(seed=7)
-
-
-@torch.no_grad()
-def perturbed(model, seed):
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        if p.requires_grad:
-            p.copy_(torch.randn(p.shape, generator=generator) / 10)
-    return model.eval()
-
-
-@torch.no_grad()
-def logits(model):
-    ids = torch.randint(4, 40, (5, 9), generator=torch.Generator().manual_seed(0))
-    return model.eval()(input_ids=ids).logits
 
 
 def deltas(model):

@@ -45,7 +45,7 @@ def draw_factors(rng: np.random.Generator) -> Inputs:
 
 
 def probe_trace(names: Names, **inputs: Any) -> dict:
-    return tried(lambda: names.update_trace(tensor(inputs["B"]), tensor(inputs["A"])), number)
+    return tried(number, names.update_trace, tensor(inputs["B"]), tensor(inputs["A"]))
 
 
 def judge_trace(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -130,7 +130,7 @@ with contextlib.redirect_stdout(said):
     answers = [worked, *(load_answer(path).namespace for path in alternates(stage) if path.stem == "by_trace")]
     facts["earned"] = [evaluate(stage, answer, seed=0).score for answer in answers]
     mutant = next(mutant for mutant in mutants(stage) if mutant.exercise == "1.7")
-    facts["row"] = messages.row(mutant, messages.told(stage, mutant))
+    facts["row"] = messages.row(mutant, messages.of_mutant(stage, mutant))
     facts["lost"] = {r.id: r.points - r.earned for r in evaluate(stage, mutant.answer(stage).namespace, seed=0).results}
 facts["said"] = said.getvalue()
 facts["stage"] = {e.id: e.points for e in STAGES[stage]}

@@ -252,27 +252,22 @@ def test_a_larger_grid_runs_only_what_is_new(results):
     assert frame["accuracy"].tolist() == [1, 0.5]
 
 
-@pytest.mark.parametrize("damage", [b'{"rank": 16, "na', b"\0\0\0\0\0", b"\0\0\0\0\n", b"\xff\xfe"])
-def test_a_damaged_last_line_is_dropped_and_run_again(results, damage):
+@pytest.mark.parametrize(
+    ("keep", "damage", "again"),
+    [
+        *((-1, damage, POINTS[-1:]) for damage in (b'{"rank": 16, "na', b"\0\0\0\0\0", b"\0\0\0\0\n", b"\xff\xfe")),
+        *((0, length, POINTS) for length in (0, 3, 20, 50)),  # the first write was cut short
+    ],
+)
+def test_a_damaged_end_is_dropped_and_run_again(results, keep, damage, again):
     sweeps.run_grid(Runs(), GRID, results, progress=False)
     whole = results.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    results.write_bytes(b"".join(lines[:-1]) + damage)
+    end = damage if isinstance(damage, bytes) else whole[:damage]
+    results.write_bytes(b"".join(whole.splitlines(keepends=True)[:keep]) + end)
     run = Runs()
     sweeps.run_grid(run, GRID, results, progress=False)
-    assert run.asked == POINTS[-1:]
+    assert run.asked == again
     assert results.read_bytes() == whole
-
-
-def test_a_first_write_that_was_cut_short_is_dropped(results):
-    sweeps.run_grid(Runs(), GRID, results, progress=False)
-    whole = results.read_bytes()
-    for length in (0, 3, 20, 50):
-        results.write_bytes(whole[:length])
-        run = Runs()
-        sweeps.run_grid(run, GRID, results, progress=False)
-        assert run.asked == POINTS
-        assert results.read_bytes() == whole
 
 
 def test_damage_in_the_middle_is_an_error(results):

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-import zipfile
 from collections import namedtuple
 
 import pytest
+from handed_in import zipped
 
 from lora_ref import archives, assets
 from lora_ref.assets import Asset, AssetError, AssetFile
@@ -38,15 +38,7 @@ def _tar(members: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _zip(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-WHEEL = _zip({"p/model.bin": WEIGHTS, "p/words.txt": WORDS, "../evil.txt": b"no"})
+WHEEL = zipped({"p/model.bin": WEIGHTS, "p/words.txt": WORDS, "../evil.txt": b"no"})
 SDIST = _tar({"q/setup.py": b"boom", "q/in.tar.gz": _tar({"in/ratings.txt": RATINGS, "../evil.txt": b"no"})})
 
 # Stands in for `python -m pip`: does what the test tells it with the folder that `--dest` names.
@@ -162,14 +154,14 @@ def test_a_damaged_archive(shelf, at):
 
 
 def test_an_archive_without_the_file(shelf):
-    (shelf / "p-1.whl").write_bytes(_zip({"p/words.txt": WORDS}))
+    (shelf / "p-1.whl").write_bytes(zipped({"p/words.txt": WORDS}))
     with pytest.raises(AssetError, match=r"broken or truncated.*model\.bin"):
         assets.fetch("encoder", progress=False)
 
 
 def test_a_wrong_hash_keeps_nothing(shelf):
     other = bytes(reversed(WEIGHTS))
-    (shelf / "p-1.whl").write_bytes(_zip({"p/model.bin": other, "p/words.txt": WORDS}))
+    (shelf / "p-1.whl").write_bytes(zipped({"p/model.bin": other, "p/words.txt": WORDS}))
     with pytest.raises(AssetError, match=r"SHA-256 .*expected .*not kept"):
         assets.fetch("encoder", progress=False)
     assert not assets.cached("encoder")
@@ -177,7 +169,7 @@ def test_a_wrong_hash_keeps_nothing(shelf):
 
 
 def test_a_member_that_is_far_too_large_is_not_unpacked(shelf):
-    (shelf / "p-1.whl").write_bytes(_zip({"p/model.bin": b"\0" * (50 << 20), "p/words.txt": WORDS}))
+    (shelf / "p-1.whl").write_bytes(zipped({"p/model.bin": b"\0" * (50 << 20), "p/words.txt": WORDS}))
     with pytest.raises(AssetError, match="more than 512,000 bytes"):
         assets.fetch("encoder", progress=False)
 

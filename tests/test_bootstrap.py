@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from handed_in import zipped
 
 from autograder.publish import bootstrap
 
@@ -27,14 +26,6 @@ def release(version: str) -> bytes:
     inside = WHEEL.format(version)
     odd = {f"__MACOSX/{FOLDER}/._{inside}": b"", f"{FOLDER}/START.html": b""}
     return zipped({f"{FOLDER}/{inside}": wheel(version), **odd})
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 @pytest.fixture

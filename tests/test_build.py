@@ -266,7 +266,7 @@ def test_a_spot_the_bug_gap_shows_the_wrong_code():
 
 
 def test_no_master_uses_an_output_widget():
-    """nbclient, which grades, can wait for ever on one; `plots.with_controls` redraws a picture instead."""
+    """nbclient, which grades, can wait forever on one; `plots.with_controls` redraws a picture instead."""
     for master in find_masters(ROOT):
         code = master.read_text(encoding="utf-8")
         assert not any(word in code for word in ("interactive_output", ".interact(", ".Output(")), master.name

@@ -46,7 +46,7 @@ def test_the_released_notebook_earns_nothing_and_says_why():
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("import os; os._exit(0)", "the process ended"),
         ("raise SystemExit(0)", "is not defined"),
@@ -55,12 +55,12 @@ def test_the_released_notebook_earns_nothing_and_says_why():
         ("", "is not defined"),
     ],
 )
-def test_a_file_that_does_not_run_gets_a_report(tmp_path, source, told):
+def test_a_file_that_does_not_run_gets_a_report(tmp_path, source, message):
     path = tmp_path / "answer.py"
     path.write_text(source)
     report = check_file(STAGE, path, seed=1)
     assert (report["score"], report["max_score"]) == (0, POINTS)
-    assert told in report["results"][0]["message"]
+    assert message in report["results"][0]["message"]
 
 
 def test_a_file_that_never_ends_is_stopped(tmp_path):
@@ -90,19 +90,19 @@ def test_what_was_judged_before_the_end_stands(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("answer.ipynb", "{not json", "is not a notebook"),
         ("answer.ipynb", "[]", "is not a notebook"),
         ("answer.txt", "text", "expected a .py or .ipynb file"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, told):
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
     done = command(STAGE, path)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_a_missing_file_and_an_unknown_stage_are_named(tmp_path):

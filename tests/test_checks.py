@@ -206,7 +206,7 @@ def test_plain_data_is_bounded_and_copied():
         plain(np.zeros(5_000_000))
 
 
-def test_array_refuses_what_is_no_tensor():
+def test_array_refuses_what_is_not_a_tensor():
     with pytest.raises(TypeError, match="expected a tensor, got list"):
         array([1.0])
 

@@ -61,7 +61,7 @@ def test_cleaning_changes_no_words():
     assert data.clean("Fun    and  ''Conan'' &amp; co., clich\u00e9s ") == 'Fun and "Conan" & co., clich\u00e9s'
 
 
-def test_a_line_that_is_no_rating_is_named(tmp_path):
+def test_a_line_that_is_not_a_rating_is_named(tmp_path):
     path = tmp_path / "ratings.txt"
     path.write_text("1\t2.0\tfine\n2\tno rating here\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"ratings\.txt, line 2"):

@@ -28,6 +28,7 @@ NOT_RUN = {
     "lora_ref.images.laptop_digits",
     "lora_ref.info.doctor",
     "lora_ref.info.info",
+    "lora_ref.models.from_hub_with_new_head",
     "lora_ref.models.laptop_encoder",
     "lora_ref.models.laptop_tokenizer",
     "lora_ref.models.roberta_base",

@@ -36,9 +36,9 @@ def bare(tmp_path):
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **OFFLINE}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.stderr == ""
-        told = json.loads(done.stdout)
-        assert done.returncode == (not told["ok"])
-        return {line["name"]: line for line in told["lines"]}
+        report = json.loads(done.stdout)
+        assert done.returncode == (not report["ok"])
+        return {line["name"]: line for line in report["lines"]}
 
     return run
 
@@ -85,11 +85,11 @@ def test_an_old_torch_is_told_its_bounds(bare):
 def test_the_probe_goes_on_behind_a_crash(tmp_path, monkeypatch):
     (tmp_path / "crashes.py").write_text("import os; os._exit(7)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    told = doctor.imported(["json", "crashes", "no_such_module", "csv"])
-    assert list(told) == ["json", "crashes", "no_such_module", "csv"]
-    assert told["json"] == told["csv"] == {}
-    assert told["crashes"]["error"] == "it ends Python with status 7"
-    assert "ModuleNotFoundError" in told["no_such_module"]["error"]
+    modules = doctor.imported(["json", "crashes", "no_such_module", "csv"])
+    assert list(modules) == ["json", "crashes", "no_such_module", "csv"]
+    assert modules["json"] == modules["csv"] == {}
+    assert modules["crashes"]["error"] == "it ends Python with status 7"
+    assert "ModuleNotFoundError" in modules["no_such_module"]["error"]
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_missing_package_names_the_command(quick, monkeypatch):
     assert line.fix == f'{sys.executable} -m pip install "datasets>=3.0"'
 
 
-def test_what_an_instructor_lacks_is_no_students_need(monkeypatch):
+def test_no_student_needs_what_an_instructor_lacks(monkeypatch):
     monkeypatch.setattr(autograder.doctor, "version_of", lambda name: None)
     monkeypatch.setenv("PATH", "/nowhere")
     lines = {line.name: line for line in autograder.doctor.examine()}

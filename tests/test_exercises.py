@@ -149,7 +149,7 @@ def test_right_answers_have_full_marks_whatever_the_seed(stage):
 def test_a_mistake_costs_its_own_exercise_alone_and_is_explained(mutant):
     """The mistake is run once, and everything is asked of that run."""
     answer = run_mutant(mutant)
-    seen = messages.told_of(mutant.exercise, answer.namespace)
+    seen = messages.visible_messages(mutant.exercise, answer.namespace)
     # the visible checks alone let a reader find each mistake and its cause
     assert mutant.says in seen, seen or "no visible check fails"
     assert messages.row(mutant, seen) in TABLE, "stale: run `python -m autograder messages`"

@@ -113,7 +113,7 @@ def test_the_students_own_outputs_are_found(how):
         [{"data": {"image/png": ["a", 3]}}],
     ],
 )
-def test_outputs_of_no_known_form_are_no_evidence(outputs):
+def test_outputs_of_no_known_form_are_not_evidence(outputs):
     mine = submission(lambda notebook: step_cell(notebook).update(outputs=outputs))
     answers(mine, Assignment.load(STAGE))
     assert (mine.problem, mine.evidence) == ("", {})
@@ -133,4 +133,4 @@ def test_evidence_of_an_earlier_submission_goes(tmp_path):
     handed_in.keep_evidence(tmp_path, "ann", STAGE, {"2.8": [{"text": "first"}]})
     handed_in.keep_evidence(tmp_path, "ann", STAGE, {})
     assert handed_in.evidence(tmp_path, STAGE, "ann") == {}
-    assert grade_id(step_cell(notebooks(STAGE)[0])) is None, "an ordinary cell, which students may edit"
+    assert grade_id(step_cell(notebooks(STAGE)[0])) == "", "an ordinary cell, which students may edit"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from foreign_models import IDS, learned, llama, net
-from peft_models import CONFIG, TENSORS, logits, perturbed, tiny
+from peft_models import CONFIG, TENSORS, by_peft, logits, perturbed, tiny
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_base_or_scaling_is_refused(tmp_path, other):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_plain_models_file_is_no_adapter(tmp_path):
+def test_a_plain_models_file_is_not_an_adapter(tmp_path):
     merge_and_unload(perturbed(inject_lora(tiny(), ["query"], rank=2))).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is a whole model, and .*query' has no A and B of its own in it"):
         load_adapter(inject_lora(tiny(), ["query"], rank=2), tmp_path / "model.safetensors")
@@ -241,14 +241,6 @@ def test_a_composition_that_is_not_finite_is_refused():
 
 
 # --- PEFT's keys ----------------------------------------------------------------------------------------------------
-
-
-def by_peft(model, folder, **options):
-    import peft
-
-    model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, **options))
-    perturbed(model).save_pretrained(folder, safe_serialization=True)
-    return model
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -224,7 +224,7 @@ def test_costs_count_the_same_head():
         ("train", [0, torch.tensor(0.5)], r"is tensor\(0.5"),
     ],
 )
-def test_a_label_that_is_no_class_is_named_before_training(split, labels, says):
+def test_a_label_that_is_not_a_class_is_named_before_training(split, labels, says):
     with pytest.raises(ValueError, match=says):
         train_on({split: labels})
 

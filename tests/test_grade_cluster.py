@@ -79,8 +79,8 @@ def results(out):
 
 
 def end(process):
-    out, told = process.communicate()
-    assert process.returncode == 0, (out, told)
+    out, errors = process.communicate()
+    assert process.returncode == 0, (out, errors)
 
 
 def scores(root):
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_grades_as_here(tmp_path, dask, client):
     grade_course.hand_in(tmp_path, "nonsense", b"{")
     there = grade_course.grade(tmp_path, tmp_path / "there", "--scheduler", dask.scheduler_address)
     here = grade_course.grade(tmp_path, tmp_path / "here", "--workers", "2")
-    assert here.returncode == there.returncode == 1, there.stderr  # one is no notebook
+    assert here.returncode == there.returncode == 1, there.stderr  # one is not a notebook
     assert (tmp_path / "there" / "grades.csv").read_bytes() == (tmp_path / "here" / "grades.csv").read_bytes()
     assert results(tmp_path / "there") == results(tmp_path / "here")
     assert len(results(tmp_path / "here")) == 4
@@ -160,11 +160,11 @@ def test_no_scheduler_is_a_clear_error(tmp_path, monkeypatch, capsys):
 def test_another_version_of_the_course_is_a_clear_error(tmp_path, monkeypatch):
     hand_in(tmp_path, 1)
     ours = [part.replace("torch ", "torch 1.") for part in environment_parts()]
-    told = json.loads(cluster.grade_job(json.dumps({"job": {}, "kind": "bwrap", "environment": ours})))
-    assert "another version of the course: there torch " in told["refused"]
-    assert "here torch 1." in told["refused"]
+    answer = json.loads(cluster.grade_job(json.dumps({"job": {}, "kind": "bwrap", "environment": ours})))
+    assert "another version of the course: there torch " in answer["refused"]
+    assert "here torch 1." in answer["refused"]
     with pytest.raises(cluster.ClusterError, match="another version"):
-        cluster._record(json.dumps(told), "tcp://somewhere")
+        cluster._record(json.dumps(answer), "tcp://somewhere")
 
 
 def test_a_worker_without_a_sandbox_is_a_clear_error(monkeypatch):

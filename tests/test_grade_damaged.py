@@ -159,8 +159,8 @@ def test_an_interrupted_regrade_keeps_the_grades_that_were_there(tmp_path, bubbl
     process = grade_course.start_held(tmp_path, out, 1, "--regrade")
     grade_course.wait_for(process, lambda: list((out / ".grading" / "results").glob("*.2.json")))
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate()
-    assert process.returncode == 130, told
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
     assert len(list((out / ".grading" / "results").glob("*.2.json"))) == 1
     assert grade_course.grades(out) == before
 

@@ -9,7 +9,6 @@ import unicodedata
 import zipfile
 
 import grade_course
-import pytest
 from grade_course import STAGE
 from handed_in import EMPTY, MOODLE, NAME, by_student, graded, put, zipped
 
@@ -18,21 +17,6 @@ from autograder.exercises import STAGES
 from autograder.intake import names, notebook, walk
 from autograder.intake.discover import discover
 from autograder.intake.submission import Submission
-
-
-@pytest.fixture(scope="module")
-def assignments():
-    return {STAGE: Assignment.load(STAGE)}
-
-
-@pytest.fixture(scope="module")
-def complete():
-    return grade_course.sample("complete")
-
-
-@pytest.fixture(scope="module")
-def half():
-    return grade_course.sample("half-done")
 
 
 def test_a_zip_of_every_kind(tmp_path, assignments, complete):
@@ -57,7 +41,7 @@ def test_a_zip_of_every_kind(tmp_path, assignments, complete):
     assert good == {"doejane-1", "Jo-Doe-7", "outside"}
     assert any("more than" in problem for problem in problems.values())
     assert any("is a link" in problem for problem in problems.values())
-    assert any("no readable zip" in problem for problem in problems.values())
+    assert any("not a readable zip" in problem for problem in problems.values())
     assert not (tmp_path.parent / "outside_02_lora_layer.ipynb").exists()
 
 
@@ -161,7 +145,7 @@ def test_damaged_notebooks_never_raise(assignments, complete):
     assert min(kinds.values()) > 10
 
 
-def test_a_folder_that_is_no_stage_is_the_student_s(tmp_path, assignments, complete):
+def test_a_folder_that_is_not_a_stage_is_the_student_s(tmp_path, assignments, complete):
     grade_course.hand_in(tmp_path, "ann", complete)
     put(tmp_path, {f"submitted/cy/wrong/{NAME}": complete, "submitted/bo/x/x.ipynb": b"damaged"})
     assert graded(tmp_path, assignments) == {"ann": True, "bo": False, "cy": True}

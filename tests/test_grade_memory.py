@@ -130,7 +130,7 @@ def test_the_sum_of_many_processes(kind, bubblewrap):
             session.ask({"do": "cell", "source": source}, 500)
         session.close()
         assert session.over == "memory"
-        # what the processes share with the warm one counts once, and the next submission starts anew
+        # what the processes share with the warm one counts once, and the next submission starts again
         session = oracle.Session(box, time.monotonic() + 600, total=600_000_000)
         shown = session.ask({"do": "cell", "source": FORKS.format(each=1_000_000, seconds=1)}, 500)["outputs"]
         session.close()

@@ -37,8 +37,8 @@ def test_kill_and_go_on(small_class, bubblewrap):
     process = grade_course.start_held(small_class, out, 1)
     grade_course.wait_for(process, lambda: len(results(out)) == 3)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate()
-    assert process.returncode == 130, told
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
     with sqlite3.connect(out / "gradebook.db") as db:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
         assert db.execute("select count(*) from submitted_assignment").fetchone()[0] == len(results(out))
@@ -91,9 +91,9 @@ def test_no_bubblewrap_is_refused_with_a_way_out(tmp_path, monkeypatch, capsys):
     grade_course.hand_in(tmp_path, "jane", b"")
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
     assert main(["grade", "--submissions", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
-    told = capsys.readouterr().err
-    assert "apt-get install bubblewrap" in told
-    assert "--sandbox none" in told
+    errors = capsys.readouterr().err
+    assert "apt-get install bubblewrap" in errors
+    assert "--sandbox none" in errors
 
 
 def test_one_run_at_a_time(tmp_path):

@@ -81,7 +81,7 @@ def test_students_of_nbgraders_own_layout_are_found_by_login(table):
     assert list(changed(table, rows_of(text)).values()) == ["25"]
 
 
-def test_a_number_inside_another_is_no_match():
+def test_a_number_inside_another_is_not_a_match():
     _, filled, _ = fill(text_of(MOODLE), STAGE, {"someone-234567": Final(1, 25), "x-12345678": Final(1, 25)})
     assert filled == {}
 
@@ -167,7 +167,7 @@ def test_an_excused_student_stays_excused_and_other_grades_are_named():
     assert done.said["excused on the platform, and stays so"] == ["Ada-L-1234567"]
     assert done.said["another grade was there"] == ["Bo-M-2345678 (3 -> 20)"]
     again = fill_sheet(sheet, STAGE, {"Bo-M-2345678": Final(20.0, 25)})
-    assert not again.said  # the same grade is no news
+    assert not again.said  # the same grade is not news
 
 
 def test_another_maximum_is_scaled_and_said():

@@ -331,7 +331,7 @@ def test_which_notebook_is_graded(tmp_path):
         look(f"a/{STAGE}.ipynb", f"b/{STAGE}.ipynb")
 
 
-def test_a_fault_of_the_autograder_is_no_crash(container, monkeypatch, capsys):
+def test_a_fault_of_the_autograder_is_not_a_crash(container, monkeypatch, capsys):
     monkeypatch.setattr(inside, "find", lambda *_: 1 / 0)
     results = container.run({}, script=False)
     assert "not your fault" in results["output"]

@@ -73,7 +73,7 @@ def test_the_nearest_name_is_suggested():
         match_targets(tiny_roberta(), ["qurey"])
 
 
-def test_one_string_is_no_list_of_targets():
+def test_one_string_is_not_a_list_of_targets():
     with pytest.raises(TypeError, match=r"write \['query'\]"):
         match_targets(Ten(), "query")
 

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import grade_course
 import pytest
 from grade_course import STAGE
 from handed_in import NAME, by_student, graded, put
 
-from autograder.engine.assignment import Assignment
 from autograder.intake import naming, notebook
 from autograder.intake.discover import discover
-
-
-@pytest.fixture(scope="module")
-def assignments():
-    return {STAGE: Assignment.load(STAGE)}
-
-
-@pytest.fixture(scope="module")
-def complete():
-    return grade_course.sample("complete")
-
-
-@pytest.fixture(scope="module")
-def half():
-    return grade_course.sample("half-done")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +43,7 @@ def test_where_nothing_tells_the_newest_a_person_looks(tmp_path, assignments, co
     assert "nothing tells the newest" in found["ann"].problem
     assert not found["bo"].problem
     found = by_student(put(tmp_path / "b", {one: half, other: half, f"bo/{NAME}": half}), assignments)
-    assert not found["ann"].problem, "what is the same is no question"
+    assert not found["ann"].problem, "what is the same is not a question"
 
 
 def test_teams_and_google_classroom(tmp_path, assignments, complete, half):

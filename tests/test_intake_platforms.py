@@ -4,32 +4,15 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-import grade_course
 import pytest
 from grade_course import STAGE
 from handed_in import EMPTY, MOODLE, NAME, by_student, graded, put, zipped
 
-from autograder.engine.assignment import Assignment
 from autograder.intake import identity, names, platforms, walk
 from autograder.intake.platforms import gradescope
 from autograder.intake.register import Register
 
 METADATA = b"---\nsubmission_66:\n  :submitters:\n  - :name: Jane\n    :sid: 's66'\n    :email: j@example.org\n"
-
-
-@pytest.fixture(scope="module")
-def assignments():
-    return {STAGE: Assignment.load(STAGE)}
-
-
-@pytest.fixture(scope="module")
-def complete():
-    return grade_course.sample("complete")
-
-
-@pytest.fixture(scope="module")
-def half():
-    return grade_course.sample("half-done")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from autograder.marking import likeness
 from autograder.marking.desk import Answer, Desk
 from autograder.marking.ledger import Changed, Decision, Ledger, Mark
 from autograder.marking.panel import Panel
+from autograder.results import students
 from autograder.results.tables import finals
 
 STAGE = "02_lora_layer"
@@ -185,6 +186,15 @@ def test_two_markers_never_get_the_same_answer_and_never_overwrite_one_another(o
     assert ann.message.startswith("Not taken back: changed meanwhile by bob")
 
 
+def test_an_answer_whose_student_is_taken_out_meanwhile_is_not_saved(out):
+    at = desk(out)
+    student = at.answer.student
+    students.remove(out, student)
+    press(at, "1", "Enter")
+    assert at.message == "Not saved: changed meanwhile by whoever took the student out."
+    assert at.answer.student != student
+
+
 def test_many_markers_at_once_lose_nothing(tmp_path):
     marked_course.grade(tmp_path, STAGE, {f"s-{n:02}": ODD.format(n) for n in range(40)})
     grades = [entry.grade for entry in Ledger(tmp_path, "first").entries(STAGE, "written_2_8")]
@@ -239,7 +249,7 @@ def test_an_answer_that_changed_is_looked_at_again_with_what_it_had(out):
 
 def test_more_switches_than_keys_are_chosen_by_part():
     at = Desk.__new__(Desk)
-    at.question, at.part = exercise("5.5"), "b"
+    at._question, at.part = exercise("5.5"), "b"
     shown = dict(at.switches())
     assert [name for name, key in shown.items() if key] == ["b1", "b2", "b3", "b4"]
     assert len(shown) == len(keys(exercise("5.5").scheme)) == 16

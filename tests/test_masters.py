@@ -72,7 +72,7 @@ def test_sources_are_named_and_linked(stage):
     for source in boxes:
         assert re.search(r"LoRA paper|\]\(https://", source), source
     for number in re.findall(r"(?<!\[arXiv:)(?<!/abs/)\b\d{4}\.\d{5}\b", prose):
-        raise AssertionError(f"{number} is no link")
+        raise AssertionError(f"{number} is not a link")
     first = prose.find("LoRA paper")
     assert first < 0 or prose[first:].startswith("LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685))")
     assert not re.search(r"\]\((?!https://)", prose), "a link that is not https"
@@ -80,7 +80,7 @@ def test_sources_are_named_and_linked(stage):
 
 @each_stage
 def test_no_long_prose_between_code_cells(stage):
-    """About 120 words; a collapsed hint is not read in passing, and a table's marks are no words."""
+    """About 120 words; a collapsed hint is not read in passing, and a table's marks are not words."""
     words = 0
     for cell in cells(stage):
         if cell.cell_type == "code" or "written" in cell.metadata:  # there the reader stops reading and writes

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from foreign_models import IDS, classifier, inputs, llama, t5
-from peft_models import perturbed
+from peft_models import by_peft, perturbed
 from safetensors.torch import load_file
 
 from lora_ref import inject_lora, load_adapter, save_adapter
@@ -23,14 +23,6 @@ def quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def by_peft(model, folder, targets, **options):
-    import peft
-
-    model = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets, **options))
-    perturbed(model).save_pretrained(folder, safe_serialization=True)  # old releases pickle
-    return model
 
 
 def read_by_peft(model, folder):
@@ -49,7 +41,7 @@ def logits(model, kind):
 def test_a_classifier_both_ways(tmp_path, kind, labels):
     _, targets = classifier(kind)
     options = {"modules_to_save": HEADS[kind]} if kind in HEADS else {"task_type": "SEQ_CLS"}
-    theirs = by_peft(classifier(kind, labels)[0], tmp_path / "theirs", targets, **options)
+    theirs = by_peft(classifier(kind, labels)[0], tmp_path / "theirs", target_modules=targets, **options)
     right = logits(theirs, kind)
     assert right.shape == (2, labels)
     for fresh in (classifier(kind, labels)[0], inject_lora(classifier(kind, labels)[0], targets, rank=2, alpha=4)):
@@ -70,7 +62,7 @@ def test_a_classifier_both_ways(tmp_path, kind, labels):
 @pytest.mark.parametrize(("make", "targets"), [(llama, ["q_proj", "v_proj", "down_proj"]), (t5, ["q", "v", "wo"])])
 def test_a_language_model_both_ways(tmp_path, make, targets):
     words = {"input_ids": IDS} if make is llama else {"input_ids": IDS, "decoder_input_ids": IDS}
-    theirs = by_peft(make(), tmp_path / "theirs", targets).eval()
+    theirs = by_peft(make(), tmp_path / "theirs", target_modules=targets).eval()
     torch.testing.assert_close(load_adapter(make(), tmp_path / "theirs")(**words).logits, theirs(**words).logits)
     ours = perturbed(inject_lora(make(), targets, rank=2, alpha=4))
     save_adapter(ours, tmp_path / "ours", format="peft")
@@ -81,7 +73,7 @@ def test_a_language_model_both_ways(tmp_path, make, targets):
 def test_gpt2s_conv1d_is_refused_by_name(tmp_path, fan_in_fan_out):
     import json
 
-    by_peft(classifier("GPT-2")[0], tmp_path, ["c_attn"], fan_in_fan_out=True, task_type="SEQ_CLS")
+    by_peft(classifier("GPT-2")[0], tmp_path, target_modules=["c_attn"], fan_in_fan_out=True, task_type="SEQ_CLS")
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**config, "fan_in_fan_out": fan_in_fan_out}))
     model = classifier("GPT-2")[0]

@@ -143,7 +143,7 @@ def test_fields_that_are_off_or_say_nothing_of_the_adapter(folder):
         ('{"peft_type": "LORA", "x": "' + "x" * 1_000_000 + '"}', "is larger than 1,000,000 bytes"),
     ],
 )
-def test_a_file_that_is_no_configuration(folder, text, message):
+def test_a_file_that_is_not_a_configuration(folder, text, message):
     (folder / CONFIG).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         load_adapter(tiny(), folder)

@@ -47,7 +47,7 @@ def test_wilson_interval(accuracy, n, low, high):
     assert plots.wilson_interval(accuracy, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_wilson_interval_refuses_what_is_no_accuracy():
+def test_wilson_interval_refuses_what_is_not_an_accuracy():
     for accuracy, n in ((1.2, 10), (math.nan, 10), (0.5, 0)):
         with pytest.raises(ValueError, match="accuracy must be"):
             plots.wilson_interval(accuracy, n)
@@ -68,7 +68,7 @@ def test_the_comparisons_title_follows_the_numbers(head, lora, full, words):
     assert [ax.get_xlabel() for ax in figure.axes] == ["trainable parameters (log scale)", "training time (seconds)"]
 
 
-def test_a_small_difference_on_few_sentences_is_no_difference():
+def test_a_small_difference_on_few_sentences_is_not_a_difference():
     few = plots.compare_methods([_result("head", 0.70, n=100), _result("lora", 0.76, n=100)])
     many = plots.compare_methods([_result("head", 0.70, n=10_000), _result("lora", 0.76, n=10_000)])
     assert "level with the head alone within sampling error (+6.0 points)" in _title(few)

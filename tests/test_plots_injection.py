@@ -17,9 +17,9 @@ def test_the_audits_title_follows_the_counts():
     figure = plots.audit({"base model": BEFORE, "published helper": HELPER, "inject_lora": AFTER})
     expected = "After inject_lora, 2.9 % of the model trains; after the published helper, 95.6 %; before, 100 %"
     assert _title(figure) == expected
-    told = plots.describe(figure)
-    assert "attention 45 frozen and 45 training" in told
-    assert "embeddings 900 frozen" in told
+    description = plots.describe(figure)
+    assert "attention 45 frozen and 45 training" in description
+    assert "embeddings 900 frozen" in description
     assert [ax.get_title(loc="left") for ax in figure.axes][2] == "inject_lora: 2.9 % trains"
 
 
@@ -52,7 +52,7 @@ def test_the_new_heads_title_counts_seeds(frozen, trained, words):
     assert "trained (1,100 numbers train) 0.700, 0.800, mean 0.750" in plots.describe(figure)
 
 
-def test_one_method_is_no_comparison():
+def test_one_method_is_not_a_comparison():
     for results in ({"one": (1, [0.5])}, {"one": (1, [0.5]), "two": (1, [])}, {"one": (1, []), "two": (1, [])}):
         with pytest.raises(ValueError, match="at least two results"):
             plots.new_head(results, 10)

@@ -32,7 +32,7 @@ MISTAKES = [
     ("S2", "merge then forward counts twice", ["2.5/counts-twice"]),
     ("S2", "names by substring", ["3.2/substring", "3.6/substring", ("03", "any(target in name for target in")]),
     ("S2", "the tree is changed while it is walked over", ["3.6/walks-on", ("03", "second call")]),
-    ("S2", "what is no target goes on training", ["3.4/not-frozen", ("03", "pretrained numbers still train")]),
+    ("S2", "what is not a target goes on training", ["3.4/not-frozen", ("03", "pretrained numbers still train")]),
     ("S2", "invented memory figures", [("01", "plots.memory_check")]),
     ("S2", "random labels as a training demonstration", [("04", "what a model learns from random labels")]),
     ("S3", "merging zeroes A and B", ["2.5/zeroes-factors", "2.7/fold-in"]),

@@ -136,7 +136,7 @@ def test_a_zip_with_a_leak_is_not_written(tmp_path):
     assert not (root / "dist").exists()
 
 
-def test_lines_that_students_see_anyway_are_no_secret(tmp_path):
+def test_lines_that_students_see_anyway_are_not_secret(tmp_path):
     root = lay_out(tmp_path)
     (root / "lora_ref" / "reference.py").write_text("twice_as_much = 2 * x\n", encoding="utf-8")
     assert "twice_as_much = 2 * x" not in secret_lines(root)

@@ -44,7 +44,7 @@ def test_cells_of_any_numeric_type_pass():
         lambda A1, A2, i, j: float(torch.cosine_similarity(A1[0], A2[0], dim=0) ** 2),
     ],
 )
-def test_a_constant_or_a_guess_is_no_similarity(wrong):
+def test_a_constant_or_a_guess_is_not_a_similarity(wrong):
     result = evaluate_exercise("5.3", {**worked(STAGE).namespace, "subspace_similarity": wrong}, 0)
     assert result.earned <= 0.25, result.message  # it is a float
 

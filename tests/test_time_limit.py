@@ -95,8 +95,8 @@ def test_a_loop_and_a_sleeper_end(there, monkeypatch):
         thread.join()
     else:
         both()
-    told = there != "elsewhere" and starved("self") is not None
-    asleep = "still running after 0.2 s, most of them asleep" if told else "still running after 2 s"
+    tells = there != "elsewhere" and starved("self") is not None
+    asleep = "still running after 0.2 s, most of them asleep" if tells else "still running after 2 s"
     assert texts == ["still running after 0.5 s of processor time", asleep]
 
 

@@ -271,7 +271,7 @@ def _check_better(result):
 
 
 @pytest.mark.laptop
-def test_the_published_recipe_mends_the_digit_and_breaks_the_rest(digits, known):
+def test_the_published_recipe_fixes_the_digit_and_breaks_the_rest(digits, known):
     result = vision.one_digit(PUBLISHED, data=digits, base=known, progress=False)
     _check_published(result)
     for name in ("linear1", "linear2", "linear3"):
@@ -283,12 +283,12 @@ def test_the_published_recipe_mends_the_digit_and_breaks_the_rest(digits, known)
 
 
 @pytest.mark.laptop
-def test_the_better_recipe_mends_the_digit_and_the_rest(digits, lacking):
+def test_the_better_recipe_fixes_the_digit_and_the_rest(digits, lacking):
     _check_better(vision.one_digit(BETTER, data=digits, base=lacking, progress=False))
 
 
 @pytest.mark.laptop
-def test_replay_alone_does_not_mend_the_digit(digits, lacking):
+def test_replay_alone_does_not_fix_the_digit(digits, lacking):
     result = vision.one_digit(REPLAY_ONLY, data=digits, base=lacking, progress=False)
     assert result.removed < 0.3
     assert result.off_is_identical

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,13 @@ def nbgrader(cell: Any) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def grade_id(cell: Any) -> str | None:
-    """The name that nbgrader's metadata gives a cell."""
+def grade_id(cell: Any) -> str:
+    """The name that nbgrader's metadata gives a cell, or ""."""
     name = nbgrader(cell).get("grade_id")
-    return name if isinstance(name, str) else None
+    return name if isinstance(name, str) else ""
 
 
-def source_of(cell: dict[str, Any]) -> str:
+def source_of(cell: Mapping[str, Any]) -> str:
     """A cell's source, which a notebook file holds as text or as a list of lines.
 
     Raises:

@@ -2,7 +2,7 @@
 
 A submission's process can send any text, number or picture that a frame holds. Behind `clean` there is no lone
 surrogate, no control or bidirectional character, no text longer than it may be, and no more items than there may be;
-behind `picture` an image is one that this process has decoded and written anew.
+behind `picture` an image is one that this process has decoded and written again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def texts(value: Any, most: int = 50) -> list[str]:
 
 
 def picture(data: str, kind: str) -> str | None:
-    """A PNG or JPEG in base64, decoded and written anew, so that nothing but its pixels is left; None if it is none.
+    """A PNG or JPEG in base64, decoded and written again, so that nothing but its pixels is left; None if it is none.
 
     Args:
         data: base64.
@@ -86,12 +86,12 @@ def picture(data: str, kind: str) -> str | None:
             return None
         wanted = "L" if image.mode in ("1", "L") else "RGBA" if image.mode == "RGBA" else "RGB"
         pixels = image.convert(wanted)
-        image = Image.frombytes(wanted, pixels.size, pixels.tobytes())  # without what else the file said
+        clean = Image.frombytes(wanted, pixels.size, pixels.tobytes())  # without what else the file said
         out = io.BytesIO()
         if kind == "image/png":
-            image.save(out, "PNG", compress_level=1)
+            clean.save(out, "PNG", compress_level=1)
         else:
-            image.save(out, "JPEG", quality=90)
+            clean.save(out, "JPEG", quality=90)
     except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, binascii.Error, MemoryError, TypeError):
         return None
     except Image.DecompressionBombError:

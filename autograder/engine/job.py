@@ -108,7 +108,7 @@ def job_of(row: Row, assignment: Assignment, which: str) -> dict[str, Any]:
     ``"all"``. So is a check's own source: the judge asks more than it does.
     """
     sources = [source_of(cell) if cell["cell_type"] == "code" else "" for cell in row.cells]
-    exercises = [assignment.exercise_of.get(grade_id(cell) or "") for cell in row.cells]
+    exercises = [assignment.exercise_of.get(grade_id(cell)) for cell in row.cells]
     if which == "all":
         run = [True] * len(row.cells)
     else:

@@ -101,7 +101,7 @@ def _uses(source: str) -> Uses:
         if bare != source:
             return _uses(bare)
         # IPython's own syntax, or a mistake: then nothing of the cell runs
-        special = r"^[ \t]*[%!?]|\?[ \t]*$|=[ \t]*[%!]|\bawait\b"  # within a line: a pattern over many takes for ever
+        special = r"^[ \t]*[%!?]|\?[ \t]*$|=[ \t]*[%!]|\bawait\b"  # within a line: a pattern over many takes forever
         return Uses(opaque=bool(re.search(special, source, re.MULTILINE)))
     result = Uses()
     for scope in _scopes(table):
@@ -152,8 +152,8 @@ def _changes(node: ast.AST) -> Iterator[str]:
 
 def names_in(text: str) -> list[str]:
     """The names, modules and files that an error's text says are not there."""
-    found = re.findall(r"name '(\w+)' is not defined|No module named '([\w.]+)'|No such file[^:]*: '([^']+)'", text)
-    return [name for names in found for name in (names[0], names[1].partition(".")[0], names[2]) if name]
+    matches = re.findall(r"name '(\w+)' is not defined|No module named '([\w.]+)'|No such file[^:]*: '([^']+)'", text)
+    return [name for names in matches for name in (names[0], names[1].partition(".")[0], names[2]) if name]
 
 
 def names_bound(source: str) -> set[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from autograder.engine import border
 from autograder.engine.inside import wire
 from autograder.engine.needed import names_bound, names_in
-from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Sandbox
+from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Process
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
 from lora_ref.checks.probing import TRIES
@@ -58,7 +58,7 @@ class Session:
     """
 
     def __init__(
-        self, sandbox: Sandbox, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL, cpu: int = CPU
+        self, sandbox: Process, deadline: float, limits: Mapping[str, int] = LIMITS, total: int = TOTAL, cpu: int = CPU
     ):
         self.sandbox, self.deadline = sandbox, deadline
         self.used: dict[str, Any] = {}
@@ -114,7 +114,7 @@ class Session:
         except wire.WireError as error:
             raise Gone(f"the process sent something unreadable ({error})") from None
         if type(answer) is not dict:
-            raise Gone("the process sent something that is no answer")
+            raise Gone("the process sent something that is not an answer")
         outputs = answer.pop("outputs", None)
         try:
             answer = border.clean(answer)
@@ -197,7 +197,7 @@ class Session:
                 self.over = border.text(str(value), 50)
 
 
-def grade(job: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
+def grade(job: dict[str, Any], sandbox: Process) -> dict[str, Any]:
     """Grade one submission.
 
     Args:
@@ -244,7 +244,7 @@ class _Run:
         self.raised: dict[int, tuple[str, str]] = {}  # of each cell that raised, the error's type and text
         self.missing: dict[str, set[str]] = {}  # what an exercise's probes did not find, by exercise
 
-    def all_cells(self, sandbox: Sandbox) -> None:
+    def all_cells(self, sandbox: Process) -> None:
         record = self.record
         for _ in range(RUNS):
             session, number = Session(sandbox, self.deadline, total=self.job.get("memory", TOTAL)), -1
@@ -318,8 +318,9 @@ class _Run:
 
     def with_cause(self, verdict: Verdict) -> Verdict:
         """A verdict on a name that is not defined, with the error of the cell that would have defined it."""
-        name = re.match(r"(?:NameError: name ')?(\w+)'? is not defined", verdict.fault.seen) if verdict.fault else None
-        if name is None:
+        fault = verdict.fault
+        name = re.match(r"(?:NameError: name ')?(\w+)'? is not defined", fault.seen) if fault else None
+        if fault is None or name is None:
             return verdict
         causes = [(n, f"its cell was stopped: {why}") for n, why in self.lost.items()]
         for number, (kind, text) in self.raised.items():
@@ -328,7 +329,7 @@ class _Run:
         ours = [cause for number, cause in causes if name[1] in names_bound(self.cells[number]["source"])]
         if not ours and self.lost:
             ours = [f"cell {number + 1} was stopped: {why}" for number, why in self.lost.items()]
-        return replace(verdict, fault=replace(verdict.fault, likely=ours[-1])) if ours else verdict
+        return replace(verdict, fault=replace(fault, likely=ours[-1])) if ours else verdict
 
     def once_more(self, session: Session) -> None:
         """What order alone decides: cells that used a name before it was there, exercises answered below their check.

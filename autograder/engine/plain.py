@@ -1,6 +1,6 @@
 """A process of the caller's own for one submission, on any system: no sandbox, and nothing is kept from it.
 
-It has what `autograder.engine.oracle` asks of a `autograder.engine.sandbox.Sandbox`, so that a file is judged by the
+It is a `autograder.engine.sandbox.Process` as `autograder.engine.sandbox.Sandbox` is, so that a file is judged by the
 same code, cell for cell, whether a class is graded or one file is tried out.
 """
 
@@ -56,7 +56,7 @@ class Plain:
         self.kill()
         self._folder.cleanup()
 
-    def start(self, total: int = 0, seconds: int = 0) -> socket.socket:
+    def start(self, total: int = 0, cpu: int = 0) -> socket.socket:
         """The socket to a fresh process; its memory is not watched."""
         channel, self._channel = self._channel or self._boot(), None
         return channel

@@ -101,7 +101,7 @@ def run(
     coming = ({**job, "memory": share} for job in jobs)
     waiting: deque[Waiting] = deque()
     pool = selectors.DefaultSelector()
-    alive: dict[socket.socket, Worker] = {}
+    alive: dict[object, Worker] = {}  # by channel
     at_once = 1
 
     def more() -> bool:
@@ -156,9 +156,9 @@ def run(
         while more() or any(worker.jobs for worker in alive.values()):
             on_tick()
             for key, _ in pool.select(0.25):
-                worker = alive.get(key.fileobj)
-                if worker is None:
+                if key.fileobj not in alive:
                     continue
+                worker = alive[key.fileobj]
                 try:
                     message = wire.receive(worker.channel, 60)
                 except (wire.Closed, wire.WireError, TimeoutError) as error:

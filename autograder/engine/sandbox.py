@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from autograder.engine.inside import wire
 from autograder.system import BUBBLEWRAP
@@ -42,9 +42,11 @@ SHARE, LEAST = 0.75, 1_500_000_000
 #: Limits of each process inside (setrlimit): bytes of memory, CPU seconds, bytes of a file, open files, processes.
 LIMITS = {"AS": 6_000_000_000, "CPU": 900, "FSIZE": 100_000_000, "NOFILE": 512, "NPROC": 128, "CORE": 0}
 #: What a warm process imports where nobody says which stages it is for: what all five need.
-MODULES = ("matplotlib.pyplot", "pandas", "transformers:Trainer", "transformers:RobertaForSequenceClassification")
-MODULES += tuple(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models", "plots", "training", "vision"))
-MODULES += tuple(module_names("lora_ref.checks").values())
+MODULES: tuple[str, ...] = (
+    *("matplotlib.pyplot", "pandas", "transformers:Trainer", "transformers:RobertaForSequenceClassification"),
+    *(f"lora_ref.{name}" for name in ("checks.gaps", "data", "models", "plots", "training", "vision")),
+    *module_names("lora_ref.checks").values(),
+)
 #: Seconds for the warm process to be ready: imports from a cold disk on a busy machine.
 WARM_SECONDS = 180
 #: Seconds for the warm process to obey, which takes it milliseconds: less only on a machine that is hardly its own.
@@ -169,8 +171,8 @@ def command(uid: int) -> list[str]:
             line += ["--ro-bind", path, path]
     line += ["--dir", "/course"]
     line += ["--ro-bind", str(ROOT / "lora_ref"), "/course/lora_ref"]
-    for path in INSIDE:
-        line += ["--ro-bind", str(path), f"/course/{path.name}"]
+    for file in INSIDE:
+        line += ["--ro-bind", str(file), f"/course/{file.name}"]
     line += ["--proc", "/proc", "--dev", "/dev"]
     line += ["--dev-bind", "/dev/null", "/dev/zero"]  # a shared mapping of it would be memory in no one's account
     for folder in scratch():
@@ -276,6 +278,18 @@ class Warm:
         self._folder.cleanup()
 
 
+class Process(Protocol):
+    """Where one submission at a time runs: a `Sandbox`, or `autograder.engine.plain.Plain` without protection."""
+
+    def start(self, total: int = ..., cpu: int = ...) -> socket.socket: ...
+
+    def interrupt(self) -> None: ...
+
+    def starved(self) -> float: ...
+
+    def kill(self) -> dict[str, Any]: ...
+
+
 class Sandbox:
     """One copy of a warm process, for one submission after the other.
 
@@ -307,7 +321,7 @@ class Sandbox:
         if control is None:
             self._boot()
         else:
-            self._hear(None)
+            self._hear(control, None)
             if kind == "bwrap" and not self.nested:  # then submissions of several workers could meet
                 self._end()
                 self._boot()
@@ -318,15 +332,16 @@ class Sandbox:
     def __exit__(self, *_: Any) -> None:
         self.close()
 
-    def _boot(self) -> None:
+    def _boot(self) -> socket.socket:
         self._warm = Warm(self.kind, self.number, modules=self.modules)
-        self._control = self._warm.controls[0]
-        self._hear(self._warm.log)
+        self._control = control = self._warm.controls[0]
+        self._hear(control, self._warm.log)
+        return control
 
-    def _hear(self, log: Path | None) -> None:
+    def _hear(self, control: socket.socket, log: Path | None) -> None:
         """Wait for the warm process's hello."""
         try:
-            hello = wire.receive(self._control, WARM_SECONDS)
+            hello = wire.receive(control, WARM_SECONDS)
         except (wire.Closed, wire.WireError, TimeoutError) as error:
             output = log.read_text(errors="replace")[-1500:] if log else ""
             self._end()
@@ -343,16 +358,17 @@ class Sandbox:
         Raises:
             SandboxError: the warm process is gone and does not come back.
         """
-        if self._control is None or (self.kind != "none" and not self.nested and not self._fresh):
+        control = self._control
+        if control is None or (self.kind != "none" and not self.nested and not self._fresh):
             # without namespaces of its own a submission could have reached the warm process: take a new one
             self._end()
-            self._boot()
+            control = self._boot()
         self._fresh = False
         mine, other = socket.socketpair()
         try:
-            socket.send_fds(self._control, [b"start %d %d" % (total, cpu)], [other.fileno()])
+            socket.send_fds(control, [b"start %d %d" % (total, cpu)], [other.fileno()])
             other.close()
-            if wire.receive(self._control, ORDER_SECONDS).get("started", 0) <= 0:
+            if wire.receive(control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
         except (OSError, wire.Closed, wire.WireError, TimeoutError):
             mine.close()
@@ -379,10 +395,13 @@ class Sandbox:
 
     def _order(self, order: bytes) -> dict[str, Any]:
         """The warm process's answer to a word; empty if it is gone, or takes so long that it is given up."""
+        control = self._control
         try:
-            self._control.sendall(order)
-            return wire.receive(self._control, ORDER_SECONDS)
-        except (OSError, AttributeError, wire.Closed, wire.WireError, TimeoutError):
+            if control is None:
+                raise wire.Closed
+            control.sendall(order)
+            return wire.receive(control, ORDER_SECONDS)
+        except (OSError, wire.Closed, wire.WireError, TimeoutError):
             self._end()
             return {}
 

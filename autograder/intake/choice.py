@@ -11,7 +11,7 @@ import functools
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def submissions(
         others = [f for stage in by_stage if not stage for f in by_stage[stage]] if wanted else []
         for stage in wanted:
             first, *rest = sorted(by_stage[stage], key=_rank(place, stage, stage_of, len(by_stage[stage])))
-            newest = max(files, key=lambda f, place=place: _attempt(place, f) or ())
+            newest = _newest(place, files)
             candidates[place.key, stage].append(Candidate(place, first, rest + others, newest))
     chosen: dict[tuple[Key, str], Submission] = {}
     for (key, stage), choices in candidates.items():
@@ -219,6 +219,10 @@ def _attempt(place: Place, file: File) -> tuple[int, ...] | None:
     """Which of the student's attempts a file belongs to (see `Label`)."""
     label = place.label(file)
     return label.attempt if label else ()
+
+
+def _newest(place: Place, files: Sequence[File]) -> File:
+    return max(files, key=lambda file: _attempt(place, file) or ())
 
 
 def _title(place: Place, file: File, stage: str) -> int:

@@ -39,8 +39,8 @@ def discover(
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
     if names:
-        told = naming.places(list(files_in(folder, set())), naming.rule(names))
-        return _named(submissions(told, assignments, {}, beside_nbgraders=False), [], register)
+        by_name = naming.places(list(files_in(folder, set())), naming.rule(names))
+        return _named(submissions(by_name, assignments, {}, beside_nbgraders=False), [], register)
     inner = folder / "submitted"
     for root in (inner, folder) if inner.is_dir() else (folder,):
         claimed, skip, layout = nbgrader.submitted(root, list(assignments)) if root.is_dir() else ({}, set(), False)

@@ -109,7 +109,7 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
 
 
 def _is_a_students(name: str, files: list[File], depth: int) -> bool:
-    """Whether an entry that is no class is a student's work: a notebook, or what has one in it, but no broken zip."""
+    """Whether an entry that is not a class is a student's work: a notebook, or what has one in it, no broken zip."""
     direct = len(files[0].parts) == depth
     return not _is_zip(name) if direct else any(f.notebook for f in files)
 

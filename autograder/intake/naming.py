@@ -88,9 +88,9 @@ def places(files: Iterable[File], who: Who) -> Iterator[tuple[Place, list[File]]
     """Sorts files by whose they are; notebooks and zip files of which nothing is said are nobody's."""
     by_place: dict[Place, list[File]] = defaultdict(list)
     for file in files:
-        told = who(file)
-        if told:
-            by_place[Place("name", told[0], file.parts[: min(told[1], len(file.parts) - 1)])].append(file)
+        claim = who(file)
+        if claim:
+            by_place[Place("name", claim[0], file.parts[: min(claim[1], len(file.parts) - 1)])].append(file)
         elif file.notebook:
             by_place[Place("nobody", NOBODY, file.parts[:-1])].append(file)
     yield from by_place.items()

@@ -78,7 +78,8 @@ def _outputs(cells: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _plain(output: dict[str, Any]) -> dict[str, str] | None:
     """A picture or a text of an output, whatever else it holds; None for what is too large or neither."""
-    data = output.get("data") if isinstance(output.get("data"), dict) else {}
+    data = output.get("data")
+    data = data if isinstance(data, dict) else {}
     picture = _joined(data.get("image/png")).replace("\n", "")
     if picture:
         return {"png": picture} if len(picture) <= MAX_PICTURE else {"text": "(a picture too large to be kept)"}

@@ -64,7 +64,7 @@ class Pictures:
 
 
 def encode_again(encoded: str) -> tuple[str, str] | None:
-    """A picture's kind and its data anew, in base64; None if it is not a PNG or JPEG, damaged, or too large."""
+    """A picture's kind and its data, made again, in base64; None if it is not a PNG or JPEG, damaged, or too large."""
     from PIL import Image
 
     if len(encoded) > MAX_BYTES * 4 // 3:
@@ -73,7 +73,7 @@ def encode_again(encoded: str) -> tuple[str, str] | None:
         with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=("PNG", "JPEG")) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 return None
-            kind = picture.format
+            kind = str(picture.format)
             plain = picture.convert("RGB" if kind == "JPEG" else "RGBA")
         plain.thumbnail((LONGEST, LONGEST))
         clean = Image.frombytes(plain.mode, plain.size, plain.tobytes())  # pixels, and nothing else of the file

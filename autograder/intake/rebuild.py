@@ -89,7 +89,7 @@ class _Builder:
         self.by_name = {grade_id(cell): n for n, cell in enumerate(self.released) if grade_id(cell)}
         self.by_id = {cell["id"]: n for n, cell in enumerate(self.released) if "id" in cell}
         self.by_source = {norm(source): n for n, source in enumerate(self.sources) if source.strip()}
-        self.named: set[str | None] = set()
+        self.named: set[str] = set()
         self.pictures = Pictures(notes)
         self.entries: list[Entry] = []
         self.texts: dict[int, list[str]] = defaultdict(list)
@@ -138,7 +138,8 @@ class _Builder:
 
     def _known(self, cell: dict[str, Any]) -> tuple[int | None, _Copy]:
         """The number of the released cell that a cell is a copy of, and its text."""
-        text, attachments = text_of(cell), {}
+        text = text_of(cell)
+        attachments: dict[str, Any] = {}
         if cell.get("cell_type") != "code":
             text, attachments = self.pictures.of(cell, text)
         if len(text) > MAX_SOURCE:
@@ -306,7 +307,7 @@ class _Builder:
         solution = entry.known is not None and nbgrader(self.released[entry.known]).get("solution")
         return bool(solution) or STUDENT in entry.cell["metadata"].get("tags", ())
 
-    def _put_back(self, present: set[int | None]) -> None:
+    def _put_back(self, present: set[int]) -> None:
         """Put every released cell that is missing after the one before it; a missing answer is empty."""
         at = -1
         for number, released in enumerate(self.released):

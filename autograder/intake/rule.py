@@ -78,7 +78,7 @@ class Rule:
         if not match:
             return None
         said = {group: text or "" for group, text in match.groupdict().items()}
-        label = Label(*(said.get(group, "") for group in ("who", "id", "file", "place")))
+        label = Label(said.get("who", ""), said.get("id", ""), said.get("file", ""), said.get("place", ""))
         at = match.start("mark") if "mark" in said else 0
         attempt = self.attempt(said["attempt"]) if "attempt" in said else ()
         return replace(label, place=label.place or (label.key or ("", ""))[1], attempt=attempt, at=at)

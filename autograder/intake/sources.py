@@ -79,11 +79,14 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
     open_still = [name for name, dump in defined(source) if dump and name in done and gaps.get(name) == dump]
     if not open_still:
         return source
-    lines = source.splitlines()
-    for node in parsed(source).body:
-        if getattr(node, "name", None) in open_still and gaps.get(node.name) == ast.dump(node):
+    lines, tree = source.splitlines(), parsed(source)
+    for node in tree.body if tree else ():
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        if node.name in open_still and gaps.get(node.name) == ast.dump(node):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            lines[first - 1 : node.end_lineno] = [""] * (node.end_lineno - first + 1)
+            last = node.end_lineno or first
+            lines[first - 1 : last] = [""] * (last - first + 1)
     return "\n".join(lines)
 
 

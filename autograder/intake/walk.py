@@ -97,12 +97,12 @@ def files_in(source: Path, skip: Collection[Path]) -> Iterator[File]:
             continue
         try:
             with os.scandir(here) as entries:
-                found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+                names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
         except OSError as error:
             yield _closed(here, where, f"cannot be read: {error.strerror}")
             continue
         outputs = OUTPUTS if here == source and (here / ".grading").is_dir() else ()
-        wanted = [(name, folder) for name, folder in found if name not in outputs and not _is_junk(name)]
+        wanted = [(name, folder) for name, folder in names if name not in outputs and not _is_junk(name)]
         folders = [here / name for name, folder in wanted if folder]
         todo += reversed([path for path in folders if path not in skip and not is_output(path)])
         for path in (here / name for name, folder in wanted if not folder):
@@ -140,7 +140,7 @@ def read_file(path: Path) -> bytes:
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or path.parent.is_symlink():
-            raise Unreadable(f"{name} is no ordinary file")
+            raise Unreadable(f"{name} is not an ordinary file")
         if status.st_size > MAX_NOTEBOOK:
             raise Unreadable(f"{name} has {status.st_size:,} bytes; at most {MAX_NOTEBOOK:,} are read")
         with path.open("rb") as file:
@@ -207,7 +207,7 @@ def _zipped(file: Any, opened: Callable[[], Any], parts: tuple[str, ...], origin
                     others += 1
                     yield File(parts + inside, where, read)
     except BAD_ZIP as error:
-        yield failed(f"is no readable zip file: {str(error)[:200]}")
+        yield failed(f"is not a readable zip file: {str(error)[:200]}")
         return
     if not notebooks + zips + others:
         yield failed("is an empty zip file")
@@ -217,11 +217,12 @@ def _too_long(file: Any) -> str:
     """Why a zip file's list of entries is too long to be read, or ""; counted before any of it is taken apart."""
     with contextlib.ExitStack() as stack:
         data = file if hasattr(file, "read") else stack.enter_context(open(file, "rb"))
-        record = zipfile._EndRecData(data)  # what ZipFile itself goes by, so that the two cannot differ
+        inner: Any = zipfile
+        record = inner._EndRecData(data)  # what ZipFile itself goes by, so that the two cannot differ
         data.seek(0)
         if not record:
             return ""  # no zip file: ZipFile says so
-        size, at = record[zipfile._ECD_SIZE], record[zipfile._ECD_LOCATION]
+        size, at = record[inner._ECD_SIZE], record[inner._ECD_LOCATION]
         if size > MAX_DIRECTORY:
             return f"has a list of entries of {size:,} bytes; at most {MAX_DIRECTORY:,} are read"
         data.seek(max(0, at - size - 100))

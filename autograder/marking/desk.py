@@ -67,7 +67,7 @@ class Desk:
     """What a marker has in front of them.
 
     Attributes:
-        question: None until `choose`.
+        question: that of the last `choose`; ``chosen`` says whether there was one.
         place: the number of the answer that is shown, from 0.
         on, kept_on, text: the switches, kept comments and free text as they stand, saved or not.
         part: the part whose switches the number keys are, where there are too many for all.
@@ -79,7 +79,7 @@ class Desk:
     def __init__(self, out: Path, marker: str):
         self.out, self.marker = out, marker.strip() or "marker"
         self.ledger = Ledger(out, self.marker)
-        self.question: Exercise | None = None
+        self._question: Exercise | None = None
         self.stage = self.message = self.part = self.text = self.measure = ""
         self.answers: list[Answer] = []
         self.entries: dict[str, Entry] = {}
@@ -92,19 +92,29 @@ class Desk:
         self._pictures: tuple[str, list[dict[str, str]]] = ("", [])
         self._kept: list[Kept] = []
 
+    @property
+    def question(self) -> Exercise:
+        if self._question is None:
+            raise ValueError("no question was chosen: choose one first")
+        return self._question
+
+    @property
+    def chosen(self) -> bool:
+        return self._question is not None
+
     # --- questions --------------------------------------------------------------------------------------------------
 
     def questions(self) -> list[Question]:
         """The written questions of the stages in the gradebook, those with answers first to last."""
-        found = []
+        rows = []
         for stage, exercises in STAGES.items():
             for written in (e for e in exercises if e.manual):
                 entries = self.ledger.entries(stage, cell_of(written.id))
                 if entries:
                     texts = [entry for entry in entries if not entry.empty]
                     left = sum(entry.state.waits for entry in texts)
-                    found.append(Question(stage, written, len(texts), left, len(entries) - len(texts)))
-        return found
+                    rows.append(Question(stage, written, len(texts), left, len(entries) - len(texts)))
+        return rows
 
     def choose(self, stage: str, exercise_id: str) -> None:
         """Take up a question: order its answers, and go to the first that waits.
@@ -112,7 +122,7 @@ class Desk:
         Raises:
             KeyError: there is no such question.
         """
-        self.stage, self.question = stage, exercise(exercise_id)
+        self.stage, self._question = stage, exercise(exercise_id)
         cell = cell_of(exercise_id)
         entries = [entry for entry in self.ledger.entries(stage, cell) if not entry.empty]
         texts = [self._written(entry.student, cell) for entry in entries]
@@ -160,7 +170,7 @@ class Desk:
     @property
     def entry(self) -> Entry:
         """What the gradebook has for it."""
-        return self.entries[self.answer.grade]
+        return self.entries[self.answers[self.place].grade]
 
     def evidence(self, answer: Answer) -> list[dict[str, str]]:
         """What the student's own notebook showed: ``{"png": base64}``, made new, or ``{"text": ...}``."""
@@ -179,7 +189,7 @@ class Desk:
     @property
     def wants_evidence(self) -> bool:
         """Whether the question asks for figures of the student's own."""
-        return bool(self.question and self.question.evidence)
+        return self.chosen and bool(self.question.evidence)
 
     def neighbour(self) -> Answer | None:
         """The answer before this one, which is the most like it of those that were read."""
@@ -200,7 +210,7 @@ class Desk:
     @property
     def changed_text(self) -> bool:
         """The answer is not the one that was marked: the student handed in again."""
-        return bool(self.entry.answered) and self.entry.answered != digest(self.answer.text.encode())
+        return bool(self.entry.answered) and self.entry.answered != digest(self.answers[self.place].text.encode())
 
     def switches(self) -> list[tuple[str, str]]:
         """(switch, its number key or "") in the scheme's order."""
@@ -251,7 +261,7 @@ class Desk:
             self.place = 0
             return
         self.place = max(0, min(place, len(self.answers) - 1))
-        self.ledger.claim(self.answer.grade)
+        self.ledger.claim(self.answers[self.place].grade)
         entry = self.entry
         self._lay_out(entry.mark or Mark(text=entry.state.comment))
         self._shown, self._contested = (entry.state, self.mark), False
@@ -330,7 +340,12 @@ class Desk:
         try:
             self.ledger.save(decisions)
         except Changed as error:
+            answer = self.answers[self.place]
             self._refresh()
+            if answer not in self.answers:  # its student was taken out of the course meanwhile
+                self.go(self.place)
+                self.message = f"Not saved: {error}."
+                return
             theirs = " and ".join(f"{e.state.score:g}" for e in error.entries if e.state.score is not None)
             self.message = (
                 f"Not saved: {error}" + (f", who gave {theirs}" if theirs else "") + ". "
@@ -376,7 +391,7 @@ class Desk:
     def alike(self) -> list[int]:
         """Numbers of the answers that are nearly the same as this one, wait, and are not read by another marker."""
         others = self.ledger.claimed()
-        near = [n for n, answer in enumerate(self.answers) if answer.grade in self.answer.near]
+        near = [n for n, answer in enumerate(self.answers) if answer.grade in self.answers[self.place].near]
         waits = [n for n in near if self.entries[self.answers[n].grade].state.waits]
         return [n for n in waits if self.answers[n].grade not in others]
 

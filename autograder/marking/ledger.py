@@ -12,7 +12,7 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Changed(Exception):
 
     def __init__(self, entries: Sequence[Entry]):
         names = ", ".join(sorted({entry.marker or "somebody in formgrader" for entry in entries}))
-        super().__init__(f"changed meanwhile by {names}")
+        super().__init__(f"changed meanwhile by {names or 'whoever took the student out'}")
         self.entries = entries
 
 
@@ -182,9 +182,7 @@ class Ledger:
         """
         decisions = list(decisions)
         with self._writing() as db:
-            changed = [d.grade for d in decisions if _state(db, d.grade) != d.seen]
-            if changed:
-                raise Changed([self._entry(db, _row(db, grade)) for grade in changed])
+            self._unchanged(db, {d.grade: d.seen for d in decisions})
             now, batch = time.time(), digest(f"{self.marker}/{time.time_ns()}/{decisions[0].grade}".encode())
             for d in decisions:
                 after = State(d.score, False, d.comment)
@@ -211,9 +209,7 @@ class Ledger:
                 return None
             events = db.execute("SELECT * FROM marking_event WHERE batch = ?", last).fetchall()
             there = [event for event in events if _row(db, event["grade"]) is not None]
-            changed = [e["grade"] for e in there if _state(db, e["grade"]) != State(**json.loads(e["after"]))]
-            if changed:
-                raise Changed([self._entry(db, _row(db, grade)) for grade in changed])
+            self._unchanged(db, {event["grade"]: State(**json.loads(event["after"])) for event in there})
             for event in there:
                 _write(db, event["grade"], State(**json.loads(event["before"])))
             db.execute("UPDATE marking_event SET undone = ? WHERE batch = ?", (time.time(), last["batch"]))
@@ -250,6 +246,13 @@ class Ledger:
         with self._reading() as db:
             rows = db.execute("SELECT * FROM marking_comment WHERE exercise = ? ORDER BY id", (exercise,))
             return [Kept(row["id"], row["text"], row["switch"]) for row in rows]
+
+    def _unchanged(self, db: sqlite3.Connection, seen: Mapping[str, State]) -> None:
+        """Raise `Changed` if an answer is not as it was seen; it may also be gone."""
+        now = {grade: _row(db, grade) for grade in seen}
+        changed = [row for grade, row in now.items() if row is None or _state_of(row) != seen[grade]]
+        if changed:
+            raise Changed([self._entry(db, row) for row in changed if row is not None])
 
     def _entry(self, db: sqlite3.Connection, row: sqlite3.Row) -> Entry:
         state = _state_of(row)
@@ -292,11 +295,6 @@ def _mark(event: sqlite3.Row) -> Mark:
 def _row(db: sqlite3.Connection, grade: str) -> sqlite3.Row | None:
     where = ANSWERS.replace("a.name = ? AND c.name = ?", "g.id = ?")
     return db.execute(where, (grade,)).fetchone()
-
-
-def _state(db: sqlite3.Connection, grade: str) -> State | None:
-    row = _row(db, grade)
-    return None if row is None else _state_of(row)
 
 
 def _state_of(row: sqlite3.Row) -> State:

@@ -42,8 +42,8 @@ def tfidf(texts: Sequence[str]) -> np.ndarray:
     """A row of length 1 for each text: words and pairs of words, rare ones weighing more; (texts, terms)."""
     counts = []
     for text in texts:
-        found = words(text)
-        counts.append(Counter([*found, *itertools.pairwise(found)]))
+        tokens = words(text)
+        counts.append(Counter([*tokens, *itertools.pairwise(tokens)]))
     seen = Counter(term for count in counts for term in count)
     place = {term: n for n, term in enumerate(seen)}
     rows = np.zeros((len(texts), max(1, len(place))), dtype=np.float32)
@@ -114,10 +114,10 @@ def order(rows: np.ndarray) -> list[int]:
 
 def near(texts: Sequence[str]) -> list[list[int]]:
     """For each text, the others that are nearly the same (`NEAR`)."""
-    runs = []
+    runs: list[frozenset[object]] = []
     for text in texts:
-        found = words(text)
-        runs.append(frozenset(zip(found, found[1:], found[2:], strict=False)) or frozenset(found))
+        tokens = words(text)
+        runs.append(frozenset(zip(tokens, tokens[1:], tokens[2:], strict=False)) or frozenset(tokens))
     groups: list[list[int]] = [[] for _ in texts]
     for a, left in enumerate(runs):
         for b in range(a + 1, len(runs)):

@@ -167,7 +167,7 @@ class Panel:
         self.choice.options = [(q.label, (q.stage, q.exercise.id)) for q in questions]
         self._filling = False
         self.choice.value = (first.stage, first.exercise.id)
-        if self.desk.question is None:  # the value was the first option's already
+        if not self.desk.chosen:  # the value was the first option's already
             self._chosen({"new": self.choice.value})
 
     def _rows(self) -> None:
@@ -188,7 +188,7 @@ class Panel:
     def fill(self) -> None:
         """Show the desk as it is."""
         desk = self.desk
-        if desk.question is None:
+        if not desk.chosen:
             return
         done, total, others = desk.progress
         self.bar.max, self.bar.value = max(1, total), done

@@ -49,7 +49,7 @@ def find_lora_ref(*starts, content=Path("/content")):  # the last is Colab's
     near = dict.fromkeys(up, 0) | dict.fromkeys(beside, 1) | dict.fromkeys([*starts, content], 2)
     wheels = list(wheels_below(near)) or list(wheels_below({drive: 2, drive / "Colab Notebooks": 2}))
     version, _, file, data = max(wheels, key=lambda wheel: wheel[:2], default=(None, 0, None, None))
-    if wheels and (not installed or version > installed[0]):
+    if version and data and (not installed or version > installed[0]):
         sys.path.insert(0, tempfile.mkdtemp(prefix="lora_ref-"))
         zipfile.ZipFile(io.BytesIO(data)).extractall(sys.path[0])
         importlib.invalidate_caches()

@@ -101,7 +101,7 @@ def _expand(
     cell: NotebookNode, role: str | None, name: str, exercises: Mapping[str, Exercise], public: Repository | None
 ) -> list[NotebookNode]:
     """Turns one cell of a master into the cells of the instructor's notebook."""
-    allowed = {"solution": MARKERS[:2], "written": MARKERS[3:]}.get(role, ())
+    allowed = {"solution": MARKERS[:2], "written": MARKERS[3:]}.get(role or "", ())
     for marker in MARKERS:
         if marker in cell.source and marker not in allowed:
             raise BuildError(f"{marker!r} has no place in {'an ordinary' if role is None else f'a {role}'} cell")
@@ -175,7 +175,7 @@ def expand_master(master: Path, exercises: Iterable[Exercise], public: Repositor
     nb = nbformat.v4.new_notebook(metadata=dict(NOTEBOOK_METADATA))
     nb.metadata["generated"] = f"by `make build` from {master.name}: edit that file, not this one"
     nb.nbformat_minor = 5
-    used: dict[tuple[str, str], str] = {}
+    used: dict[tuple[str | None, str], str] = {}
     for number, cell in enumerate(jupytext.read(master, fmt="py:percent").cells, start=1):
         options = {key: value for key, value in cell.metadata.items() if key not in READERS_OWN}
         shown = " ".join(f'{key}="{value}"' for key, value in options.items()) or cell.source[:40].split("\n")[0]

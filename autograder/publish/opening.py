@@ -88,4 +88,4 @@ def setup(public: Repository | None) -> str:
 def badge(public: Repository | None, stage: str) -> str:
     """Markdown that opens a stage's notebook in Colab; empty where Colab cannot: it reads GitHub alone."""
     path = public.address.partition("https://github.com/")[2] if public else ""
-    return BADGE.format(path=path, branch=public.branch, stage=stage) if path else ""
+    return BADGE.format(path=path, branch=public.branch, stage=stage) if public and path else ""

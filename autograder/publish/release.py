@@ -172,8 +172,8 @@ def _stage_row(notebook: Path) -> dict[str, str]:
     row = dict.fromkeys(("title", "points", "time"), "") | {"stage": notebook.stem}
     if notebook.is_file():
         head = nbformat.read(notebook, as_version=4).cells[0].source
-        found = re.match(r"# (?P<title>.+)\n[\s\S]*?· (?P<points>\d+) points · (?P<time>about [\w.]+ \w+)", head)
-        row |= found.groupdict() if found else {}
+        heading = re.match(r"# (?P<title>.+)\n[\s\S]*?· (?P<points>\d+) points · (?P<time>about [\w.]+ \w+)", head)
+        row |= heading.groupdict() if heading else {}
     return row
 
 

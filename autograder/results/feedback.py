@@ -100,7 +100,7 @@ def file_of(out: Path, row: Row) -> Path:
 def _by_exercise(assignment: Assignment, row: Row) -> tuple[dict[str, list[dict[str, Any]]], list[dict[str, Any]]]:
     """Exercise -> the cells that lead to its check, answers and what others showed; and those after the last one."""
     written = {f"written_{e.id.replace('.', '_')}": e.id for e in STAGES[assignment.stage]}
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_exercise: dict[str, list[dict[str, Any]]] = {}
     waiting: list[dict[str, Any]] = []
     for number, cell in enumerate(row.cells):
         name = grade_id(cell)
@@ -113,14 +113,14 @@ def _by_exercise(assignment: Assignment, row: Row) -> tuple[dict[str, list[dict[
             "code": cell["cell_type"] == "code",
         }
         if exercise := assignment.exercise_of.get(name):
-            found[exercise], waiting = waiting, []
+            by_exercise[exercise], waiting = waiting, []
         elif name in written:
-            found[written[name]] = [shown | {"source": source_of(cell)}]
+            by_exercise[written[name]] = [shown | {"source": source_of(cell)}]
         elif nbgrader(cell).get("solution"):
             waiting.append(shown | {"source": source_of(cell)})
         elif outputs:
             waiting.append(shown)
-    return found, waiting
+    return by_exercise, waiting
 
 
 def _shown(output: dict[str, Any]) -> dict[str, str]:

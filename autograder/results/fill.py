@@ -91,12 +91,12 @@ def grade_column(header: Sequence[str], platform: str, stage: str, column: str |
         ExportError: none, or several.
     """
     if platform == "moodle":
-        found = [i for i, title in enumerate(header) if (title == column if column else title.casefold() in GRADE)]
-        if len(found) != 1:
+        matching = [i for i, title in enumerate(header) if (title == column if column else title.casefold() in GRADE)]
+        if len(matching) != 1:
             raise ExportError(
-                f"{len(found)} columns for the grade: name one with --column, of {', '.join(header)[:300]}"
+                f"{len(matching)} columns for the grade: name one with --column, of {', '.join(header)[:300]}"
             )
-        return found[0]
+        return matching[0]
     wanted = column or stage
     titles = [t for t in header if t == wanted or re.fullmatch(rf".*{re.escape(wanted)}.*\(\d+\)", t)]
     if len(titles) != 1:
@@ -119,13 +119,13 @@ def people(sheet: Sheet) -> list[Person]:
         return [
             Person(
                 f"{row[at['first_name']]} {row[at['last_name']]}".strip(),
-                number[0] if (number := re.findall(r"[0-9]+$", row[at["id"]].strip())) else "",
+                (re.findall(r"[0-9]+$", row[at["id"]].strip()) or [""])[0],
                 [cell for cell in (row[at["id"]].strip(), row[mail].strip() if mail is not None else "") if cell],
             )
             for row in rows
         ]
     where = columns(sheet.rows)
-    found = []
+    persons = []
     for row in sheet.rows[1:]:
         row = [*row, *[""] * (len(sheet.rows[0]) - len(row))]
         number = re.search(r"([0-9]+)$", row[where.own].strip())
@@ -135,8 +135,8 @@ def people(sheet: Sheet) -> list[Person]:
         if where.platform == "canvas" and "," in name:
             last, _, first = name.partition(",")
             name = f"{first.strip()} {last.strip()}"
-        found.append(Person(name, number[1], [row[i].strip() for i in where.names if row[i].strip()]))
-    return found
+        persons.append(Person(name, number[1], [row[i].strip() for i in where.names if row[i].strip()]))
+    return persons
 
 
 def _keys(platform: str, cells: Sequence[str], domains: Collection[str]) -> set[str]:
@@ -149,8 +149,8 @@ def _keys(platform: str, cells: Sequence[str], domains: Collection[str]) -> set[
 
 def _domains(rows: Iterable[Sequence[str]]) -> set[str]:
     """The domain of a table's addresses, if they are all of one: only then what stands before it tells a student."""
-    found = {cell.strip().partition("@")[2].casefold() for row in rows for cell in row if cell.count("@") == 1}
-    return found if len(found) == 1 else set()
+    domains = {cell.strip().partition("@")[2].casefold() for row in rows for cell in row if cell.count("@") == 1}
+    return domains if len(domains) == 1 else set()
 
 
 def _number(cell: str) -> float | None:
@@ -229,9 +229,9 @@ def fill_sheet(
                 f"{row[where.own]} ({', '.join(fitting[:10])})"
             )
             continue
-        student = next(iter(fitting), None)
-        if student is None:
+        if not fitting:
             continue
+        student = fitting[0]
         if student in done.rows:
             raise ExportError(f"two rows fit {student}: {done.rows[student][0]} and {row[0]}")
         done.rows[student] = row

@@ -29,14 +29,15 @@ from autograder.results import marks
 @contextlib.contextmanager
 def _absent(module: str) -> Iterator[None]:
     """As if a module were not installed."""
-    before = sys.modules.get(module)
-    sys.modules[module] = None
+    modules: dict[str, Any] = sys.modules
+    before = modules.get(module)
+    modules[module] = None
     try:
         yield
     finally:
-        del sys.modules[module]
+        del modules[module]
         if before is not None:
-            sys.modules[module] = before
+            modules[module] = before
 
 
 # jsonschema, on its own import, has this package build the grammar of a format that no notebook's schema names: 1.1 s
@@ -64,7 +65,7 @@ class Book:
     def __init__(self, out: Path):
         self.out = out
         self.url = f"sqlite:///{out / 'gradebook.db'}"
-        self._gradebook: models.Gradebook | None = None
+        self._gradebook: models.Gradebook  # from `__enter__` on
         # loading it also puts nbgrader's helper commands on the path
         self._config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT / "autograder")).load_config()
         self._stages: dict[str, _Stage] = {}
@@ -153,8 +154,8 @@ class Book:
 
     def given(self, stage: str, student: str) -> dict[str, marks.Given]:
         """What people gave a student, also what is not committed yet."""
-        found = self._gradebook.db.connection().exec_driver_sql(marks.QUERY, (stage, student))
-        return marks.given_in(found.all())
+        rows = self._gradebook.db.connection().exec_driver_sql(marks.QUERY, (stage, student))
+        return marks.given_in(rows.all())
 
     def _submission(self, known: _Stage, student: str) -> str:
         """A student's new submission, as nbgrader's `add_submission` makes it, but in our transaction."""
@@ -245,7 +246,9 @@ def what_is_read(notebook: dict[str, Any]) -> dict[str, str]:
     Of a written answer, that and the student's own text; of an exercise, all code of the student's.
     """
     written: dict[str, str] = {}
-    exercises, code, texts = [], [], []
+    exercises: list[str] = []
+    code: list[str] = []
+    texts: list[str] = []
     for cell in notebook["cells"]:
         known, source = metadata_of(cell), source_of(cell).strip()
         if known.get("grade") and known.get("solution"):

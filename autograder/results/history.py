@@ -51,7 +51,7 @@ def record(
         if at not in before:
             new.append(list(at))
         elif at in after and before[at][:3] != after[at][:3]:
-            again = bool(known) and known[0] != hashes.get(at)
+            again = bool(known and known[0] != hashes.get(at))
             was = _earned(store, before[at])
             for name, points in _earned(store, after[at]).items():
                 if was and points != was.get(name):

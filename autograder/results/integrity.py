@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from autograder.engine.assignment import STUDENT, Assignment, digest, source_of
 from autograder.engine.job import Row
 
-#: Packages that hold finished answers. What the release itself imports from them is no hint.
+#: Packages that hold finished answers. What the release itself imports from them is not a hint.
 SOLVED = ("lora_ref", "peft")
 _PLUMBING = {"wire", "shell", "zygote", "watch", "syscalls"}
 #: Modules with which code reaches what is outside of it, and attributes that lead into frames, functions and loaders.
@@ -116,7 +116,7 @@ def imports(source: str) -> set[str]:
     return {name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
 
 
-def identical(rows: Iterable[Row], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:
+def identical(rows: Iterable[Row], assignments: Mapping[str, Assignment]) -> dict[tuple[str, str], list[str]]:
     """(stage, student) -> other students whose code is the same, comments and layout aside.
 
     Untouched notebooks are all the same and say nothing; they are left out.

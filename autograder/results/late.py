@@ -116,7 +116,7 @@ def _apply(
     times = folder_times(submitted, register, course_zone) if submitted else {}
     with Gradebook(url) as book:
         submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
-        if table is not None:
+        if table is not None and stage is not None:
             students = {student for of, student in submissions if of == stage}
             read = worksheet_times(Sheet.read(table.read_bytes()), students, register, zone)
             times |= {(student, stage): time for student, time in read.items()}
@@ -177,15 +177,15 @@ def worksheet_times(sheet: Sheet, students: Collection[str], register: Register,
     """
     header = sheet.rows[0]
     where = columns(sheet.rows)
-    found = [i for i, title in enumerate(header) if re.search(r"(submission|abgabe)\)?$", title, re.IGNORECASE)]
-    if where.platform != "moodle" or len(found) != 1:
+    titles = [i for i, title in enumerate(header) if re.search(r"(submission|abgabe)\)?$", title, re.IGNORECASE)]
+    if where.platform != "moodle" or len(titles) != 1:
         raise ValueError(f"no column of Moodle's for the time of a submission: {', '.join(header)[:300]}")
     known, _ = match(people(sheet), students, register.numbers())
     by_number = {person.number: student for student, person in known.items()}
     times = {}
     for row in sheet.rows[1:]:
         number = re.search(r"[0-9]+$", row[0].strip()) if row else None
-        text = row[found[0]].strip() if len(row) > found[0] else ""
+        text = row[titles[0]].strip() if len(row) > titles[0] else ""
         if number and number[0] in by_number and text not in ("", "-"):
             try:
                 american = re.search(r"^[0-9]{4}-|[ap]m$", text.lower())

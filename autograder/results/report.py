@@ -109,7 +109,7 @@ def causes_of(rows: Sequence[Row]) -> dict[tuple[str, str], set[str]]:
     for row in rows:
         for result in row.results:
             for verdict in result.failed:
-                if cause := cause_of(verdict.fault):
+                if verdict.fault and (cause := cause_of(verdict.fault)):
                     students[result.id, cause].add(row.student)
     return students
 

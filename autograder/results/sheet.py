@@ -79,8 +79,12 @@ class Sheet:
     def text(self) -> str:
         """The table as text."""
         out = io.StringIO()
-        quoting = csv.QUOTE_ALL if self.quoted else csv.QUOTE_MINIMAL
-        writer = csv.writer(out, delimiter=self.separator, lineterminator=self.lines, quoting=quoting)
+        writer = csv.writer(
+            out,
+            delimiter=self.separator,
+            lineterminator=self.lines,
+            quoting=csv.QUOTE_ALL if self.quoted else csv.QUOTE_MINIMAL,
+        )
         writer.writerows(self.rows)
         return self.first + out.getvalue()
 

@@ -59,22 +59,22 @@ def stages_of(db: sqlite3.Connection, student: str) -> dict[str, str]:
         near = db.execute("SELECT id FROM student WHERE id LIKE ? LIMIT 5", [f"%{student[:4]}%"])
         some = ", ".join(name for (name,) in near)
         raise StudentError(f"no student {student!r} in the gradebook{f'; there are {some}' if some else ''}")
-    found = db.execute(
+    rows = db.execute(
         "SELECT a.name, s.id FROM submitted_assignment s JOIN assignment a ON a.id = s.assignment_id"
         " WHERE s.student_id = ?",
         [student],
     )
-    return dict(found.fetchall())
+    return dict(rows.fetchall())
 
 
 def _grades(db: sqlite3.Connection, submission: str) -> dict[str, tuple[str, float | None, int, str]]:
     """cell id -> (id of the grade, points by hand, needs a look, id of the notebook)."""
-    found = db.execute(
+    rows = db.execute(
         "SELECT g.cell_id, g.id, g.manual_score, g.needs_manual_grade, n.id FROM grade g"
         " JOIN submitted_notebook n ON n.id = g.notebook_id WHERE n.assignment_id = ?",
         [submission],
     )
-    return {cell: tuple(rest) for cell, *rest in found}  # type: ignore[misc]
+    return {cell: (grade, points, look, notebook) for cell, grade, points, look, notebook in rows}
 
 
 def remove(out: Path, student: str, stage: str | None = None, marked: bool = False) -> list[str]:
@@ -232,7 +232,7 @@ def undo(out: Path, marked: bool = False) -> tuple[str, list[str], list[str]]:
     """Take out what the last grading run brought in for the first time.
 
     Returns:
-        Where its submissions were; what was taken out; what it graded anew, which stays: grading the earlier files
+        Where its submissions were; what was taken out; what it graded again, which stays: grading the earlier files
         again puts that back, and nothing runs twice.
 
     Raises:
@@ -244,16 +244,16 @@ def undo(out: Path, marked: bool = False) -> tuple[str, list[str], list[str]]:
     present = history.stamps(out)
     gone = [(stage, student) for stage, student in run["new"] if stage in STAGES and (stage, student) in present]
     with changed(out) as db:
-        found = {student: stages_of(db, student) for _, student in gone}
+        stages = {student: stages_of(db, student) for _, student in gone}
         for stage, student in gone:
-            grades = _grades(db, found[student][stage]) if stage in found[student] else {}
+            grades = _grades(db, stages[student][stage]) if stage in stages[student] else {}
             if not marked and any(points is not None for _, points, *_ in grades.values()):
                 raise StudentError(f"{student}, {stage} has points by hand; --marked takes them out too")
         register = Register(out)
         for stage, student in gone:
-            if stage in found[student]:
-                _drop(db, found[student].pop(stage))
-            if not found[student]:
+            if stage in stages[student]:
+                _drop(db, stages[student].pop(stage))
+            if not stages[student]:
                 db.execute("DELETE FROM student WHERE id = ?", [student])
                 register.forget(student)
             _files(out, stage, student, lambda path: shutil.rmtree(path) if path.is_dir() else path.unlink())

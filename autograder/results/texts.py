@@ -44,7 +44,7 @@ def markdown(text: str) -> Markup:
     """
     if len(text) <= LONGEST:
         try:
-            return clean(_reader()(text)).strip()
+            return clean(str(_reader()(text))).strip()
         except (RecursionError, ValueError, LookupError, TypeError):  # a text that was made to break it
             pass
     return Markup('<pre class="output">{}</pre>').format(text)
@@ -116,7 +116,8 @@ def _reader() -> Markdown:
         def block_code(self, code: str, info: str | None = None) -> str:
             return f"<pre>{escape(code)}</pre>\n"
 
-    reader = mistune.create_markdown(renderer=Renderer(escape=True), plugins=["math", "table", "strikethrough"])
-    reader.renderer.register("inline_math", lambda _, text: formula(text))
-    reader.renderer.register("block_math", lambda _, text: f"<div>{formula(text, 'block')}</div>\n")
+    renderer = Renderer(escape=True)
+    reader = mistune.create_markdown(renderer=renderer, plugins=["math", "table", "strikethrough"])
+    renderer.register("inline_math", lambda _, text: formula(text))
+    renderer.register("block_math", lambda _, text: f"<div>{formula(text, 'block')}</div>\n")
     return reader

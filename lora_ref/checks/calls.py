@@ -29,7 +29,7 @@ class Calls:
         self.effects: list[str] = []
 
     def watched(self, name: str, value: Any) -> Any:
-        """A function that does as ``value`` does and is watched; what is no function comes back as it is."""
+        """A function that does as ``value`` does and is watched; what is not a function comes back as it is."""
         if not isinstance(value, FunctionType):
             return value
 
@@ -113,7 +113,9 @@ class _Kept:
     """An argument as it was: lists, dicts, arrays, tensors at any depth. What a module holds is a room's to judge."""
 
     def __init__(self, value: Any, depth: int = 0):
-        self.value, self.parts, self.copy = value, None, None
+        self.value = value
+        self.copy: Any = None  # of a set, an array or a tensor
+        self.parts: dict[Any, _Kept] | None = None  # of a dict, a list or a tuple
         if depth > 6:
             return
         if isinstance(value, dict):
@@ -133,11 +135,11 @@ class _Kept:
         """What is other than it was, in a few words."""
         value = self.value
         if isinstance(value, torch.Tensor) and self.copy is not None:
-            now = (value.requires_grad, value.dtype, tuple(value.shape))
-            if now != self.flags:
+            flags = (value.requires_grad, value.dtype, tuple(value.shape))
+            if flags != self.flags:
                 words = ("requires_grad is", "its dtype is", "its shape is")
                 return next(
-                    f"{word} {new}" for word, new, old in zip(words, now, self.flags, strict=True) if new != old
+                    f"{word} {new}" for word, new, old in zip(words, flags, self.flags, strict=True) if new != old
                 )
             return "" if _equal(value, self.copy) else "the tensor has other values"
         if isinstance(value, np.ndarray):
@@ -195,7 +197,7 @@ def _same_item(one: Any, other: Any) -> bool:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two results say the same, up to rounding; of what is no number, text or tensor nothing is asked."""
+    """Whether two results say the same, up to rounding; nothing is asked of what is not a number, text or a tensor."""
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):

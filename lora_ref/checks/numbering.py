@@ -15,7 +15,8 @@ def module_names(package: str) -> dict[str, str]:
         'lora_ref.checks.stage02.e5_merge'
     """
     modules = {}
-    for root in importlib.util.find_spec(package).submodule_search_locations:
+    spec = importlib.util.find_spec(package)
+    for root in (spec and spec.submodule_search_locations) or ():
         for file in Path(root).glob("stage[0-9][0-9]/e*_*.py"):
             stage, number = file.parent.name, re.match(r"e(\d+)_", file.name)
             if number:

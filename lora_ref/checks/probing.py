@@ -35,7 +35,7 @@ SECONDS = 10.0
 #: How often a probe that hangs is asked.
 TRIES = 2
 
-Namespace = Mapping[str, Any]
+Namespace = dict[str, Any]
 
 
 class NotDefined(Exception):
@@ -164,37 +164,42 @@ def array(tensor: Any) -> np.ndarray:
         return tensor.to(wide).contiguous().numpy().copy()
 
 
-def raised(call: Callable[[], Any]) -> dict[str, str] | None:
-    """What ``call()`` raises, as ``{"type", "text", "quoted"}`` with its base classes in ``"bases"``; else None.
+def result_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any] | None]:
+    """What ``call(*arguments, **options)`` returns, and what it raises; one of the two is None.
 
-    ``"quoted"``: see `describe_error`.
+    An error is ``{"type", "text", "quoted"}`` (`describe_error`) with its base classes in ``"bases"``.
     """
     try:
-        call()
+        return call(*arguments, **options), None
     except (TimeLimit, KeyboardInterrupt):
         raise
     except BaseException as error:
         if isinstance(error, (NotImplementedError, NotDefined)):
             raise  # the gap itself, or no name at all: never an answer
-        return {
+        return None, {
             "type": type(error).__name__,
             "text": _short(error),
             "quoted": _quoted(error),
             "bases": [base.__name__ for base in type(error).__mro__],
         }
-    return None
 
 
-def attempt(run: Callable[[], dict], gaps: bool = False) -> dict:
-    """What ``run()`` records, or ``{"error": ...}`` (`describe_error`).
+def raised(call: Callable[..., Any], *arguments: Any) -> dict[str, Any] | None:
+    """What ``call(*arguments)`` raises, as `result_of` writes it down, or None."""
+    return result_of(call, *arguments)[1]
+
+
+def attempt(run: Callable[..., dict], *arguments: Any, gaps: bool = False) -> dict:
+    """What ``run(*arguments)`` records, or ``{"error": ...}`` (`describe_error`).
 
     Args:
         run: a part of a probe, after which the probe goes on.
+        arguments: what it is called with.
         gaps: record an open gap or a missing name too, where it may be another exercise's; otherwise it is the whole
             probe's.
     """
     try:
-        return run()
+        return run(*arguments)
     except Exception as error:  # not TimeLimit: when the time is up, it is up for the whole probe
         if isinstance(error, (NotImplementedError, NotDefined)) and not gaps:
             raise

@@ -254,7 +254,7 @@ _MEANS = {
     "not enough values to unpack": "what is unpacked has fewer parts than there are names",
     "'NoneType' object has no attribute": "it is None: a bias or an optional argument may be, and a function without "
     "a return gives it",
-    "object is not callable": "what is called is no function: brackets too many, or a name is taken twice",
+    "object is not callable": "what is called is not a function: a pair of brackets too many, or a name is used twice",
     "modified by an inplace operation": "what backward() needs was changed in place before: step() or += came first",
     "Missing key(s) in state_dict": "load_state_dict wants every name: strict=False, or copy the few yourself",
     "Unexpected key(s) in state_dict": "the names are not this model's: compare the two sets of names",

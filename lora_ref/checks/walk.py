@@ -35,7 +35,7 @@ def take(steps: Sequence[Step], act: Callable[[Step], dict]) -> dict:
     """Take the steps in order; ``act`` takes one and returns what is seen after it. An error ends the walk."""
     seen: list[dict] = []
     for one in steps:
-        seen.append(attempt(lambda one=one: act(one)))
+        seen.append(attempt(act, one))
         if "error" in seen[-1]:
             break
     return {"walk": seen}

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, describe, set_alt
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -34,61 +33,73 @@ _LIGHT, _DARK = _Page(INK, GREY, "#D9D9D9", "#FFFFFF"), _Page("#EEEEEE", "#BBBBB
 Point = tuple[float, float]
 
 
-def _canvas(width: float, height: float, title: str, dark: bool) -> tuple[Figure, Axes, _Page]:
-    """An empty drawing, one unit an inch, with a title in its upper left corner."""
-    import matplotlib.pyplot as plt
+class _Sheet:
+    """An empty drawing, one unit an inch, with a title in its upper left corner, and what is drawn on it."""
 
-    page = _DARK if dark else _LIGHT
-    figure, ax = plt.subplots(figsize=(width, height), dpi=120, facecolor=page.paper)
-    plt.close(figure)
-    figure.subplots_adjust(0, 0, 1, 1)
-    figure._repr_svg_ = functools.partial(as_svg, figure)  # type: ignore[attr-defined]  # what a notebook asks for
-    ax.set(xlim=(0, width), ylim=(0, height))
-    ax.axis("off")
-    ax.text(0.15, height - 0.3, title, fontsize=12, fontweight="bold", color=page.ink, va="center")
-    return figure, ax, page
+    def __init__(self, width: float, height: float, title: str, dark: bool):
+        import matplotlib.pyplot as plt
 
+        self.page = _DARK if dark else _LIGHT
+        self.figure, self.ax = plt.subplots(figsize=(width, height), dpi=120, facecolor=self.page.paper)
+        plt.close(self.figure)
+        self.figure.subplots_adjust(0, 0, 1, 1)
+        # what a notebook asks for
+        self.figure._repr_svg_ = functools.partial(as_svg, self.figure)  # type: ignore[attr-defined]
+        self.ax.set(xlim=(0, width), ylim=(0, height))
+        self.ax.axis("off")
+        self.words((0.15, height - 0.3), title, 12, fontweight="bold", ha="left")
 
-def _box(
-    ax: Axes, page: _Page, at: Point, size: Point, text: str, kind: str = "frozen", note: str = "", fontsize: float = 10
-) -> None:
-    """A box with its name in the middle. ``at`` is its lower left corner; ``kind`` is frozen, lora, new or empty."""
-    from matplotlib.patches import Rectangle
+    def box(
+        self, at: Point, size: Point, text: str, kind: str = "frozen", note: str = "", fontsize: float = 10
+    ) -> None:
+        """A box with its name in the middle. ``at`` is its lower left corner; ``kind``: frozen, lora, new, empty."""
+        from matplotlib.patches import Rectangle
 
-    colour = {"frozen": page.frozen, "lora": BLUE, "new": ORANGE, "empty": "none"}[kind]
-    hatch = {"lora": "//", "new": ".."}.get(kind, "")
-    words = {"lora": "#FFFFFF", "new": "#000000"}.get(kind, page.ink)
-    ax.add_patch(Rectangle(at, *size, facecolor=colour, edgecolor=page.ink, linewidth=1.2))
-    if hatch:
-        ax.add_patch(Rectangle(at, *size, facecolor="none", edgecolor=words, hatch=hatch, linewidth=0, alpha=0.18))
-    x, y = at[0] + size[0] / 2, at[1] + size[1] / 2
-    ax.text(x, y + (0.1 if note else 0), text, ha="center", va="center", color=words, fontsize=fontsize)
-    if note:
-        ax.text(x, y - 0.13, note, ha="center", va="center", color=words, fontsize=fontsize - 1.5)
+        page = self.page
+        colour = {"frozen": page.frozen, "lora": BLUE, "new": ORANGE, "empty": "none"}[kind]
+        hatch = {"lora": "//", "new": ".."}.get(kind, "")
+        words = {"lora": "#FFFFFF", "new": "#000000"}.get(kind, page.ink)
+        self.ax.add_patch(Rectangle(at, *size, facecolor=colour, edgecolor=page.ink, linewidth=1.2))
+        if hatch:
+            shade: dict[str, Any] = {
+                "facecolor": "none",
+                "edgecolor": words,
+                "hatch": hatch,
+                "linewidth": 0,
+                "alpha": 0.18,
+            }
+            self.ax.add_patch(Rectangle(at, *size, **shade))
+        x, y = at[0] + size[0] / 2, at[1] + size[1] / 2
+        self.words((x, y + (0.1 if note else 0)), text, fontsize, color=words)
+        if note:
+            self.words((x, y - 0.13), note, fontsize - 1.5, color=words)
 
+    def arrow(self, *points: Point, bend: float = 0.0) -> None:
+        """A line through some points with a head at the last."""
+        ink = self.page.ink
+        for start, end in itertools.pairwise(points[:-1]):
+            self.ax.plot(*zip(start, end, strict=True), color=ink, linewidth=1.4, solid_capstyle="round")
+        style: dict[str, Any] = {"arrowstyle": "-|>", "color": ink, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
+        if bend:
+            style["connectionstyle"] = f"arc3,rad={bend}"
+        self.ax.annotate("", points[-1], points[-2], arrowprops=style)
 
-def _arrow(ax: Axes, page: _Page, *points: Point, bend: float = 0.0) -> None:
-    """A line through some points with a head at the last."""
-    for start, end in itertools.pairwise(points[:-1]):
-        ax.plot(*zip(start, end, strict=True), color=page.ink, linewidth=1.4, solid_capstyle="round")
-    style: dict[str, Any] = {"arrowstyle": "-|>", "color": page.ink, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
-    if bend:
-        style["connectionstyle"] = f"arc3,rad={bend}"
-    ax.annotate("", points[-1], points[-2], arrowprops=style)
+    def words(self, at: Point, text: str, size: float = 9.5, note: bool = False, **options: Any) -> None:
+        placed = {"ha": "center", "va": "center", "color": self.page.note if note else self.page.ink}
+        self.ax.text(*at, text, fontsize=size, **(placed | options))
 
+    def key(self, at: Point, kinds: Sequence[tuple[str, str]]) -> None:
+        """What the colours mean, in a row."""
+        x, y = at
+        for kind, text in kinds:
+            self.box((x, y - 0.08), (0.26, 0.16), "", kind)
+            self.words((x + 0.34, y), text, 8.5, note=True, ha="left")
+            x += 0.62 + 0.075 * len(text)
 
-def _words(ax: Axes, page: _Page, at: Point, text: str, size: float = 9.5, note: bool = False, **options) -> None:
-    placed: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size} | options
-    ax.text(*at, text, color=page.note if note else page.ink, **placed)
-
-
-def _key(ax: Axes, page: _Page, at: Point, kinds: Sequence[tuple[str, str]]) -> None:
-    """What the colours mean, in a row."""
-    x, y = at
-    for kind, text in kinds:
-        _box(ax, page, (x, y - 0.08), (0.26, 0.16), "", kind)
-        _words(ax, page, (x + 0.34, y), text, 8.5, note=True, ha="left")
-        x += 0.62 + 0.075 * len(text)
+    def described(self, alt: str) -> Figure:
+        """The figure, with the text for readers who do not see it."""
+        set_alt(self.figure, alt)
+        return self.figure
 
 
 # --- one weight -------------------------------------------------------------------------------------------
@@ -102,35 +113,33 @@ def weight_and_update(dark: bool = False) -> Figure:
         >>> describe(weight_and_update())[:57]
         'The input x, of in_features numbers, goes two ways at onc'
     """
-    figure, ax, page = _canvas(7.4, 4.6, "The weight stays; two thin matrices learn beside it", dark)
-    _words(ax, page, (3.5, 0.3), "x   (in_features)")
-    _arrow(ax, page, (3.5, 0.45), (3.5, 0.68), (1.75, 0.68), (1.75, 1.0))
-    _arrow(ax, page, (3.5, 0.45), (3.5, 0.68), (5.3, 0.68), (5.3, 1.0))
-    _box(ax, page, (0.75, 1.0), (2.0, 2.0), "$W_0$", fontsize=15)
-    _words(ax, page, (1.75, 1.62), "linear.weight", 8.5)
-    _words(ax, page, (1.75, 1.36), "(out_features, in_features)", 8.5)
-    _words(ax, page, (1.75, 2.68), "frozen", 9)
-    _box(ax, page, (4.3, 1.0), (2.0, 0.52), "$A$   lora_A", "lora", "(rank, in_features), random")
-    _arrow(ax, page, (5.3, 1.52), (5.3, 2.02))
-    _words(ax, page, (5.42, 1.77), "rank numbers", 8.5, note=True, ha="left")
-    _box(ax, page, (4.3, 2.02), (2.0, 0.52), "$B$   lora_B", "lora", "(out_features, rank), zeros")
-    _arrow(ax, page, (5.3, 2.54), (5.3, 3.4), (3.66, 3.4))
-    _words(ax, page, (5.42, 2.95), "times scaling = alpha / rank", 8.5, note=True, ha="left")
-    _arrow(ax, page, (1.75, 3.0), (1.75, 3.4), (3.34, 3.4))
-    _words(ax, page, (3.5, 3.4), "+", 15, fontweight="bold", bbox={
-        "boxstyle": "circle,pad=0.12", "facecolor": page.paper, "edgecolor": page.ink, "linewidth": 1.4,
+    sheet = _Sheet(7.4, 4.6, "The weight stays; two thin matrices learn beside it", dark)
+    sheet.words((3.5, 0.3), "x   (in_features)")
+    sheet.arrow((3.5, 0.45), (3.5, 0.68), (1.75, 0.68), (1.75, 1.0))
+    sheet.arrow((3.5, 0.45), (3.5, 0.68), (5.3, 0.68), (5.3, 1.0))
+    sheet.box((0.75, 1.0), (2.0, 2.0), "$W_0$", fontsize=15)
+    sheet.words((1.75, 1.62), "linear.weight", 8.5)
+    sheet.words((1.75, 1.36), "(out_features, in_features)", 8.5)
+    sheet.words((1.75, 2.68), "frozen", 9)
+    sheet.box((4.3, 1.0), (2.0, 0.52), "$A$   lora_A", "lora", "(rank, in_features), random")
+    sheet.arrow((5.3, 1.52), (5.3, 2.02))
+    sheet.words((5.42, 1.77), "rank numbers", 8.5, note=True, ha="left")
+    sheet.box((4.3, 2.02), (2.0, 0.52), "$B$   lora_B", "lora", "(out_features, rank), zeros")
+    sheet.arrow((5.3, 2.54), (5.3, 3.4), (3.66, 3.4))
+    sheet.words((5.42, 2.95), "times scaling = alpha / rank", 8.5, note=True, ha="left")
+    sheet.arrow((1.75, 3.0), (1.75, 3.4), (3.34, 3.4))
+    sheet.words((3.5, 3.4), "+", 15, fontweight="bold", bbox={
+        "boxstyle": "circle,pad=0.12", "facecolor": sheet.page.paper, "edgecolor": sheet.page.ink, "linewidth": 1.4,
     })  # fmt: skip
-    _arrow(ax, page, (3.5, 3.58), (3.5, 3.82))
-    _words(ax, page, (3.5, 3.97), "h = $W_0\\,x$ + scaling · $B\\,(A\\,x)$   (out_features)")
-    _key(ax, page, (0.2, 0.3), [("frozen", "frozen"), ("lora", "trains")])
-    set_alt(
-        figure,
+    sheet.arrow((3.5, 3.58), (3.5, 3.82))
+    sheet.words((3.5, 3.97), "h = $W_0\\,x$ + scaling · $B\\,(A\\,x)$   (out_features)")
+    sheet.key((0.2, 0.3), [("frozen", "frozen"), ("lora", "trains")])
+    return sheet.described(
         "The input x, of in_features numbers, goes two ways at once. Left: the frozen weight W0, linear.weight, of "
         "shape (out_features, in_features). Right: A, lora_A, of shape (rank, in_features), random at the start, then "
         "B, lora_B, of shape (out_features, rank), zero at the start; the result is multiplied by scaling, which is "
-        "alpha / rank. The two results are added to the output h. A and B train, W0 does not.",
+        "alpha / rank. The two results are added to the output h. A and B train, W0 does not."
     )
-    return figure
 
 
 def merging(dark: bool = False) -> Figure:
@@ -141,29 +150,25 @@ def merging(dark: bool = False) -> Figure:
         >>> describe(merging())[:40]
         'Left, while training: the frozen weight '
     """
-    figure, ax, page = _canvas(7.8, 2.9, "Merged, a layer is an ordinary linear layer again", dark)
-    _words(ax, page, (1.5, 2.2), "to train: two paths", 9.5, note=True)
-    _box(ax, page, (0.35, 0.65), (1.25, 1.25), "$W_0$", fontsize=14)
-    _words(ax, page, (1.8, 1.27), "+", 14)
-    _box(ax, page, (2.0, 0.65), (0.3, 1.25), "$B$", "lora")
-    _box(ax, page, (2.38, 1.6), (1.05, 0.3), "$A$", "lora")
-    _arrow(ax, page, (3.45, 1.45), (4.75, 1.45), bend=-0.25)
-    _words(ax, page, (4.1, 1.8), "merge()", 9.5, family="monospace")
-    _arrow(ax, page, (4.75, 0.95), (3.45, 0.95), bend=-0.25)
-    _words(ax, page, (4.1, 0.58), "unmerge()", 9.5, family="monospace")
-    _words(ax, page, (5.6, 2.2), "to use: one matrix", 9.5, note=True)
-    _box(ax, page, (4.95, 0.65), (1.25, 1.25), "$W_0$ + scaling $B A$", fontsize=9)
-    _words(
-        ax, page, (6.3, 1.27), "A and B are kept\nbeside it, so that\nthe way back exists", 8.5, note=True, ha="left"
-    )
-    _key(ax, page, (0.35, 0.28), [("frozen", "frozen"), ("lora", "trains")])
-    set_alt(
-        figure,
+    sheet = _Sheet(7.8, 2.9, "Merged, a layer is an ordinary linear layer again", dark)
+    sheet.words((1.5, 2.2), "to train: two paths", 9.5, note=True)
+    sheet.box((0.35, 0.65), (1.25, 1.25), "$W_0$", fontsize=14)
+    sheet.words((1.8, 1.27), "+", 14)
+    sheet.box((2.0, 0.65), (0.3, 1.25), "$B$", "lora")
+    sheet.box((2.38, 1.6), (1.05, 0.3), "$A$", "lora")
+    sheet.arrow((3.45, 1.45), (4.75, 1.45), bend=-0.25)
+    sheet.words((4.1, 1.8), "merge()", 9.5, family="monospace")
+    sheet.arrow((4.75, 0.95), (3.45, 0.95), bend=-0.25)
+    sheet.words((4.1, 0.58), "unmerge()", 9.5, family="monospace")
+    sheet.words((5.6, 2.2), "to use: one matrix", 9.5, note=True)
+    sheet.box((4.95, 0.65), (1.25, 1.25), "$W_0$ + scaling $B A$", fontsize=9)
+    sheet.words((6.3, 1.27), "A and B are kept\nbeside it, so that\nthe way back exists", 8.5, note=True, ha="left")
+    sheet.key((0.35, 0.28), [("frozen", "frozen"), ("lora", "trains")])
+    return sheet.described(
         "Left, while training: the frozen weight W0 and, beside it, the tall matrix B and the wide matrix A. An arrow "
         "called merge leads to the right, to one matrix of W0's shape, W0 + scaling B A, which costs no extra "
-        "work. An arrow called unmerge leads back. A and B are kept, so that the way back exists.",
+        "work. An arrow called unmerge leads back. A and B are kept, so that the way back exists."
     )
-    return figure
 
 
 # --- a block, a model -------------------------------------------------------------------------------------
@@ -181,39 +186,37 @@ def transformer_block(hidden: int = 768, inner: int = 3072, dark: bool = False) 
         >>> "intermediate.dense, 384 to 1,536" in describe(transformer_block(384, 1536))
         True
     """
-    figure, ax, page = _canvas(8.6, 3.5, "One block of the encoder: six linear layers, each a possible target", dark)
+    sheet = _Sheet(8.6, 3.5, "One block of the encoder: six linear layers, each a possible target", dark)
     same, up, down = f"{hidden:,} to {hidden:,}", f"{hidden:,} to {inner:,}", f"{inner:,} to {hidden:,}"
     for place, name in enumerate(("query", "key", "value")):
         y = 2.35 - 0.72 * place
-        _box(ax, page, (0.75, y), (1.35, 0.5), name, note=same)
-        _arrow(ax, page, (0.25, 1.88), (0.45, 1.88), (0.45, y + 0.25), (0.75, y + 0.25))
-        _arrow(ax, page, (2.1, y + 0.25), (2.4, y + 0.25))
-    _box(ax, page, (2.4, 0.91), (0.85, 1.94), "each word\nlooks at\nthe others", "empty", fontsize=9)
-    _arrow(ax, page, (3.25, 1.88), (3.5, 1.88))
-    _box(ax, page, (3.5, 1.63), (1.45, 0.5), "attention.\noutput.dense", fontsize=8.5)
-    _words(ax, page, (4.22, 1.45), same, 8.5)
-    _arrow(ax, page, (4.95, 1.88), (5.25, 1.88))
-    _box(ax, page, (5.25, 1.63), (1.25, 0.5), "intermediate\n.dense", fontsize=8.5)
-    _words(ax, page, (5.87, 1.45), up, 8.5)
-    _arrow(ax, page, (6.5, 1.88), (6.8, 1.88))
-    _box(ax, page, (6.8, 1.63), (1.25, 0.5), "output.dense", fontsize=8.5)
-    _words(ax, page, (7.42, 1.45), down, 8.5)
-    _arrow(ax, page, (8.05, 1.88), (8.45, 1.88))
-    _words(ax, page, (2.8, 0.55), "attention: four of them", 9.5, note=True)
+        sheet.box((0.75, y), (1.35, 0.5), name, note=same)
+        sheet.arrow((0.25, 1.88), (0.45, 1.88), (0.45, y + 0.25), (0.75, y + 0.25))
+        sheet.arrow((2.1, y + 0.25), (2.4, y + 0.25))
+    sheet.box((2.4, 0.91), (0.85, 1.94), "each word\nlooks at\nthe others", "empty", fontsize=9)
+    sheet.arrow((3.25, 1.88), (3.5, 1.88))
+    sheet.box((3.5, 1.63), (1.45, 0.5), "attention.\noutput.dense", fontsize=8.5)
+    sheet.words((4.22, 1.45), same, 8.5)
+    sheet.arrow((4.95, 1.88), (5.25, 1.88))
+    sheet.box((5.25, 1.63), (1.25, 0.5), "intermediate\n.dense", fontsize=8.5)
+    sheet.words((5.87, 1.45), up, 8.5)
+    sheet.arrow((6.5, 1.88), (6.8, 1.88))
+    sheet.box((6.8, 1.63), (1.25, 0.5), "output.dense", fontsize=8.5)
+    sheet.words((7.42, 1.45), down, 8.5)
+    sheet.arrow((8.05, 1.88), (8.45, 1.88))
+    sheet.words((2.8, 0.55), "attention: four of them", 9.5, note=True)
     ratio = inner / (2 * hidden)  # 2 hidden inner numbers against 4 hidden hidden
     more = "twice the numbers" if ratio == 2 else f"{ratio:.2g} times the numbers"
-    _words(ax, page, (6.65, 0.55), f"feed-forward: two, with {more}", 9.5, note=True)
+    sheet.words((6.65, 0.55), f"feed-forward: two, with {more}", 9.5, note=True)
     for start, end in ((0.7, 5.0), (5.2, 8.1)):
-        ax.plot([start, start, end, end], [0.8, 0.72, 0.72, 0.8], color=page.note, linewidth=1)
-    _words(ax, page, (4.3, 0.2), "Not drawn: sums and normalisations, which have no linear layer.", 8.5, note=True)
-    set_alt(
-        figure,
+        sheet.ax.plot([start, start, end, end], [0.8, 0.72, 0.72, 0.8], color=sheet.page.note, linewidth=1)
+    sheet.words((4.3, 0.2), "Not drawn: sums and normalisations, which have no linear layer.", 8.5, note=True)
+    return sheet.described(
         f"From left to right. The input goes into query, key and value, three linear layers, {same}; then each word "
         f"looks at the others; then attention.output.dense, {same}. These four are the attention. Then the "
         f"feed-forward part: intermediate.dense, {up}, and output.dense, {down}. Six linear "
-        f"layers, each of which LoRA can adapt.",
+        f"layers, each of which LoRA can adapt."
     )
-    return figure
 
 
 def model_parts(blocks: int = 12, dark: bool = False) -> Figure:
@@ -224,34 +227,32 @@ def model_parts(blocks: int = 12, dark: bool = False) -> Figure:
         >>> describe(model_parts(6))[:44]
         'A column of boxes, from bottom to top. Token'
     """
-    figure, ax, page = _canvas(7.4, 4.4, "Frozen, wrapped, new: a RoBERTa with LoRA", dark)
-    _words(ax, page, (2.1, 0.32), "a sentence, as token numbers", 9.5)
-    _arrow(ax, page, (2.1, 0.45), (2.1, 0.7))
-    _box(ax, page, (0.7, 0.7), (2.8, 0.45), "embeddings")
-    _words(ax, page, (3.75, 0.92), "frozen: a vector for each token", 9, note=True, ha="left")
-    _arrow(ax, page, (2.1, 1.15), (2.1, 1.4))
+    sheet = _Sheet(7.4, 4.4, "Frozen, wrapped, new: a RoBERTa with LoRA", dark)
+    sheet.words((2.1, 0.32), "a sentence, as token numbers", 9.5)
+    sheet.arrow((2.1, 0.45), (2.1, 0.7))
+    sheet.box((0.7, 0.7), (2.8, 0.45), "embeddings")
+    sheet.words((3.75, 0.92), "frozen: a vector for each token", 9, note=True, ha="left")
+    sheet.arrow((2.1, 1.15), (2.1, 1.4))
     for place in (2, 1, 0):
-        _box(ax, page, (0.7 + 0.07 * place, 1.4 + 0.07 * place), (2.8, 1.1), "", "frozen")
-    _words(ax, page, (1.65, 1.95), f"encoder:\n{blocks} blocks", 10)
-    _box(ax, page, (2.55, 1.52), (0.28, 0.86), "$B$", "lora")
-    _box(ax, page, (2.88, 2.1), (0.56, 0.28), "$A$", "lora")
-    _words(ax, page, (3.75, 2.2), "frozen weights; each target is wrapped:", 9, note=True, ha="left")
-    _words(ax, page, (3.75, 1.98), "query becomes query.linear (frozen)", 9, note=True, ha="left")
-    _words(ax, page, (3.75, 1.76), "and query.lora (A and B, which train)", 9, note=True, ha="left")
-    _arrow(ax, page, (2.1, 2.64), (2.1, 2.92))
-    _box(ax, page, (0.7, 2.92), (2.8, 0.45), "head: classifier", "new")
-    _words(ax, page, (3.75, 3.14), "new and random, so all of it trains", 9, note=True, ha="left")
-    _arrow(ax, page, (2.1, 3.37), (2.1, 3.62))
-    _words(ax, page, (2.1, 3.77), "two logits: a score for each class", 9.5)
-    _key(ax, page, (4.5, 0.32), [("frozen", "frozen"), ("lora", "LoRA"), ("new", "new")])
-    set_alt(
-        figure,
+        sheet.box((0.7 + 0.07 * place, 1.4 + 0.07 * place), (2.8, 1.1), "", "frozen")
+    sheet.words((1.65, 1.95), f"encoder:\n{blocks} blocks", 10)
+    sheet.box((2.55, 1.52), (0.28, 0.86), "$B$", "lora")
+    sheet.box((2.88, 2.1), (0.56, 0.28), "$A$", "lora")
+    sheet.words((3.75, 2.2), "frozen weights; each target is wrapped:", 9, note=True, ha="left")
+    sheet.words((3.75, 1.98), "query becomes query.linear (frozen)", 9, note=True, ha="left")
+    sheet.words((3.75, 1.76), "and query.lora (A and B, which train)", 9, note=True, ha="left")
+    sheet.arrow((2.1, 2.64), (2.1, 2.92))
+    sheet.box((0.7, 2.92), (2.8, 0.45), "head: classifier", "new")
+    sheet.words((3.75, 3.14), "new and random, so all of it trains", 9, note=True, ha="left")
+    sheet.arrow((2.1, 3.37), (2.1, 3.62))
+    sheet.words((2.1, 3.77), "two logits: a score for each class", 9.5)
+    sheet.key((4.5, 0.32), [("frozen", "frozen"), ("lora", "LoRA"), ("new", "new")])
+    return sheet.described(
         f"A column of boxes, from bottom to top. Token numbers of a sentence go into the embeddings, frozen; then "
         f"through the encoder of {blocks} blocks, whose weights are frozen and whose targets are wrapped: query "
         f"becomes query.linear, frozen, and query.lora with A and B, which train; then into the head, classifier, "
-        f"which is new and random, so all of it trains. Out come two logits, a score for each class.",
+        f"which is new and random, so all of it trains. Out come two logits, a score for each class."
     )
-    return figure
 
 
 # --- files and memory -------------------------------------------------------------------------------------
@@ -265,25 +266,23 @@ def adapter_file(dark: bool = False) -> Figure:
         >>> describe(adapter_file())[:36]
         'Left, a tall box: the base model, st'
     """
-    figure, ax, page = _canvas(7.4, 3.3, "One base model, and a small file for each task", dark)
-    _box(ax, page, (0.35, 0.6), (1.9, 2.1), "base model", note="stored once, never changed")
+    sheet = _Sheet(7.4, 3.3, "One base model, and a small file for each task", dark)
+    sheet.box((0.35, 0.6), (1.9, 2.1), "base model", note="stored once, never changed")
     for place, task in enumerate(("film reviews", "e-mails")):
         y = 1.75 - 1.15 * place
-        _box(ax, page, (3.2, y), (1.7, 0.95), "", "empty")
-        _box(ax, page, (3.3, y + 0.5), (1.5, 0.34), "A and B, per target", "lora", fontsize=8.5)
-        _box(ax, page, (3.3, y + 0.1), (1.5, 0.34), "head", "new", fontsize=8.5)
-        _words(ax, page, (2.72, y + 0.47), "+", 14)
-        _words(ax, page, (5.05, y + 0.62), f"adapter for {task}", 9.5, ha="left", fontweight="bold")
-        _words(ax, page, (5.05, y + 0.36), "...query.lora.lora_A, lora_B, ...", 8.5, note=True, ha="left")
-        _words(ax, page, (5.05, y + 0.16), "classifier.dense.weight, ...", 8.5, note=True, ha="left")
-    _key(ax, page, (0.35, 0.28), [("frozen", "frozen"), ("lora", "LoRA"), ("new", "new head")])
-    set_alt(
-        figure,
+        sheet.box((3.2, y), (1.7, 0.95), "", "empty")
+        sheet.box((3.3, y + 0.5), (1.5, 0.34), "A and B, per target", "lora", fontsize=8.5)
+        sheet.box((3.3, y + 0.1), (1.5, 0.34), "head", "new", fontsize=8.5)
+        sheet.words((2.72, y + 0.47), "+", 14)
+        sheet.words((5.05, y + 0.62), f"adapter for {task}", 9.5, ha="left", fontweight="bold")
+        sheet.words((5.05, y + 0.36), "...query.lora.lora_A, lora_B, ...", 8.5, note=True, ha="left")
+        sheet.words((5.05, y + 0.16), "classifier.dense.weight, ...", 8.5, note=True, ha="left")
+    sheet.key((0.35, 0.28), [("frozen", "frozen"), ("lora", "LoRA"), ("new", "new head")])
+    return sheet.described(
         "Left, a tall box: the base model, stored once and never changed. Right, two small files that are added to it, "
         "one adapter for film reviews and one for e-mails. Each holds two things: A and B of every target, with names "
-        "such as query.lora.lora_A, and the head that trained with them, classifier. No pretrained weight is in it.",
+        "such as query.lora.lora_A, and the head that trained with them, classifier. No pretrained weight is in it."
     )
-    return figure
 
 
 def memory_parts(dark: bool = False) -> Figure:
@@ -294,37 +293,30 @@ def memory_parts(dark: bool = False) -> Figure:
         >>> describe(memory_parts())[:43]
         'Three columns: head only, LoRA, full fine-t'
     """
-    figure, ax, page = _canvas(8.0, 3.5, "Gradients and optimiser states exist for what trains, and only there", dark)
+    sheet = _Sheet(8.0, 3.5, "Gradients and optimiser states exist for what trains, and only there", dark)
     rows = ("weights", "gradients", "Adam: mean", "Adam: square")
     parts = {"head only": ("frozen", "", "new"), "LoRA": ("frozen", "lora", "new"), "full": ("full", "", "new")}
     for column, (method, kinds) in enumerate(parts.items()):
         x = 1.5 + 2.15 * column
-        _words(ax, page, (x + 0.9, 2.85), method.replace("full", "full fine-tuning"), 10, fontweight="bold")
+        sheet.words((x + 0.9, 2.85), method.replace("full", "full fine-tuning"), 10, fontweight="bold")
         for place, row in enumerate(rows):
             y = 2.15 - 0.5 * place
             if not column:
-                _words(ax, page, (1.35, y + 0.18), row, 9.5, ha="right")
+                sheet.words((1.35, y + 0.18), row, 9.5, ha="right")
             for kind, left, width in zip(kinds, (0.0, 1.22, 1.5), (1.18, 0.24, 0.3), strict=True):
                 trains = kind in ("lora", "new", "full")
                 if kind and (trains or not place):
                     shown = {"full": "new"}.get(kind, kind)
                     text = "encoder" if left == 0 else ""
-                    _box(ax, page, (x + left, y), (width, 0.36), text, shown, fontsize=8.5)
+                    sheet.box((x + left, y), (width, 0.36), text, shown, fontsize=8.5)
                 elif kind:
-                    _words(ax, page, (x + left + width / 2, y + 0.18), "none", 8.5, note=True)
-    _key(
-        ax,
-        page,
-        (1.5, 0.28),
-        [("frozen", "frozen"), ("lora", "A and B"), ("new", "trains in full; small: head")],
-    )
-    set_alt(
-        figure,
+                    sheet.words((x + left + width / 2, y + 0.18), "none", 8.5, note=True)
+    sheet.key((1.5, 0.28), [("frozen", "frozen"), ("lora", "A and B"), ("new", "trains in full; small: head")])
+    return sheet.described(
         "Three columns: head only, LoRA, full fine-tuning. Four rows: weights, gradients, and Adam's two averages. The "
         "encoder's weights are there in all three. Gradients and Adam's averages are there for the head alone in the "
-        "first column, for A, B and the head in the second, and for the whole encoder and the head in the third.",
+        "first column, for A, B and the head in the second, and for the whole encoder and the head in the third."
     )
-    return figure
 
 
 # --- files ------------------------------------------------------------------------------------------------

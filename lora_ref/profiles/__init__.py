@@ -97,7 +97,7 @@ def choose(name: str | None = None, *, strict: bool = False) -> Profile:
     """
     wanted = name or os.environ.get("LORA_PROFILE") or None
     if wanted is None:
-        # Nobody asked for t4 here, so its absence is no news: a machine without a GPU is the ordinary case.
+        # Nobody asked for t4 here, so its absence is not news: a machine without a GPU is the ordinary case.
         wanted = "t4" if T4.problem() is None else "laptop"
     get(wanted)
     smaller_first = list(PROFILES)

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lora_ref import data as data_module
-from lora_ref.hub import from_hub
 from lora_ref.images import Images, draw_rows
 from lora_ref.inject import freeze, inject_lora, lora_disabled, trainable_report
-from lora_ref.models import seeded, without_loading_report
+from lora_ref.models import from_hub_with_new_head, seeded
 from lora_ref.vision.classifier import Prepare, accuracy, positive, train_classifier
 
 if TYPE_CHECKING:
@@ -397,17 +396,7 @@ def vit_base(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
     """
     from transformers import ViTForImageClassification
 
-    with seeded(seed), from_hub(HUB_VIT), without_loading_report():
-        loaded: Any = ViTForImageClassification.from_pretrained(  # annotated as the model alone
-            HUB_VIT, num_labels=num_labels, output_loading_info=True
-        )
-    model, report = loaded
-    missing = [name for name in report["missing_keys"] if not name.startswith("classifier.")]
-    if missing or report["mismatched_keys"]:
-        raise RuntimeError(
-            f"the weights of {HUB_VIT} do not fit: missing {missing}, other shapes {report['mismatched_keys']}"
-        )
-    return model.eval()
+    return from_hub_with_new_head(ViTForImageClassification, HUB_VIT, num_labels, seed)
 
 
 def vit_pixels(images: Tensor, size: int = 224) -> Tensor:

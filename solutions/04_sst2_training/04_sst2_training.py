@@ -371,7 +371,7 @@ def train(model, loader, steps, lr):
             may come in evaluation mode, and is in training mode at each step. What trains has no gradient yet. An error
             that it raises is not caught.
         loader: yields batches (dicts of tensors); it may have no length. When it ends before `steps` are done, it is
-            started again, and may shuffle anew: the random numbers go on.
+            started again, and may shuffle again: the random numbers go on.
         steps: updates to make, 0 or more, and no more than that.
         lr: AdamW's learning rate, the same at each step. Its weight decay is yours to choose (Adam without any is the
             same).

@@ -748,7 +748,7 @@ display(figures.astype(str).to_frame())
 #
 # - **(a)** half a point each: a rank with their accuracies of at least two ranks; what it trades, with a number (parameters, memory,
 #   file or time against room for the update); that seeds or the test set's interval are (or, if so in their figures, are not) larger than the
-#   differences between ranks. "Rank 8 is optimal" without the last earns at most half a point. Naming rank 1 or 64 is no mistake.
+#   differences between ranks. "Rank 8 is optimal" without the last earns at most half a point. Naming rank 1 or 64 is not a mistake.
 # - **(b)** half a point each: the accuracies of at least two groups; that they were compared at equal numbers of parameters, or what
 #   each group changed (the table by kind of layer); that one seed each decides nothing below their seeds' difference. An order quoted from
 #   the paper in place of their own earns none of the three.

@@ -1,4 +1,4 @@
-"""A student's hour in a minute: open a stage in JupyterLab, run all, read what fails, mend it, move a slider."""
+"""A student's hour in a minute: open a stage in JupyterLab, run all, read what fails, fix it, move a slider."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lab(jupyter, tmp_path_factory):
     ipywidgets.__version__.startswith("7."),
     reason="ipywidgets 7, which Colab has, draws no slider in JupyterLab 4: pip takes 8",
 )
-def test_open_run_all_read_mend_pass_and_move_a_slider(lab, page, shot):
+def test_open_run_all_read_fix_pass_and_move_a_slider(lab, page, shot):
     page.goto(f"{lab.url}lab/tree/{STAGE}.ipynb")
     cells = page.locator(".jp-Notebook .jp-CodeCell")
     expect(cells.first).to_be_visible()
@@ -63,12 +63,12 @@ def test_open_run_all_read_mend_pass_and_move_a_slider(lab, page, shot):
 
     slider = cells.filter(has_text='description="rank k"')
     picture = slider.locator("img")
-    before, told = picture.get_attribute("src"), picture.get_attribute("alt")
+    before, alt = picture.get_attribute("src"), picture.get_attribute("alt")
     handle = slider.get_by_role("slider")
     handle.focus()
     page.keyboard.press("ArrowRight")
     expect(slider.locator(".widget-readout")).to_have_text("9")
     expect(picture).not_to_have_attribute("src", before)
-    expect(picture).not_to_have_attribute("alt", told)
+    expect(picture).not_to_have_attribute("alt", alt)
     slider.scroll_into_view_if_needed()
     shot(page, "student-3-slider")

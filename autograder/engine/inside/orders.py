@@ -26,10 +26,8 @@ import shell as shells
 import torch
 import wire
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # Windows
-    resource = None
 
 
 def warm(modules: list[str]) -> Warmed:
@@ -122,7 +120,7 @@ def serve(shell: shells.Shell, pristine: Pristine, channel: socket.socket) -> No
 
 def limit(limits: dict[str, int]) -> None:
     """Set this process's limits, none above what it may have; nothing on Windows."""
-    for name, value in limits.items() if resource else ():
+    for name, value in limits.items() if sys.platform != "win32" else ():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -219,8 +217,9 @@ class Settings:
         if sys.getrecursionlimit() != self.recursion:
             sys.setrecursionlimit(self.recursion)
         if warnings.filters != self.warned:
-            warnings.filters[:] = self.warned
-            warnings._filters_mutated()
+            warnings.resetwarnings()
+            filters: Any = warnings.filters  # a list, whatever typeshed says
+            filters += self.warned
 
 
 class Pristine:

@@ -281,22 +281,23 @@ def make_shell() -> Shell:
     config.InteractiveShell.display_pub_class = _Publisher
     config.InteractiveShell.displayhook_class = _Hook
     shell = Shell.instance(config=config, display_pub_class=_Publisher, displayhook_class=_Hook)
-    outputs = Outputs()
-    shell.outputs = shell.display_pub.outputs = shell.displayhook.outputs = outputs
+    publisher, hook, formatter = shell.display_pub, shell.displayhook, shell.display_formatter
+    assert isinstance(publisher, _Publisher)
+    assert isinstance(hook, _Hook)
+    assert formatter is not None
+    shell.outputs = publisher.outputs = hook.outputs = Outputs()
     builtins.input = getpass.getpass = nobody_answers
     shell.push({"display": display}, interactive=False)  # a kernel has it in builtins, while a cell runs
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working folder, where a cell may write a module
-    for formatter in shell.display_formatter.formatters.values():
-        formatter.enabled = formatter.format_type in MIME_TYPES
+    for kind in formatter.formatters.values():
+        kind.enabled = kind.format_type in MIME_TYPES
     return shell
 
 
 def _color_names() -> tuple[str, ...]:
-    try:
-        return tuple(str(v) for v in InteractiveShell.colors.values)
-    except AttributeError:  # IPython 9 has an open list, in lower case
-        return ("nocolor",)
+    """The names of colours; IPython 9 has an open list, in lower case."""
+    return tuple(map(str, getattr(InteractiveShell.colors, "values", ("nocolor",))))
 
 
 def run_cell(shell: Shell, source: str) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ def too_much(submission: int, most: int, seconds: float, nested: bool) -> str:
     count = sockets(submission) if nested else 0
     if count > MAX_SOCKETS:
         return "sockets"
-    taken = memory(list(family), most) + count * SOCKET_BYTES
-    return "memory" if taken > most or (taken > GOOD_PART and available() < KEEP_FREE) else ""
+    used = memory(list(family), most) + count * SOCKET_BYTES
+    return "memory" if used > most or (used > GOOD_PART and available() < KEEP_FREE) else ""
 
 
 def descendants() -> dict[int, list[str]]:

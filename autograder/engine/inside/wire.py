@@ -146,7 +146,7 @@ def send_frame(channel: socket.socket, frame: bytes, seconds: float | None = Non
 
 
 def receive(channel: socket.socket, seconds: float | None = None, limit: int = MAX_JSON) -> Any:
-    """Wait at most ``seconds`` (None: for ever) for a whole frame whose JSON has at most ``limit`` bytes.
+    """Wait at most ``seconds`` (None: forever) for a whole frame whose JSON has at most ``limit`` bytes.
 
     Raises:
         Closed, TimeoutError, WireError: as their names say. After WireError the stream cannot be read on.

@@ -13,7 +13,7 @@ from lora_ref.checks.verdicts import Check, Inputs
 
 def _ranks(rng: np.random.Generator) -> Inputs:
     """Wrong and right ones in a drawn order: an error for whatever is asked is not an answer."""
-    return {"ranks": rng.permutation([0, -rng.integers(1, 5), 1, rng.integers(2, 6)]).tolist()}
+    return {"ranks": rng.permutation([0, -int(rng.integers(1, 5)), 1, int(rng.integers(2, 6))]).tolist()}
 
 
 HIDDEN = [
@@ -97,7 +97,7 @@ MUTANTS = [
     ),
     Mutant(
         "2.1/to-unregisters",
-        "a Parameter that is converted is no Parameter any more",
+        "a Parameter that is converted is not a Parameter any more",
         _BOTH,
         "self.lora_A = nn.Parameter(torch.randn(rank, in_features, dtype=torch.float64)).to(torch.float32)\n"
         "        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, dtype=torch.float64)).to(torch.float32)\n",

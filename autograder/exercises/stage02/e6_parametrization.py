@@ -113,7 +113,7 @@ MUTANTS = [
     ),
     Mutant(
         "2.6/to-unregisters",
-        "a Parameter that is converted is no Parameter any more",
+        "a Parameter that is converted is not a Parameter any more",
         _P_A,
         "self.A = nn.Parameter(torch.randn(rank, in_features, dtype=torch.float64)).to(torch.float32)",
         "makes a plain tensor",

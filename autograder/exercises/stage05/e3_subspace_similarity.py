@@ -62,7 +62,7 @@ MUTANTS = [
     ),
     Mutant(
         "5.3/remembers-tensors",
-        "directions are remembered by the tensor, which training fills anew",
+        "directions are remembered by the tensor, which training fills again",
         _V1,
         "kept = subspace_similarity.__dict__.setdefault('kept', {})\n"
         "    V1 = kept.setdefault((id(A1), A1.data_ptr()), (A1, torch.linalg.svd(A1, full_matrices=False).Vh))[1][:i]",

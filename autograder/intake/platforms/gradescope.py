@@ -19,7 +19,7 @@ def people(roster: bytes) -> dict[str, list[Key]]:
     A person is ("sid", number) or, without a number, ("name", name or address).
 
     Raises:
-        Unreadable: it is no YAML, or too large.
+        Unreadable: it is not YAML, or too large.
     """
     import yaml  # late: no other platform needs it
 
@@ -31,14 +31,14 @@ def people(roster: bytes) -> dict[str, list[Key]]:
         data = yaml.load(roster.decode("utf-8", "replace"), loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise Unreadable(f"submission_metadata.yml cannot be read: {str(error)[:200]}") from None
-    found: dict[str, list[Key]] = {}
+    students: dict[str, list[Key]] = {}
     for folder, submission in data.items() if isinstance(data, dict) else ():
         if not isinstance(submission, dict) or not re.fullmatch("submission_[0-9]+", str(folder)):
             continue
         listed = submission.get(":submitters", [submission])
         persons = [_fields(person) for person in listed if isinstance(person, dict)] if isinstance(listed, list) else []
-        found[folder] = list(dict.fromkeys(filter(None, map(_key, persons))))
-    return found
+        students[folder] = list(dict.fromkeys(filter(None, map(_key, persons))))
+    return students
 
 
 def _fields(person: Mapping[str, object]) -> dict[str, str]:

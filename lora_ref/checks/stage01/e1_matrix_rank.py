@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names
@@ -21,7 +22,7 @@ def on_diagonal(rows: int, columns: int, values: Sequence[float]) -> np.ndarray:
     return M
 
 
-def case(what: str, M: np.ndarray, rtol: float | None = None, dtype: str = "float64", transposed: bool = False) -> dict:
+def case(what: str, M: ArrayLike, rtol: float | None = None, dtype: str = "float64", transposed: bool = False) -> dict:
     return {"what": what, "M": np.asarray(M, dtype=float), "rtol": rtol, "dtype": dtype, "transposed": transposed}
 
 
@@ -162,7 +163,7 @@ def probe_ranks(names: Names, **inputs: Any) -> dict:
     for case in inputs["cases"]:
         M = tensor(case["M"], case["dtype"], case["transposed"])
         options = {} if case["rtol"] is None else {"rtol": case["rtol"]}
-        ranks.append(tried(lambda M=M, options=options: names.matrix_rank(M, **options), number))
+        ranks.append(tried(number, names.matrix_rank, M, **options))
     return {"ranks": ranks}
 
 

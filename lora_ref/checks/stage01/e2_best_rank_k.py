@@ -89,7 +89,7 @@ def probe_best(names: Names, **inputs: Any) -> dict:
     for case in inputs["cases"]:
         M = tensor(case["M"], case["dtype"], case["transposed"])
         before = M.clone()
-        result = tried(lambda M=M, k=case["k"]: names.best_rank_k(M, k), matrix)
+        result = tried(matrix, names.best_rank_k, M, case["k"])
         seen.append({**result, "unchanged": bool(torch.equal(M, before))})
     return {"matrices": seen}
 

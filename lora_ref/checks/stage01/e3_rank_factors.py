@@ -55,12 +55,7 @@ def probe_factors(names: Names, **inputs: Any) -> dict:
         dtypes = [str(getattr(factor, "dtype", "")).removeprefix("torch.") for factor in factors]
         return {"B": array(factors[0]), "A": array(factors[1]), "dtypes": dtypes}
 
-    return {
-        "factors": [
-            tried(lambda case=case: names.rank_factors(tensor(case["M"]), case["r"]), record)
-            for case in inputs["cases"]
-        ]
-    }
+    return {"factors": [tried(record, names.rank_factors, tensor(case["M"]), case["r"]) for case in inputs["cases"]]}
 
 
 def factors_fault(case: Inputs, result: Observation, call: str) -> Fault | None:

@@ -23,7 +23,7 @@ def draw_counts(rng: np.random.Generator) -> Inputs:
 
 
 def probe_counts(names: Names, **inputs: Any) -> dict:
-    return {"counts": [tried(lambda case=case: names.lora_param_count(*case), number) for case in inputs["cases"]]}
+    return {"counts": [tried(number, names.lora_param_count, *case) for case in inputs["cases"]]}
 
 
 def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -57,7 +57,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def draw_even(rng: np.random.Generator) -> Inputs:
     """Sizes whose quotient is not a whole number; rounding takes it down in some and up in others."""
-    cases = []
+    cases: list[list[int]] = []
     while len(cases) < 5:
         small, large = sizes(rng, 20, 3000)
         left = small * large % (small + large)
@@ -85,7 +85,7 @@ def draw_ties(rng: np.random.Generator) -> Inputs:
 
 
 def probe_even(names: Names, **inputs: Any) -> dict:
-    return {"ranks": [tried(lambda case=case: names.break_even_rank(*case), number) for case in inputs["cases"]]}
+    return {"ranks": [tried(number, names.break_even_rank, *case) for case in inputs["cases"]]}
 
 
 def judge_even(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -17,7 +17,7 @@ def draw_memory(share: str) -> Callable[[np.random.Generator], Inputs]:
     """Numbers of parameters, all or some of which train; ``"options"`` gives the other two arguments as well."""
 
     def draw(rng: np.random.Generator) -> Inputs:
-        cases = []
+        cases: list[dict[str, Any]] = []
         for _ in range(3):
             n = int(rng.integers(1_000_000_000, 200_000_000_000))  # as large language models are
             t = n if share == "all" else int(rng.integers(100, n // 3))
@@ -40,8 +40,7 @@ def draw_memory(share: str) -> Callable[[np.random.Generator], Inputs]:
 def probe_memory(names: Names, **inputs: Any) -> dict:
     return {
         "bytes": [
-            tried(lambda case=case: names.training_memory(*case["arguments"], **case["options"]), number)
-            for case in inputs["cases"]
+            tried(number, names.training_memory, *case["arguments"], **case["options"]) for case in inputs["cases"]
         ]
     }
 

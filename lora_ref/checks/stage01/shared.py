@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lora_ref import rank
-from lora_ref.checks.probing import array, raised
+from lora_ref.checks.probing import array, result_of
 from lora_ref.checks.verdicts import ELSEWHERE, Fault, a, close, error_fault
 from lora_ref.rounding import number as figure
 
@@ -22,11 +22,10 @@ from lora_ref.rounding import number as figure
 STAND_INS = {"best_rank_k": lambda names: rank.best_rank_k, "lora_param_count": lambda names: rank.lora_param_count}
 
 
-def tried(call: Callable[[], Any], record: Callable[[Any], dict]) -> dict:
-    """What ``record`` writes down of the result, or under ``"raised"`` what stopped the call."""
-    results: list[Any] = []
-    error = raised(lambda: results.append(call()))
-    return {"raised": error} if error else {"raised": None, **record(results[0])}
+def tried(record: Callable[[Any], dict], call: Callable[..., Any], *arguments: Any, **options: Any) -> dict:
+    """What ``record`` writes down of the call's result, or under ``"raised"`` what stopped the call."""
+    result, error = result_of(call, *arguments, **options)
+    return {"raised": error} if error else {"raised": None, **record(result)}
 
 
 def number(value: Any) -> dict:
@@ -46,7 +45,7 @@ def number(value: Any) -> dict:
 def tensor(values: np.ndarray, dtype: str = "float64", transposed: bool = False) -> torch.Tensor:
     """The inputs' matrix as a tensor; ``transposed`` gives the same values in memory that is not contiguous.
 
-    The next matrix of the same form is the same tensor, filled anew: what was remembered of the last one must show.
+    The next matrix of the same form is the same tensor, filled again: what was remembered of the last one must show.
     """
     key = (*values.shape, dtype, transposed)
     if key not in _FILLED:
@@ -123,7 +122,7 @@ def type_fault(calls: Sequence[str], results: Sequence[Mapping[str, Any]], expec
     return None
 
 
-def with_values(rng: np.random.Generator, rows: int, columns: int, values: Sequence[float]) -> np.ndarray:
+def with_values(rng: np.random.Generator, rows: int, columns: int, values: Sequence[float] | np.ndarray) -> np.ndarray:
     """A matrix with these singular values (the rest are zero) and random directions."""
     left = np.linalg.qr(rng.normal(size=(rows, len(values))))[0]
     right = np.linalg.qr(rng.normal(size=(columns, len(values))))[0]

@@ -54,10 +54,10 @@ def judge_dropout_off(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     """Entries of x are dropped, each on its own, with the given probability; kept ones are divided by 1 - p."""
     fault = judge_dropout_off(inputs, seen)
-    if fault:
+    scale = factor_of(seen["eval"], forward_expected(inputs))  # a wrong scale is another check's
+    if fault or scale is None:
         return fault
     p, x = inputs["dropout"], inputs["x"]
-    scale = factor_of(seen["eval"], forward_expected(inputs))  # a wrong scale is another check's
     y = seen["train"] / (scale * inputs["alpha"] / inputs["rank"])
     kept = y @ inputs["B"] @ inputs["A"] / x  # the columns of A and B are orthonormal
     dropped = np.abs(kept) < 1e-3

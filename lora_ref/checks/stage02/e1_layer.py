@@ -107,7 +107,7 @@ def probe_scaling(names: Names, **inputs: Any) -> dict:
 def probe_bad_rank(names: Names, **inputs: Any) -> dict:
     """What ranks below 1 raise, and whether a right one builds."""
     names.LoRALayer(6, 5, 2, 8)
-    return {str(rank): raised(lambda rank=rank: names.LoRALayer(6, 5, rank, 8)) for rank in inputs["ranks"]}
+    return {str(rank): raised(names.LoRALayer, 6, 5, rank, 8) for rank in inputs["ranks"]}
 
 
 def judge_both_shapes(inputs: Inputs, seen: Observation) -> Fault | None:

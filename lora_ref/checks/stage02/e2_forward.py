@@ -79,7 +79,7 @@ def gradients(layer: Any, inputs: Inputs) -> dict:
 def probe_leading(names: Names, **inputs: Any) -> dict:
     """Outputs for x of one, two, three and four dimensions."""
     layer = build_layer(names, inputs)
-    return {str(x.ndim): attempt(lambda x=x: {"y": array(layer(transposed(x)))}) for x in leading(inputs["x"])}
+    return {str(x.ndim): attempt(lambda x: {"y": array(layer(transposed(x)))}, x) for x in leading(inputs["x"])}
 
 
 def probe_dropout(names: Names, **inputs: Any) -> dict:
@@ -159,14 +159,15 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
 
 def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
     """x of one to four dimensions; a wrong scale is another check's, and so is what is wrong for all of them alike."""
-    faults = [fault_at(x, inputs, seen[str(x.ndim)]) for x in leading(inputs["x"])]
-    if all(faults):
+    found = [fault_at(x, inputs, seen[str(x.ndim)]) for x in leading(inputs["x"])]
+    faults = [fault for fault in found if fault]
+    if len(faults) == len(found):
         errors = [seen[str(x.ndim)].get("error") for x in leading(inputs["x"])]
         if all(errors):
             fault = error_fault(errors[2])
             return replace(fault, seen=f"rank {inputs['rank']}: {fault.seen}")
         return replace(faults[2], likely=ELSEWHERE, read="")
-    return next(filter(None, faults), None)
+    return faults[0] if faults else None
 
 
 def fault_at(x: np.ndarray, inputs: Inputs, outcome: Observation) -> Fault | None:

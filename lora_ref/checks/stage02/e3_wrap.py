@@ -67,10 +67,7 @@ def probe_update(names: Names, **inputs: Any) -> dict:
     wrappers = [wrapper, *(names.LinearWithLoRA(build_linear(inputs), *arguments, p) for p in ASKED[1:])]
     return {
         **seen,
-        "dropped": [
-            attempt(lambda adapted=adapted: share_dropped(adapted, inputs["in_features"]), gaps=True)
-            for adapted in wrappers
-        ],
+        "dropped": [attempt(share_dropped, adapted, inputs["in_features"], gaps=True) for adapted in wrappers],
     }
 
 
@@ -116,10 +113,10 @@ class LooksLinear(nn.Module):
 def probe_not_linear(names: Names, **inputs: Any) -> dict:
     """What wrapping this and that raises."""
     names.LinearWithLoRA(nn.Linear(6, 5), 2, 8)
-    made = dict(zip(NOT_LINEAR_KINDS, (nn.LayerNorm(6), nn.Embedding(5, 6), LooksLinear(), None), strict=True))
-    made |= dict(zip(LINEAR_KINDS, (nn.Linear(6, 5), OwnLinear(6, 5)), strict=True))
-    outcomes = [raised(lambda one=made[kind]: names.LinearWithLoRA(one, 2, 8)) for kind in inputs["kinds"]]
-    others = {kind: made[kind] for kind in NOT_LINEAR_KINDS if made[kind] is not None}
+    parts: tuple[nn.Module | None, ...] = (nn.LayerNorm(6), nn.Embedding(5, 6), LooksLinear(), None)
+    made = dict(zip(NOT_LINEAR_KINDS + LINEAR_KINDS, (*parts, nn.Linear(6, 5), OwnLinear(6, 5)), strict=True))
+    outcomes = [raised(names.LinearWithLoRA, made[kind], 2, 8) for kind in inputs["kinds"]]
+    others = {kind: module for kind in NOT_LINEAR_KINDS if (module := made[kind]) is not None}
     frozen = [kind for kind, module in others.items() if not all(p.requires_grad for p in module.parameters())]
     return {"raised": outcomes, "frozen": frozen}
 

@@ -60,7 +60,8 @@ def roles(names: Names, module: Any, inputs: Inputs) -> dict[str, Role]:
 def fill_factors(names: Names, module: Any, inputs: Inputs) -> dict[str, list[nn.Parameter]]:
     """Give A and B the inputs' values, and return their parameters."""
     vectors = {"A": inputs["A"], "B": inputs["B"].T}
-    parameters, filled = dict(module.named_parameters()), {}
+    parameters: dict[str, nn.Parameter] = dict(module.named_parameters())
+    filled: dict[str, list[nn.Parameter]] = {}
     for name, (key, at, count, columns) in roles(names, module, inputs).items():
         parameter, piece = parameters[name], vectors[key][at : at + count]
         values = (piece.T if columns else piece).reshape(tuple(parameter.shape))
@@ -134,7 +135,7 @@ def registered(names: Names, inputs: Inputs) -> dict:
     before = array(linear(x))
     module = started(build_parametrization(names, inputs))
     parametrize.register_parametrization(linear, "weight", module)
-    original = linear.parametrizations.weight.original
+    original = linear.get_parameter("parametrizations.weight.original")
     factors = fill_factors(names, module, inputs)
     y = linear(x)
     y.sum().backward()
@@ -150,7 +151,7 @@ def registered(names: Names, inputs: Inputs) -> dict:
     with torch.no_grad():
         for parameter in linear.parameters():
             if parameter.requires_grad and parameter.grad is not None:
-                parameter -= LEARNING_RATE * parameter.grad
+                parameter.sub_(LEARNING_RATE * parameter.grad)
     seen["original"] = array(original)
     seen["trained"] = array(linear(x))
     module.enabled = False
@@ -348,7 +349,7 @@ class Beside:
             return Fault("forward has changed the W that it is given", "write W + update, not W += update")
         if not np.isfinite(found).all():
             return Fault("the result is not finite", "")
-        update = 0.0 if one["on"] in self.off else layer["update"]
+        update = np.asarray(0.0 if one["on"] in self.off else layer["update"])
         if np.ndim(update) and not layer["times"]:  # what scales all of it is another check's matter
             layer["times"] = factor_of(found - W, update) or 1.0
         if close(found, W + (layer["times"] or 1.0) * update, 1e-4):

@@ -36,7 +36,7 @@ def probe_project_up(names: Names, **inputs: Any) -> dict:
 
     def outputs(B: np.ndarray) -> list[dict]:
         return [
-            attempt(lambda h=h: {"y": array(names.project_up(transposed(h), tensor(B)))}) for h in leading(inputs["h"])
+            attempt(lambda h: {"y": array(names.project_up(transposed(h), tensor(B)))}, h) for h in leading(inputs["h"])
         ]
 
     return {"h": outputs(inputs["B"]), "square": outputs(inputs["square"])}
@@ -78,7 +78,7 @@ def folded(names: Names, inputs: Inputs) -> dict:
         before = array(lora(x))
     names.fold_in(linear, lora)
     with torch.no_grad():
-        seen = {"W": array(linear.weight), "update": array(lora(x)), "before": before}
+        seen: dict[str, Any] = {"W": array(linear.weight), "update": array(lora(x)), "before": before}
     seen |= {"b": array(linear.bias) if inputs["bias"] else None, "recording": torch.is_grad_enabled()}
     seen["trains"] = [name for name, p in linear.named_parameters() if p.requires_grad]
     (lora(x) * torch.linspace(-1, 2, inputs["out_features"])).sum().backward()
@@ -102,7 +102,8 @@ def probe_make_factors(names: Names, **inputs: Any) -> dict:
             "again": array(others.lora_A),
             "B": array(factors.lora_B),
         }
-    linear, asked = nn.Linear(*sizes), []
+    asked: list[str] = []
+    linear = nn.Linear(*sizes)
     for name, parameter in list(linear.named_parameters()):
         setattr(linear, name, watched(parameter, asked))
     asked.clear()  # registering asks too

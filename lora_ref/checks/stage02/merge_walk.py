@@ -75,7 +75,7 @@ def probe_walk(names: Names, **inputs: Any) -> dict:
 
 def look(wrapper: Any, x: torch.Tensor, output: bool) -> dict:
     """One wrapper as it is; with its output in both modes, if that is wanted."""
-    seen = {
+    seen: dict[str, Any] = {
         "W": array(wrapper.linear.weight),
         "A": array(factor(wrapper.lora, "lora_A")),
         "B": array(factor(wrapper.lora, "lora_B")),
@@ -85,7 +85,7 @@ def look(wrapper: Any, x: torch.Tensor, output: bool) -> dict:
     if output:
         with torch.no_grad():
             for mode in MODES:
-                seen[mode] = attempt(lambda mode=mode: {"y": array(wrapper.train(mode == "train")(x))}, gaps=True)
+                seen[mode] = attempt(lambda mode: {"y": array(wrapper.train(mode == "train")(x))}, mode, gaps=True)
     return seen
 
 

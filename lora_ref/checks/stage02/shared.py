@@ -37,10 +37,13 @@ class ContractLoRALayer(nn.Module):
 
 
 def layer_with_parts(names: Names) -> Any:
-    """The student's LoRALayer with the contract's matrices and scale: what is left of its own are the methods."""
+    """The student's LoRALayer with the contract's matrices and scale: what is left of its own are the methods.
+
+    (A base class that is known at run time alone is beyond mypy.)
+    """
     own = names.LoRALayer
 
-    class LoRALayer(own):
+    class LoRALayer(own):  # type: ignore[misc, valid-type]
         def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
             if rank < 1:
                 raise ValueError("rank must be at least 1")
@@ -72,7 +75,7 @@ def whole_layer(names: Names) -> Any:
     except Exception:  # it is not a class, or not there
         return ContractLoRALayer
 
-    class LoRALayer(parts):
+    class LoRALayer(parts):  # type: ignore[misc, valid-type]
         def __init__(self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0):
             super().__init__(in_features, out_features, rank, alpha, dropout)
             self.contract = rank, alpha, dropout
@@ -94,7 +97,7 @@ def wrapper_with_parts(names: Names) -> Any:
     """The student's LinearWithLoRA with the given layer, frozen, and the contract's update inside."""
     own, update = names.LinearWithLoRA, whole_layer(names)
 
-    class LinearWithLoRA(own):
+    class LinearWithLoRA(own):  # type: ignore[misc, valid-type]
         def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
             values = {name: value.clone() for name, value in linear.state_dict().items()}
             try:

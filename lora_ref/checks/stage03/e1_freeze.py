@@ -28,7 +28,9 @@ def frozen_model(inputs: Inputs) -> nn.Module:
     model.mixer.requires_grad_(False)
     if inputs["wrapped"]:
         for number, name in enumerate(matches(inputs, ["query"])):
-            layer = LinearWithLoRA(model.get_submodule(name), 2, 4)
+            linear = model.get_submodule(name)
+            assert isinstance(linear, nn.Linear)
+            layer = LinearWithLoRA(linear, 2, 4)
             with torch.no_grad():
                 layer.lora.lora_A.fill_(0.1 * number)
             inject.replace_module(model, name, layer)

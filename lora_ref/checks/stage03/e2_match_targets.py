@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, raised
+from lora_ref.checks.probing import Names, result_of
 from lora_ref.checks.stage03.shared import OwnLinear, build, draw_model, layer_names, matches, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 
@@ -53,11 +53,7 @@ def probe_match(names: Names, **inputs: Any) -> dict:
     before = [(name, id(module)) for name, module in model.named_modules()]
     outcomes, match_targets = [], names.match_targets
     for targets in inputs["cases"]:
-        names_given: list[Any] = []
-        error = _raised_with_text(
-            lambda targets=targets, names_given=names_given: names_given.append(match_targets(model, list(targets)))
-        )
-        value = names_given[0] if names_given else None
+        value, error = _outcome_with_text(match_targets, model, list(targets))
         items = [str(item) for item in value] if isinstance(value, (list, tuple, set, dict)) else []
         outcomes.append(
             {
@@ -71,13 +67,13 @@ def probe_match(names: Names, **inputs: Any) -> dict:
     return {"outcomes": outcomes, "unchanged": before == after}
 
 
-def _raised_with_text(call: Callable[[], Any]) -> dict | None:
-    """`raised`, with the whole message: it may have several lines."""
+def _outcome_with_text(call: Callable[..., Any], *arguments: Any) -> tuple[Any, dict | None]:
+    """`result_of`, with the whole message of an error: it may have several lines."""
     texts: list[str] = []
 
     def kept() -> Any:
         try:
-            return call()
+            return call(*arguments)
         except Exception as error:
             try:
                 texts.append(str(error))
@@ -85,8 +81,8 @@ def _raised_with_text(call: Callable[[], Any]) -> dict | None:
                 texts.append("")
             raise
 
-    error = raised(kept)
-    return error and {**error, "text": (texts or [""])[0]}
+    value, error = result_of(kept)
+    return value, error and {**error, "text": (texts or [""])[0]}
 
 
 def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -45,7 +45,7 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
         model.extra["twin"] = model.my_query  # one layer in two places
         before = [(name, id(module)) for name, module in _places(model) if not _inside(name, place)]
         children = _child_order(model, place)
-        error = raised(lambda model=model, place=place, new=new: replace(model, place, new))
+        error = raised(replace, model, place, new)
         after = dict(_places(model))
         outcomes.append(
             {
@@ -61,7 +61,7 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
                 "new": bool(new.training and all(p.requires_grad for p in new.parameters())),
             }
         )
-    nowhere = raised(lambda: replace(build(inputs), "no_such.layer.query", Marker()))
+    nowhere = raised(replace, build(inputs), "no_such.layer.query", Marker())
     return {"outcomes": outcomes, "nowhere": nowhere is not None}
 
 

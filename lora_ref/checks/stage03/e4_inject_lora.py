@@ -53,9 +53,9 @@ def probe_inject(names: Names, **inputs: Any) -> dict:
     """The wrapped layers, what trains, every pretrained value, logits, and each update's output."""
     model = build(inputs)
     linears = {name: at(model, name) for name in matches(inputs, inputs["targets"])}
-    modes = [(module, module.training) for module in model.modules()]
+    before = [(module, module.training) for module in model.modules()]
     result = names.inject_lora(model, list(inputs["targets"]), **inputs["options"])
-    modes = [module for module, training in modes if module.training != training]
+    modes = [module for module, training in before if module.training != training]
     model.eval()
     layers = wrappers(model)
     parameters = dict(model.named_parameters())
@@ -92,9 +92,9 @@ def _layer(layer: Any) -> dict:
 def probe_updates(names: Names, **inputs: Any) -> dict:
     """With values in B: each wrapped layer's output in evaluation mode, and whether dropout acts in training mode."""
     model, _ = injected(names, inputs)
-    seen = {}
+    seen: dict[str, dict[str, Any]] = {}
     for name in matches(inputs, inputs["targets"])[:6]:
-        layer = model.get_submodule(name)
+        layer: Any = model.get_submodule(name)
         if not is_wrapper(layer):
             seen[name] = {"kind": type(layer).__name__}
             continue

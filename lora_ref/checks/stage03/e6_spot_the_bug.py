@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, attempt, raised
+from lora_ref.checks.probing import Names, array, attempt, result_of
 from lora_ref.checks.stage03.shared import build, draw_model, layer_names, modules, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 
@@ -73,9 +73,7 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
     """What stands where each linear layer stood."""
     model = build(inputs)
     before = {name: id(m) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    results: list[Any] = []
-    add_dropout = names.add_dropout
-    error = raised(lambda: results.append(add_dropout(model, inputs["p"])))
+    result, error = result_of(names.add_dropout, model, inputs["p"])
     if error:
         return {"raised": error}
     places = {}
@@ -92,7 +90,7 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
             "same": bool(parts) and id(parts[-1]) == before[name],
         }
     dropouts = sum(isinstance(m, nn.Dropout) for m in model.modules())
-    return {"places": places, "dropouts": dropouts, "same": results[0] is model}
+    return {"places": places, "dropouts": dropouts, "same": result is model}
 
 
 def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -144,7 +142,7 @@ CASES = {"bias": "a layer with bias", "no bias": "a layer with no bias", "square
 
 def probe_convolution(names: Names, **inputs: Any) -> dict:
     """The convolution's output for a layer with a bias, for one without, and for a square one."""
-    return {case: attempt(lambda case=case: convolved(names, inputs, case)) for case in CASES}
+    return {case: attempt(convolved, names, inputs, case) for case in CASES}
 
 
 def convolved(names: Names, inputs: Inputs, case: str) -> dict:

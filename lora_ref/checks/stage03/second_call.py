@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.probing import Names, array, result_of
 from lora_ref.checks.stage03.shared import matches, not_the_model, some
 from lora_ref.checks.stage03.wrapped import injected, of_lora, wrappers
 from lora_ref.checks.verdicts import Fault, Inputs, Observation
@@ -25,8 +25,8 @@ def probe_again(names: Names, **inputs: Any) -> dict:
     trained = [name for name, p in model.named_parameters() if p.requires_grad and of_lora(name)]
     before = {name: array(p) for name, p in _pretrained(model).items()}
     awake = [name for name, p in _pretrained(model).items() if p.requires_grad and not name.startswith("classifier.")]
-    targets, results, inject_lora = [*inputs["targets"], *inputs.get("more", [])], [], names.inject_lora
-    error = raised(lambda: results.append(inject_lora(model, targets, **inputs["options"])))
+    targets = [*inputs["targets"], *inputs.get("more", [])]
+    result, error = result_of(names.inject_lora, model, targets, **inputs["options"])
     now = wrappers(model)
     parameters, base = dict(model.named_parameters()), _pretrained(model)
     lost = []
@@ -38,8 +38,8 @@ def probe_again(names: Names, **inputs: Any) -> dict:
         "first": list(first),
         "now": list(now),
         "raised": error,
-        "same": bool(results) and results[0] is model,
-        "kind": type(results[0]).__name__ if results else "",
+        "same": result is model,
+        "kind": "" if error else type(result).__name__,
         "changed": [name for name in before if name not in base or not _equal(base[name], before[name])],
         "awake": awake,
         "thawed": [name for name, p in base.items() if p.requires_grad and not name.startswith("classifier.")],

@@ -35,8 +35,8 @@ STAND_INS = {
 }
 
 
-def modules(**children: nn.Module) -> nn.Module:
-    """A module that only holds others."""
+def modules(**children: nn.Module) -> Any:
+    """A module that only holds others, as its attributes."""
     holder = nn.Module()
     for name, child in children.items():
         holder.add_module(name, child)
@@ -104,10 +104,8 @@ class Classifier(nn.Module):
             self.pair = nn.Bilinear(width, width, width)
             self.extra["own"] = OwnLinear(width, width)
         self.pre_classifier = nn.Linear(width, width)
-        if plain_head:
-            self.classifier = nn.Linear(width, 3)
-        else:
-            self.classifier = nn.Sequential()
+        self.classifier: nn.Module = nn.Linear(width, 3) if plain_head else nn.Sequential()
+        if not plain_head:
             self.classifier.add_module("dense", nn.Linear(width, width))
             self.classifier.add_module("norm", nn.LayerNorm(width))
             self.classifier.add_module("out_proj", nn.Linear(width, 3))
@@ -115,7 +113,7 @@ class Classifier(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.embeddings.value(self.embeddings.word(ids) * self.scale)
-        for block in self.get_submodule(f"{self.prefix}.layer"):
+        for block in self.get_submodule(f"{self.prefix}.layer").children():
             x = block(x)
         x = x + self.my_query(x) + self.output_dense(x) + self.mixer(x) + self.extra["gate"](x)
         x = self.classifier(torch.tanh(self.pre_classifier(x.mean(dim=1))))

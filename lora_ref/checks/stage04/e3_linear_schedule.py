@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, raised, to_float
+from lora_ref.checks.probing import Names, result_of, to_float
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import number, pair
 
@@ -45,21 +46,22 @@ def probe_schedule(names: Names, **inputs: Any) -> dict:
     """The multiplier at each step, or what was raised."""
     outcomes = []
     for case in inputs["cases"]:
-        value: list[Any] = []
-        error = raised(lambda case=case, value=value: value.append(names.linear_schedule(*case)))
-        kind = type(value[0]).__name__ if value else ""
-        outcomes.append({"raised": error, "kind": kind, "value": to_float(value[0]) if value else None})
+        value, error = result_of(names.linear_schedule, *case)
+        kind = "" if error else type(value).__name__
+        outcomes.append({"raised": error, "kind": kind, "value": to_float(value)})
     return {"outcomes": outcomes}
 
 
-def _schedule_values(inputs: Inputs, seen: Observation) -> Iterator[tuple[list[int], float | None, Fault | None]]:
+def _schedule_values(inputs: Inputs, seen: Observation) -> Iterator[tuple[list[int], float, Fault | None]]:
+    """Each case with its value, or with a fault and NaN."""
     for case, outcome in zip(inputs["cases"], seen["outcomes"], strict=True):
         at = "linear_schedule({}, {}, {})".format(*case)
         if outcome["raised"]:
-            likely = "a warm-up of 0 steps divides by zero" if outcome["raised"]["type"] == "ZeroDivisionError" else ""
-            yield (case, None, Fault(f"{at} raised {outcome['raised']['type']}: {outcome['raised']['text']}", likely))
+            kind, text = outcome["raised"]["type"], outcome["raised"]["text"]
+            likely = "a warm-up of 0 steps divides by zero" if kind == "ZeroDivisionError" else ""
+            yield case, math.nan, Fault(f"{at} raised {kind}: {text}", likely)
         elif outcome["value"] is None:
-            yield case, None, Fault(f"{at} returned a {outcome['kind']}", "return a float")
+            yield case, math.nan, Fault(f"{at} returned a {outcome['kind']}", "return a float")
         else:
             yield case, outcome["value"], None
 

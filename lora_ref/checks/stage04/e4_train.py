@@ -93,7 +93,7 @@ def draw_training(
         return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, classes, size=4)}
 
     while True:
-        inputs = {
+        inputs: dict[str, Any] = {
             "words": rng.normal(size=(vocabulary, width)),
             "weight": rng.normal(size=(classes, width)),
             "A": 0.3 * rng.normal(size=(rank, width)),
@@ -121,9 +121,11 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     passes = Passes(inputs["passes"])
     loader = torch.utils.data.DataLoader(passes, batch_size=None)
     optimizers: dict[int, dict] = {}
-    handle = register_optimizer_step_pre_hook(
-        lambda optimizer, args, kwargs: optimizers.setdefault(id(optimizer), _optimizer(optimizer, model)) and None
-    )
+
+    def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        optimizers.setdefault(id(optimizer), _optimizer(optimizer, model))
+
+    handle = register_optimizer_step_pre_hook(note)
     losses, stopped = None, False
     try:
         losses = names.train(model, loader, inputs["steps"], inputs["lr"])
@@ -183,7 +185,8 @@ def forward_numpy(inputs: Inputs, batch: Mapping, at: Mapping) -> tuple[float, n
 
 def batch_order(inputs: Inputs, seen: Observation) -> list[Mapping]:
     """The batches of the run's steps, pass after pass; from the second pass on if the first was only looked into."""
-    passes, order = inputs["passes"], []
+    passes: list[list[Mapping]] = inputs["passes"]
+    order: list[Mapping] = []
     starts = [batches[0]["input_ids"] for batches in passes[:2]]
     met = seen["forwards"][0]["input_ids"] if seen["forwards"] else starts[0]
     number = int(not np.array_equal(met, starts[0]) and np.array_equal(met, starts[-1]))
@@ -314,12 +317,12 @@ def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
     if not inputs["steps"]:
         return None
     order, losses = batch_order(inputs, seen), seen["losses"]
-    params = _first_forwards(inputs, seen)
+    params = list(filter(None, _first_forwards(inputs, seen)))  # no step is without one by now
     wanted = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, params, strict=True)]
     if close(losses, wanted, 1e-6):
         return None
     end = seen["after"]
-    last = {"A": end["lora_A"], "B": end["lora_B"], "head": end["classifier"] + end["bias"]}
+    last: Mapping = {"A": end["lora_A"], "B": end["lora_B"], "head": end["classifier"] + end["bias"]}
     after = [forward_numpy(inputs, batch, at)[0] for batch, at in zip(order, [*params[1:], last], strict=True)]
     running = np.cumsum(wanted) / np.arange(1, len(wanted) + 1)
     likely = ""
@@ -346,7 +349,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault := _order_fault(inputs, seen):
         return fault
     lr = inputs["lr"]
-    forwards, order = _first_forwards(inputs, seen), batch_order(inputs, seen)
+    forwards, order = list(filter(None, _first_forwards(inputs, seen))), batch_order(inputs, seen)
     used = seen["optimizers"]
     named = next((o for o in used if "AdamW" in o["classes"]), None)
     betas, eps = (named["betas"], named["eps"]) if named else ([0.9, 0.999], 1e-8)
@@ -355,7 +358,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         last = [seen["after"][f"lora_{name}"]] if len(seen["forwards"]) == inputs["steps"] else []
         path = [f[name] for f in forwards] + last
         moves = [b - a for a, b in itertools.pairwise(path)]
-        grads = [forward_numpy(inputs, b, f)[1 + which] for b, f in zip(order, forwards, strict=True)][: len(moves)]
+        grads = [forward_numpy(inputs, b, f)[1:][which] for b, f in zip(order, forwards, strict=True)][: len(moves)]
         if not any(np.any(m != 0) for m in moves):
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",

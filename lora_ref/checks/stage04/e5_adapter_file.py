@@ -160,7 +160,7 @@ def _one_step(model: nn.Module, tokens: torch.Tensor) -> dict:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.grad is not None:
-                parameter -= 1e-3 * parameter.grad
+                parameter.sub_(1e-3 * parameter.grad)
     return {}
 
 
@@ -258,7 +258,7 @@ def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
         elif saving or "tensors" not in read_adapter(path):
             continue
         fresh = adapted_model(inputs, inputs["fresh"])
-        error = raised(lambda fresh=fresh, path=path: with_path(names.load_adapter, fresh, path))
+        error = raised(with_path, names.load_adapter, fresh, path)
         parameters = dict(fresh.named_parameters())
         loaded = all(np.array_equal(array(parameters[n]), values) for n, values in inputs["saved"].items())
         tries.append({"by": by, "raised": error, "loaded": loaded})
@@ -279,7 +279,7 @@ def probe_refusal(names: Names, folder: Path, **inputs: Any) -> dict:
         if kind == "a model without LoRA":
             model = copied(_base(inputs["base_seed"])).requires_grad_(False)
         before = snapshot(model)
-        error = raised(lambda model=model, edited=edited: with_path(names.load_adapter, model, edited))
+        error = raised(with_path, names.load_adapter, model, edited)
         outcomes.append({"raised": error, "changed": changed(model, before), "sprung": marker.exists()})
         if marker.exists():
             marker.rmdir()
@@ -353,8 +353,9 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
     if others:
         return Fault(f"loading changed {others[0]}", "the base model is not the adapter's to change")
     # the tensors are equal bit for bit by now; where they lie in memory may still move a product's last bit
-    if not close(*seen["logits"], 1e-3):
-        gap = np.abs(np.subtract(*seen["logits"])).max()
+    before, after = seen["logits"]
+    if not close(before, after, 1e-3):
+        gap = np.abs(before - after).max()
         return Fault(f"logits differ by up to {number(gap)}", "something beside the tensors was changed by loading")
     return None
 

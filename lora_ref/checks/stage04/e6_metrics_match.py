@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, raised
+from lora_ref.checks.probing import Names, result_of
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 from lora_ref.checks.verdicts import a as a_kind
 
@@ -119,16 +119,13 @@ def draw_all_timing(rng: np.random.Generator) -> Inputs:
 
 def probe_match(names: Names, **inputs: Any) -> dict:
     """The answer for each pair."""
-    answers = []
+    answers: list[Any] = []
     for a, b, _ in inputs["pairs"]:
-        value: list[Any] = []
-        error = raised(lambda a=a, b=b, value=value: value.append(names.metrics_match(dict(a), dict(b))))
+        value, error = result_of(names.metrics_match, dict(a), dict(b))
         if error:
             answers.append(error)
         else:
-            answers.append(
-                bool(value[0]) if isinstance(value[0], (bool, np.bool_)) else a_kind(type(value[0]).__name__)
-            )
+            answers.append(bool(value) if isinstance(value, (bool, np.bool_)) else a_kind(type(value).__name__))
     return {"answers": answers}
 
 

@@ -14,7 +14,7 @@ from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 COLUMNS = ("rank", "trainable", "accuracy", "seconds")
 
 
-def out_of_order(rng: np.random.Generator, values: Sequence[float]) -> list[float]:
+def out_of_order(rng: np.random.Generator, values: Sequence[float] | np.ndarray) -> list:
     """A permutation that neither rises nor falls throughout: a table sorted by it must show."""
     while True:
         permuted = rng.permutation(values).tolist()
@@ -28,11 +28,11 @@ def draw_sweep(rng: np.random.Generator, extra: bool = True) -> Inputs:
     They have so many decimals that rounding shows in each.
     """
     ranks = out_of_order(rng, rng.permutation([1, 2, 3, 4, 6, 8, 16, 32, 64])[:5])
-    accuracies, times = ((np.linspace(*ends, 5).round(3) + 0.000345678).round(9) for ends in ((0.55, 0.9), (3.5, 60)))
+    accuracies, times = ((np.linspace(a, b, 5).round(3) + 0.000345678).round(9) for a, b in ((0.55, 0.9), (3.5, 60)))
     slope, head = int(rng.integers(1_000, 50_000)), int(rng.integers(100, 200_000))
     results = []
     for rank, accuracy, seconds in zip(ranks, out_of_order(rng, accuracies), out_of_order(rng, times), strict=True):
-        result = {"accuracy": accuracy, "seconds": seconds, "trainable": slope * rank + head}
+        result: dict[str, Any] = {"accuracy": accuracy, "seconds": seconds, "trainable": slope * rank + head}
         if extra:
             result |= {"loss": float(rng.uniform(0.2, 0.7)), "seed": 3, "method": "lora", "rank": -1}
         results.append(result)

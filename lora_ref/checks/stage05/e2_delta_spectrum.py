@@ -59,7 +59,7 @@ def probe_spectra(names: Names, **inputs: Any) -> dict:
     for update in inputs["updates"]:
         layer = build(update)
         before = state_of(layer)
-        result = attempt(lambda layer=layer: value_of(names.delta_spectrum(layer)))
+        result = attempt(lambda layer: value_of(names.delta_spectrum(layer)), layer)
         seen.append({**result, "changed": changed(before, state_of(layer))})
     return {"spectra": seen}
 

@@ -113,7 +113,7 @@ def probe_similarity(names: Names, **inputs: Any) -> dict:
             return {**seen, "shape": None}
         return {**seen, "value": float(result)}
 
-    return {"outcomes": [attempt(lambda case=case: one(case)) for case in inputs["cases"]]}
+    return {"outcomes": [attempt(one, case) for case in inputs["cases"]]}
 
 
 def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -203,8 +203,12 @@ _BASIS_CAUSES = {
 }
 
 
+#: What may have been done with the products of two bases, and the two numbers of directions.
+Rule = Callable[[np.ndarray, int, int], Any]
+
+
 def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
-    def explains(rule: Callable[[np.ndarray, int, int], float], basis: str = "right") -> bool:
+    def explains(rule: Rule, basis: str = "right") -> bool:
         for case, value in cases:
             one, two = _bases(case)[basis]
             if one.shape[1] != two.shape[1]:
@@ -216,7 +220,7 @@ def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
     def square(P: np.ndarray) -> float:
         return float((P**2).sum())
 
-    for rule, likely in (
+    rules: tuple[tuple[Rule, str], ...] = (
         (lambda P, i, j: square(P) / max(i, j), "divided by max(i, j): then a space inside another does not give 1"),
         (lambda P, i, j: square(P) / i, "divided by i: the smaller of the two counts"),
         (lambda P, i, j: square(P) / j, "divided by j: the smaller of the two counts"),
@@ -234,7 +238,8 @@ def _similarity_cause(cases: list[tuple[Mapping[str, Any], float]]) -> str:
         (lambda P, i, j: np.linalg.norm(P, "nuc") / min(i, j), "the nuclear norm; Frobenius' is asked for"),
         (lambda P, i, j: square(P) / min(P.shape), "divided by something else than min(i, j)"),
         (lambda P, i, j: 1 - square(P) / min(i, j), "a distance, 1 minus the similarity"),
-    ):
+    )
+    for rule, likely in rules:
         if explains(rule):
             return likely
     for basis, likely in _BASIS_CAUSES.items():

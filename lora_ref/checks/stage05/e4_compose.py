@@ -71,7 +71,7 @@ def probe_compose(names: Names, **inputs: Any) -> dict:
     for case in inputs["sets"]:
         layers = [build(update) for update in case["updates"]]
         before = [state_of(layer) for layer in layers]
-        result = attempt(lambda layers=layers, case=case: value_of(names.compose(layers, list(case["weights"]))))
+        result = attempt(lambda *given: value_of(names.compose(*given)), layers, list(case["weights"]))
         after = [state_of(layer) for layer in layers]
         touched = sorted({name for b, a in zip(before, after, strict=True) for name in changed(b, a)})
         seen.append({**result, "changed": touched})
@@ -120,7 +120,7 @@ def _compose_cause(case: Mapping[str, Any], deltas: list[np.ndarray], found: np.
     products = [u["B"] @ u["A"] for u in updates]
 
     def total(weights: Any, terms: list[np.ndarray]) -> np.ndarray:
-        return sum(float(weight) * term for weight, term in zip(weights, terms, strict=True))
+        return np.sum([float(weight) * term for weight, term in zip(weights, terms, strict=True)], axis=0)
 
     tried = [
         (total(w, products), "the scale is missing: each update is scaling * B A"),
@@ -186,7 +186,7 @@ def probe_lengths(names: Names, **inputs: Any) -> dict:
     cases = {"equal": (layers, weights), "too few": (layers, weights[:-1]), "too many": (layers[:-1], weights)}
     cases |= {"none": (layers, []), "one": (layers[:1], weights)}
     return {
-        name: {"layers": len(some), "weights": len(w), "raised": raised(lambda some=some, w=w: names.compose(some, w))}
+        name: {"layers": len(some), "weights": len(w), "raised": raised(names.compose, some, w)}
         for name, (some, w) in cases.items()
     }
 

@@ -77,7 +77,7 @@ def build(update: Mapping[str, Any]) -> LinearWithLoRA | LoRALayer:
 def state_of(layer: Any) -> dict[str, Any]:
     """What looking at a layer must leave as it is."""
     named, lora = list(layer.named_parameters()), getattr(layer, "lora", layer)
-    state = {name.rpartition(".")[2]: array(parameter) for name, parameter in named}
+    state: dict[str, Any] = {name.rpartition(".")[2]: array(parameter) for name, parameter in named}
     state["scaling"] = float(lora.scaling)
     if lora is not layer:
         state |= {"merged": layer.merged, "enabled": layer.enabled}
@@ -90,7 +90,7 @@ def state_of(layer: Any) -> dict[str, Any]:
 
 
 def changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    return [name for name in before if not np.array_equal(before[name], after.get(name))]
+    return [name for name in before if name not in after or not np.array_equal(before[name], after[name])]
 
 
 def touched_fault(names: list[str], which: str, otherwise: str) -> Fault:
