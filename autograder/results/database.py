@@ -73,5 +73,5 @@ def _sentence(text: str) -> str:
         return f"the disk is full: make room and run this again; {kept}"
     return (
         "the gradebook is damaged: put a copy back, or move it away and run `python -m autograder grade` again, which "
-        "makes it anew from what is graded; points given by hand are only in the gradebook"
+        "makes it again from what is graded; points given by hand are only in the gradebook"
     )

@@ -46,7 +46,7 @@ def number(value: Any) -> dict:
 def tensor(values: np.ndarray, dtype: str = "float64", transposed: bool = False) -> torch.Tensor:
     """The inputs' matrix as a tensor; ``transposed`` gives the same values in memory that is not contiguous.
 
-    The next matrix of the same form is the same tensor, filled anew: what was remembered of the last one must show.
+    The next matrix of the same form is the same tensor, filled again: what was remembered of the last one must show.
     """
     key = (*values.shape, dtype, transposed)
     if key not in _FILLED:

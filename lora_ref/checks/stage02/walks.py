@@ -216,9 +216,9 @@ class Calls:
 
     def _cause(self, name: str, x: np.ndarray, y: np.ndarray) -> str:
         if any(close(y, self.layers[name].output(x, A, B), 1e-4) for A, B in self.earlier[name]):
-            return f"{name} still computes with earlier values of lora_A or lora_B: read them anew in each call"
+            return f"{name} still computes with earlier values of lora_A or lora_B: read them again in each call"
         if not self.layers[name].base and not np.any(y):  # of a fresh layer
-            return f"{name} still computes with earlier values of lora_A or lora_B: read them anew in each call"
+            return f"{name} still computes with earlier values of lora_A or lora_B: read them again in each call"
         for other, layer in self.layers.items():
             alike = layer.A is not None and layer.A.shape[1] == x.shape[-1]
             if other != name and alike and close(y, layer.output(x), 1e-4):
