@@ -61,7 +61,8 @@ profile = profiles.announce(2)
 # | $B$ | `lora_B` | (out_features, rank) | zeros |
 # | $\alpha / r$ | `scaling` | a number | fixed |
 #
-# With $B = 0$ the adapted model starts as the pretrained model, bit for bit.
+# With $B = 0$ the adapted model starts as the pretrained model, bit for bit. With $\alpha = r$, the default in some
+# implementations, the scale is 1.
 
 # %%
 figure = plots.weight_and_update()
@@ -83,7 +84,7 @@ print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} ti
 # > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
 # > Fill `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is up to you, as long as it is
-# > random with mean zero.
+# > random with mean zero: small normal numbers will do, and so will `nn.init.kaiming_uniform_`, which PEFT uses.
 #
 # <details><summary>Hint 1: a question</summary>What must an attribute be, so that <code>layer.parameters()</code> finds
 # it? Which of the two matrices is allowed to be zero, and which must not be?</details>

@@ -395,7 +395,8 @@ print(
 # it, replace it → head.</details>
 # <details><summary>Hint 3: almost the code</summary><code>if any(isinstance(m, LinearWithLoRA) for m in model.modules()): raise
 # ValueError</code>; a loop with <code>replace_module(model, name, LinearWithLoRA(model.get_submodule(name), ...))</code>;
-# <code>if train_head: model.classifier.requires_grad_(True)</code>.</details>
+# <code>if train_head: model.classifier.requires_grad_(True)</code>. You may also fix the arguments once, with
+# <code>functools.partial(LinearWithLoRA, rank=rank, ...)</code>.</details>
 
 
 # %% solution="inject"

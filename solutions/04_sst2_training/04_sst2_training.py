@@ -20,7 +20,8 @@
 #
 # - **prepare** sentences for a transformer, and pad each batch no further than it needs;
 # - **write** the training loop that updates LoRA's parameters and nothing else;
-# - **train** one encoder in three ways (head only, LoRA, everything) with Hugging Face's Trainer, and compare them;
+# - **train** one encoder in three ways (only the head on top of it, LoRA, everything) with Hugging Face's Trainer, and compare
+#   them;
 # - **save** what was learned into one small file, and reload it so that no logit differs by a single bit;
 # - **judge** whether two evaluations agree.
 
@@ -614,8 +615,11 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>All of the accuracy, as far as this test set can tell. And about a third of the
-# time: LoRA on all linear layers took two thirds of full fine-tuning's seconds.</details>
+# <details><summary>Answer</summary>All of the accuracy, as far as this test set can tell. And about a third of the time:
+# LoRA on all linear layers took two thirds of full fine-tuning's seconds.</details>
+#
+# The paper found the same on a larger scale: `roberta-base` on SST-2, trained to the end, reached 95.1 ± 0.2 with LoRA (0.3 M trainable
+# parameters) and 94.8 with full fine-tuning (125 M; table 2).
 #
 # The interval is about which sentences were drawn; another seed moves the points too. LoRA's forward and backward passes still go
 # through the whole encoder, but for a frozen weight no gradient is computed, so a step takes less time: see the table's seconds (for GPT-3,
