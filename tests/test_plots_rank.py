@@ -55,7 +55,7 @@ def test_truncation_errors_follow_the_numbers(rival, where):
     assert _title(figure).startswith(
         f"{where} the SVD is closest; at rank 2 it misses 20.0% of the norm, columns 40.0%"
     )
-    assert "no distance differs from it" in figure.get_supxlabel()
+    assert "every distance agrees" in figure.get_supxlabel()
     assert "columns: 1: 60.0%" in plots.describe(figure)
 
 

@@ -77,7 +77,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     right.set_ylabel("update's norm / frozen weight's norm (log)")
     directions = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
     finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {directions}"
-    note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: a mark a layer."
+    note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: one mark for each layer."
     set_title(figure, finding, note)
     sizes = "; ".join(f"{name} {frame['relative'].median():.2g}" for name, frame in frames.items())
     set_alt(
@@ -153,7 +153,7 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
         ...     _ = nn.init.ones_(model[0].lora.lora_A), nn.init.ones_(model[0].lora.lora_B)
         >>> print(layer_overlaps({"two seeds": analysis.overlaps(first, second)}).get_suptitle())
         2 of 2 overlaps of leading directions exceed 0.5; the medians are 1.000
-        to 1.000, of random directions 0.125
+        to 1.000, for random directions 0.125
     """
     figure, (ax,) = new_figure(1, (7.6, 4.0))
     labels: list[str] = []
@@ -179,9 +179,9 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     above, of = sum(t[3] for t in overlaps), sum(t[4] for t in overlaps)
     finding = (
         f"{above or 'None'} of {of} overlaps of leading directions {'exceeds' if above < 2 else 'exceed'} 0.5; the "
-        f"medians are {min(medians):.3f} to {max(medians):.3f}, of random directions {random:.3f}"
+        f"medians are {min(medians):.3f} to {max(medians):.3f}, for random directions {random:.3f}"
     )
-    set_title(figure, finding, "A mark a layer; line: median; dotted: two random subspaces.")
+    set_title(figure, finding, "One mark for each layer; line: median; dotted: two random subspaces.")
     each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in overlaps)
     set_alt(figure, f"Dots by pair and side. {each}")
     return figure

@@ -219,6 +219,6 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
     better = sum(b > a for a, b in pairs)
     finding = f"{other} reaches {means[other]:.3f}, {one} {means[one]:.3f}; "
     finding += f"the first is ahead in {better} of {len(pairs)} seeds"
-    set_title(figure, finding, f"One point a seed; {n:,} test images, of which one is {1 / n:.2g}.")
+    set_title(figure, finding, f"One point for each seed; {n:,} test images, so one image is {1 / n:.2g}.")
     set_alt(figure, f"Accuracy with a new head: {'; '.join(details)}.")
     return figure

@@ -132,7 +132,7 @@ def rank_and_spectrum(
     figure, (left, right) = new_figure(2, (9.4, 3.9))
     places = range(len(errors))
     for place, values in zip(places, errors.values(), strict=True):
-        label = "measured, one point a seed" if place == 0 else None
+        label = "measured, one point for each seed" if place == 0 else None
         spread = [place] * len(values)
         left.plot(spread, values, linestyle="", color=_A[0], marker=_A[1], markersize=8, alpha=0.6, label=label)
     label = "least possible at that rank (SVD)"

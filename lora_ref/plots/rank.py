@@ -258,8 +258,8 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
     else:
         finding = f"The matrix called {first} is not the closest here, so it is not the SVD's: at rank {k} it {misses}"
     off = max(abs(errors[first][j] - tail[j]) for j in tail)
-    differs = "no distance differs from it" if off <= TOLERANCE else f"the distances differ from it by up to {off:.1%}"
-    set_title(figure, finding, f"Circles: the tail-energy identity; {differs}.")
+    differs = "every distance agrees" if off <= TOLERANCE else f"distances differ from it by up to {off:.1%}"
+    set_title(figure, finding, f"Circles: what the singular values left out predict; {differs}.")
     points = "; ".join(
         f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items()
     )

@@ -316,7 +316,7 @@ def memory_parts(dark: bool = False) -> Figure:
         ax,
         page,
         (1.5, 0.28),
-        [("frozen", "frozen"), ("lora", "A and B"), ("new", "trains in full; small: head")],
+        [("frozen", "frozen"), ("lora", "A and B"), ("new", "trains in full (small box: the head)")],
     )
     set_alt(
         figure,

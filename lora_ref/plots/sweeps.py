@@ -182,7 +182,7 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
 
 def _seed_note(frame: pd.DataFrame, mean: str = "line", n: int | None = None) -> str:
     seeds = frame["seed"].nunique()
-    words = f"Dots: one a seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
+    words = f"Dots: one for each seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
     if seeds > 1 and frame.groupby("seed").size().nunique() == 1:
         words = words.replace("up to ", "")
-    return words + (f" Grey: the 95 % interval that {n} test sentences leave." if n is not None else "")
+    return words + (f" Grey: the 95 % interval for {n} test sentences." if n is not None else "")
