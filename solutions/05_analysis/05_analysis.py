@@ -181,8 +181,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>No: on the laptop profile another seed moved rank 8 by 1.4 points, and the three
-# ranks differ by less than that.</details>
+# <details><summary>Answer</summary>No: on the laptop profile another seed moved rank 8 by 1.4 points; with one seed the three
+# ranks differ by 0.8. (The title compares with the mean of rank 8's two seeds.)</details>
 
 # %%
 low, high = plots.wilson_interval(sweep["accuracy"].max(), n)
@@ -216,7 +216,7 @@ print(describe(figure))
 #
 # ## Which layers gain most?
 #
-# Compare groups of layers at the **same number of parameters**: a group of fewer layers gets a higher rank. **Predict** the order:
+# Compare groups of layers at the **same number of parameters**, or nearly: a group of fewer layers gets a higher rank. **Predict** the order:
 # query and value, the feed-forward layers, or everything at rank 8.
 
 # %%
@@ -438,7 +438,7 @@ for (rank, seed), model in trained.items():
 # <details><summary>Answer</summary>About 90 %, though A did train.</details>
 #
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
-# zero: everything in it was learned. Over eight directions it does share more; its *first* one is no more settled than `A`'s. The paper trained to
+# zero: everything in it was learned. Over eight directions it does share more; its *first* one is hardly more settled than `A`'s. The paper trained to
 # the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run the last two figures' cells
 # again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91 % of its space. At 3e-3, rank 64 ended at guessing.
 #
@@ -492,8 +492,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Beside the weights an update costs some per cent to a fifth more time, which varies
-# from run to run. Merged it costs nothing: what differs from 1 is the noise of the clock.</details>
+# <details><summary>Answer</summary>Beside the weights an update usually costs some per cent to a fifth more time. Merged it
+# costs nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
 #
 # Merged, the model is the base model with other numbers in it, down to the count of operations. Other kinds of adapters, which put
 # extra layers in series, cannot do that.
@@ -617,10 +617,9 @@ together = pd.DataFrame(rows).set_index("task")
 display(together.round(3))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Each task does best, or nearly so, with its own adapter. On the laptop profile the
-# sum keeps film (0.985) and costs sentiment most of what it had learned (0.750 to 0.580) and story about half (0.904 to
-# 0.670). A head on the bare encoder gets 0.590, 0.720 and 0.755: for story, no adapter is better than the
-# sum.</details>
+# <details><summary>Answer</summary>Each task does best, or nearly so, with its own adapter. On the laptop profile the sum keeps film (0.985), but costs sentiment 17 points (0.750 to
+# 0.580) and story 23 (0.904 to 0.670). A head on the bare encoder gets 0.590, 0.720 and 0.755: for sentiment and story, no adapter at all
+# does better than the sum.</details>
 
 # %%
 with after("5.4", "your sum beside the course's, in one layer"):
@@ -655,9 +654,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>On the laptop profile the curves cross shortly before 0.25, and not at the top:
-# there sentiment keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment
-# down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
+# <details><summary>Answer</summary>On the laptop profile the curves cross before 0.25, well below the top: at 0.25 sentiment
+# keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
 # alone.</details>
 #
 # Try it on sentences of your own, with any weight. The slider responds to the arrow keys; without a running kernel, the figure above is what remains.
