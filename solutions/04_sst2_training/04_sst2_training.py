@@ -713,7 +713,7 @@ with after("4.5", "the adapter's size, and the logits of a reloaded model"):
     )
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 2 % of the base model (1.9 MB of 91 on the laptop profile), and no difference at all: the file holds the same bits.</details>
+# <details><summary>Answer</summary>On the laptop profile about 2 % of the base model (1.9 MB of 91), and no difference at all: the file holds the same bits.</details>
 #
 # ### LoRA without its head
 #
@@ -811,7 +811,7 @@ display(
 print("first == second:", first == second)
 
 # %% [markdown]
-# <details><summary>Answer</summary>They do: loss and accuracy are equal, and the seconds are not.</details>
+# <details><summary>Answer</summary>They differ: loss and accuracy are equal, but the timings are not.</details>
 #
 # > **Exercise 4.6** · 2 points · difficulty 1 of 3 · 10 minutes · [Python docs, `math.isclose`](https://docs.python.org/3/library/math.html#math.isclose)
 # >

@@ -326,7 +326,7 @@ print(describe(figure))
 # <details><summary>Answer</summary>In the median layer of the laptop profile: 5 directions for rank 8, 14 for rank 64,
 # 7 by chance, and 84 after full fine-tuning.</details>
 #
-# Compare these counts with the room that each has. Even after so short a training rank 8 uses its directions less evenly than chance: its first one
+# Compare these counts with the room that each has (on the laptop profile). Even after so short a training rank 8 uses its directions less evenly than chance: its first one
 # alone holds about half of the squared norm (see the left panel). Rank 64 puts most of its change into a part of its directions, and full
 # fine-tuning spreads a smaller change over many. So "the change of full fine-tuning has low rank" is not what we see here. "A change of
 # low rank does as well" may be: compare the accuracies.
@@ -435,7 +435,7 @@ for (rank, seed), model in trained.items():
         print(f"rank {rank}, seed {seed}: A keeps {kept[seed]:.1%} of its initial subspace, mean over layers")
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 90 %, though A did train.</details>
+# <details><summary>Answer</summary>About 90 % on the laptop profile, though A did train.</details>
 #
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
 # zero: everything in it was learned. Over eight directions it does share more; its *first* one is hardly more settled than `A`'s. The paper trained to
@@ -492,7 +492,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Beside the weights an update usually costs some per cent to a fifth more time. Merged it
+# <details><summary>Answer</summary>Beside the weights an update usually costs some per cent to a fifth more time (on the
+# laptop profile). Merged it
 # costs nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
 #
 # Merged, the model is the base model with other numbers in it, down to the count of operations. Other kinds of adapters, which put
@@ -617,7 +618,8 @@ together = pd.DataFrame(rows).set_index("task")
 display(together.round(3))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Each task does best, or nearly so, with its own adapter. On the laptop profile the sum keeps film (0.985), but costs sentiment 17 points (0.750 to
+# <details><summary>Answer</summary>On the laptop profile each task does best, or nearly so, with its own adapter. The sum keeps
+# film (0.985), but costs sentiment 17 points (0.750 to
 # 0.580) and story 23 (0.904 to 0.670). A head on the bare encoder gets 0.590, 0.720 and 0.755: for sentiment and story, no adapter at all
 # does better than the sum.</details>
 
