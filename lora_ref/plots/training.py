@@ -261,6 +261,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
                 va="top",
                 color=for_text(colour),
                 fontweight="bold",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )
         ax.margins(x=0.22)
     left, right = axes
