@@ -730,8 +730,8 @@ for name, model in (("with its head", with_head), ("with a new head", without_he
     print(f"{name}: accuracy {accuracy:.3f} on {len(sample)} validation sentences")
 
 # %% [markdown]
-# <details><summary>Answer</summary>About a half, which is guessing. With its head it is the trained model
-# again.</details>
+# <details><summary>Answer</summary>Nothing to rely on: a random head doesn't know which class is which, so it may land near
+# a half or well off it, even below. With its head it is the trained model again.</details>
 #
 # The head was trained with LoRA, and it is the only part that knows which class is which. Whatever was trained belongs in the file.
 #
