@@ -252,9 +252,9 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
 
 def _write_png(figure: Figure, path: Path) -> Path:
     """The figure, with its text in the file's metadata for readers who do not see it."""
-    from lora_ref.plots import describe
+    from lora_ref.plots.base import alt_text
 
-    metadata = {"Description": describe(figure)}
+    metadata = {"Description": alt_text(figure)}
     return _whole_file(path, lambda unfinished: figure.savefig(unfinished, format="png", metadata=metadata))
 
 

@@ -101,13 +101,27 @@ def test_every_figure_is_shown_with_its_text(stage):
     assert shown >= 4
 
 
-def test_every_kind_of_figure_has_a_text():
+def test_every_kind_of_figure_has_a_text_which_does_not_repeat_its_title():
     """A function that draws ends by writing down what is seen; `test_notebooks.py` looks at the texts themselves."""
     for path in sorted((ROOT / "lora_ref" / "plots").glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and ast.unparse(node.returns or node) == "Figure":
-                written = [part for part in ast.walk(node) if getattr(part, "id", "") == "set_alt"]
+                written = [
+                    c for c in ast.walk(node) if isinstance(c, ast.Call) and getattr(c.func, "id", "") == "set_alt"
+                ]
                 assert written or node.name.startswith("_"), f"{path.name}: {node.name} gives a figure no text"
+                repeated = [c for c in written if "finding" in ast.unparse(c)]
+                assert not repeated, f"{path.name}: the text of {node.name} repeats its title"
+
+
+def test_a_notebook_gets_a_figure_with_its_title_text_and_caption_as_alternative():
+    figure = plots.rounding([3.0, 2.0, 1e-7], threshold=1e-6)
+    data, metadata = figure._repr_mimebundle_(include=None, exclude=None)
+    assert data["image/png"].startswith("iVBOR")
+    alt = metadata["image/png"]["alt"]
+    assert alt.startswith("2 singular values count; ")
+    assert plots.describe(figure) in alt
+    assert alt.endswith(figure.get_supxlabel())
 
 
 #: Controls that the Tab key reaches and the arrow keys move, whatever shows them.

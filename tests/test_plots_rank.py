@@ -55,7 +55,7 @@ def test_truncation_errors_follow_the_numbers(rival, where):
     assert _title(figure).startswith(
         f"{where} the SVD is closest; at rank 2 it misses 20.0% of the norm, columns 40.0%"
     )
-    assert "no distance differs from it" in figure.get_supxlabel()
+    assert "every distance agrees" in figure.get_supxlabel()
     assert "columns: 1: 60.0%" in plots.describe(figure)
 
 
@@ -107,7 +107,8 @@ def test_controls_redraw_the_figure_and_its_text():
     slider = ipywidgets.IntSlider(1, 1, 8, description="rank k")
     box = plots.with_controls(lambda k: plots.images_at_rank(plots.picture(), [k]), k=slider)
     first = box.children[-1].value
-    assert first.startswith('<img alt="A grey picture of a house')
+    assert first.startswith('<img alt="Rank 1 keeps 94.37% of this picture')
+    assert "<p>A grey picture of a house" in first
     assert "rank 1 misses" in first
     slider.value = 4
     assert "rank 4 misses" in box.children[-1].value

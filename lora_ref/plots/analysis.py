@@ -44,6 +44,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
 
     figure, (left, right) = new_figure(2, (9.6, 4.2))
     needed: dict[str, float] = {}
+    firsts: list[str] = []
     for place, ((name, frame), (colour, marker, style)) in enumerate(zip(frames.items(), LINES, strict=False)):
         length = max(len(values) for values in frame["singular_values"])
         curves = []
@@ -56,6 +57,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
         left.plot(index, np.median(shares, axis=0), color=colour, linestyle=style, linewidth=2, label=name)
         low, high = np.quantile(shares, [0.1, 0.9], axis=0)
         left.fill_between(index, low, high, color=colour, alpha=0.15, linewidth=0)
+        firsts.append(f"{name} {np.median(shares[:, 0]):.0%}")
         needed[name] = float(frame["effective_rank"].median())
         spread = place + np.linspace(-0.18, 0.18, len(frame))
         right.plot(spread, frame["relative"], linestyle="", marker=marker, color=colour, markersize=5, alpha=0.6)
@@ -75,13 +77,13 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     right.set_ylabel("update's norm / frozen weight's norm (log)")
     directions = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
     finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {directions}"
-    note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: a mark a layer."
+    note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: one mark for each layer."
     set_title(figure, finding, note)
     sizes = "; ".join(f"{name} {frame['relative'].median():.2g}" for name, frame in frames.items())
     set_alt(
         figure,
-        f"Left, cumulative energy of singular directions; right, relative size of updates (medians: {sizes}). "
-        f"{first_upper(finding)}.",
+        f"Left, cumulative share of the squared norm; in the first direction alone (medians): {'; '.join(firsts)}. "
+        f"Right, size of the updates relative to the weights (medians): {sizes}.",
     )
     return figure
 
@@ -136,7 +138,7 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
     finding = f"The two leading directions overlap by {listed(parts)}"
     set_title(figure, finding, "Similarity of the leading i and j directions: 1 where one space contains the other.")
     corners = "; ".join(f"{name}: {np.asarray(grid)[-1, -1]:.2f} for all directions" for name, grid in grids.items())
-    set_alt(figure, f"Heat maps of subspace similarity. {finding}. {first_upper(corners)}.")
+    set_alt(figure, f"Heat maps of subspace similarity. {first_upper(corners)}.")
     return figure
 
 
@@ -151,7 +153,7 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
         ...     _ = nn.init.ones_(model[0].lora.lora_A), nn.init.ones_(model[0].lora.lora_B)
         >>> print(layer_overlaps({"two seeds": analysis.overlaps(first, second)}).get_suptitle())
         2 of 2 overlaps of leading directions exceed 0.5; the medians are 1.000
-        to 1.000, of random directions 0.125
+        to 1.000, for random directions 0.125
     """
     figure, (ax,) = new_figure(1, (7.6, 4.0))
     labels: list[str] = []
@@ -177,11 +179,11 @@ def layer_overlaps(frames: Mapping[str, pd.DataFrame]) -> Figure:
     above, of = sum(t[3] for t in overlaps), sum(t[4] for t in overlaps)
     finding = (
         f"{above or 'None'} of {of} overlaps of leading directions {'exceeds' if above < 2 else 'exceed'} 0.5; the "
-        f"medians are {min(medians):.3f} to {max(medians):.3f}, of random directions {random:.3f}"
+        f"medians are {min(medians):.3f} to {max(medians):.3f}, for random directions {random:.3f}"
     )
-    set_title(figure, finding, "A mark a layer; line: median; dotted: two random subspaces.")
+    set_title(figure, finding, "One mark for each layer; line: median; dotted: two random subspaces.")
     each = " ".join(f"{first_upper(name)}: median {m:.3f}, random {random:.3f}." for name, m, random, *_ in overlaps)
-    set_alt(figure, f"Dots by pair and side. {finding}. {each}")
+    set_alt(figure, f"Dots by pair and side. {each}")
     return figure
 
 
@@ -233,5 +235,5 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
         f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
         for task, curve in curves.items()
     )
-    set_alt(figure, f"Line plot of accuracy by weight of {second}. {numbers}. {finding}.")
+    set_alt(figure, f"Line plot of accuracy by weight of {second}. {numbers}.")
     return figure

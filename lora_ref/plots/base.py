@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, which colour-blind readers can tell apart; what dif
 
 from __future__ import annotations
 
+import functools
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ def wilson_interval(accuracy: float, n: float, z: float = 1.959964) -> tuple[flo
 
 
 def describe(figure: Figure) -> str:
-    """The figure in words, for an ``alt`` attribute or a screen reader.
+    """What the figure shows, in words: the numbers behind its title, which it does not repeat.
 
     Example:
         >>> from lora_ref.plots import rounding
@@ -59,6 +60,25 @@ def describe(figure: Figure) -> str:
 def set_alt(figure: Figure, text: str) -> None:
     """Say a figure in words; `describe` gives them back."""
     figure.lora_alt = text  # type: ignore[attr-defined]  # ours, on matplotlib's object
+
+
+def alt_text(figure: Figure) -> str:
+    """Title, description and caption, for an ``alt`` attribute: a reader who does not see the picture gets all three.
+
+    Example:
+        >>> from lora_ref.plots import rounding
+        >>> alt_text(rounding([3.0, 2.0, 1e-7], threshold=1e-6))[:61]
+        '2 singular values count; rounding alone left the other 1. Dot'
+    """
+    title, caption = getattr(figure, "lora_heading", ("", ""))
+    return " ".join(part for part in (title and f"{title}.", describe(figure), caption) if part)
+
+
+def _with_alt(figure: Figure, **_: object) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The picture with its alternative text, as a notebook asks for it."""
+    from IPython.core.pylabtools import print_figure
+
+    return {"image/png": print_figure(figure, base64=True)}, {"image/png": {"alt": alt_text(figure)}}
 
 
 def first_upper(text: str) -> str:
@@ -86,6 +106,8 @@ def new_figure(columns: int, size: tuple[float, float], **options) -> tuple[Figu
 
 def set_title(figure: Figure, finding: str, note: str) -> None:
     """The finding above the figure, and a small note on how to read it below."""
+    figure.lora_heading = first_upper(finding), note  # type: ignore[attr-defined]  # ours, as in `set_alt`
+    figure._repr_mimebundle_ = functools.partial(_with_alt, figure)  # type: ignore[attr-defined]
     width = int(9.6 * figure.get_figwidth())
     figure.suptitle(
         "\n".join(textwrap.wrap(first_upper(finding), width)),

@@ -80,8 +80,13 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
     finding = _cost_finding(frame, names, total)
     note = "Activations measured for one batch." if activations else "Without activations, which depend on the batch."
     set_title(figure, finding, f"{note} {int(frame['total'].min()):,} parameters in the base model.")
-    numbers = "; ".join(f"{name} {value / unit:,.{digits}f}" for name, value in zip(names, total, strict=True))
-    set_alt(figure, f"Stacked bars of bytes kept ({'GB' if unit == 1e9 else 'MB'}): {numbers}. {finding}.")
+    states = columns["gradients"] + columns["optimizer"]
+    numbers = "; ".join(
+        f"{name} {value / unit:,.{digits}f}, {state / unit:,.{digits}f}"
+        for name, value, state in zip(names, total, states, strict=True)
+    )
+    amount = "GB" if unit == 1e9 else "MB"
+    set_alt(figure, f"Stacked bars of {amount} kept, in all and for gradients and optimiser states: {numbers}.")
     return figure
 
 
@@ -151,7 +156,7 @@ def layer_costs(frame: pd.DataFrame, rank: int = 16, layer: str = "1024x1024") -
     )
     set_title(figure, finding, "Counted from shapes, with the layer's bias on the full side; float32.")
     numbers = "; ".join(f"{name} {value:.1f}" for name, value in at["reduction"].items())
-    set_alt(figure, f"Four plots of parameters by layer size and rank. Reduction at rank {rank}: {numbers}. {finding}.")
+    set_alt(figure, f"Four plots of parameters by layer size and rank. Reduction at rank {rank}: {numbers}.")
     return figure
 
 
@@ -188,5 +193,5 @@ def latency(frame: pd.DataFrame) -> Figure:
     )
     set_title(figure, finding, "Bars: medians, measured in turns in one run; lines: fastest to slowest.")
     numbers = "; ".join(f"{row.state} {row.milliseconds:.1f}" for row in frame.itertuples())
-    set_alt(figure, f"Bars of milliseconds for one forward pass: {numbers}. {finding}.")
+    set_alt(figure, f"Bars of milliseconds for one forward pass: {numbers}.")
     return figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, first_upper, new_figure, set_alt, set_title
+from lora_ref.plots.base import BLUE, GREY, INK, ORANGE, new_figure, set_alt, set_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def audit(states: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
         finding += f"; after the {names[-2]}, {_percent(shares[names[-2]])}" if len(names) > 2 else ""
         finding += f"; before, {_percent(shares[names[0]])}"
     set_title(figure, finding, "Blue and hatched: trains. Grey: frozen.")
-    set_alt(figure, f"Bars of parameters by part of the model. {'. '.join(details)}. {finding}.")
+    set_alt(figure, f"Bars of parameters by part of the model. {'. '.join(details)}.")
     return figure
 
 
@@ -164,7 +164,7 @@ def trainable_budget(updates: Mapping[str, int], heads: Mapping[str, int]) -> Fi
         finding += f"; the new head has {heads[first]:,}, {ratio:.1f} times as many"
     set_title(figure, finding, "Counted on a model without weights.")
     details = "; ".join(f"{c}: {updates[c]:,} in updates, {heads[c]:,} in a head that trains" for c in updates)
-    set_alt(figure, f"Stacked bars of trainable parameters. {details}. {finding}.")
+    set_alt(figure, f"Stacked bars of trainable parameters. {details}.")
     return figure
 
 
@@ -219,6 +219,6 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
     better = sum(b > a for a, b in pairs)
     finding = f"{other} reaches {means[other]:.3f}, {one} {means[one]:.3f}; "
     finding += f"the first is ahead in {better} of {len(pairs)} seeds"
-    set_title(figure, finding, f"One point a seed; {n:,} test images, of which one is {1 / n:.2g}.")
-    set_alt(figure, f"Accuracy with a new head: {'; '.join(details)}. {first_upper(finding)}.")
+    set_title(figure, finding, f"One point for each seed; {n:,} test images, so one image is {1 / n:.2g}.")
+    set_alt(figure, f"Accuracy with a new head: {'; '.join(details)}.")
     return figure

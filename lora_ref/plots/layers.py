@@ -39,8 +39,8 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
     last = len(norms_A) - 1
     set_alt(
         figure,
-        f"Line plot of two gradient norms over {last + 1} steps. {finding}. "
-        f"At step {last} they are {norms_A[last]:.2g} (A) and {norms_B[last]:.2g} (B).",
+        f"Line plot of two gradient norms over {last + 1} steps. At step 0 they are {norms_A[0]:.2g} (A) and "
+        f"{norms_B[0]:.2g} (B), at step {last} {norms_A[last]:.2g} (A) and {norms_B[last]:.2g} (B).",
     )
     return figure
 
@@ -55,7 +55,7 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
         times (alpha / sqrt(r)) as large at rank 64 as at rank 1
     """
     figure, (ax,) = new_figure(1, (7.2, 4.0))
-    details = []
+    details, shown = [], []
     for (rule, by_rank), (colour, marker) in zip(sizes.items(), (_A, _B, _THIRD), strict=False):
         ranks, mean = list(by_rank), [float(np.mean(values)) for values in by_rank.values()]
         ax.plot(ranks, mean, color=colour, marker=marker, linewidth=2, label=rule)
@@ -63,6 +63,7 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
             ranks, [min(v) for v in by_rank.values()], [max(v) for v in by_rank.values()], color=colour, alpha=0.2
         )
         details.append((rule, mean[-1] / mean[0]))
+        shown.append(f"{rule}: " + ", ".join(f"{rank}: {size:.2g}" for rank, size in zip(ranks, mean, strict=True)))
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.set_xticks(ranks, [str(rank) for rank in ranks])
@@ -74,7 +75,7 @@ def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
     finding = f"The update after one Adam step is {changes} as large at rank {ranks[-1]} as at rank {ranks[0]}"
     seeds = len(next(iter(next(iter(sizes.values())).values())))
     set_title(figure, finding, f"Logarithmic axes. Line: mean of {seeds} seeds; band (narrow): smallest to largest.")
-    set_alt(figure, f"Line plot of the update's size after one step against the rank. {finding}.")
+    set_alt(figure, f"Line plot of the update's size after one step, by rank. {'; '.join(shown)}.")
     return figure
 
 
@@ -106,9 +107,7 @@ def learned_updates(target: np.ndarray, learned: Mapping[int, np.ndarray]) -> Fi
     )
     set_title(figure, finding, "Error: squared Frobenius distance, as a share of the wanted update's squared norm.")
     details = "; ".join(f"rank {rank}: {error:.1%}" for rank, error in errors.items())
-    set_alt(
-        figure, f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {details}. {finding}."
-    )
+    set_alt(figure, f"Heat maps of the wanted update and of learned ones in one colour scale. Errors: {details}.")
     return figure
 
 
@@ -133,7 +132,7 @@ def rank_and_spectrum(
     figure, (left, right) = new_figure(2, (9.4, 3.9))
     places = range(len(errors))
     for place, values in zip(places, errors.values(), strict=True):
-        label = "measured, one point a seed" if place == 0 else None
+        label = "measured, one point for each seed" if place == 0 else None
         spread = [place] * len(values)
         left.plot(spread, values, linestyle="", color=_A[0], marker=_A[1], markersize=8, alpha=0.6, label=label)
     label = "least possible at that rank (SVD)"
@@ -156,5 +155,6 @@ def rank_and_spectrum(
     )
     set_title(figure, first_upper(finding), "Above zero: more than a thousandth of the largest.")
     by_method = "; ".join(f"{m} {np.mean(v):.1%} (least possible {floor[m]:.1%})" for m, v in errors.items())
-    set_alt(figure, f"Left, dots and marks, share missed: {by_method}. Right, two spectra. {first_upper(finding)}.")
+    sizes = "; ".join(f"{name} from {values[0]:.2g} down to {values[-1]:.2g}" for name, values in spectra.items())
+    set_alt(figure, f"Left, dots and marks, share missed: {by_method}. Right, spectra: {sizes}.")
     return figure

@@ -141,7 +141,7 @@ def parts_and_ranks(parts: Mapping[str, np.ndarray], ranks: Mapping[str, int]) -
     finding = f"{_listed(ones)} {'have' if len(ones) > 1 else 'has'} rank 1, the {most} rank {ranks[most]}"
     set_title(figure, finding, "Black is 0, white is 1. Rank 1: every row is a multiple of one row.")
     details = ", ".join(f"{name} {rank}" for name, rank in ranks.items())
-    set_alt(figure, f"Grey pictures in a row, each with its rank as a matrix: {details}. {finding}.")
+    set_alt(figure, f"Grey pictures in a row, each with its rank as a matrix: {details}.")
     return figure
 
 
@@ -172,7 +172,10 @@ def images_at_rank(image: np.ndarray, ranks: Sequence[int]) -> Figure:
     finding = f"Rank {k} keeps {1 - missed[k]:.2%} of this picture's squared norm in {share:.0%} of its numbers"
     set_title(figure, finding, "Missed: squared Frobenius distance, as a share of the picture's squared norm.")
     details = "; ".join(f"rank {k} misses {share:.2%}" for k, share in missed.items())
-    set_alt(figure, f"A grey picture of a house beside its closest matrices of low rank. {details}. {finding}.")
+    set_alt(
+        figure,
+        f"A grey picture of a house beside its closest matrices of low rank. Of its squared norm, {details}.",
+    )
     return figure
 
 
@@ -205,7 +208,7 @@ def rounding(values: Sequence[float], threshold: float) -> Figure:
         figure,
         f"Dots on a logarithmic scale: {above.sum()} singular values from {number(array[0], tolerance=0)} to "
         f"{number(array[above][-1], tolerance=0)} above a line at {threshold:.1g}, {(~above).sum()} below it, at most "
-        f"{at_most(most)}. {finding}.",
+        f"{at_most(most)}.",
     )
     return figure
 
@@ -255,12 +258,12 @@ def truncation_errors(errors: Mapping[str, Mapping[int, float]], tail: Mapping[i
     else:
         finding = f"The matrix called {first} is not the closest here, so it is not the SVD's: at rank {k} it {misses}"
     off = max(abs(errors[first][j] - tail[j]) for j in tail)
-    differs = "no distance differs from it" if off <= TOLERANCE else f"the distances differ from it by up to {off:.1%}"
-    set_title(figure, finding, f"Circles: the tail-energy identity; {differs}.")
+    differs = "every distance agrees" if off <= TOLERANCE else f"distances differ from it by up to {off:.1%}"
+    set_title(figure, finding, f"Circles: what the singular values left out predict; {differs}.")
     points = "; ".join(
         f"{name}: " + ", ".join(f"{j}: {v:.1%}" for j, v in by_k.items()) for name, by_k in errors.items()
     )
-    set_alt(figure, f"Line plot of the relative distance by rank. {points}. {finding}.")
+    set_alt(figure, f"Line plot of the relative distance by rank. {points}.")
     return figure
 
 
@@ -335,5 +338,5 @@ def memory_check(frame: pd.DataFrame) -> Figure:
         f"activations {row['activations'] / unit:,.1f}"
         for row, m in zip(frame.to_dict("records"), measured, strict=True)
     )
-    set_alt(figure, f"Bars of {'MB' if unit == 1e6 else 'kB'} kept in training. {numbers}. {finding}.")
+    set_alt(figure, f"Bars of {'MB' if unit == 1e6 else 'kB'} kept in training. {numbers}.")
     return figure

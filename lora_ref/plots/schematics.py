@@ -311,7 +311,7 @@ def memory_parts(dark: bool = False) -> Figure:
                     sheet.box((x + left, y), (width, 0.36), text, shown, fontsize=8.5)
                 elif kind:
                     sheet.words((x + left + width / 2, y + 0.18), "none", 8.5, note=True)
-    sheet.key((1.5, 0.28), [("frozen", "frozen"), ("lora", "A and B"), ("new", "trains in full; small: head")])
+    sheet.key((1.5, 0.28), [("frozen", "frozen"), ("lora", "A and B"), ("new", "trains in full (small box: the head)")])
     return sheet.described(
         "Three columns: head only, LoRA, full fine-tuning. Four rows: weights, gradients, and Adam's two averages. The "
         "encoder's weights are there in all three. Gradients and Adam's averages are there for the head alone in the "

@@ -58,7 +58,7 @@ def rank_sweep(frame: pd.DataFrame, n: int | None = None) -> Figure:
         finding += f"; rank {by_rank.index[-1]} trains {grown} times what rank {by_rank.index[0]} trains"
     set_title(figure, finding, _seed_note(frame, n=n))
     counts = ", ".join(f"rank {rank} {count:,}" for rank, count in by_rank.items())
-    set_alt(figure, f"Left, accuracy against rank: {numbers}. Right, trainable parameters: {counts}. {finding}.")
+    set_alt(figure, f"Left, accuracy against rank: {numbers}. Right, trainable parameters: {counts}.")
     return figure
 
 
@@ -76,7 +76,7 @@ def alpha_ablation(frame: pd.DataFrame) -> Figure:
     rank = int(frame["rank"].iloc[0])
     finding, numbers = _sweep_axes(ax, frame, "alpha", f"alpha (rank {rank}: the update is scaled by alpha / {rank})")
     set_title(figure, finding, _seed_note(frame))
-    set_alt(figure, f"Accuracy against alpha at rank {rank}: {numbers}. {finding}.")
+    set_alt(figure, f"Accuracy against alpha at rank {rank}: {numbers}.")
     return figure
 
 
@@ -114,7 +114,7 @@ def target_ablation(frame: pd.DataFrame, n: int | None = None) -> Figure:
     finding = _best_finding({group: list(frame.loc[frame["targets"] == group, "accuracy"]) for group in groups})
     set_title(figure, finding, _seed_note(frame, "upright line", n))
     numbers = "; ".join(f"{g} {means[g]:.3f}" for g in groups)
-    set_alt(figure, f"Accuracy by adapted layers, mean over seeds: {numbers}. {finding}.")
+    set_alt(figure, f"Accuracy by adapted layers, mean over seeds: {numbers}.")
     return figure
 
 
@@ -182,7 +182,7 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
 
 def _seed_note(frame: pd.DataFrame, mean: str = "line", n: int | None = None) -> str:
     seeds = frame["seed"].nunique()
-    words = f"Dots: one a seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
+    words = f"Dots: one for each seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
     if seeds > 1 and frame.groupby("seed").size().nunique() == 1:
         words = words.replace("up to ", "")
-    return words + (f" Grey: the 95 % interval that {n} test sentences leave." if n is not None else "")
+    return words + (f" Grey: the 95 % interval for {n} test sentences." if n is not None else "")

@@ -16,7 +16,6 @@ from lora_ref.plots.base import (
     STYLES,
     VERMILION,
     end_labels,
-    first_upper,
     for_text,
     new_figure,
     set_alt,
@@ -65,7 +64,7 @@ def padding(fixed: int, dynamic: int, text: int, width: int) -> Figure:
     set_alt(
         figure,
         f"Three bars of tokens in one pass: {fixed:,} padded to {width}, {dynamic:,} padded to the longest of each "
-        f"batch, {text:,} without padding. {finding}.",
+        f"batch, {text:,} without padding.",
     )
     return figure
 
@@ -96,7 +95,7 @@ def schedules(multipliers: Mapping[str, Sequence[float]]) -> Figure:
     finding = f"With a {name}, a run of {steps} steps never exceeds {100 * peak:.0f} % of its learning rate"
     set_title(figure, finding, "Dots: each schedule's largest value.")
     lines = "; ".join(f"{name}: largest value {peak:.2f}, at step {at}" for name, peak, at in details)
-    set_alt(figure, f"Line plot of the learning rate's multiplier over {steps} steps. {lines}. {finding}.")
+    set_alt(figure, f"Line plot of the learning rate's multiplier over {steps} steps. {lines}.")
     return figure
 
 
@@ -122,7 +121,11 @@ def own_loop(losses: Sequence[float], batch_size: int) -> Figure:
     word = "falls" if trend[-1] < start else "does not fall:"
     finding = f"In {len(losses)} steps the loss {word} from {start:.2f} to {trend[-1]:.2f}"
     set_title(figure, finding, "Numbers in the title: means of the first and of the last five steps.")
-    set_alt(figure, f"Line plot of training loss over {len(losses)} steps. {finding}; guessing would be 0.69.")
+    set_alt(
+        figure,
+        f"Line plot of training loss, batch by batch: first {losses[0]:.2f}, last {losses[-1]:.2f}, lowest "
+        f"{min(losses):.2f}; guessing would be 0.69.",
+    )
     return figure
 
 
@@ -155,7 +158,7 @@ def variations(curves: Mapping[str, Sequence[float]]) -> Figure:
     else:
         finding = f"Clearly below guessing after {steps} steps: {', '.join(learned) or 'none'}"
     set_title(figure, finding, "Means over five steps; the same batches in the same order. One seed.")
-    set_alt(figure, f"Line plot of training losses. Ends: {ends}. {finding}.")
+    set_alt(figure, f"Line plot of training losses. Ends: {ends}.")
     return figure
 
 
@@ -197,7 +200,7 @@ def loss_curves(results: Sequence[TrainingResult]) -> Figure:
     finding = _loss_finding([(_name(r, results), loss) for r, loss in ends])
     set_title(figure, finding, f"Profile {results[0].profile}. Thin: as logged; bold: running mean of the last five.")
     changes = "; ".join(f"{_name(r, results)} from {r.losses[0]:.2f} to {loss:.2f}" for r, loss in ends)
-    set_alt(figure, f"Line plot of training loss against step: {changes}. {first_upper(finding)}.")
+    set_alt(figure, f"Line plot of training loss against step: {changes}.")
     return figure
 
 
@@ -258,6 +261,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
                 va="top",
                 color=for_text(colour),
                 fontweight="bold",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
             )
         ax.margins(x=0.22)
     left, right = axes
@@ -284,9 +288,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
         f"{r.trainable:,} trainable parameters in {r.seconds:.0f} s"
         for r in results
     )
-    set_alt(
-        figure, f"Accuracy against trainable parameters and against training time: {points}. {first_upper(finding)}."
-    )
+    set_alt(figure, f"Accuracy against trainable parameters and against training time: {points}.")
     return figure
 
 

@@ -97,8 +97,8 @@ def one_digit_figure(result: OneDigitResult) -> Figure:
     details = "; ".join(f"{d}: {before.errors[d]}, {on.errors[d]}, {off.errors[d]}" for d in digits)
     set_alt(
         figure,
-        f"Bars of test errors by digit: before LoRA, with it on, with it off again. {details}. {finding}. Other digits "
-        f"called {digit}: {before.false_positives} before, {on.false_positives} with LoRA on. {switched}",
+        f"Bars of test errors by digit: before LoRA, with it on, with it off again. {details}. Accuracy: "
+        f"{before.accuracy:.3f}, {on.accuracy:.3f}, {off.accuracy:.3f}.",
     )
     return figure
 
@@ -194,7 +194,7 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
         + (f" and {r.original:.3f} on the original one" if both else "")
         for r, share in zip(results, percent, strict=True)
     )
-    set_alt(figure, f"Accuracy by method: {details}. {finding}.")
+    set_alt(figure, f"Accuracy by method: {details}.")
     return figure
 
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from lora_ref.plots.base import describe
+from lora_ref.plots.base import alt_text, describe
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -66,9 +66,9 @@ def as_html(figure: Figure) -> str:
     """
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    text = html.escape(describe(figure), quote=True)
+    text, alt = (html.escape(words, quote=True) for words in (describe(figure), alt_text(figure)))
     image = base64.b64encode(file.getvalue()).decode("ascii")
-    return f'<img alt="{text}" style="max-width: 100%" src="data:image/png;base64,{image}"><p>{text}</p>'
+    return f'<img alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{image}"><p>{text}</p>'
 
 
 def folded_source(function: Callable[..., Any]) -> HTML:

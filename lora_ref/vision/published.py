@@ -60,8 +60,8 @@ def published_injection(
         model: any module with ``nn.Linear`` layers.
         targets: as in `lora_ref.inject.match_targets`; `vit_targets` gives a vision transformer's.
         rank: LoRA's.
-        keep_weight: mend the first mistake, and copy the pretrained weight.
-        keep_bias: mend the second, and copy the pretrained bias.
+        keep_weight: fix the first mistake: copy the pretrained weight.
+        keep_bias: fix the second: copy the pretrained bias.
         seed: draws A.
 
     Raises:

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Rank, and what it saves
 #
-# **Stage 1 of 5** · 15 points · about 90 minutes · runs on a laptop's CPU in under a minute · needs matrix products, tensors
-# in PyTorch, and what a gradient is
+# **Stage 1 of 5** · 15 points · about 90 minutes · runs on a laptop's CPU in under a minute · you should know matrix
+# products, PyTorch tensors, and what a gradient is
 #
 # **Why?** A pretrained model knows a lot, and you want it to learn one thing more: your film reviews, your e-mails. *Full fine-tuning*
 # changes every weight a little. For GPT-3's 175 billion weights that takes 1.2 TB of memory during training, and leaves a file of
@@ -160,7 +160,7 @@ with after("1.1", "the singular values of a product of rank 5"):
 
 # %% [markdown]
 # <details><summary>Answer</summary>All 40 are above zero, though the exact product has rank 5: rounding leaves 35 small
-# ones, no larger than a hundred-thousandth of the largest. The gap between the two groups is wide, and the tolerance
+# ones, none larger than a ten-millionth of the largest. The gap between the two groups is wide, and the tolerance
 # lies in it.</details>
 #
 # ### Rank you can see
@@ -176,14 +176,14 @@ with after("1.1", "five pictures and their ranks"):
 
 # %% [markdown]
 # <details><summary>Answer</summary>Sky, fence and windows have rank 1; the roof has the highest, 31, ahead of the sun.
-# How much is drawn decides nothing: the fence is full of edges, and the roof is one triangle.</details>
+# How much is drawn makes no difference: the fence is full of edges, and the roof is one triangle.</details>
 #
 # Where every row repeats one pattern, the rank is 1; a slope needs a new direction in every row that it crosses, a curve in
 # many.
 #
 # ### How many terms?
 #
-# A column times a row, $u v^T$, has rank 1. A common mistake says that a matrix of rank $k$ is "a sum of **two** rank-1
+# A column times a row, $u v^T$, has rank 1. A common claim is that a matrix of rank $k$ is "a sum of **two** rank-1
 # matrices". **Predict** the rank of a sum of 1, 2, 3, 4 random ones.
 
 # %%
@@ -256,8 +256,8 @@ check("1.2", globals())
 #
 # $$\lVert M - M_k \rVert_F^2 = \sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots$$
 #
-# **Predict**: two other ways to a matrix of rank $k$ are to keep the best mix of $k$ of the picture's own columns, or of $k$ random
-# directions. By how much does the SVD beat them at rank 8?
+# There are other ways to a matrix of rank $k$: keep the best mix of $k$ of the picture's own columns, or of $k$ random
+# directions. **Predict**: by how much does the SVD beat them at rank 8?
 
 # %%
 image = torch.tensor(plots.picture())
@@ -285,8 +285,8 @@ with after("1.2", "the SVD against two other ways to a matrix of rank k"):
     print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>By more than half against evenly spaced columns: it misses 5.7 % of the norm, they
-# miss 13.1 %. Random directions miss 97 %: eight of 120 directions, drawn blindly, hit hardly anything of this
+# <details><summary>Answer</summary>It more than halves the error of evenly spaced columns: 5.7 % of the norm is missing
+# instead of 13.1 %. Random directions miss 97 %: eight of 120 directions, drawn blindly, hit hardly anything of this
 # picture.</details>
 #
 # Nobody has to build $M_k$ to know how good it is: the singular values tell you.
@@ -301,8 +301,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>At rank 4 the house, its windows and the fence are there, made of upright and level
-# edges; the roof is a blur of blocks, and the sun a smear. The slanted and round parts arrive by rank 16 or
+# <details><summary>Answer</summary>At rank 4 the house, its windows and the fence are there, all made of vertical and
+# horizontal edges; the roof is a blur of blocks, and the sun a smear. The slanted and round parts arrive by rank 16 or
 # 32.</details>
 #
 # Move the slider: with the mouse, or reach it with the Tab key and use the arrow keys. (Without a running kernel, the figure above is
@@ -320,9 +320,9 @@ display(plots.with_controls(at_rank, k=slider))
 print("a slider for the rank k, from 1 to 80, and the picture at that rank")
 
 # %% [markdown]
-# <details><summary>What to look for</summary>The last thing to become sharp is the edge of the roof and the rim of the
-# sun, somewhere between ranks 16 and 40. At rank 68 the two factors need as many numbers as the picture has, and from
-# there on nothing is saved.</details>
+# <details><summary>What to look for</summary>The last things to become sharp are the edge of the roof and the rim of the sun,
+# somewhere between ranks 16 and 40. Up to rank 68 the two factors need fewer numbers than the picture has; beyond that nothing is
+# saved.</details>
 #
 # A matrix whose singular values fall fast can be stored in few numbers. LoRA bets that the **change** which fine-tuning makes to a weight
 # is of this kind.
@@ -330,7 +330,7 @@ print("a slider for the rank k, from 1 to 80, and the picture at that rank")
 # ## 1.3 Two factors
 #
 # A sum of $r$ terms $b_j a_j^T$ is one product: the columns $b_j$ side by side make a tall matrix $B$, the rows $a_j^T$ below one
-# another a wide matrix $A$, and $\Delta W = B A$. Skinny times short gives the full shape:
+# another a wide matrix $A$, and $\Delta W = B A$. Tall times wide gives the full shape:
 
 # %%
 torch.manual_seed(0)
@@ -473,8 +473,8 @@ with after("1.4", "the rank at which LoRA stops saving"):
     print(f"the picture of {len(image)} x {image.shape[1]}: up to rank {break_even_rank(*image.shape)}")
 
 # %% [markdown]
-# Above that rank a pair of factors is a waste. Typical ranks are 4 to 64. **Predict**: how many times fewer parameters has rank 8 in
-# a layer of 768 x 768, and does a larger layer save more or less?
+# Above that rank a pair of factors is a waste. Typical ranks are 4 to 64. **Predict**: how many times fewer parameters does rank 8
+# train in a layer of 768 x 768, and does a larger layer save more or less?
 
 # %%
 table = costs.layer_table(ranks=(4, 8, 16, 32, 64))
@@ -554,8 +554,8 @@ check("1.5", globals())
 # %% [markdown]
 # ### A memory calculator
 #
-# Counting takes shapes, not weights. **Predict** for `roberta-base`: full fine-tuning with Adam keeps how many times what LoRA
-# of rank 8 on all linear layers of the encoder keeps?
+# Counting takes shapes, not weights. **Predict** for `roberta-base`: how many times as much memory does full fine-tuning with Adam need
+# as LoRA of rank 8 on all linear layers of the encoder?
 
 # %%
 roberta = costs.meta_model(costs.roberta_base_config())
@@ -668,7 +668,7 @@ with after("1.5", "whether your function predicts the same"):
 #
 # The few extra bytes are AdamW's step counter, 4 bytes for each trainable tensor. What the formula leaves out are the activations,
 # and they grow with the batch. How much LoRA saves of them depends on the **targets**: an input is kept where a weight, or `A`, needs its
-# gradient. **Predict**: adapt query and value alone; do the activations shrink?
+# gradient. **Predict**: if you adapt query and value alone, do the activations shrink?
 
 # %%
 for targets in (["query", "value"], list(training.ENCODER_LINEARS)):
@@ -722,7 +722,7 @@ for targets in (["query", "value"], list(training.ENCODER_LINEARS)):
 #
 #    <details><summary>Answer</summary>Leave out 4 and 3: the distance of rank 1 is the root of 16 + 9, which is 5. For
 #    rank 2 only 3 is left out, so it is 3.</details>
-# 2. Your `B` differs from a friend's in every entry. What do you compare before you look for a mistake?
+# 2. Your `B` differs from a friend's in every entry. What do you compare before you go looking for a mistake?
 #
 #    <details><summary>Answer</summary>The products B A. Many pairs of factors have the same product, and only the
 #    product is added to the weight.</details>

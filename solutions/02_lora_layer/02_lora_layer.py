@@ -13,8 +13,8 @@
 # %% [markdown]
 # # A LoRA layer from scratch
 #
-# **Stage 2 of 5** · 25 points · about 2 hours · runs on a laptop's CPU in about a minute · needs `nn.Module`,
-# `nn.Linear`, shapes of matrix products, and what the rank of a matrix is
+# **Stage 2 of 5** · 25 points · about 2 hours · runs on a laptop's CPU in about a minute · you should know `nn.Module`,
+# `nn.Linear`, the shapes of matrix products, and what the rank of a matrix is
 #
 # In this notebook you will
 #
@@ -61,7 +61,8 @@ profile = profiles.announce(2)
 # | $B$ | `lora_B` | (out_features, rank) | zeros |
 # | $\alpha / r$ | `scaling` | a number | fixed |
 #
-# With $B = 0$ the adapted model starts as the pretrained model, bit for bit.
+# With $B = 0$ the adapted model starts as the pretrained model, bit for bit. With $\alpha = r$, the default in some
+# implementations, the scale is 1.
 
 # %%
 figure = plots.weight_and_update()
@@ -69,7 +70,7 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# **Predict** before you run the next cell: how many numbers train in a layer of 768 x 768, fully and at rank 8?
+# **Predict** before you run the next cell: how many numbers train in a layer of 768 x 768, in full and at rank 8?
 
 # %%
 in_features, out_features, rank = 768, 768, 8
@@ -83,7 +84,7 @@ print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} ti
 # > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
 # > Fill `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is up to you, as long as it is
-# > random with mean zero.
+# > random with mean zero: small normal numbers will do, and so will `nn.init.kaiming_uniform_`, which PEFT uses.
 #
 # <details><summary>Hint 1: a question</summary>What must an attribute be, so that <code>layer.parameters()</code> finds
 # it? Which of the two matrices is allowed to be zero, and which must not be?</details>
@@ -187,8 +188,7 @@ with after("2.2", "a test that a broken layer passes"):
         nn.init.normal_(broken.lora_B)
 
 # %% [markdown]
-# <details><summary>Answer</summary>No. As long as B is zero the difference is exactly 0. With values in B it is in the
-# thousands.</details>
+# <details><summary>Answer</summary>No. As long as B is zero the difference is exactly 0. With values in B it is about 11,000.</details>
 #
 # While `B` is zero, every scale gives the same output, so the test cannot fail. A test of LoRA must give `B` values first, as the
 # checks in this notebook do.
@@ -383,7 +383,7 @@ with after("2.4", "how far a fresh wrapper is from the layer it wraps"):
 #
 # ### What can rank r learn?
 #
-# Here is a demonstration that you may meet: freeze a network of random numbers, and train LoRA towards random targets. **Predict** its loss before
+# Here is a demonstration that you may come across: freeze a network of random numbers, and train LoRA towards random targets. **Predict** its loss before
 # the first step, where answering 0 to everything would cost 1.
 
 # %%
@@ -395,8 +395,8 @@ loss = F.mse_loss(h @ torch.randn(2048, 128), targets).item()
 print(f"loss of the unscaled random network {loss:.2g}; of answering 0: {targets.square().mean().item():.2f}")
 
 # %% [markdown]
-# <details><summary>Answer</summary>Hundreds of millions. Each layer of unscaled random numbers multiplies the size of
-# what goes through it by the root of its width.</details>
+# <details><summary>Answer</summary>Hundreds of millions. Each layer of unscaled random numbers multiplies the size of what
+# goes through it by about the square root of its width.</details>
 #
 # A loss that falls from there says nothing about LoRA: nothing was pretrained, and there is nothing to learn.
 #
@@ -449,8 +449,8 @@ with after("2.4", "the wanted update beside what LoRA of ranks 1, 2 and 4 learns
 # <details><summary>Answer</summary>Rank 4 is the smallest that learns it, up to the noise. Rank 2 keeps the two strong
 # directions, 4 and 3, and misses the two weak ones, 2 and 1: (4 + 1) of (16 + 9 + 4 + 1), a sixth.</details>
 #
-# Is that LoRA's fault? The singular value decomposition gives the closest matrix of each rank (Eckart-Young), so
-# it says how good any update of that rank could be. And what would full fine-tuning have learned? **Predict**: how many
+# Is that LoRA's fault? The singular value decomposition gives the closest matrix of each rank (Eckart-Young), so it tells
+# you how good any update of that rank could be. And what would full fine-tuning have learned? **Predict**: how many
 # singular values of its update are not zero?
 
 
@@ -649,8 +649,8 @@ with after("2.6", "a layer that learns a task and forgets it at the flip of a sw
 # %% [markdown]
 # ## 2.7 Spot the bug
 #
-# Three small functions, each with one mistake that really got published. Read the docstring, find what breaks
-# it, and fix it in place.
+# Three small functions, each with one mistake that has really been published. Read the docstring, find what breaks it, and fix it
+# in place.
 #
 # > **Exercise 2.7** · 2 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1
 # >
@@ -757,8 +757,8 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # ## Lab: one digit of MNIST
 #
 # No points. A popular recipe trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs one digit that it gets wrong:
-# LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. The errors on it, it reports, nearly
-# vanish. We do the same with 4,000 images. The recipe's digit is 9, its network's worst, and we keep it, though the worst of ours may be
+# LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. It reports that the errors on the digit
+# nearly vanish. We do the same with 4,000 images. The recipe's digit is 9, its network's worst, and we keep it, though the worst of ours may be
 # another: the second part below needs a digit that the base has seen too rarely, and there it is 9.
 #
 # **Predict**: what becomes of the other nine digits?
@@ -775,7 +775,7 @@ else:
     print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>They are ruined: nearly every image is now called a 9, and the accuracy falls from
+# <details><summary>Answer</summary>They are ruined: five images in six are now called a 9, and the accuracy falls from
 # 0.92 to about a quarter. The errors on 9 itself are gone, which is all that the recipe looks at.</details>
 #
 # The digit's own errors say nothing here: a model that calls everything a nine makes none. This is **forgetting**, and only the other
@@ -797,7 +797,7 @@ if digits is not None:
 # <details><summary>Answer</summary>They are untouched, bit for bit: training changed A and B alone, and with the switch
 # off every logit is the base model's again.</details>
 #
-# Nothing is lost for good: the switch brings the old model back. But a model with two settings, each bad at something, is not a repair.
+# Nothing is lost for good: the switch brings the old model back. But two settings, each bad at something, are not a repair.
 #
 # An honest test starts from a base that has something to learn: one that saw only 20 nines. The better recipe then gives each batch
 # half new nines and half images that the base has seen already (**replay**), with rank 4 and a smaller start for A. A control gets

@@ -14,7 +14,7 @@
 # # What did LoRA learn?
 #
 # **Stage 5 of 5** · 15 points · about 3 hours, of which the machine trains for 2 minutes on a laptop's two CPU cores ·
-# needs the singular value decomposition of stage 1 and the trained adapters of stage 4
+# you should know the singular value decomposition of stage 1 and the training of stage 4
 #
 # In this notebook you will
 #
@@ -78,8 +78,8 @@ def pick(mine, reference):
 # %% [markdown]
 # ## 5.1 What does the rank buy?
 #
-# A sweep trains the same model once for each rank and collects one row each in a table. Training is somebody else's job: a
-# function `run(rank)` that returns what it measured.
+# A sweep trains the same model once for each rank and collects the results in a table, a row for each. The training itself is somebody else's
+# job: a function `run(rank)` that returns what it measured.
 #
 # > **Exercise 5.1** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 7.2, table 6
 # >
@@ -115,9 +115,9 @@ def rank_sweep(run, ranks):
 check("5.1", globals())
 
 # %% [markdown]
-# Now with real trainings. They are short, so that you can wait for them: half of stage 4's sentences, once.
+# Now for real. The trainings are short, so that you can wait for them: half of stage 4's sentences, once.
 #
-# What should stay equal when only the rank differs? Stage 2 measured that an update's first step roughly keeps its size if the scale falls
+# What should stay equal when only the rank differs? Stage 2 measured that the update after one step keeps roughly the same size if the scale falls
 # with $\sqrt{r}$. So `alpha` is 16 at rank 8 and grows with $\sqrt{r}$. (The usual `alpha = 2 * rank` keeps the scale instead. Try it: at
 # this learning rate rank 64 then hardly gets off guessing, to about 0.6.)
 
@@ -181,8 +181,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>No: on the laptop profile another seed moved rank 8 by 1.4 points, and the three
-# ranks differ by less than that.</details>
+# <details><summary>Answer</summary>No: on the laptop profile another seed moved rank 8 by 1.4 points; with one seed the three
+# ranks differ by 0.8. (The title compares with the mean of rank 8's two seeds.)</details>
 
 # %%
 low, high = plots.wilson_interval(sweep["accuracy"].max(), n)
@@ -192,10 +192,10 @@ moved = (by_rank.max() - by_rank.min())[by_rank.count() > 1].max()
 print(f"the same rank, another seed: up to {100 * moved:.1f} points; steps of training: {steps}")
 
 # %% [markdown]
-# This sweep cannot show a best rank: so few steps, two seeds and a few hundred sentences leave several points to chance. It
-# can show whether a rank is far too small. The paper trained to the end and found rank 1 enough for query and value in GPT-3 (table 6).
+# This sweep cannot show a best rank: so few steps, two seeds and a few hundred sentences leave several points to chance. What it
+# can show is whether a rank is far too small. The paper trained to the end and found rank 1 enough for query and value in GPT-3 (table 6).
 #
-# So here is a longer one, made in advance: stage 4's sentences, two epochs, three seeds. To make it again (a quarter of an hour on two quiet cores; it
+# So here is a longer sweep, made in advance: stage 4's sentences, two epochs, three seeds. To make it again (a quarter of an hour on two quiet cores; it
 # resumes if interrupted), in a terminal:
 #
 #     python -m lora_ref sweep --profile laptop --ranks 1 8 64 --seed 0 1 2
@@ -216,7 +216,7 @@ print(describe(figure))
 #
 # ## Which layers gain most?
 #
-# Compare groups of layers at the **same number of parameters**: a group of fewer layers gets a higher rank. **Predict** the order:
+# Compare groups of layers at the **same number of parameters**, or nearly: a group of fewer layers gets a higher rank. **Predict** the order:
 # query and value, the feed-forward layers, or everything at rank 8.
 
 # %%
@@ -243,11 +243,11 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>No order to be seen: the three groups lie within two points of each other
+# <details><summary>Answer</summary>There is no order to be seen: the three groups lie within two points of each other
 # (feed-forward 0.764, everything 0.750, query and value 0.744 on the laptop profile), and seeds differ by nearly as
 # much.</details>
 #
-# One seed each: read a gap that is not much larger than the seeds' above as no gap. (The paper's table 5 compares the attention's
+# It's one seed each, so a gap that is not much larger than the one between seeds above is no gap. (The paper's table 5 compares the attention's
 # matrices like this, and prefers several of them at a low rank to one at a high rank.)
 #
 # ## 5.2 How many directions does an update use?
@@ -326,7 +326,7 @@ print(describe(figure))
 # <details><summary>Answer</summary>In the median layer of the laptop profile: 5 directions for rank 8, 14 for rank 64,
 # 7 by chance, and 84 after full fine-tuning.</details>
 #
-# Compare the counts with the room. Even after so short a training rank 8 uses its directions less evenly than chance: its first one
+# Compare these counts with the room that each has (on the laptop profile). Even after so short a training rank 8 uses its directions less evenly than chance: its first one
 # alone holds about half of the squared norm (see the left panel). Rank 64 puts most of its change into a part of its directions, and full
 # fine-tuning spreads a smaller change over many. So "the change of full fine-tuning has low rank" is not what we see here. "A change of
 # low rank does as well" may be: compare the accuracies.
@@ -435,10 +435,10 @@ for (rank, seed), model in trained.items():
         print(f"rank {rank}, seed {seed}: A keeps {kept[seed]:.1%} of its initial subspace, mean over layers")
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 90 %, though A did train.</details>
+# <details><summary>Answer</summary>About 90 % on the laptop profile, though A did train.</details>
 #
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
-# zero: all that it is, it learned. Over eight directions it does share more; its *first* one is no more settled than `A`'s. The paper trained to
+# zero: everything in it was learned. Over eight directions it does share more; its *first* one is hardly more settled than `A`'s. The paper trained to
 # the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run the last two figures' cells
 # again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91 % of its space. At 3e-3, rank 64 ended at guessing.
 #
@@ -492,8 +492,9 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Beside the weights an update costs some per cent to a fifth more time, which varies
-# from run to run. Merged it costs nothing: what differs from 1 is the noise of the clock.</details>
+# <details><summary>Answer</summary>Beside the weights an update usually costs some per cent to a fifth more time (on the
+# laptop profile). Merged it
+# costs nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
 #
 # Merged, the model is the base model with other numbers in it, down to the count of operations. Other kinds of adapters, which put
 # extra layers in series, cannot do that.
@@ -617,10 +618,10 @@ together = pd.DataFrame(rows).set_index("task")
 display(together.round(3))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Each task does best, or nearly so, with its own adapter. On the laptop profile the
-# sum keeps film (0.985) and costs sentiment most of what it had learned (0.750 to 0.580) and story about half (0.904 to
-# 0.670). A head on the bare encoder gets 0.590, 0.720 and 0.755: for story, no adapter is better than the
-# sum.</details>
+# <details><summary>Answer</summary>On the laptop profile each task does best, or nearly so, with its own adapter. The sum keeps
+# film (0.985), but costs sentiment 17 points (0.750 to
+# 0.580) and story 23 (0.904 to 0.670). A head on the bare encoder gets 0.590, 0.720 and 0.755: for sentiment and story, no adapter at all
+# does better than the sum.</details>
 
 # %%
 with after("5.4", "your sum beside the course's, in one layer"):
@@ -655,12 +656,11 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>On the laptop profile the curves cross shortly before 0.25, and not at the top:
-# there sentiment keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment
-# down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
+# <details><summary>Answer</summary>On the laptop profile the curves cross before 0.25, well below the top: at 0.25 sentiment
+# keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
 # alone.</details>
 #
-# Try it on sentences of your own, with any weight. The slider takes the arrow keys; the figure above has the same in print.
+# Try it on sentences of your own, with any weight. The slider responds to the arrow keys; without a running kernel, the figure above is what remains.
 
 # %%
 mine = ["A warm and funny film.", "A dull, lifeless movie.", "The cast is wonderful.", "A plot without a point."]
@@ -686,7 +686,7 @@ slider.observe(lambda change: setattr(said, "value", answers(change.new)), names
 display(widgets.VBox([slider, said]))
 
 # %% [markdown]
-# Nothing keeps two updates from disturbing each other: a sum is exact in the weights, but what it does to a task has to be measured.
+# Nothing stops two updates from disturbing each other: the sum is exact in the weights, but what it does to a task has to be measured.
 #
 # ## 5.5 Your figures, and four questions
 #
@@ -782,6 +782,6 @@ display(figures.astype(str).to_frame())
 #    <details><summary>Answer</summary>Rank 16 (at most: less if they share directions). Merged it costs nothing: the
 #    weight keeps its shape.</details>
 #
-# **What next.** This was the last stage. To go on: the paper's section 7.3 compares the update with the weight itself
+# **What next.** This was the last stage. If you want to go on: the paper's section 7.3 compares the update with the weight itself
 # (does it amplify what $W$ already does?); `analysis.update_spectra` and `similarity_grid` are all that you need. Or take a base, a task and a
 # question of your own through the five stages again.
