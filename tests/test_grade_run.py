@@ -26,7 +26,7 @@ from autograder.attacks import attacks
 from autograder.engine.assignment import digest
 from autograder.engine.store import seed_of
 from autograder.evaluation import evaluate
-from autograder.results.gradebook import harmless, harmless_output
+from autograder.results.harmless import Page, harmless, harmless_output
 
 HONEST = ("complete", "half-done", "buggy", "untouched")
 
@@ -144,6 +144,32 @@ def test_markdown_of_a_submission_runs_nothing_in_a_page_of_nbgraders(text):
     assert not re.search(r"href=\W*(?!https?://)\w", body)
     assert "\\href" not in body
     assert body.count("alert") == text.count("alert")  # the reader sees what was written
+
+
+STOPS = [
+    "~~~&NewLine;\nx",
+    "```&#9;\nx",
+    "![x](attachment:picture-1.png)",
+    "[x](<" * 400,
+    "\\\\(" * 60_000,
+    "\\\\[\n" * 9_000,
+]
+
+
+@pytest.mark.parametrize("text", STOPS, ids=lambda text: text[:6])
+def test_markdown_of_a_submission_stops_no_page_of_nbgraders(text):
+    page = Page()
+    safe = page.markdown(text)
+    assert len(safe) < 40_000
+    assert safe.count("\\\\(") + safe.count("\\\\[") < 200  # each is looked for through the whole text
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(safe)])
+    HTMLExporter(template_name="classic").from_notebook_node(notebook)
+
+
+def test_beyond_a_page_s_share_markdown_is_shown_as_it_was_typed():
+    page = Page()
+    shown = [page.markdown("a " * 9_000).startswith("    ") for _ in range(12)]
+    assert shown == [False] * 11 + [True]
 
 
 def test_what_a_formula_and_code_look_like_stays():
