@@ -65,6 +65,10 @@ def fair_total(workers: int) -> int:
     return min(TOTAL, max(LEAST, int(SHARE * machine / max(1, workers))))
 
 
+#: What no submission may see, wherever it lies: the course, and what `keep_out` adds.
+PRIVATE = [ROOT]
+
+
 class SandboxError(RuntimeError):
     """The sandbox cannot be had; the message says what is missing and what to do."""
 
@@ -119,6 +123,44 @@ def scratch() -> list[str]:
     return [f for f in ("/tmp", "/box", "/dev/shm") if not any(Path(f) in prefix.parents for prefix in prefixes)]
 
 
+def keep_out(*paths: Path) -> None:
+    """Keep what a run reads and writes from the sandboxes that are made from now on."""
+    PRIVATE.extend(path.resolve() for path in paths)
+
+
+def masks(shown: Sequence[str]) -> list[str]:
+    """bubblewrap's arguments that hide `PRIVATE` where it lies below a folder that is shown.
+
+    Raises:
+        SandboxError: Python itself lies in it.
+    """
+    line: list[str] = []
+    needed = [os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    needed += [os.path.dirname(os.path.realpath(sys.executable)), "/usr/bin", "/usr/lib"]
+    hidden: list[Path] = []
+    for private in sorted(set(PRIVATE)):
+        again = [path for path in dict.fromkeys([sys.base_prefix, sys.prefix]) if private in Path(path).parents]
+        bare = [path for path in needed if not any(Path(path).is_relative_to(os.path.realpath(a)) for a in again)]
+        for folder in shown:
+            real = Path(os.path.realpath(folder))
+            if not private.is_relative_to(real) or any(private.is_relative_to(path) for path in hidden):
+                continue
+            if any(Path(path).is_relative_to(private) for path in bare):
+                raise SandboxError(
+                    f"{private} has in it what Python itself needs, so every submission could read it: move the "
+                    "course, the submissions and --out to a folder of their own, outside of Python's"
+                )
+            place = str(Path(folder) / private.relative_to(real))
+            if private.is_dir():
+                line += ["--perms", "0555", "--tmpfs", place]
+                line += [word for path in again for word in ("--ro-bind", path, path)]  # a course's own .venv
+                line += ["--remount-ro", place]
+                hidden += [] if again else [private]
+            elif private.exists():
+                line += ["--ro-bind", "/dev/null", place]
+    return line
+
+
 def environment() -> dict[str, str]:
     """The whole environment of a submission: nothing of the caller's."""
     return {
@@ -154,11 +196,13 @@ def command(uid: int) -> list[str]:
     else:
         line += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     line += ["--ro-bind", "/usr", "/usr"]
+    shown = ["/usr"]
     for folder in ("/lib", "/lib32", "/lib64", "/bin", "/sbin"):
         if os.path.islink(folder):
             line += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             line += ["--ro-bind", folder, folder]
+            shown.append(folder)
     # the last one because torch looks what the processor can do before it converts to half precision
     for path in ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system/cpu"):
         line += ["--ro-bind-try", path, path]
@@ -167,6 +211,8 @@ def command(uid: int) -> list[str]:
             for parent in reversed(Path(path).parents[:-1]):  # else bubblewrap makes them for root alone
                 line += ["--dir", str(parent)]
             line += ["--ro-bind", path, path]
+            shown.append(path)
+    line += masks(shown)
     line += ["--dir", "/course"]
     line += ["--ro-bind", str(ROOT / "lora_ref"), "/course/lora_ref"]
     for path in INSIDE:

@@ -259,7 +259,7 @@ def become(uid: int) -> None:
 
 if __name__ == "__main__":
     # an editable install of the course would put the instructor's checkout on the path
-    sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
+    sys.path[:] = [p for p in sys.path if not os.path.isfile(os.path.join(p, "autograder", "__init__.py"))]
     sockets = [socket.socket(fileno=int(word)) for word in sys.argv[1].split(",")]
     uids = [int(word) for word in sys.argv[2].split(",")]
     main(sockets, uids, sys.argv[3] == "nested", sys.argv[4].split(","))

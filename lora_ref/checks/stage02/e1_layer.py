@@ -144,7 +144,7 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"all {which} of lora_A are the same", "each of its values is drawn on its own")
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
     for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
-        if not abs(one["mean"]) <= 6 * one["std"] / np.sqrt(one["size"]):
+        if not abs(one["mean"]) <= 6 * one["std"] / np.sqrt(one["size"]) < np.inf:
             mean, deviation = number(one["mean"], 2), number(one["std"], 2)
             return Fault(
                 f"lora_A has mean {mean}, standard deviation {deviation} over {one['size']:,} values",
