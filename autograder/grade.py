@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who handed in what: a form of the files' names, '{student}_{any}.ipynb', or a table, file and student",
     )
     parser.add_argument("--stage", nargs="+", choices=sorted(STAGES), metavar="STAGE", help="default: all there are")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: the processors, %(default)s")
+    parser.add_argument("--workers", type=int, default=processors(), help="default: the processors, %(default)s")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
@@ -61,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cell-seconds", type=float, default=120, help="time limit of a cell (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=600, help="time limit of a submission (default: %(default)s)")
+
+
+def processors() -> int:
+    """How many this process may use: a container or a job of a cluster may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(args: argparse.Namespace) -> int:

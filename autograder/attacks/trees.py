@@ -67,7 +67,7 @@ def _entries(count: int) -> bytes:
 
 def _bomb(right: bytes, untouched: bytes) -> bytes:
     """Zeros in zip files in zip files: kilobytes that would be gigabytes."""
-    data = _zip({NAME: bytes(60_000_000)})
+    data = _zip({NAME: bytes(21_000_000)})
     for level in range(4):
         data = _zip({f"{level}-{n}.zip": data for n in range(8)})
     return data
@@ -120,7 +120,7 @@ TREES = [
     Tree("tree-million", _handed("tree-million", lambda r, u: _entries(1_000_000))),
     Tree("tree-entries", _handed("tree-entries", lambda r, u: _entries(150_000))),
     Tree("tree-bomb", _handed("tree-bomb", _bomb)),
-    Tree("tree-zeros", _handed("tree-zeros", lambda r, u: _zip({NAME: bytes(400_000_000)}))),
+    Tree("tree-zeros", _handed("tree-zeros", lambda r, u: _zip({NAME: bytes(60_000_000)}))),
     Tree("tree-deep", _handed("tree-deep", _deep), "all"),
     Tree("tree-link", _handed("tree-link", _link)),
     Tree("tree-lies", _handed("tree-lies", _lies), "all"),

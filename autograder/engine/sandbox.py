@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autograder.engine import cgroup
 from autograder.engine.inside import wire
 from autograder.system import BUBBLEWRAP
 from lora_ref.checks.numbering import module_names
@@ -62,6 +63,7 @@ FIRST_OF_MANY, NUMBERS = 0x7000_0000, 5_000
 def fair_total(workers: int) -> int:
     """Bytes of memory for a submission where ``workers`` of them run at once on this machine: at most `TOTAL`."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = min(machine, cgroup.allowed_memory() or machine)
     return min(TOTAL, max(LEAST, int(SHARE * machine / max(1, workers))))
 
 
@@ -337,7 +339,12 @@ class Sandbox:
 
     Raises:
         SandboxError: the warm process does not come up; the message has the end of what it wrote.
+
+    Attributes:
+        groups: where submissions have control groups of their own; set before the workers fork.
     """
+
+    groups: cgroup.Groups | None = None
 
     def __init__(
         self,
@@ -350,6 +357,7 @@ class Sandbox:
         self._warm: Warm | None = None
         self._control = control
         self._fresh = False
+        self._group: cgroup.Group | None = None
         if control is None:
             self._boot()
         else:
@@ -395,9 +403,14 @@ class Sandbox:
             self._boot()
         self._fresh = False
         mine, other = socket.socketpair()
+        self._leave_group()
+        self._group = self.groups.new(total, LIMITS["NPROC"]) if self.groups else None
         try:
-            socket.send_fds(self._control, [b"start %d %d" % (total, cpu)], [other.fileno()])
+            door = [self._group.door()] if self._group else []
+            socket.send_fds(self._control, [b"start %d %d" % (total, cpu)], [other.fileno(), *door])
             other.close()
+            for descriptor in door:
+                os.close(descriptor)
             if wire.receive(self._control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
         except (OSError, wire.Closed, wire.WireError, TimeoutError):
@@ -421,7 +434,16 @@ class Sandbox:
             ``cpu`` seconds, ``peak_kib``, and ``over`` (of what it took so much that it was killed, or ""), where they
             are known.
         """
-        return self._order(b"kill")
+        used = self._order(b"kill")
+        if self._group is not None:
+            used["over"] = self._group.over() or used.get("over", "")
+        self._leave_group()
+        return used
+
+    def _leave_group(self) -> None:
+        if self._group is not None:
+            self._group.close()
+            self._group = None
 
     def _order(self, order: bytes) -> dict[str, Any]:
         """The warm process's answer to a word; empty if it is gone, or takes so long that it is given up."""
@@ -439,6 +461,7 @@ class Sandbox:
         if self._warm is not None:
             self._warm.close()
             self._warm = None
+        self._leave_group()
 
     def close(self) -> None:
         """End everything."""
