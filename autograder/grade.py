@@ -17,7 +17,7 @@ from autograder.engine import cluster
 from autograder.engine.assignment import ROOT, Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.progress import Progress, stop_between
-from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, require
+from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, keep_out, require
 from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
 from autograder.files import ignored_by_git, no_room
@@ -25,7 +25,7 @@ from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.intake.register import Register
 from autograder.marking import page
-from autograder.results import exchange, handed_in, history, roster
+from autograder.results import exchange, handed_in, history, integrity, roster
 from autograder.results.fit import misfit
 from autograder.results.writer import Writer, write_tables
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who handed in what: a form of the files' names, '{student}_{any}.ipynb', or a table, file and student",
     )
     parser.add_argument("--stage", nargs="+", choices=sorted(STAGES), metavar="STAGE", help="default: all there are")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="default: the processors, %(default)s")
+    parser.add_argument("--workers", type=int, default=processors(), help="default: the processors, %(default)s")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
@@ -63,6 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=600, help="time limit of a submission (default: %(default)s)")
 
 
+def processors() -> int:
+    """How many this process may use: a container or a job of a cluster may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: every submission has a grade; 1: some need attention; 2: nothing could be done; 130: Ctrl-C."""
     try:
@@ -72,6 +77,7 @@ def main(args: argparse.Namespace) -> int:
         if args.sandbox == "none":
             print(UNPROTECTED, file=sys.stderr)
         out = args.out.resolve()
+        keep_out(args.submissions, out)
         with locked(out):
             ignored_by_git(out)
             return grade(args, out)
@@ -115,6 +121,11 @@ def sure(doubt: str) -> bool:
     print(f"grade: {doubt}", file=sys.stderr)
     print("A wrong or damaged zip? --dry-run lists all; --anyway grades them.", file=sys.stderr)
     return sys.stdin is not None and sys.stdin.isatty() and input("Grade them? [y/N] ").strip().lower() == "y"
+
+
+def job_for(row: Row, assignment: Assignment, cells: str) -> dict[str, Any]:
+    """A row's job, with a doubt in it where its sources do what only forging needs."""
+    return job_of(row, assignment, cells) | {"doubt": integrity.suspicious(row, assignment)}
 
 
 def grade(args: argparse.Namespace, out: Path) -> int:
@@ -170,7 +181,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
             line.show()
 
         limits = {"cell_seconds": args.cell_seconds, "seconds": args.seconds}
-        jobs = ({**job_of(row, assignments[row.stage], args.cells), **limits} for row in todo)
+        jobs = (job_for(row, assignments[row.stage], args.cells) | limits for row in todo)
         status = 0
         try:
             with stop_between() as check:

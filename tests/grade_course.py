@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from pathlib import Path
 
 import forked
@@ -16,7 +17,7 @@ import nbformat
 from conftest import hears_ctrl_c
 from stage_answers import POINTS, full_marks
 
-from autograder.attacks import attacks
+from autograder.attacks import Attack, attacks, trees
 from autograder.demo import ROOT, fill, sample_answers
 from autograder.engine.assignment import grade_id, nbgrader, source_of
 from autograder.exercises import STAGES, alternates, mutants
@@ -93,10 +94,25 @@ def bank_class(stage: str = STAGE) -> dict[str, bytes]:
     return made
 
 
-def write_attacks(folder: Path) -> None:
-    """Every attack of the bank as a student's submission."""
+def write_attacks(folder: Path, only: Container[str] | None = None) -> None:
+    """Attacks of the bank as students' submissions: those with these names, or all, zip files and links too."""
     for attack in attacks():
-        hand_in(folder, attack.id, attack.make(*notebooks()))
+        if only is None or attack.id in only:
+            hand_in(folder, attack.id, attack.make(*notebooks()))
+    if only is None:
+        trees.write_all(folder / "submitted", *notebooks())
+
+
+def as_expected(attack: Attack | trees.Tree, row: dict[str, str], hints: list[str]) -> None:
+    """Assert that an attack has what it may get, and that the report says of it what it must."""
+    if attack.earns is None:
+        assert (row["status"], row["score"]) == ("needs attention", "")
+        assert row["attention"]
+        return
+    assert row["status"] == "graded"
+    if attack.earns != "some":
+        assert float(row["score"]) == (FULL if attack.earns == "all" else attack.earns)
+    assert getattr(attack, "told", "") in "; ".join(hints)
 
 
 def command(submissions: Path, out: Path, *options: str) -> list[str]:

@@ -238,6 +238,7 @@ def test_raised_tells_the_kind_and_lets_a_gap_through():
         ([1e6 + 1], [1e6], True),
         ([1.001], [1.0], False),
         ([], [], True),
+        ([1.0], [float("inf")], False),
     ],
 )
 def test_close(actual, expected, same):

@@ -203,6 +203,27 @@ def test_names_in_every_script(tmp_path, assignments, complete, half):
     assert names.safe_name("a\udce9\nb") == "a-b"
 
 
+def test_names_that_a_reader_takes_for_another_s_get_a_note(tmp_path, assignments, complete):
+    mixed, whole = "\u0430nn", "\u0441\u043e\u0440\u0430"  # Cyrillic letters, one of them or all
+    put(
+        tmp_path,
+        {
+            f"{name}.ipynb": complete
+            for name in ("ann", mixed, "copa", whole, "Jose", "Jos\u00e9", "\u0418\u0432\u0430\u043d")
+        },
+    )
+    notes = {student: "; ".join(s.notes) for student, s in by_student(tmp_path, assignments).items()}
+    assert "looks like another student's: ann" in notes[mixed]
+    assert "Latin and Cyrillic" in notes[mixed]
+    assert "looks like another student's: copa" in notes[whole]
+    assert {student for student, said in notes.items() if said} == {"ann", mixed, "copa", whole}
+
+
+@pytest.mark.parametrize("name", ["@SUM(1)", "+1", "=1+2", "-3", "\t=4", "+-@x", "@"])
+def test_no_name_is_a_formula_in_nbgraders_own_export(name):
+    assert names.safe_name(name)[0] not in "=+-@\t\r"
+
+
 def test_work_without_a_notebook(tmp_path, assignments, complete):
     files = {
         MOODLE("Ann A_1") + "hw.zip": zipped({NAME: complete}),

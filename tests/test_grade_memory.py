@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 import pytest
 
 from autograder.engine import oracle
+from autograder.engine.cgroup import Group, Groups
 from autograder.engine.sandbox import Gone, Sandbox
 
 FORKS = """
@@ -77,9 +79,13 @@ def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
     assert sys.prefix not in told
 
 
-def test_memory_that_outlives_its_mappings_is_refused(bubblewrap):
+def test_memory_that_outlives_its_mappings_is_refused(bubblewrap, tmp_path, monkeypatch):
+    (tmp_path / "door").write_text("")
+    monkeypatch.setattr(Sandbox, "groups", Groups(tmp_path))  # a folder stands for the kernel's
+    monkeypatch.setattr(Group, "door", lambda self: os.open(tmp_path / "door", os.O_WRONLY))
     with Sandbox("bwrap", modules=["torch"]) as box:
         told = shown_by(box, SHARED)
+        assert (tmp_path / "door").read_text() == "0"  # it went into its control group before it ran anything
         assert [line.split()[0] for line in told.splitlines()] == ["refused"] * 2, told
 
 

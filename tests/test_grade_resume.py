@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
+from pathlib import Path
 
 import grade_course
 import nbformat
@@ -122,6 +124,24 @@ def test_nothing_of_the_caller_reaches_the_sandbox(monkeypatch):
         assert path.startswith(allowed) or path in inside or os.path.realpath(path) in python, path
     assert "--clearenv" in line
     assert "A_SECRET" not in line
+
+
+def test_a_course_below_pythons_own_folder_is_hidden(tmp_path, monkeypatch, bubblewrap):
+    """Whatever is in a folder that the sandbox shows: the course, the submissions, the gradebook, a zip file."""
+    for name in ("course/solutions", "handed in", "lib"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").write_text("secret")
+    (tmp_path / "all.zip").write_text("secret")
+    monkeypatch.setattr(sandbox, "PRIVATE", [])
+    sandbox.keep_out(*(tmp_path / name for name in ("course", "course/solutions", "handed in", "all.zip")))
+    program = f"cd {tmp_path}; cat */file */*/file all.zip; touch course/new && echo written"
+    line = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", *sandbox.masks([str(tmp_path)])]
+    done = subprocess.run([*line, "/bin/sh", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "secret", done.stderr  # of lib alone
+    assert sandbox.masks(["/usr"]) == []
+    sandbox.keep_out(Path(os.path.realpath(sandbox.sys.executable)).parents[1])
+    with pytest.raises(sandbox.SandboxError, match="what Python itself needs"):
+        sandbox.masks([os.path.realpath(sandbox.sys.base_prefix)])
 
 
 def test_two_runs_share_no_user(monkeypatch):

@@ -26,20 +26,29 @@ from autograder.attacks import attacks
 from autograder.engine.assignment import digest
 from autograder.engine.store import seed_of
 from autograder.evaluation import evaluate
-from autograder.results.gradebook import harmless, harmless_output
+from autograder.results import history
+from autograder.results.harmless import Page, harmless, harmless_output
 
 HONEST = ("complete", "half-done", "buggy", "untouched")
+SAMPLE = {
+    *("patched-torch", "forged-output", "replaced-probes", "forged-send", "search-judges", "read-hidden-tests"),
+    *("exit", "network", "fork-bomb", "disk-flood", "kernel-memory", "neighbours", "output-flood", "picture-flood"),
+    *("surrogates", "long-errors", "interrupted", "wire-served", "hand-back", "many-newlines"),
+    *("edited-checks", "edited-checks-right", "duplicated", "nonsense", "invalid-json", "long-cell", "binary"),
+    *("json-in-wire", "source-executed", "module-instead", "frames-to-serve"),
+}
 
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory, bubblewrap):
-    """The honest class and every attack, after one run."""
+    """The honest class and some attacks of each kind, after one run; `test_hostile_class` has all."""
     root = tmp_path_factory.mktemp("grade")
     demo.write_class(root / "submitted", [STAGE])
-    grade_course.write_attacks(root)
+    grade_course.write_attacks(root, SAMPLE)
     done = grade_course.grade(root, root / "out", "--workers", "1", "--cell-seconds", "4", "--seconds", "60")
     assert done.returncode == 1, done.stderr  # some need attention
-    return SimpleNamespace(root=root, out=root / "out", rows=grade_course.grades(root / "out"), stdout=done.stdout)
+    rows, hints = grade_course.grades(root / "out"), history.hints(root / "out")[STAGE]
+    return SimpleNamespace(root=root, out=root / "out", rows=rows, hints=hints, stdout=done.stdout)
 
 
 def cell_outputs(out, student, name):
@@ -58,6 +67,11 @@ def test_same_grades_as_plain_evaluation(graded, student):
     assert float(row["score"]) == report.score
 
 
+def test_honest_answers_have_no_hint_but_of_equal_code(graded):
+    hints = [hint for student in HONEST for hint in graded.hints.get(student, [])]
+    assert all(hint.startswith("the same code as") for hint in hints), hints
+
+
 def test_the_honest_scores_are_apart(graded):
     scores = [float(graded.rows[student]["score"]) for student in HONEST]
     assert scores[0] == FULL
@@ -66,15 +80,9 @@ def test_the_honest_scores_are_apart(graded):
     assert 0 < scores[2] < FULL
 
 
-@pytest.mark.parametrize("attack", attacks(), ids=lambda attack: attack.id)
+@pytest.mark.parametrize("attack", [a for a in attacks() if a.id in SAMPLE], ids=lambda attack: attack.id)
 def test_attack(graded, attack):
-    row = graded.rows[attack.id]
-    if attack.earns is None:
-        assert (row["status"], row["score"]) == ("needs attention", "")
-        assert row["attention"]
-    else:
-        assert row["status"] == "graded"
-        assert float(row["score"]) == (22 if attack.earns == "all" else attack.earns)
+    grade_course.as_expected(attack, graded.rows[attack.id], graded.hints.get(attack.id, []))
 
 
 def test_what_the_sandbox_hides(graded):
@@ -144,6 +152,32 @@ def test_markdown_of_a_submission_runs_nothing_in_a_page_of_nbgraders(text):
     assert not re.search(r"href=\W*(?!https?://)\w", body)
     assert "\\href" not in body
     assert body.count("alert") == text.count("alert")  # the reader sees what was written
+
+
+STOPS = [
+    "~~~&NewLine;\nx",
+    "```&#9;\nx",
+    "![x](attachment:picture-1.png)",
+    "[x](<" * 400,
+    "\\\\(" * 60_000,
+    "\\\\[\n" * 9_000,
+]
+
+
+@pytest.mark.parametrize("text", STOPS, ids=lambda text: text[:6])
+def test_markdown_of_a_submission_stops_no_page_of_nbgraders(text):
+    page = Page()
+    safe = page.markdown(text)
+    assert len(safe) < 40_000
+    assert safe.count("\\\\(") + safe.count("\\\\[") < 200  # each is looked for through the whole text
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(safe)])
+    HTMLExporter(template_name="classic").from_notebook_node(notebook)
+
+
+def test_beyond_a_page_s_share_markdown_is_shown_as_it_was_typed():
+    page = Page()
+    shown = [page.markdown("a " * 9_000).startswith("    ") for _ in range(12)]
+    assert shown == [False] * 11 + [True]
 
 
 def test_what_a_formula_and_code_look_like_stays():

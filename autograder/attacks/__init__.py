@@ -2,6 +2,7 @@
 
 Each is made from the release and the worked solution of stage 02. `earns` is what it may get: 0 where nothing is
 solved, "all" where the answers are right and only the file was tampered with, None where there is nothing to grade.
+`trees` has those that hand in something else than a notebook.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ class Attack:
     Attributes:
         id: a short name, also the student's.
         make: ``make(release, worked) -> bytes`` of the submitted file.
-        earns: 0, ``"all"`` or None (see above).
+        earns: 0, ``"all"`` or None (see above); ``"some"`` where it may get points, and the report says how.
+        told: what the report says of it, or "".
     """
 
     id: str
     make: Callable[[Notebook, Notebook], bytes]
     earns: float | str | None = 0
+    told: str = ""
 
 
 def attacks() -> list[Attack]:
     """All of them."""
-    from autograder.attacks import code, files
+    from autograder.attacks import code, files, forging
 
-    return [*code.ATTACKS, *files.ATTACKS]
+    return [*code.ATTACKS, *files.ATTACKS, *forging.ATTACKS]
 
 
 def solution_cells(notebook: Notebook) -> list[dict[str, Any]]:

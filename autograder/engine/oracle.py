@@ -22,11 +22,13 @@ import numpy as np
 from autograder.engine import border
 from autograder.engine.inside import wire
 from autograder.engine.needed import names_bound, names_in
+from autograder.engine.outputs import MAX_SHOWN, clean_outputs, error, hidden
 from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Process
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import STAGES
 from lora_ref.checks.probing import TRIES
 from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge, second_chance
+from lora_ref.checks.visible import visible_checks
 
 #: Seconds that a cell has to end after its KeyboardInterrupt.
 GRACE = 3.0
@@ -36,10 +38,10 @@ RUNS = 4
 AHEAD = 60_000
 #: Bytes of JSON that one cell's outputs may have.
 MAX_OUTPUTS = 5_000_000
+#: A cell that runs an exercise's visible checks, whatever the notebook calls them.
+VISIBLE = "_ = __import__('lora_ref.checks').checks.check('{}', globals())"
 #: Errors whose text names what is not there.
 NOT_THERE = ("NameError", "ModuleNotFoundError", "FileNotFoundError")
-#: Bytes of JSON that all outputs of a submission may have, and outputs and pictures of one cell.
-MAX_SHOWN, MAX_ITEMS, MAX_PICTURES = 5_000_000, 200, 20
 #: Most texts of such errors, and characters of one message, that are kept.
 MAX_NAMES, MAX_MESSAGE = 200, 5_000
 #: Share of a probe's time limit below which it had hardly a processor; most probes of an exercise asked again for it.
@@ -202,8 +204,8 @@ def grade(job: dict[str, Any], sandbox: Process) -> dict[str, Any]:
 
     Args:
         job: ``stage``, ``seed``, ``cells`` (each: ``source``, ``exercise`` or None, and ``spare`` if its source need
-            not run), ``cell_seconds``, ``seconds``, and
-            ``memory`` if it is to have less than `TOTAL`.
+            not run), ``cell_seconds``, ``seconds``;
+            ``memory`` if it is to have less than `TOTAL`, ``doubt`` if its visible checks are to be compared.
         sandbox: where it runs.
 
     Returns:
@@ -257,6 +259,8 @@ class _Run:
                 record["origins"] = {n: border.texts(origins.get(n)) for n in names} if type(origins) is dict else {}
                 with contextlib.suppress(Gone):
                     self.once_more(session)
+                    if self.job.get("doubt"):
+                        self.compare(session)
                 break
             except Gone as gone:
                 session.close()
@@ -271,7 +275,7 @@ class _Run:
                 record["used"] = {k: record["used"].get(k, 0) + v for k, v in session.used.items()}
         for number, cell in enumerate(self.cells):
             if number in self.lost:
-                record["outputs"][str(number)] = [_error("Stopped", self.lost[number])]
+                record["outputs"][str(number)] = [error("Stopped", self.lost[number])]
                 if cell["exercise"]:
                     self.results[cell["exercise"]] = stopped(cell["exercise"], self.lost[number])
 
@@ -282,19 +286,19 @@ class _Run:
             answer = session.ask({"do": "cell", "source": cell["source"]}, limit)
             outputs = clean_outputs(answer.get("outputs"), number + 1)
             if answer.get("late"):
-                outputs.append(_error("CellTimeoutError", f"stopped after {limit:g} s"))
+                outputs.append(error("CellTimeoutError", f"stopped after {limit:g} s"))
             self.miss(o["evalue"] for o in outputs if o.get("ename") in NOT_THERE)
             self.raised.pop(number, None)
             for output in outputs:
                 if output["output_type"] == "error":
                     self.raised[number] = output["ename"], output["evalue"]
             if cell.get("own") and self.asked:
-                outputs = [_hidden(output) for output in outputs if output["output_type"] == "error"]
+                outputs = [hidden(output) for output in outputs if output["output_type"] == "error"]
             size = len(json.dumps(outputs))
             self.shown += size
             if self.shown > MAX_SHOWN:
                 self.shown -= size
-                outputs = [_error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
+                outputs = [error("OutputLimit", "the notebook shows too much; this cell's outputs were dropped")]
             self.record["outputs"][str(number)] = outputs
         if cell["exercise"]:
             self.asked = True
@@ -367,6 +371,20 @@ class _Run:
                     self.record["notes"].append(
                         f"{exercise_id} was judged at the end: its answer, or what that uses, stands below its check"
                     )
+
+    def compare(self, session: Session) -> None:
+        """Run the visible checks, as the notebook's own cells do, of what the hidden ones find right.
+
+        They look on a way that somebody who answers for a probe need not have thought of.
+        """
+        for exercise_id, result in self.results.items():
+            if result.earned < result.points or not visible_checks(exercise_id):
+                continue
+            answer = session.ask({"do": "cell", "source": VISIBLE.format(exercise_id)}, self.job["cell_seconds"])
+            shown = clean_outputs(answer.get("outputs"), 0)
+            if not any("visible checks passed" in output.get("text", "") for output in shown):
+                hint = f"!a visible check of {exercise_id} fails, and the hidden ones pass"
+                session.replaced = sorted({*session.replaced, hint})
 
     def verdict(self, check: Check, seen: Observation) -> Verdict:
         """The judge's, within the submission's time: an observation may be made so that judging it takes long."""
@@ -442,53 +460,3 @@ def _texts_of(seen: Any, kinds: tuple[str, ...]) -> Iterator[str]:
     for item in seen.values() if type(seen) is dict else seen if type(seen) is list else ():
         if type(item) in (dict, list):
             yield from _texts_of(item, kinds)
-
-
-def _error(kind: str, text: str) -> dict[str, Any]:
-    return {"output_type": "error", "ename": kind, "evalue": text, "traceback": [f"{kind}: {text}"]}
-
-
-def _hidden(error: dict[str, Any]) -> dict[str, Any]:
-    """An error of a cell of the student's own that ran after hidden checks had asked: its type alone goes back."""
-    return _error(error["ename"][:60], "(not shown: the cell ran after hidden checks)")
-
-
-def clean_outputs(value: Any, count: int) -> list[dict[str, Any]]:
-    """What a submission says its cell showed, cut down to nbformat's outputs of text and pictures."""
-    from autograder.engine.inside.shell import MIME_TYPES
-
-    kept: list[dict[str, Any]] = []
-    left, pictures = MAX_SHOWN, MAX_PICTURES
-    for item in value[:MAX_ITEMS] if type(value) is list else []:
-        kind = item.get("output_type") if type(item) is dict else None
-        if kind == "stream" and type(item.get("text")) is str:
-            new: dict[str, Any] = {"output_type": "stream", "name": "stdout", "text": _printable(item["text"])}
-        elif kind in ("display_data", "execute_result") and type(item.get("data")) is dict:
-            data = {m: item["data"][m] for m in MIME_TYPES if type(item["data"].get(m)) is str}
-            pictures -= any(mime.startswith("image/") for mime in data)
-            shown = {
-                mime: (border.picture(text, mime) if pictures >= 0 else None)
-                if mime.startswith("image/")
-                else _printable(text)
-                for mime, text in data.items()
-            }
-            numbered = {"execution_count": count} if kind == "execute_result" else {}
-            shown = {mime: text for mime, text in shown.items() if text is not None}
-            new = {"output_type": kind, "data": shown, "metadata": {}, **numbered}
-        elif kind == "error":
-            lines = item.get("traceback")
-            lines = [border.text(line) for line in (lines[:50] if type(lines) is list else ()) if type(line) is str]
-            named = {key: item.get(key) for key in ("ename", "evalue")}
-            named = {key: border.text(text) if type(text) is str else "" for key, text in named.items()}
-            new = {"output_type": "error", **named, "traceback": lines}
-        else:
-            continue
-        left -= len(json.dumps(new))
-        if left < 0:
-            return [*kept, _error("OutputLimit", "the cell shows too much; what follows was dropped")]
-        kept.append(new)
-    return kept
-
-
-def _printable(text: str) -> str:
-    return border.text(text, 120_000)

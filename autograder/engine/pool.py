@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from autograder.engine import worker
+from autograder.engine import cgroup, worker
 from autograder.engine.inside import wire
-from autograder.engine.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, SandboxError, Warm, fair_total
+from autograder.engine.sandbox import MODULES, SLACK, TRIES, WARM_SECONDS, Sandbox, SandboxError, Warm, fair_total
 
 #: Most bytes of a job that is sent to a worker before it has finished the last one. They wait in a socket that holds
 #: three times as many, so nobody waits to send.
@@ -145,6 +145,7 @@ def run(
             except wire.WireError as error:
                 on_result(waiting.popleft().job, {"failed": f"the notebook is too large: {error}"})
 
+    Sandbox.groups = Sandbox.groups or cgroup.probe()  # the workers inherit it
     try:
         if more():
             warm = warm or Warm(kind, 0, workers)

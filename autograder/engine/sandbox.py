@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from autograder.engine import cgroup
 from autograder.engine.inside import wire
 from autograder.system import BUBBLEWRAP
 from lora_ref.checks.numbering import module_names
@@ -64,7 +65,12 @@ FIRST_OF_MANY, NUMBERS = 0x7000_0000, 5_000
 def fair_total(workers: int) -> int:
     """Bytes of memory for a submission where ``workers`` of them run at once on this machine: at most `TOTAL`."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = min(machine, cgroup.allowed_memory() or machine)
     return min(TOTAL, max(LEAST, int(SHARE * machine / max(1, workers))))
+
+
+#: What no submission may see, wherever it lies: the course, and what `keep_out` adds.
+PRIVATE = [ROOT]
 
 
 class SandboxError(RuntimeError):
@@ -121,6 +127,44 @@ def scratch() -> list[str]:
     return [f for f in ("/tmp", "/box", "/dev/shm") if not any(Path(f) in prefix.parents for prefix in prefixes)]
 
 
+def keep_out(*paths: Path) -> None:
+    """Keep what a run reads and writes from the sandboxes that are made from now on."""
+    PRIVATE.extend(path.resolve() for path in paths)
+
+
+def masks(shown: Sequence[str]) -> list[str]:
+    """bubblewrap's arguments that hide `PRIVATE` where it lies below a folder that is shown.
+
+    Raises:
+        SandboxError: Python itself lies in it.
+    """
+    line: list[str] = []
+    needed = [os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    needed += [os.path.dirname(os.path.realpath(sys.executable)), "/usr/bin", "/usr/lib"]
+    hidden: list[Path] = []
+    for private in sorted(set(PRIVATE)):
+        again = [path for path in dict.fromkeys([sys.base_prefix, sys.prefix]) if private in Path(path).parents]
+        bare = [path for path in needed if not any(Path(path).is_relative_to(os.path.realpath(a)) for a in again)]
+        for folder in shown:
+            real = Path(os.path.realpath(folder))
+            if not private.is_relative_to(real) or any(private.is_relative_to(path) for path in hidden):
+                continue
+            if any(Path(path).is_relative_to(private) for path in bare):
+                raise SandboxError(
+                    f"{private} has in it what Python itself needs, so every submission could read it: move the "
+                    "course, the submissions and --out to a folder of their own, outside of Python's"
+                )
+            place = str(Path(folder) / private.relative_to(real))
+            if private.is_dir():
+                line += ["--perms", "0555", "--tmpfs", place]
+                line += [word for path in again for word in ("--ro-bind", path, path)]  # a course's own .venv
+                line += ["--remount-ro", place]
+                hidden += [] if again else [private]
+            elif private.exists():
+                line += ["--ro-bind", "/dev/null", place]
+    return line
+
+
 def environment() -> dict[str, str]:
     """The whole environment of a submission: nothing of the caller's."""
     return {
@@ -156,11 +200,13 @@ def command(uid: int) -> list[str]:
     else:
         line += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     line += ["--ro-bind", "/usr", "/usr"]
+    shown = ["/usr"]
     for folder in ("/lib", "/lib32", "/lib64", "/bin", "/sbin"):
         if os.path.islink(folder):
             line += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             line += ["--ro-bind", folder, folder]
+            shown.append(folder)
     # the last one because torch looks what the processor can do before it converts to half precision
     for path in ("/etc/ld.so.cache", "/etc/alternatives", "/sys/devices/system/cpu"):
         line += ["--ro-bind-try", path, path]
@@ -169,6 +215,8 @@ def command(uid: int) -> list[str]:
             for parent in reversed(Path(path).parents[:-1]):  # else bubblewrap makes them for root alone
                 line += ["--dir", str(parent)]
             line += ["--ro-bind", path, path]
+            shown.append(path)
+    line += masks(shown)
     line += ["--dir", "/course"]
     line += ["--ro-bind", str(ROOT / "lora_ref"), "/course/lora_ref"]
     for file in INSIDE:
@@ -305,7 +353,12 @@ class Sandbox:
 
     Raises:
         SandboxError: the warm process does not come up; the message has the end of what it wrote.
+
+    Attributes:
+        groups: where submissions have control groups of their own; set before the workers fork.
     """
+
+    groups: cgroup.Groups | None = None
 
     def __init__(
         self,
@@ -318,6 +371,7 @@ class Sandbox:
         self._warm: Warm | None = None
         self._control = control
         self._fresh = False
+        self._group: cgroup.Group | None = None
         if control is None:
             self._boot()
         else:
@@ -365,9 +419,14 @@ class Sandbox:
             control = self._boot()
         self._fresh = False
         mine, other = socket.socketpair()
+        self._leave_group()
+        self._group = self.groups.new(total, LIMITS["NPROC"]) if self.groups else None
         try:
-            socket.send_fds(control, [b"start %d %d" % (total, cpu)], [other.fileno()])
+            door = [self._group.door()] if self._group else []
+            socket.send_fds(control, [b"start %d %d" % (total, cpu)], [other.fileno(), *door])
             other.close()
+            for descriptor in door:
+                os.close(descriptor)
             if wire.receive(control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
         except (OSError, wire.Closed, wire.WireError, TimeoutError):
@@ -391,7 +450,16 @@ class Sandbox:
             ``cpu`` seconds, ``peak_kib``, and ``over`` (of what it took so much that it was killed, or ""), where they
             are known.
         """
-        return self._order(b"kill")
+        used = self._order(b"kill")
+        if self._group is not None:
+            used["over"] = self._group.over() or used.get("over", "")
+        self._leave_group()
+        return used
+
+    def _leave_group(self) -> None:
+        if self._group is not None:
+            self._group.close()
+            self._group = None
 
     def _order(self, order: bytes) -> dict[str, Any]:
         """The warm process's answer to a word; empty if it is gone, or takes so long that it is given up."""
@@ -412,6 +480,7 @@ class Sandbox:
         if self._warm is not None:
             self._warm.close()
             self._warm = None
+        self._leave_group()
 
     def close(self) -> None:
         """End everything."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from autograder.engine.assignment import Assignment
 from autograder.intake import naming, nbgrader
 from autograder.intake.choice import submissions
 from autograder.intake.identity import places
-from autograder.intake.names import Key, safe_name, shown
+from autograder.intake.names import Key, listed, safe_name, scripts, shown, skeleton
 from autograder.intake.register import Register
 from autograder.intake.submission import Submission
 from autograder.intake.walk import files_in
@@ -58,6 +58,9 @@ def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Reg
     names = register.names([key for key, _ in pairs] + others)
     register.add({key: names[key] for key, _ in pairs})
     shared = Counter(safe_name(name) for _, name in {key for key, _ in pairs})
+    alike: dict[str, set[str]] = defaultdict(set)
+    for student in register.keys.values():
+        alike[skeleton(student)].add(student)
     for key, submission in pairs:
         submission.student = names[key]
         safe, given = safe_name(key[1]), shown(key[1])
@@ -65,4 +68,8 @@ def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Reg
             submission.notes.append(f"called {submission.student}, for {given!r}: others have nearly that name")
         elif submission.student != safe:
             submission.notes.append(f"called {given!r} there, and known here as {submission.student}")
+        if twins := alike[skeleton(submission.student)] - {submission.student}:
+            submission.notes.append(f"the name looks like another student's: {listed(sorted(twins))}")
+        if mixed := scripts(submission.student):
+            submission.notes.append(f"the name mixes letters of {' and '.join(mixed)} that look alike")
     return sorted((submission for _, submission in pairs), key=lambda s: (s.stage, s.student))

@@ -39,15 +39,40 @@ def student_names(keys: Iterable[Key], taken: Collection[str] = ()) -> dict[Key,
 def safe_name(text: str) -> str:
     """A student's name as a folder of the output may be called: letters of every script, with their marks.
 
-    A long one is cut in the middle, since a platform's number stands at its end.
+    A long one is cut in the middle, since a platform's number stands at its end. None begins with what a spreadsheet
+    takes for a formula: nbgrader's own export writes names as they are.
     """
     text = unicodedata.normalize("NFC", text[:MAX_NAME] + text[MAX_NAME:][-MAX_NAME:])
     kept = (c if c in "_.@+-" or c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
-    name = re.sub(" +", "-", "".join(kept)).strip(".-")
+    name = re.sub(" +", "-", "".join(kept)).strip(".-").lstrip("@+.-")
     while len(name) > 80 or len(name.encode()) > 160:
         middle = min(len(name) // 2, 40)
         name = name[: middle - 1] + name[middle:]
     return name or "unnamed"
+
+
+#: Letters of other scripts that a reader takes for these Latin ones.
+_LIKE = str.maketrans(
+    "\u0430\u0432\u0435\u0451\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0457\u0458\u0501\u051b\u051d\u04bb\u04cf\u044c\u0433"
+    "\u03b1\u03b2\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u03b6\u03b7\u03bc\u03f2\u03f3\u0131\u0237\u0251\u0261\u217c\u1d0f\u057d\u0585\u0570\u0578",
+    "abeekmhopctyxsiijdqwhlbrabeikvoptuxznmcjijaglouohn",
+)
+_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN")
+
+
+def skeleton(name: str) -> str:
+    """What a name looks like, so that two which a reader could take for one have the same."""
+    plain = unicodedata.normalize("NFKC", name).casefold().translate(_LIKE)
+    return plain.replace("rn", "m").replace("1", "l").replace("0", "o").replace("vv", "w")
+
+
+def scripts(name: str) -> list[str]:
+    """The scripts of a word in a name that has letters of more than one whose letters look alike; [] of others."""
+    for word in re.findall(r"[^\W\d_]+", name):
+        first = {unicodedata.name(letter, "").partition(" ")[0] for letter in word}
+        if len(mixed := [script for script in _SCRIPTS if script in first]) > 1:
+            return [script.capitalize() for script in mixed]
+    return []
 
 
 def shown(name: str) -> str:

@@ -22,8 +22,8 @@ from autograder.engine.assignment import ROOT, STUDENT, Assignment, digest, grad
 from autograder.engine.assignment import nbgrader as metadata_of
 from autograder.engine.job import Row
 from autograder.files import write_whole
-from autograder.intake.pictures import NAME as PICTURE
 from autograder.results import marks
+from autograder.results.harmless import Page, harmless, harmless_output  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -261,41 +261,20 @@ def what_is_read(notebook: dict[str, Any]) -> dict[str, str]:
     return read | dict.fromkeys(exercises, digest(json.dumps(code).encode()))
 
 
-def harmless(text: str) -> str:
-    """Markdown or LaTeX of a submission as it may stand in a page of nbgrader's, which trusts HTML in it.
-
-    A word joiner, which no reader sees, goes where HTML, a picture, a link that leads elsewhere than to the web, or
-    one of MathJax's commands that make links or attributes would begin. Code spans read as before.
-    """
-    text = re.sub(r"<(?=[A-Za-z/!?])", "<\u2060", text)
-    text = re.sub(rf"!(?=\[)(?!\[[^\]\n]*\]\(attachment:{PICTURE}\))", "!\u2060", text)
-    text = re.sub(rf"\](?=[(:]\s*(?!https?://)\S)(?!\(attachment:{PICTURE}\))", "]\u2060", text)
-    return re.sub(r"\\(?=(?:href|require|class|style|cssId|data|unicode|html)\w*)", "\\\\\u2060", text)
-
-
-def harmless_output(output: dict[str, Any]) -> dict[str, Any]:
-    """An output whose Markdown and LaTeX are `harmless`."""
-    data = output.get("data")
-    if not data:
-        return output
-    rich = {mime: harmless(data[mime]) for mime in ("text/markdown", "text/latex") if isinstance(data.get(mime), str)}
-    return {**output, "data": {**data, **rich}}
-
-
 def executed(assignment: Assignment, row: Row) -> dict[str, Any]:
     """The notebook that ran, with outputs; its graded cells show the hidden tests (for graders) and the points."""
     full = {grade_id(cell): cell for cell in assignment.solution["cells"] if grade_id(cell)}
     results = {r.id: r for r in row.results}
-    cells = [{**cell, "source": source_of(cell)} for cell in row.cells]
+    cells, page = [{**cell, "source": source_of(cell)} for cell in row.cells], Page()
     for number, cell in enumerate(cells):
         name = grade_id(cell)
         if metadata_of(cell).get("locked") and name in full:
             cell["source"] = source_of(full[name])
         if cell["cell_type"] != "code":
             if metadata_of(cell).get("solution") or STUDENT in cell["metadata"].get("tags", ()):
-                cell["source"] = harmless(cell["source"])
+                cell["source"] = page.markdown(cell["source"], cell.get("attachments"))
             continue
-        outputs = [harmless_output(output) for output in row.outputs.get(str(number), [])]
+        outputs = [page.output(output) for output in row.outputs.get(str(number), [])]
         exercise = assignment.exercise_of.get(name)
         if exercise:
             result = results[exercise]

@@ -7,46 +7,47 @@ in the source, in what the object is, and in what was replaced on the way.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from autograder.engine.assignment import STUDENT, Assignment, digest, source_of
+from autograder.engine.assignment import STUDENT, Assignment, digest, nbgrader, source_of
 from autograder.engine.job import Row
+from autograder.intake.sources import parsed
 
 #: Packages that hold finished answers. What the release itself imports from them is not a hint.
 SOLVED = ("lora_ref", "peft")
 _PLUMBING = {"wire", "shell", "zygote", "watch", "syscalls"}
-#: Modules with which code reaches what is outside of it, and attributes that lead into frames, functions and loaders.
+#: Modules with which code reaches what is outside of it, runs other code, or unpacks what it carries.
 _REACHING = {
-    "ctypes",
-    "socket",
-    "inspect",
-    "gc",
-    "subprocess",
-    "multiprocessing",
-    "mmap",
-    "signal",
-    "marshal",
-    "builtins",
+    *("ctypes", "_ctypes", "cffi", "socket", "_socket", "subprocess", "_posixsubprocess", "multiprocessing", "pty"),
+    *("inspect", "gc", "mmap", "signal", "marshal", "builtins", "dis", "bdb", "faulthandler", "atexit", "resource"),
+    *("runpy", "code", "codeop", "imp", "linecache", "pkgutil", "zipimport", "importlib", "types", "fcntl", "select"),
+    *("base64", "binascii", "codecs", "zlib", "bz2", "lzma", "gzip"),
 }
+#: Attributes that lead into frames, functions and loaders, start processes, or find the files of modules.
 _INNER = {
-    "f_back",
-    "f_locals",
-    "f_globals",
-    "f_code",
-    "tb_frame",
-    "gi_frame",
-    "_getframe",
-    "_current_frames",
-    "__code__",
+    *("f_back", "f_locals", "f_globals", "f_code", "f_builtins", "tb_frame", "tb_next", "gi_frame", "cr_frame"),
+    *("ag_frame", "_getframe", "_current_frames", "walk_stack", "walk_tb", "__traceback__", "__code__", "co_code"),
+    *("__subclasses__", "__globals__", "__closure__", "__defaults__", "setprofile", "settrace", "addaudithook"),
+    *("setprofile_all_threads", "settrace_all_threads", "monitoring", "get_objects", "get_referrers"),
+    *("fork", "forkpty", "posix_spawn", "_exit", "execv", "popen", "__builtins__", "exec_module", "source_to_code"),
+    *("CodeType", "FunctionType", "SourceFileLoader", "spec_from_file_location", "import_module", "getsource"),
+    *("__loader__", "__spec__", "__path__", "__file__", "get_data", "get_source", "copytree", "__dict__"),
 }
-_INNER |= {"__subclasses__", "__globals__", "__closure__", "setprofile", "settrace", "get_objects", "get_referrers"}
-_INNER |= {"fork", "forkpty", "_exit", "modules", "__builtins__", "exec_module", "source_to_code"}
+#: Python's own names for running text as code.
+_RUNNING = {"exec", "eval", "compile", "__import__", "__builtins__"}
+#: IPython's ways to run a program or a file; what only installs is none.
+_PROGRAMS = re.compile(
+    r"^\s*(?:!(?!\s*(?:pip|conda)\b)|%%(?:bash|sh|script|system|sx|writefile|python3?|pypy|perl|ruby)\b"
+    r"|%(?:run|load|sx|system|loadpy|macro)\b)",
+    re.MULTILINE,
+)
 #: Of a cell, the most of these that are listed.
 MAX_ODD = 5
-#: Characters of a literal beyond those of any answer.
-_LONG = 3_000
+#: Characters of a literal, of all of a cell, digits of a number, and items of a table, beyond those of any answer.
+_LONG, _LONG_TOGETHER, _DIGITS, _ITEMS = 3_000, 8_000, 100, 200
 
 
 def flags(row: Row, assignment: Assignment) -> list[str]:
@@ -57,7 +58,7 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
         if cell["cell_type"] == "code":
             given = imports(source_of(cell))
             hints += [f"cell {name!r} uses {used}" for used in sorted(imports(source) - given)]
-            hints += [f"cell {name!r} {what}" for what in sorted(odd(source) - odd(source_of(cell)))[:MAX_ODD]]
+            hints += [f"cell {name!r} {what}" for what in _few(odd(source) - odd(source_of(cell)))]
     own = [source_of(c) for c in row.cells if c["cell_type"] == "code" and STUDENT in c["metadata"].get("tags", ())]
     if own:
         released = [source_of(cell) for cell in assignment.release["cells"] if cell["cell_type"] == "code"]
@@ -65,42 +66,109 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
         for used in sorted(set().union(*map(imports, own)) - given):
             hints.append(f"a cell of the student's own uses {used}")
         strange = set().union(*map(odd, own)) - set().union(*map(odd, released))
-        hints += [f"a cell of the student's own {what}" for what in sorted(strange)[:MAX_ODD]]
+        hints += [f"a cell of the student's own {what}" for what in _few(strange)]
     for name, packages in row.origins.items():
         hints += [f"{name} comes from {package}" for package in packages]
     hints += [name[1:] if name.startswith("!") else f"replaces {name}" for name in row.replaced]
     return hints
 
 
-def odd(source: str) -> set[str]:
+def _few(found: Iterable[str]) -> list[str]:
+    """The first of these, and how many more there are."""
+    lines = sorted(found)
+    return lines[:MAX_ODD] + ([f"and {len(lines) - MAX_ODD} more of the kind"] if len(lines) > MAX_ODD else [])
+
+
+def suspicious(row: Row, assignment: Assignment) -> bool:
+    """Whether a submission's code does what only forging needs: then its visible checks are run as well."""
+    code = [cell for cell in row.cells if cell["cell_type"] == "code"]
+    theirs = [cell for cell in code if STUDENT in cell["metadata"].get("tags", ()) or nbgrader(cell).get("solution")]
+    given = set().union(*(odd(source_of(c)) for c in assignment.release["cells"] if c["cell_type"] == "code"))
+    return any(odd(source_of(cell)) - given for cell in theirs)
+
+
+@functools.lru_cache(maxsize=2000)
+def odd(source: str) -> frozenset[str]:
     """What a source does that no exercise asks for and every way to forge an answer needs, in words."""
+    tree = parsed(source)
+    programs = {"runs programs or files with IPython's own lines"} if _PROGRAMS.search(source) else set()
+    if tree is None:
+        words = set(re.findall(r"\w+", source)) & (_REACHING | _INNER | _RUNNING) - {
+            "code",
+            "types",
+            "select",
+            "signal",
+        }
+        return frozenset(programs | {f"names {word} (in code that does not parse)" for word in words})
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+        return frozenset(programs | _odd(tree))
+    except RecursionError:
+        return frozenset(programs | {"nests too deeply to be read"})
+
+
+def _odd(tree: ast.AST) -> set[str]:
     found: set[str] = set()
+    together = 0
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {f"imports {alias.name}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in _REACHING:
-            found.add(f"imports {node.module}")
+            found |= {f"imports {alias.name[:60]}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if module.partition(".")[0] in _REACHING:
+                found.add(f"imports {module[:60]}")
+            names = {alias.name for alias in node.names}
+            found |= {f"imports {name}" for name in names & (_INNER | _REACHING)}
+            found |= {"uses sys.modules"} if module == "sys" and "modules" in names else set()
         elif isinstance(node, ast.Attribute) and node.attr in _INNER:
             found.add(f"uses {node.attr}")
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "eval"):
-            found.add(f"calls {node.func.id}")
-        elif isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
-            if len(node.value) > _LONG:
-                found.add(f"has a literal of {len(node.value):,} characters")
-            elif isinstance(node.value, str) and re.fullmatch(r"[\w./*-]+\.py", node.value):
-                found.add(f"names the file {node.value[:60]}")
-    return found
+        elif isinstance(node, ast.Attribute) and node.attr == "modules":
+            if isinstance(node.value, ast.Name) and node.value.id in ("sys", "_sys"):  # a model's modules() is fine
+                found.add("uses sys.modules")
+        elif isinstance(node, ast.Name) and node.id in _RUNNING and isinstance(node.ctx, ast.Load):
+            found.add(f"uses {node.id}")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "vars"):
+            of = node.args[0] if node.args else None
+            if isinstance(of, ast.Name) and of.id in ("os", "sys", "builtins") and _text(node.args[-1]) is None:
+                found.add(f"looks up what it takes of {of.id}")
+        elif isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+            items = node.values if isinstance(node, ast.Dict) else node.elts
+            if len(items) > _ITEMS:
+                found.add(f"has a table of {len(items):,} items")
+        elif isinstance(node, ast.BinOp) and (text := _text(node)) is not None:
+            found |= _named(text)
+        elif isinstance(node, ast.Constant):
+            value = node.value
+            if isinstance(value, (str, bytes)):
+                together += len(value)
+                if len(value) > _LONG:
+                    found.add(f"has a literal of {len(value):,} characters")
+                found |= _named(value) if isinstance(value, str) else set()
+            elif isinstance(value, int) and value.bit_length() > 3.33 * _DIGITS:
+                found.add("has a number of more digits than any answer")
+    return found | ({f"has literals of {together:,} characters"} if together > _LONG_TOGETHER else set())
+
+
+def _named(text: str) -> set[str]:
+    """What a text names that only forging needs: a file of Python's, or what could be looked up by it."""
+    if re.fullmatch(r"[\w./*?\[\]-]*\.pyc?", text[:200]):
+        return {f"names the file {text[:60]}"}
+    return {f"names {text}"} if text in _INNER | {"ctypes", "socket", "subprocess"} else set()
+
+
+def _text(node: ast.AST) -> str | None:
+    """The text that a literal, or a sum of literals, is; None of what is neither."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        left, right = _text(node.left), _text(node.right)
+        return None if left is None or right is None else left + right
+    return None
 
 
 def imports(source: str) -> set[str]:
     """What a source takes from packages that hold finished answers, or how it gets at this grader's own modules."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = parsed(source)
+    if tree is None:
         return {f"{name} (in code that does not parse)" for name in SOLVED if name in source}
     names = set()
     for node in ast.walk(tree):

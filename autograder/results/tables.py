@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autograder.engine import border
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
 from autograder.results import history
@@ -45,8 +46,11 @@ def grades_csv(rows: Iterable[Row]) -> str:
 
 
 def _safe(cell: Any) -> Any:
-    """Text that a spreadsheet will not take for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@") else cell
+    """Text that a spreadsheet will not take for a formula, and a terminal for no orders."""
+    if not isinstance(cell, str):
+        return cell
+    cell = border.text(cell, 32_000)
+    return f"'{cell}" if cell.lstrip()[:1] in ("=", "+", "-", "@") else cell
 
 
 class ExportError(ValueError):

@@ -313,7 +313,7 @@ def error_fault(error: Mapping[str, str]) -> Fault:
 def close(actual: Any, expected: Any, tolerance: float = 1e-5) -> bool:
     """Equal shapes, all finite, and equal to ``tolerance`` relative to the expected values' scale."""
     actual, expected = np.asarray(actual), np.asarray(expected)
-    if actual.shape != expected.shape or not np.isfinite(actual.astype(float)).all():
+    if actual.shape != expected.shape or not all(np.isfinite(a.astype(float)).all() for a in (actual, expected)):
         return False
     scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
     return bool(np.abs(actual - expected).max(initial=0.0) <= tolerance * scale)

@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import gc
 import importlib
+import json
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ import sys
 import time
 import warnings
 from operator import is_
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -222,6 +224,20 @@ class Settings:
             filters += self.warned
 
 
+#: Where torch's own code lies.
+TORCH = os.path.dirname(torch.__file__) + os.sep
+
+
+def _wrapped_by_torch(now: Any, before: Any) -> bool:
+    """Whether torch itself put a function around one of its own, as it does when its compiler is first used."""
+    if type(now) is not FunctionType:
+        return False
+    code, cells, ours = now.__code__, now.__closure__ or (), TORCH
+    with contextlib.suppress(Exception):  # whatever stands there now may be made to raise
+        return code.co_filename.startswith(ours) and any(cell.cell_contents is before for cell in cells)
+    return False
+
+
 class Pristine:
     """What the probes rest on, as it was before the submission ran; put back where it was replaced.
 
@@ -232,25 +248,26 @@ class Pristine:
     def __init__(self) -> None:
         spaces: list[Any] = [builtins, np, torch, torch.nn, torch.nn.functional, torch.Tensor, torch.nn.Module]
         spaces += [torch.nn.Linear, torch.nn.Parameter, torch.nn.Dropout]
-        spaces += [sys.modules[name] for name in ("wire", "shell")]
+        spaces += [sys.modules[name] for name in ("wire", "shell")] + [json, time]
         for name, module in list(sys.modules.items()):
             if name.startswith("lora_ref"):
                 spaces.append(module)
                 spaces += [v for v in vars(module).values() if isinstance(v, type) and v.__module__ == name]
-        self.spaces = []
-        self.codes = {}
+        self.spaces, self.sending, self.codes = [], [], {}
+        names = [name for name in sys.modules if name.startswith("lora_ref")]
+        self.modules = {name: sys.modules[name] for name in (*names, "wire", "json", "torch", "numpy")}
         for space in spaces:
-            names = {key: value for key, value in vars(space).items() if callable(value)}
+            names = {key: value for key, value in vars(space).items() if callable(value) or type(value) is ModuleType}
             self.spaces.append((space, tuple(names), tuple(names.values())))
-            if space is wire:
-                self.sending = self.spaces[-1]
+            if space in (wire, json):
+                self.sending.append(self.spaces[-1])
             for key, value in names.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
 
     def restore_sending(self) -> list[str]:
         """Put back what the answer is sent with; `restore`, which takes longer, comes before the next probe."""
-        return self._put_back(*self.sending)
+        return [name for space in self.sending for name in self._put_back(*space)]
 
     def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
         """Put everything back; returns the names of what had been replaced."""
@@ -260,6 +277,9 @@ class Pristine:
             if all(map(is_, map(now.get, names), values)):  # quicker than the loop, and every probe asks
                 continue
             replaced += self._put_back(space, names, values)
+        if not all(map(is_, map(sys.modules.get, self.modules), self.modules.values())):
+            replaced += [f"sys.modules[{n!r}]" for n, m in self.modules.items() if sys.modules.get(n) is not m]
+            sys.modules.update(self.modules)
         for function, code, defaults, name in self.codes.values():
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 replaced.append(name)
@@ -272,7 +292,8 @@ class Pristine:
         now, replaced = vars(space), []
         for key, value in zip(names, values, strict=True):
             if now.get(key) is not value:
-                replaced.append(f"{getattr(space, '__name__', space)}.{key}")
+                if not _wrapped_by_torch(now.get(key), value):
+                    replaced.append(f"{getattr(space, '__name__', space)}.{key}")
                 with contextlib.suppress(Exception):
                     setattr(space, key, value)
         return replaced

@@ -28,7 +28,7 @@ MAX_TEXT = 100_000
 MAX_PICTURES = 3_000_000
 MAX_OUTPUTS = 200
 #: What a reader's page shows. HTML and JavaScript of a submission would run in the grader's browser; of Markdown and
-#: LaTeX, in which they may stand, the gradebook's notebooks have a harmless form (`results.gradebook.harmless`).
+#: LaTeX, in which they may stand, the gradebook's notebooks have a harmless form (`results.harmless`).
 MIME_TYPES = ("text/plain", "text/markdown", "text/latex", "image/png", "image/jpeg")
 
 

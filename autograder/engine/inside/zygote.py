@@ -4,7 +4,8 @@ Started as ``python zygote.py FD,FD UID,UID NESTED MODULE,MODULE`` with control 
 `orders`, `wire`, `shell`, `syscalls`, `watch` and `lora_ref`. Warm, it forks a copy for each control socket, which
 obeys what comes over it, one submission at a time:
 
-    start BYTES SECONDS (with a socket of the submission's own) | interrupt | starved | kill
+    start BYTES SECONDS (with a socket of the submission's own, and a door to its control group if it has one)
+    interrupt | starved | kill
 
 Each is answered. A submission whose processes together take more than BYTES of memory or SECONDS of processor time, or
 too many sockets, is killed (see `watch`).
@@ -80,7 +81,7 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
                 if over:
                     _kill_group(submission, nested)
                 continue
-            order, channel = _receive_order(control)
+            order, channel, door = _receive_order(control)
         except wire.Closed:
             _kill(submission, nested)
             break
@@ -89,7 +90,7 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
             if channel is None:
                 continue
             (most, seconds), over = map(int, argument.split()), ""
-            submission = _start(warmed, channel, control, nested)
+            submission = _start(warmed, channel, control, nested, door)
             wire.send(control, {"started": submission})
         elif order == "interrupt":
             if submission:
@@ -104,29 +105,32 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
             wire.send(control, used | {"over": over})
 
 
-def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None]:
-    """One word, and the socket that came with it."""
+def _receive_order(control: socket.socket) -> tuple[str, socket.socket | None, int]:
+    """One word, and the socket and the descriptor that came with it (None and -1: none did)."""
     control.settimeout(None)
     try:
-        data, ancillary, *_ = control.recvmsg(64, socket.CMSG_SPACE(4))
+        data, ancillary, *_ = control.recvmsg(64, socket.CMSG_SPACE(8))
     except OSError as error:
         raise wire.Closed(str(error)) from None
     if not data:
         raise wire.Closed
-    channel = None
+    channel, door = None, -1
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             channel = socket.socket(fileno=int.from_bytes(payload[:4], sys.byteorder))
-    return data.decode().strip(), channel
+            door = int.from_bytes(payload[4:8], sys.byteorder) if len(payload) >= 8 else -1
+    return data.decode().strip(), channel, door
 
 
-def _start(warmed: orders.Warmed, channel: socket.socket, control: socket.socket, nested: bool) -> int:
+def _start(warmed: orders.Warmed, channel: socket.socket, control: socket.socket, nested: bool, door: int = -1) -> int:
     """Fork; return the process id of the submission's first process."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:
         os.close(writer)
         channel.close()
+        if door >= 0:
+            os.close(door)
         written = os.read(reader, 32)
         os.close(reader)
         if not nested:
@@ -137,6 +141,9 @@ def _start(warmed: orders.Warmed, channel: socket.socket, control: socket.socket
     try:
         os.close(reader)
         control.close()
+        if door >= 0:
+            os.write(door, b"0")  # what it starts from here on is counted there
+            os.close(door)
         if nested:
             _own_namespaces()
             inner = os.fork()  # the first process of the new process-id namespace
@@ -259,7 +266,7 @@ def become(uid: int) -> None:
 
 if __name__ == "__main__":
     # an editable install of the course would put the instructor's checkout on the path
-    sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, "autograder"))]
+    sys.path[:] = [p for p in sys.path if not os.path.isfile(os.path.join(p, "autograder", "__init__.py"))]
     sockets = [socket.socket(fileno=int(word)) for word in sys.argv[1].split(",")]
     uids = [int(word) for word in sys.argv[2].split(",")]
     main(sockets, uids, sys.argv[3] == "nested", sys.argv[4].split(","))

@@ -75,7 +75,7 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     if abs(scale - 1) > 1e-2 and abs(factor * scale - expected) < 1e-2:
         shown = f"in evaluation mode alone the update is {number(scale)} times what alpha / rank asks for"
         return Fault(shown, scale_cause(inputs, scale), "section 2.2")
-    if abs(factor - expected) > 1e-2:
+    if not abs(factor - expected) <= 1e-2:
         likely = "what is kept must be divided by 1 - p, or training and evaluation differ in size"
         if abs(factor - 1 / p) < 1e-2:
             likely = "p is the probability to drop, not to keep"
@@ -86,7 +86,7 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     share = dropped.mean()
     # six standard deviations of the share of n coin flips; fails by chance once in 10^8
-    if abs(share - p) > 6 * (p * (1 - p) / dropped.size) ** 0.5:
+    if not abs(share - p) <= 6 * (p * (1 - p) / dropped.size) ** 0.5:
         likely = "p is the probability to drop, not to keep" if abs(share - 1 + p) < 0.1 else ""
         return Fault(f"{share:.0%} of the entries are dropped, expected {p:.0%}", likely, "section 2.2")
     if any((dropped == dropped.take([0], axis)).all() for axis in range(x.ndim)):

@@ -133,7 +133,7 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     A = seen["A"]
     if A is None:
         return Fault("there is no lora_A")
-    if not np.isfinite(A).all() or np.abs(A).max() > 1e4:
+    if not np.isfinite(A).all() or not np.abs(A).max() <= 1e4:
         return Fault("lora_A is never given values", "torch.empty is uninitialised memory")
     if not np.any(A != 0):
         return Fault("lora_A starts at zero", "with A and B both zero, both gradients are zero and nothing ever learns")
@@ -144,7 +144,7 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"all {which} of lora_A are the same", "each of its values is drawn on its own")
     # the mean of n values with standard deviation s lies within 6 s / sqrt(n) of zero but for one case in 10^8
     for one in ({"mean": A.mean(), "std": A.std(), "size": A.size}, seen["large"]):
-        if abs(one["mean"]) > 6 * one["std"] / np.sqrt(one["size"]):
+        if not abs(one["mean"]) <= 6 * one["std"] / np.sqrt(one["size"]) < np.inf:
             mean, deviation = number(one["mean"], 2), number(one["std"], 2)
             return Fault(
                 f"lora_A has mean {mean}, standard deviation {deviation} over {one['size']:,} values",

@@ -256,7 +256,7 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
         if "error" in one:
             return error_fault(one["error"])
         share = one["share"]
-        if abs(share - p) > 6 * (p * (1 - p) / ROWS) ** 0.5:
+        if not abs(share - p) <= 6 * (p * (1 - p) / ROWS) ** 0.5:
             asked = f"although dropout={p:g} was given" if p else "although no dropout was given"
             likely = "dropout is not passed on as it was given" if p else "dropout is 0 by default"
             return Fault(f"wrapper.lora drops {share:.0%} of x {asked}", likely)

@@ -177,11 +177,11 @@ def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"afterwards linear.{' and linear.'.join(seen['trains'])} trains", likely)
     if not seen["recording"]:
         return Fault("afterwards autograd is switched off", "`with torch.no_grad():` ends with its block")
-    if not close(seen["update"], np.zeros_like(seen["update"]), 1e-6):
+    if not close(seen["update"], np.zeros_like(seen["before"]), 1e-6):
         same = close(seen["update"], seen["before"])
         likely = "the update counts twice: in the weight and in the adapter" if same else ""
         return Fault("afterwards lora(x) is not zero", likely)
-    if not seen["gradient"] > 0:
+    if not 0 < seen["gradient"] < np.inf:
         return Fault(
             "afterwards the gradients of A and of B are both zero",
             "A and B are both zero (or the scale is, or what is left does not train): the adapter can never train "

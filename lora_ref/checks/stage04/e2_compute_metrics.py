@@ -82,7 +82,7 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
         ),
     }
     likely = next((cause for cause, value in guesses.items() if close(accuracy, value, 1e-6)), "")
-    wrong = int(np.argmax(np.abs(accuracy - wanted) > 1e-6))
+    wrong = int(np.argmax(~(np.abs(accuracy - wanted) <= 1e-6)))
     shown, asked = pair(accuracy[wrong], wanted[wrong], tolerance=0)
     return Fault(
         f"accuracy {shown}, expected {asked} ({size} examples, {pairs[wrong][0].shape[1]} classes)",

@@ -97,7 +97,7 @@ def judge_spectrum(inputs: Inputs, seen: Observation) -> Fault | None:
             return spectrum
         wanted = np.linalg.svd(delta_of(update), compute_uv=False)
         if not wanted.any():
-            if np.abs(spectrum).max() > 1e-12:
+            if not np.abs(spectrum).max() <= 1e-12:
                 return Fault(f"{_shown(spectrum)} for an update of zeros", "B A of a fresh layer is zero")
             continue
         if not spectrum[0] or not _proportional(spectrum, wanted):
@@ -154,7 +154,7 @@ def judge_spectrum_scale(inputs: Inputs, seen: Observation) -> Fault | None:
         if not _proportional(spectrum, wanted):
             return Fault(f"{_shown(spectrum)} is not a multiple of {_shown(wanted)}", "")
         ratio = float(spectrum[0] / wanted[0])
-        if abs(ratio - 1) > SAME:
+        if not abs(ratio - 1) <= SAME:
             return Fault(
                 f"values {number(ratio)} times those of scaling * B A",
                 scale_cause(ratio, update, float(1 / wanted[0]), float(1 / wanted.sum())),

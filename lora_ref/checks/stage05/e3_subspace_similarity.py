@@ -130,7 +130,7 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"{at}: a {outcome['kind']}{' of shape ' + str(outcome['shape']) if outcome['shape'] else ''}", likely
             )
         wanted = case.get("is", similarity_of(case["A1"], case["A2"], case["i"], case["j"]))
-        if not np.isfinite(outcome["value"]) or abs(outcome["value"] - wanted) > SAME:
+        if not abs(outcome["value"] - wanted) <= SAME:
             wrong.append((at, case, outcome["value"], wanted))
     if not wrong:
         return None

@@ -1,0 +1,106 @@
+"""Control groups on a file system that stands for the kernel's: who gets one, with what in it, and what is left."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from autograder.engine import cgroup
+
+#: What the kernel puts into a new group.
+FILES = ("cgroup.procs", "cgroup.kill", "memory.max", "memory.events", "memory.oom.group", "pids.max", "cpu.weight")
+
+
+@pytest.fixture
+def kernel(tmp_path, monkeypatch):
+    """A delegated scope with this process in it; returns the scope's folder."""
+    monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroup, "PROC", tmp_path / "proc")
+    scope = tmp_path / "cgroup" / "user.slice" / "run.scope"
+    scope.mkdir(parents=True)
+    for name, text in (
+        ("controllers", "cpu io memory pids"),
+        ("procs", f"{os.getpid()}\n7\n"),
+        ("subtree_control", ""),
+    ):
+        (scope / f"cgroup.{name}").write_text(text)
+    for pid, parent in (("self", 0), ("7", os.getpid()), ("8", 1)):
+        (tmp_path / "proc" / pid).mkdir(parents=True)
+        (tmp_path / "proc" / pid / "stat").write_text(f"{pid} (a ) b) S {parent} 1 1")
+    (tmp_path / "proc" / "self" / "cgroup").write_text("0::/user.slice/run.scope\n")
+    make, remove = pathlib.Path.mkdir, pathlib.Path.rmdir
+
+    def mkdir(path, *arguments, **options):
+        make(path, *arguments, **options)
+        for name in FILES:
+            (path / name).write_text("")
+
+    def rmdir(path):
+        for file in path.iterdir():
+            file.unlink()
+        remove(path)
+
+    monkeypatch.setattr(pathlib.Path, "mkdir", mkdir)
+    monkeypatch.setattr(pathlib.Path, "rmdir", rmdir)
+    return scope
+
+
+def test_each_submission_has_a_group_with_its_limits_until_it_ends(kernel):
+    groups = cgroup.probe()
+    assert (kernel / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (kernel / f"lora-{os.getpid()}" / "cgroup.procs").read_text() == "7"  # each is written by itself
+    one, other = groups.new(6_000, 128), groups.new(5_000, 64)
+    assert one.path.parent == other.path.parent == kernel
+    assert [(one.path / name).read_text() for name in ("memory.max", "pids.max", "cpu.weight")] == [
+        "6000",
+        "128",
+        "100",
+    ]
+    assert one.over() == ""
+    door = one.door()
+    os.write(door, b"0")
+    os.close(door)
+    assert (one.path / "cgroup.procs").read_text() == "0"
+    (one.path / "memory.events").write_text("low 0\nmax 9\noom 1\noom_kill 1\n")
+    assert one.over() == "memory"
+    kept = one.path
+    one.close()
+    assert not kept.exists()
+    assert other.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("proc/self/cgroup", "4:memory:/a\n0::/user.slice/run.scope\n"),  # version 1 beside it
+        ("proc/self/cgroup", "0::/\n"),  # the whole machine's
+        ("proc/self/cgroup", "0::/gone\n"),
+        ("cgroup/user.slice/run.scope/cgroup.controllers", "cpu pids"),
+        ("cgroup/user.slice/run.scope/cgroup.procs", f"{os.getpid()}\n8\n"),  # somebody else's process is in it
+        ("cgroup/user.slice/run.scope/cgroup.procs", f"{os.getpid()}\n9\n"),  # gone meanwhile
+    ],
+)
+def test_no_group_is_taken_that_was_not_given(kernel, tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    assert cgroup.probe() is None
+    assert (kernel / "cgroup.subtree_control").read_text() == ""
+    assert [path for path in kernel.iterdir() if path.is_dir()] == []
+
+
+def test_where_the_kernel_refuses_everything_is_as_before(kernel, monkeypatch):
+    (kernel / "cgroup.subtree_control").unlink()
+    (kernel / "cgroup.subtree_control").mkdir()  # cannot be written
+    monkeypatch.setattr(cgroup, "_processes", lambda group: [])
+    assert cgroup.probe() is None
+    assert not (kernel / f"lora-{os.getpid()}").exists()
+    assert cgroup.Groups(kernel / "nothing").new(1, 1) is None
+
+
+def test_a_container_s_limit_is_the_machine_s(kernel):
+    assert cgroup.allowed_memory() is None
+    (cgroup.ROOT / "memory.max").write_text("max")
+    assert cgroup.allowed_memory() is None
+    (cgroup.ROOT / "memory.max").write_text("8000000000\n")
+    assert cgroup.allowed_memory() == 8_000_000_000

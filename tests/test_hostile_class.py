@@ -1,0 +1,52 @@
+"""A class of 24 with one of each hostile submission of the bank: nobody's points, row or time are another's."""
+
+from __future__ import annotations
+
+import grade_course
+import pytest
+from grade_course import FULL, STAGE
+
+from autograder.attacks import attacks, trees
+from autograder.engine.assignment import Assignment
+from autograder.intake.discover import discover
+from autograder.intake.plan import plan
+from autograder.results import history
+
+#: Of each four students, what they hand in, and what that earns.
+ANSWERS = {"complete": FULL, "half-done": 11, "buggy": 18, "untouched": 0}
+
+
+@pytest.mark.slow
+def test_a_class_of_24_with_one_of_each(tmp_path, bubblewrap):
+    answers = list(ANSWERS) * 6
+    honest = {"victim" if n == 0 else f"honest-{n}": answer for n, answer in enumerate(answers)}
+    made = {answer: grade_course.sample(answer) for answer in ANSWERS}
+    for student, answer in honest.items():
+        grade_course.hand_in(tmp_path, student, made[answer])
+    grade_course.write_attacks(tmp_path)
+    out = tmp_path / "out"
+    limits = ("--workers", "2", "--anyway", "--cell-seconds", "4", "--seconds", "60")
+    done = grade_course.grade(tmp_path, out, *limits)
+    assert done.returncode == 1, done.stderr  # some need attention
+    rows, hints = grade_course.grades(out), history.hints(out)[STAGE]
+    hostile = [*attacks(), *trees.TREES]
+    assert set(rows) == {*honest, *(attack.id for attack in hostile)}
+    for student, answer in honest.items():
+        assert (rows[student]["status"], float(rows[student]["score"])) == ("graded", ANSWERS[answer]), student
+    for attack in hostile:
+        try:
+            grade_course.as_expected(attack, rows[attack.id], hints.get(attack.id, []))
+        except AssertionError as error:
+            raise AssertionError(f"{attack.id}: {rows[attack.id]} {hints.get(attack.id)}") from error
+
+
+def test_what_is_handed_in_instead_of_a_notebook_is_nobody_elses(tmp_path):
+    grade_course.hand_in(tmp_path, "victim", grade_course.sample("half-done"))
+    trees.write_all(tmp_path / "submitted", *grade_course.notebooks())
+    assignment = Assignment.load(STAGE)
+    rows = {s.student: plan(s, assignment, 1, "needed") for s in discover(tmp_path, {STAGE: assignment})}
+    assert set(rows) == {"victim", *(tree.id for tree in trees.TREES)}
+    assert rows["victim"].origin == str(tmp_path / "submitted" / "victim" / STAGE / f"{STAGE}.ipynb")
+    assert not rows["victim"].problem
+    for tree in trees.TREES:
+        assert bool(rows[tree.id].problem) == (tree.earns is None), (tree.id, rows[tree.id].problem)
