@@ -70,6 +70,7 @@ class Check:
         points: share of the exercise's points (hidden checks; visible ones carry none).
         builds_on: what earlier exercises answer for, as names of their stage's stand-ins.
         seconds: time limit of the probe (`lora_ref.checks.clock.Clock`).
+        after: ids of checks without which this one's values say little: where one of them fails, it names no cause.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Check:
     points: float = 0.0
     builds_on: tuple[str, ...] = ()
     seconds: float = SECONDS
+    after: tuple[str, ...] = ()
 
     @property
     def exercise(self) -> str:
@@ -96,6 +98,7 @@ class Verdict:
         fault: None if it passed.
         printed: what the student's code printed.
         quotes: errors that Python or a library worded, ``(type, text)`` each; the fault may quote them.
+        after: the check's.
     """
 
     id: str
@@ -104,6 +107,7 @@ class Verdict:
     fault: Fault | None = None
     printed: str = ""
     quotes: tuple[tuple[str, str], ...] = ()
+    after: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -159,9 +163,14 @@ def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None =
 
 def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     """The verdicts of one exercise; one mistake costs once, so what a call changed beside (`SIDE_EFFECT`) costs with
-    the first check that saw it."""
+    the first check that saw it. What follows from a basic check's failure names no cause of its own (`Check.after`).
+    """
+    verdicts = list(verdicts)
+    failed = {verdict.id for verdict in verdicts if verdict.fault and verdict.fault.raised != SIDE_EFFECT}
     kept, told = [], False
     for verdict in verdicts:
+        if verdict.fault and verdict.fault.likely and not verdict.fault.raised and failed.intersection(verdict.after):
+            verdict = replace(verdict, fault=replace(verdict.fault, likely=ELSEWHERE))
         effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
         kept.append(replace(verdict, fault=None) if effect and told else verdict)
         told = told or effect
@@ -171,11 +180,14 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
 def effect_fault(effect: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
     if "called again" in effect or "second call" in effect:
-        likely = "something is kept from call to call: a global, a default argument or an attribute"
+        likely = (
+            "the result depends on more than the arguments: on something kept from call to call (a global, a default "
+            "argument, an attribute) or on chance"
+        )
     elif " left " in effect:
-        likely = "it holds for all code that runs later: use it in a with block, or leave it out"
+        likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
     else:
-        likely = "the caller's objects stay: make new ones (x / n, not x /= n; sorted(x), not x.sort(); pop none)"
+        likely = "arguments are the caller's: make new objects (x / n, not x /= n; sorted(x), not x.sort())"
     return Fault(effect, likely, None, SIDE_EFFECT)
 
 
@@ -214,7 +226,9 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:
         fault = replace(fault, read=f"section {check.exercise}")
-    return Verdict(check.id, check.contract, check.points, fault, seen.get("printed", ""), tuple(_quotes(seen)))
+    return Verdict(
+        check.id, check.contract, check.points, fault, seen.get("printed", ""), tuple(_quotes(seen)), check.after
+    )
 
 
 def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
