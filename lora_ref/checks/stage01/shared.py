@@ -70,7 +70,8 @@ def stopped(result: Mapping[str, Any], call: str) -> Fault | None:
         likely = "this input is allowed: the contract says what it gives"
     elif kind == "IndexError":
         likely = "an index runs past the end; a slice does not: S[:k] takes what there is"
-    return Fault(f"{call} raised {kind}: {text}", likely)
+    where = f" ({result['raised']['line']})" if result["raised"].get("line") else ""
+    return Fault(f"{call} raised {kind}: {text}{where}", likely)
 
 
 #: What a mistake gives instead of the right number, and the likely cause.

@@ -239,6 +239,7 @@ EXERCISE = Exercise(
             judge_leading,
             rank_one(draw_layer),
             seed=3,
+            after=("2.2/forward",),
         ),
         Check(
             "2.2/dropout",
@@ -258,6 +259,7 @@ EXERCISE = Exercise(
             judge_calls,
             draw_calls,
             seed=4,
+            after=("2.2/forward",),
         ),
     ],
 )

@@ -412,6 +412,7 @@ EXERCISE = Exercise(
             judge_start,
             draw_inject,
             seed=7,
+            after=("3.4/untouched", "3.4/update"),
         ),
         Check(
             "3.4/frozen",
@@ -436,6 +437,7 @@ EXERCISE = Exercise(
             judge_no_head,
             partial(draw_inject, head=False, head_targets=True),
             seed=26,
+            after=("3.4/frozen",),
         ),
         Check(
             "3.4/returned",

@@ -340,7 +340,9 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
         elif all("classifier" in name for name in wrong):
             likely = "the head is not restored: without it the reloaded model answers at chance"
         else:
-            likely = "a tensor is left out, or rounded on the way"
+            near = [np.allclose(seen["loaded"][name], inputs["saved"][name], rtol=0.02, atol=1e-3) for name in wrong]
+            likely = "rounded on the way: save each tensor in its own dtype" if all(near) else ""
+            likely = "these are left out" if not {*wrong} & {*seen["changed"]} else likely
         return Fault(
             f"{len(wrong)} of {len(inputs['saved'])} tensors differ from the saved ones, such as {wrong[0]}", likely
         )
