@@ -145,7 +145,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the answer is True or False, for any two dicts"
             if isinstance(found, Mapping):
                 likely = (
-                    error_fault(found).likely if found["quoted"] else "a raise left in: the answer is True or False"
+                    error_fault(found).likely if found["quoted"] else "a raise left in after a check stops what follows"
                 )
             if isinstance(found, Mapping) and found["type"] == "KeyError":
                 likely = "a key that only one side has is a difference: compare the two sets of keys"
@@ -181,7 +181,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]
         answer = f"{found['type']}: {found['text']}" if isinstance(found, Mapping) else found
         return Fault(
-            f"{answer} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}", likely
+            f"{answer}, for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}", likely
         )
     return None
 
