@@ -71,7 +71,7 @@ MUTANTS = [
         "a wrong name is passed over",
         _PUT,
         f"try:\n        {_PUT}\n    except AttributeError:\n        pass",
-        "let the error pass",
+        "a typo must show",
     ),
     Mutant(
         "3.3/around",

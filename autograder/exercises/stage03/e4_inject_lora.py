@@ -242,7 +242,7 @@ MUTANTS = [
     Mutant(
         "3.4/no-return", "the model is not returned", f"{_HEAD}\n    return model", _HEAD, "return model is missing"
     ),
-    Mutant("3.4/copy", "a copy is changed", _REFUSE, "model = copy.deepcopy(model)", "nothing was put into the model"),
+    Mutant("3.4/copy", "a copy is changed", _REFUSE, "model = copy.deepcopy(model)", "a copy is another model"),
     Mutant(
         "3.4/own-search",
         "a search of its own, by substring, at every call",

@@ -167,7 +167,7 @@ def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
         if not close(wrapper["W"], inputs["W"], 1e-6):
             return Fault(
                 "wrapper.linear.weight is not the given layer's weight",
-                "a new nn.Linear has new random values: the pretrained ones are lost",
+                "keep the layer that is given: in a new one the pretrained values are lost",
             )
         if (wrapper["b"] is None) != (case == "no bias"):
             lost = wrapper["b"] is None

@@ -320,6 +320,7 @@ class Beside:
         self.layers = {name: {**layer, "update": 0.0, "times": 0.0} for name, layer in inputs["layers"].items()}
         self.earlier: dict[str, list[Any]] = {name: [0.0] for name in self.layers}
         self.off: set[str] = set()
+        self.added: set[str] = set()
 
     def __call__(self, one: Step, outcome: Observation) -> Fault | None:
         name, do = one["on"], one["do"]
@@ -352,9 +353,12 @@ class Beside:
         if np.ndim(update) and not layer["times"]:  # what scales all of it is another check's matter
             layer["times"] = factor_of(found - W, update) or 1.0
         if close(found, W + (layer["times"] or 1.0) * update, 1e-4):
+            self.added |= {one["on"]} if np.any(update) else set()
             return None
         likely = ""
-        if any(close(found, W + (layer["times"] or 1.0) * before, 1e-4) for before in self.earlier[one["on"]]):
+        if close(found, W, 1e-4) and one["on"] in self.added:
+            likely = "nothing is added, although enabled is True"
+        elif any(close(found, W + (layer["times"] or 1.0) * before, 1e-4) for before in self.earlier[one["on"]]):
             likely = "the update of earlier values of A and B: it is computed once and kept"
         return Fault(f"the result is off by up to {number(np.abs(found - W - update).max())}", likely)
 

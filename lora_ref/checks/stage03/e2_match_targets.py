@@ -149,7 +149,7 @@ def _refusal_fault(
             if all(target in name for name in names_given) and not all(name.endswith(target) for name in names_given):
                 likely = "in is a test for text anywhere: a target is whole parts at the end of a dotted name"
             elif all(name.endswith(target) for name in names_given):
-                likely = "endswith without the dot cuts a part in two: uery is not query"
+                likely = "in, or endswith without the dot, cuts a part in two: uery is not query"
             if set(others) & set(names_given) or (others and all(target in name for name in names_given)):
                 likely = f"{target} is not an nn.Linear: what counts are linear layers whose name ends so"
             elif target not in " ".join(names_given):

@@ -130,7 +130,10 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "put in new as it is: whether it trains, and its mode, are its owner's"
             return Fault(f"replacing {place} froze the new module, or switched its mode", likely)
     if not seen["nowhere"]:
-        return Fault("a name whose parent does not exist raised nothing", "let the error pass: a typo must show")
+        return Fault(
+            "a name whose parent does not exist raised nothing",
+            "a typo must show: put the module at that very place, or raise",
+        )
     return None
 
 

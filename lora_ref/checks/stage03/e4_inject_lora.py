@@ -150,7 +150,7 @@ def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
                 "a child with a dot in its name was added, and no forward meets it: replace_module finds the parent"
             )
         elif kinds == ["Linear"] and not wrapped:
-            likely = "nothing was put into the model: a wrapper that is only made replaces nothing"
+            likely = "the given model is as it was: making a wrapper replaces nothing, and a copy is another model"
         elif kinds not in (["Linear"], ["Classifier"]):
             likely = "a wrapper keeps the old layer as .linear, and the update as .lora with lora_A and lora_B"
         return Fault(f"{len(missing)} of {len(wanted)} targets are not wrapped: {missing[0]} is a {kinds[0]}", likely)
@@ -169,7 +169,7 @@ def judge_sizes(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = [rank, linear.in_features], [linear.out_features, rank]
         if (layer["A"], layer["B"]) != wanted:
             asked = "the default rank is 8" if "rank" not in inputs["options"] else "the rank is not passed on"
-            if layer["A"][0] == inputs["options"].get("alpha", 16):
+            if layer["A"][0] == int(inputs["options"].get("alpha", 16)) != rank:
                 asked = "rank and alpha are passed on in the wrong order"
             elif layer["A"][0] == min(linear.in_features, linear.out_features) < rank:
                 asked = "a rank above the layer's smaller side is allowed: pass it on as it is"
@@ -217,7 +217,7 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                     return Fault(f"{name}: the frozen layer's part of the output is another", "")
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
-                elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
+                elif len(A) != options.get("rank", 8) and len(A) == int(alpha):
                     likely = "rank and alpha are passed on in the wrong order"
                 return Fault(f"{name}: {shown}", likely)
             if not np.isfinite(layer["y"]).all():

@@ -180,6 +180,8 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
                 + ", or is not 128 by default" * (inputs["max_length"] is None)
                 if lengths == [len(row) for row in full]
                 else "max_length does not reach the tokenizer"
+                if lengths == [min(len(row), 128) for row in full]
+                else ""
             )
             return Fault(seen_lengths, likely)
         return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off")

@@ -379,8 +379,8 @@ def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 _REFUSAL_CAUSE = {
-    "missing": "a loop over the file's tensors never meets what is not there: compare the sets of names first",
-    "unexpected": "a loop over the model's tensors never meets what only the file has: compare the sets of names first",
+    "missing": "raise where the two sets of names differ: a loop over the file's tensors never meets what is missing",
+    "unexpected": "raise where the two sets of names differ: a loop over the model never meets what only the file has",
     "renamed": "names are compared by their number alone, or not at all",
     "one row": "copy_ repeats one row over all rows without a word: compare the shapes first",
     "one column": "copy_ repeats one column over all columns without a word: compare whole shapes, not len() alone",
@@ -408,12 +408,13 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
         if outcome["raised"] is None:
             return Fault(
                 f"{what}: no error",
-                _REFUSAL_CAUSE.get(place) or _REFUSAL_CAUSE.get(kind, "the shapes are not compared" * (not foreign)),
+                _REFUSAL_CAUSE.get(place)
+                or _REFUSAL_CAUSE.get(kind, "raise where a shape differs: compare whole shapes first" * (not foreign)),
             )
         if outcome["changed"]:
             return Fault(
                 f"{what}: {outcome['raised']['type']}, but {len(outcome['changed'])} tensors had changed by then",
-                "tensors before the bad one are loaded already: check all names and whole shapes first, then copy",
+                "the model changes before the file is known to fit: check all names and whole shapes first, then copy",
             )
         if not foreign and "ValueError" not in outcome["raised"]["bases"]:
             return Fault(

@@ -85,7 +85,8 @@ def _spectrum(update: Mapping[str, Any], result: Mapping[str, Any]) -> Fault | n
             likely,
         )
     if not np.isfinite(spectrum).all():
-        return Fault("NaN or infinity among the singular values", "a root of a number that rounding made negative")
+        likely = "a root of a number that rounding made negative" if delta_of(update).any() else "0 / 0: B is zero here"
+        return Fault("NaN or infinity among the singular values", likely)
     return np.pad(spectrum.astype(float), (0, most - len(spectrum)))
 
 
