@@ -172,7 +172,12 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     kept, told = [], False
     for verdict in verdicts:
         fault = verdict.fault
-        if fault and fault.likely and not _LINE.search(fault.seen) and failed.intersection(verdict.after):
+        if (
+            fault
+            and fault.likely
+            and not (fault.raised or _LINE.search(fault.seen))
+            and failed.intersection(verdict.after)
+        ):
             verdict = replace(verdict, fault=replace(fault, likely=ELSEWHERE))
         effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
         kept.append(replace(verdict, fault=None) if effect and told else verdict)
@@ -279,7 +284,7 @@ _MEANS = {
     "Missing key(s) in state_dict": "the file holds some of the model's tensors, and load_state_dict wants all of them",
     "Unexpected key(s) in state_dict": "the names are not this model's: compare the two sets of names",
     "shapes cannot be multiplied": "shapes do not fit: write the shape of each tensor beside the line (a .T missing?)",
-    "view size is not compatible": "x may lie otherwise in memory, as a transposed tensor does: no view of it",
+    "view size is not compatible": "x may lie in memory in another order, as x.T does: reshape, not view",
 }
 
 

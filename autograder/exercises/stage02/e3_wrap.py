@@ -142,7 +142,7 @@ MUTANTS = [
         "if not isinstance(linear, nn.Linear):",
         "if isinstance(linear, nn.Module):\n            linear.requires_grad_(False)\n"
         "        if not isinstance(linear, nn.Linear):",
-        "look first, then change",
+        "check first, then change",
     ),
     Mutant("2.3/B-drawn", "B is drawn", LORA, f"{LORA}\n        nn.init.normal_(self.lora.lora_B)", "is not zero"),
 ]

@@ -88,7 +88,7 @@ MUTANTS = [
         "    for name in expected:\n"
         '        parent, _, child = name.rpartition(".")\n'
         "        setattr(model.get_submodule(parent), child, nn.Parameter(saved[name]))",
-        "is another Parameter",
+        "is not the Parameter",
     ),
     Mutant(
         "4.5/inference-mode",

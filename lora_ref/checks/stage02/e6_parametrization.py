@@ -176,7 +176,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
     if close(found, expected):
         if "W" in seen["on_eval"] and close(seen["on_eval"]["W"], expected):
             return None
-        return Fault("in evaluation mode forward(W) is another weight", "only self.enabled switches")
+        return Fault("in evaluation mode forward(W) is a different weight", "only self.enabled switches")
     if found.shape != expected.shape:
         return Fault(
             f"a weight of shape {found.shape}, expected {expected.shape}", "B and A are multiplied in the wrong order"
@@ -212,7 +212,9 @@ def factors_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["found"] != ["A", "B"] or count != inputs["A"].size + inputs["B"].size:
         likely = ""
         if count < inputs["A"].size + inputs["B"].size:
-            likely = "what is missing is frozen or no nn.Parameter; nn.Parameter(...).to(...) makes a plain tensor"
+            likely = (
+                "what is missing is frozen or is not an nn.Parameter; nn.Parameter(...).to(...) makes a plain tensor"
+            )
         return Fault(f"trainable parameters {shown}; expected {expected}", likely)
     return None
 
@@ -241,7 +243,7 @@ def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
     if not seen["enabled"]:
         return Fault("enabled is False at first", "")
     if not close(seen["off"]["W"], inputs["W"], 1e-6):
-        return Fault("with enabled = False forward(W) still adds something", "forward does not ask self.enabled")
+        return Fault("with enabled = False forward(W) still adds something", "forward does not check self.enabled")
     if not seen["off"]["same"]:
         return Fault(
             "with enabled = False forward(W) is an equal tensor, but not W itself",

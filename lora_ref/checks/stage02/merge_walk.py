@@ -137,7 +137,7 @@ class Walk:
         more = [key for key in seen["trains"] if key not in first["trains"]]
         if more:
             likely = (
-                "a tensor that is kept is no nn.Parameter: a clone, without gradients, is neither trained nor counted"
+                "a tensor kept aside is not an nn.Parameter: a clone, without gradients, is neither trained nor counted"
             )
             return Fault(f"{' and '.join(more)} of {name} trains now", likely)
         return self._output_fault(name, seen) if called else None

@@ -214,7 +214,7 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                 shown = f"{times} times B A x is added, expected {asked}"
                 likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
                 if close(factor, alpha / len(A), 1e-3):
-                    return Fault(f"{name}: the frozen layer's part of the output is another", "")
+                    return Fault(f"{name}: the frozen layer's part of the output is different", "")
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
                 elif len(A) != options.get("rank", 8) and len(A) == int(alpha):
@@ -289,7 +289,7 @@ def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the head may be more than one layer: model.classifier.requires_grad_(True) means all of it"
         elif asked is None:
             likely += "; train_head is True by default"
-        return Fault(f"{called}, and {some(left, 2)} must train and do not", likely)
+        return Fault(f"{called}, and {some(left, 2)} should train, and do not", likely)
     return None
 
 
@@ -300,7 +300,7 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
     trains = [name for name in seen["trains"] if name.startswith("classifier.") and not of_lora(name)]
     base = [name for name in seen["trains"] if not (of_lora(name) or name.startswith("classifier."))]
     if trains and not base:  # a model that is not frozen at all is another check's matter
-        likely = "ask train_head before the head is woken up"
+        likely = "check train_head before the head is unfrozen"
         return Fault(f"train_head=False, and {some(trains, 2)} train", likely)
     if not any(f"{name}.".startswith("classifier.") for name in seen["wrapped"]):
         return Fault(f"targets {inputs['targets']}: nothing in the head is wrapped", "")
@@ -316,7 +316,9 @@ def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
     if not seen["same"]:
         return not_the_model(seen)
     if seen["modes"]:
-        return Fault(f"{seen['modes']} modules have another mode", "train() and eval() are the caller's to choose")
+        return Fault(
+            f"modules that changed their mode: {seen['modes']}", "train() and eval() are the caller's to choose"
+        )
     return None if seen["wrapped"] else Fault("no layer is wrapped", "")
 
 

@@ -267,7 +267,7 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     first = [batch["input_ids"] for batch in inputs["passes"][0]]
     starts = [batches[0]["input_ids"] for batches in inputs["passes"]]
     if not met:
-        return Fault("the given model makes no forward pass", "train the model that is passed, not a copy of it")
+        return NO_PASS
     if missing == 0:
         likely = "the first forward pass is not on the loader's first batch, or not on all of it: model(**batch)"
     elif missing == 1 and len(met) > 1 and any(np.array_equal(met[1], start) for start in starts):
@@ -371,9 +371,13 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
             wrong = first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
         at, wanted = wrong
         shown, asked = pair(*(float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
+        which_one = "the middle one"
+        if shown == asked:  # the entry that differs most
+            worst = np.unravel_index(np.argmax(np.abs(moves[at] - wanted)), wanted.shape)
+            shown, asked = pair(*(float(abs(move[worst]) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
+            which_one = "one"
         return Fault(
-            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {shown} lr, "
-            f"AdamW by {asked} lr",
+            f"step {at} (counted from 0) moves {which_one} of lora_{name}'s entries by {shown} lr, AdamW by {asked} lr",
             step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
         )
     return None
@@ -400,6 +404,8 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
     still = [name for name, given in trains.items() if (seen["after"][name] == given).all()]
     if still:
         likely = "the optimiser needs every parameter with requires_grad, and a step() after each backward()"
+        if not seen["forwards"]:
+            return NO_PASS
         if len(still) == len(trains):
             likely = NOTHING_MOVES
         if still in (["classifier"], ["classifier", "bias"]):
@@ -430,6 +436,7 @@ def judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
     )
 
 
+NO_PASS = Fault("the given model never runs a forward pass", "train the model that is passed, not a copy of it")
 NOTHING_MOVES = (
     "optimizer.step() is missing, comes when there are no gradients (before backward(), after zero_grad()), or the "
     "optimizer holds other parameters than this model's"

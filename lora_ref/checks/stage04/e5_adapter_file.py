@@ -316,10 +316,10 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         stored = {key: tensor for key, tensor in stored.items() if "classifier" not in key}
     if stored:
         base = [array(p) for p in adapted_model(inputs).parameters() if not p.requires_grad]
-        likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
+        likely = "not a parameter of the model: rank, alpha and the like go into the file's metadata"
         if any(np.array_equal(tensor, values) for tensor in stored.values() for values in base):
             likely = "the frozen base model is in the file: everyone who loads it has that already"
-        return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely)
+        return Fault(f"{len(stored)} more than belongs in the file, such as {min(stored)}", likely)
     if seen["changed"]:
         return Fault(
             f"saving changed the model: {', '.join(seen['changed'][:3])}", "save copies, and leave the model as it is"
@@ -367,7 +367,7 @@ def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     if seen["replaced"]:
         return Fault(
-            f"after loading, {seen['replaced'][0]} is another Parameter",
+            f"after loading, {seen['replaced'][0]} is not the Parameter that it was",
             "an optimiser that was made before holds the old ones: copy_ into them under torch.no_grad()",
         )
     if "error" in seen["step"]:
