@@ -9,6 +9,7 @@ import unicodedata
 import zipfile
 
 import grade_course
+import pytest
 from grade_course import STAGE
 from handed_in import EMPTY, MOODLE, NAME, by_student, graded, put, zipped
 

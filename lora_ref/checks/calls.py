@@ -154,7 +154,7 @@ class _Kept:
         now = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
         kind = next(kind.__name__ for kind in (dict, list, tuple) if isinstance(value, kind))
         if len(now) != len(self.parts):
-            return f"the {kind} had {len(self.parts)} items, and has {len(now)}"
+            return f"the {kind} had {len(self.parts)} item{'s' * (len(self.parts) != 1)}, and has {len(now)}"
         for key, item in now:
             if key not in self.parts or not _same_item(item, self.parts[key].value):
                 return f"the {kind} holds other items"

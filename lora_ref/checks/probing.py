@@ -7,6 +7,7 @@ returns is plain data of exact types (`plain`), so that a judge can sit in anoth
 from __future__ import annotations
 
 import contextlib
+import difflib
 import dis
 import importlib
 import io
@@ -39,7 +40,16 @@ Namespace = dict[str, Any]
 
 
 class NotDefined(Exception):
-    """The student's notebook does not define a name."""
+    """The student's notebook does not define a name.
+
+    Args:
+        name: the name.
+        near: one that the notebook does define and that is spelled nearly the same.
+    """
+
+    def __init__(self, name: str, near: str = ""):
+        super().__init__(name)
+        self.near = near
 
 
 class Names:
@@ -60,8 +70,13 @@ class Names:
         try:
             value = self._namespace[name]
         except KeyError:
-            raise NotDefined(name) from None
+            raise NotDefined(name, self._near(name)) from None
         return value if self._calls is None else self._calls.watched(name, value)
+
+    def _near(self, name: str) -> str:
+        home = self._namespace.get("__name__")
+        own = {key.lower(): key for key, value in self._namespace.items() if getattr(value, "__module__", 0) == home}
+        return own.get(next(iter(difflib.get_close_matches(name.lower(), own, 1, 0.8)), ""), "")
 
 
 def observe(
@@ -176,12 +191,7 @@ def result_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> tupl
     except BaseException as error:
         if isinstance(error, (NotImplementedError, NotDefined)):
             raise  # the gap itself, or no name at all: never an answer
-        return None, {
-            "type": type(error).__name__,
-            "text": _short(error),
-            "quoted": _quoted(error),
-            "bases": [base.__name__ for base in type(error).__mro__],
-        }
+        return None, {**describe_error(error), "bases": [base.__name__ for base in type(error).__mro__]}
 
 
 def raised(call: Callable[..., Any], *arguments: Any) -> dict[str, Any] | None:
@@ -249,7 +259,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     if isinstance(error, TimeLimit):
         return {"type": "TimeLimit", "text": str(error), "line": "", "quoted": False}
     if isinstance(error, NotDefined):
-        return {"type": "NotDefined", "text": str(error), "line": "", "quoted": False}
+        return {"type": "NotDefined", "text": str(error), "line": "", "near": error.near, "quoted": False}
     line = ""
     with contextlib.suppress(Exception):
         here = os.path.dirname(os.path.abspath(__file__))
@@ -282,7 +292,9 @@ def _quoted(error: BaseException) -> bool:
 
 def _short(error: BaseException) -> str:
     try:
-        return (str(error).strip().splitlines() or [""])[0][:300]  # torch adds lists of signatures below the first line
+        lines = [line.strip() for line in str(error).strip().splitlines()] or [""]
+        told = 2 if "state_dict" in lines[0] else 1  # below the first line torch adds lists of signatures, or the names
+        return " ".join(lines[:told])[:300]
     except BaseException:  # an exception whose __str__ raises
         return "(no text)"
 

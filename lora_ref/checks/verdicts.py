@@ -31,6 +31,8 @@ WHOLE_EXERCISE = ("NotDefined", "NotImplementedError", "Stopped")
 SIDE_EFFECT = "SideEffect"
 #: The likely cause of a fault that another check of the exercise explains.
 ELSEWHERE = "see the other checks of this exercise"
+#: The error in a fault's ``seen`` (`error_fault`): its type and the line of the student's code.
+_LINE = re.compile(r"(\w*(?:Error|Exception)): .*(\(line \d+, in .*\))$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Fault:
         parts = [f"seen: {self.seen}"]
         parts += [f"Likely: {self.likely}"] if self.likely else []
         parts += [f"Read: {self.read}"] if self.read else []
-        return "  ".join(part.rstrip(".") + "." for part in parts)
+        return "  ".join(part if part.endswith("...") else part.rstrip(".") + "." for part in parts)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Check:
         points: share of the exercise's points (hidden checks; visible ones carry none).
         builds_on: what earlier exercises answer for, as names of their stage's stand-ins.
         seconds: time limit of the probe (`lora_ref.checks.clock.Clock`).
+        after: ids of checks without which this one's values say little: where one of them fails, it names no cause.
     """
 
     id: str
@@ -81,6 +84,7 @@ class Check:
     points: float = 0.0
     builds_on: tuple[str, ...] = ()
     seconds: float = SECONDS
+    after: tuple[str, ...] = ()
 
     @property
     def exercise(self) -> str:
@@ -96,6 +100,7 @@ class Verdict:
         fault: None if it passed.
         printed: what the student's code printed.
         quotes: errors that Python or a library worded, ``(type, text)`` each; the fault may quote them.
+        after: the check's.
     """
 
     id: str
@@ -104,6 +109,7 @@ class Verdict:
     fault: Fault | None = None
     printed: str = ""
     quotes: tuple[tuple[str, str], ...] = ()
+    after: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -159,9 +165,20 @@ def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None =
 
 def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     """The verdicts of one exercise; one mistake costs once, so what a call changed beside (`SIDE_EFFECT`) costs with
-    the first check that saw it."""
+    the first check that saw it. What follows from a basic check's failure names no cause of its own (`Check.after`).
+    """
+    verdicts = list(verdicts)
+    failed = {verdict.id for verdict in verdicts if verdict.fault and verdict.fault.raised != SIDE_EFFECT}
     kept, told = [], False
     for verdict in verdicts:
+        fault = verdict.fault
+        if (
+            fault
+            and fault.likely
+            and not (fault.raised or _LINE.search(fault.seen))
+            and failed.intersection(verdict.after)
+        ):
+            verdict = replace(verdict, fault=replace(fault, likely=ELSEWHERE))
         effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
         kept.append(replace(verdict, fault=None) if effect and told else verdict)
         told = told or effect
@@ -171,11 +188,14 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
 def effect_fault(effect: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
     if "called again" in effect or "second call" in effect:
-        likely = "something is kept from call to call: a global, a default argument or an attribute"
+        likely = (
+            "the result depends on more than the arguments: on something kept from call to call (a global, a default "
+            "argument, an attribute) or on chance"
+        )
     elif " left " in effect:
-        likely = "it holds for all code that runs later: use it in a with block, or leave it out"
+        likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
     else:
-        likely = "the caller's objects stay: make new ones (x / n, not x /= n; sorted(x), not x.sort(); pop none)"
+        likely = "arguments are the caller's: make new objects (x / n, not x /= n; sorted(x), not x.sort())"
     return Fault(effect, likely, None, SIDE_EFFECT)
 
 
@@ -214,7 +234,9 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:
         fault = replace(fault, read=f"section {check.exercise}")
-    return Verdict(check.id, check.contract, check.points, fault, seen.get("printed", ""), tuple(_quotes(seen)))
+    return Verdict(
+        check.id, check.contract, check.points, fault, seen.get("printed", ""), tuple(_quotes(seen)), check.after
+    )
 
 
 def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
@@ -246,41 +268,45 @@ _MEANS = {
     "'tuple' object has no attribute": "what is handed over is a tuple: it unpacks, and has no attributes",
     "got some positional-only arguments passed as keyword": "it goes by position: call f(x), not f(name=x)",
     "multiple values for argument": "an argument is given by position and again by name",
+    "before Module.__init__() call": "super().__init__() is missing, or comes after the first assignment",
+    "has no attribute '_": "super().__init__() is missing",
     "missing 1 required positional argument": "the call passes one argument less than the function takes",
     "takes 1 positional argument but 2": "a method without self, or one argument too many",
-    "endswith first arg must be str": "endswith takes a string or a tuple of strings, no list",
-    "startswith first arg must be str": "startswith takes a string or a tuple of strings, no list",
+    "Unable to create tensor": "return_tensors needs rows of one length: leave it out, or pad",
+    "endswith first arg must be str": "endswith takes a string or a tuple of strings, not a list",
+    "startswith first arg must be str": "startswith takes a string or a tuple of strings, not a list",
     "too many values to unpack": "what is unpacked has more parts: named_parameters() and items() yield pairs",
     "not enough values to unpack": "what is unpacked has fewer parts than there are names",
     "'NoneType' object has no attribute": "it is None: a bias or an optional argument may be, and a function without "
     "a return gives it",
-    "object is not callable": "what is called is not a function: a pair of brackets too many, or a name is used twice",
+    "object is not callable": "what is called is not a function: one pair of brackets too many, or a name used twice",
     "modified by an inplace operation": "what backward() needs was changed in place before: step() or += came first",
-    "Missing key(s) in state_dict": "load_state_dict wants every name: strict=False, or copy the few yourself",
+    "Missing key(s) in state_dict": "the file holds some of the model's tensors, and load_state_dict wants all of them",
     "Unexpected key(s) in state_dict": "the names are not this model's: compare the two sets of names",
     "shapes cannot be multiplied": "shapes do not fit: write the shape of each tensor beside the line (a .T missing?)",
-    "view size is not compatible": "x may lie otherwise in memory, as a transposed tensor does: no view of it",
+    "view size is not compatible": "x may lie in memory in another order, as x.T does: reshape, not view",
 }
 
 
 #: What an error of this type mostly means, where its text says no more.
 _BY_TYPE = {
-    "AttributeError": "a name is spelt otherwise than the contract's, or super().__init__() is missing",
-    "TypeError": "the signature or the type of an argument differs from the contract's",
     "RuntimeError": "shapes do not fit: write the shape of each tensor beside the line",
     "NameError": "the name is not defined: run the set-up cell, which imports, and look at the spelling",
     "UnboundLocalError": "it is assigned further down, or in a branch that did not run: give it a value first",
     "ModuleNotFoundError": "no such package here, nor where this is graded: the set-up cell imports what is needed",
-    "ImportError": "the package has no such name: the set-up cell imports what it takes",
+    "ImportError": "the package has no such name: the set-up cell imports what is needed",
     "KeyError": "a dict has no such key: look at its keys",
     "IndexError": "an index runs past the end; a slice does not",
-    "RecursionError": "the function calls itself without an end",
+    "RecursionError": "the function calls itself without end",
     "ZeroDivisionError": "divided by a number that may be 0",
     "AssertionError": "an assert of your own: this input is allowed",
     "SyntaxError": "the cell's source is not Python",
 }
 #: Words of torch's where shapes do not fit.
 _SHAPES = re.compile(r"shape|size|dimension|broadcast|mat1|must match", re.IGNORECASE)
+#: Words of Python's where a call does not fit the function, and of torch's where a size is not a whole number.
+_SIGNATURE = re.compile(r"(required|unexpected|positional|keyword).* argument")
+_SIZE = re.compile(r"(empty|zeros|ones|randn|rand)\(\) (takes 1 positional|received an invalid combination .*float)")
 
 
 def error_fault(error: Mapping[str, str]) -> Fault:
@@ -288,9 +314,11 @@ def error_fault(error: Mapping[str, str]) -> Fault:
     kind, text = str(error.get("type")), str(error.get("text"))
     where = f" ({error['line']})" if error.get("line") else ""
     if kind == "NotDefined":
-        return Fault(
-            f"{text} is not defined", "its cell has not been run, raised an error, or uses another name", "", kind
-        )
+        near = error.get("near")
+        likely = "its cell has not been run, raised an error, or uses another name"
+        return Fault(f"{text} is not defined", f"your notebook defines {near}" if near else likely, "", kind)
+    if kind == "NotImplementedError" and 'is missing the required "forward"' in text:
+        return Fault("the module has no forward", "the method's name is forward", "", kind)
     if kind == "NotImplementedError":
         return Fault(
             "not done yet", "the gap still raises NotImplementedError: replace that line with your code", "", kind
@@ -298,6 +326,11 @@ def error_fault(error: Mapping[str, str]) -> Fault:
     if kind == "TimeLimit":
         return Fault(text, "a loop that never ends, or work that grows with something it should not", "", kind)
     likely = _BY_TYPE.get(kind, "")
+    missing = re.search(r"'(\w+)' object has no attribute '(\w+)'", text)
+    if missing:
+        likely = f"{a(missing[1])} has no .{missing[2]}: it is spelled differently, or nothing has assigned it"
+    elif kind == "TypeError" and not where and _SIGNATURE.search(text):
+        likely = "the signature differs from the contract's"
     if kind == "RuntimeError" and (not error.get("quoted", True) or not _SHAPES.search(text)):
         likely = ""  # the student's own raise, or one of torch's that says something else
     if kind == "RuntimeError" and not error.get("quoted", True):
@@ -307,6 +340,8 @@ def error_fault(error: Mapping[str, str]) -> Fault:
     elif "dtype" in text or "scalar type" in text:
         likely = "dtypes differ: NumPy's numbers are float64, a tensor of whole numbers is int64, layers are float32"
     likely = next((meaning for part, meaning in _MEANS.items() if part in text), likely)
+    if _SIZE.match(text):
+        likely = "a size that is not a whole number: alpha in the place of rank, or the result of /"
     return Fault(f"{kind}: {text}{where}", likely, "", kind)
 
 
@@ -339,7 +374,11 @@ def by_reason(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, list[str]]]:
     groups: dict[Any, list[Verdict]] = {}
     for number, verdict in enumerate(verdicts):
         fault = verdict.fault
-        groups.setdefault((fault.seen, fault.likely) if fault else number, []).append(verdict)
+        raised = _LINE.search(fault.seen) if fault else None  # one line that raises is one reason, whatever went in
+        reason = (
+            (*raised.groups(), fault.likely) if raised and fault else (fault.seen, fault.likely) if fault else number
+        )
+        groups.setdefault(reason, []).append(verdict)
     return [
         (first, [] if first.fault and first.fault.raised in WHOLE_EXERCISE else [other.contract for other in others])
         for first, *others in groups.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lora_ref.checks.exercise import find
+from lora_ref.checks.history import stale
 from lora_ref.checks.probing import Namespace
 from lora_ref.checks.verdicts import Check, run_checks, summary
 
@@ -58,5 +59,7 @@ def check(exercise_id: str, namespace: Namespace) -> NotYet | None:
           ok    nothing is dropped unless it is asked for
     """
     verdicts = run_checks(visible_checks(exercise_id), namespace)
+    for note in stale(find(exercise_id).names, namespace):
+        print(f"Note: {note}.")
     print(summary(verdicts, f"{exercise_id} {title(exercise_id)}"))
     return None if all(v.passed for v in verdicts) else NotYet(0.0)

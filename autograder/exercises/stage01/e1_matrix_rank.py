@@ -13,7 +13,7 @@ HIDDEN = [
         "1.1/zero",
         "only what is larger than the threshold counts: a zero matrix has rank 0",
         room.probe_ranks,
-        room.judge_ranks(room.COUNT),
+        room.judge_ranks(*room.COUNT, rule=room.RANK),
         room.draw_zero,
         points=0.25,
     ),
@@ -127,14 +127,14 @@ MUTANTS = [
         "relative to the Frobenius norm",
         _COUNT,
         "return int((values > rtol * values.norm()).sum())",
-        "rtol * the largest",
+        "by the norm",
     ),
     Mutant(
         "1.1/of-the-mean",
         "relative to the mean",
         _COUNT,
         "return int((values > rtol * values.mean()).sum())",
-        "rtol * the largest",
+        "by the mean",
     ),
     Mutant(
         "1.1/tensor", "a tensor is returned", _COUNT, "return (values > rtol * values.max()).sum()", "expected an int"
@@ -151,6 +151,6 @@ MUTANTS = [
         "rows that are not zero are counted",
         _COUNT,
         "return int((M.abs().sum(1) > rtol * values.max()).sum())",
-        "tolerance",
+        "rows that are not zero",
     ),
 ]

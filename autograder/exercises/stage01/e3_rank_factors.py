@@ -79,7 +79,7 @@ MUTANTS = [
         "columns of M and the best mix of them",
         _FACTORS,
         "B = M[:, :r]\n    return B, torch.linalg.lstsq(B, M).solution",
-        "best_rank_k(M, r)",
+        "from best_rank_k",
     ),
     Mutant(
         "1.3/float32-zeros",

@@ -118,7 +118,7 @@ MUTANTS = [
         f"{_DOWN}\n        {_UP}",
         "down = self.dropout(x).view(-1, x.shape[-1]) @ self.lora_A.T\n"
         "        return (self.scaling * down @ self.lora_B.T).view(*x.shape[:-1], -1)",
-        "otherwise in memory",
+        "in another order",
     ),
     Mutant(
         "2.2/one-mask",

@@ -31,7 +31,7 @@ MUTANTS = [
         "a new layer in place of the pretrained one",
         KEEP,
         "self.linear = nn.Linear(linear.in_features, linear.out_features).requires_grad_(False)",
-        "pretrained ones are lost",
+        "pretrained values are lost",
         "S4",
     ),
     Mutant(
@@ -40,7 +40,7 @@ MUTANTS = [
         KEEP,
         "self.linear = linear.requires_grad_(False)\n"
         "        self.linear.weight = nn.Parameter(torch.empty_like(linear.weight), requires_grad=False)",
-        "pretrained ones are lost",
+        "pretrained values are lost",
         "S4",
     ),
     Mutant(
@@ -142,7 +142,7 @@ MUTANTS = [
         "if not isinstance(linear, nn.Linear):",
         "if isinstance(linear, nn.Module):\n            linear.requires_grad_(False)\n"
         "        if not isinstance(linear, nn.Linear):",
-        "look first, then change",
+        "check first, then change",
     ),
     Mutant("2.3/B-drawn", "B is drawn", LORA, f"{LORA}\n        nn.init.normal_(self.lora.lora_B)", "is not zero"),
 ]

@@ -117,7 +117,7 @@ MUTANTS = [
         "the weight is restored, the flag is not",
         "del self.original\n        self.merged = False",
         "del self.original",
-        "flag is not taken back",
+        "flag is not set back",
     ),
     Mutant(
         "2.5/unmerge-unasked",

@@ -91,7 +91,7 @@ MUTANTS = [
         _P_OFF.replace("not self.enabled", "not (self.enabled and self.training)"),
         "only self.enabled switches",
     ),
-    Mutant("2.6/always-on", "the switch is not asked", _P_OFF, "pass\n", "does not ask self.enabled"),
+    Mutant("2.6/always-on", "the switch is not asked", _P_OFF, "pass\n", "does not check self.enabled"),
     Mutant(
         "2.6/off-is-a-copy", "off returns a copy", _P_OFF, _P_OFF.replace("return W", "return W.clone()"), "return W"
     ),

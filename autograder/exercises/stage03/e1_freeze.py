@@ -93,7 +93,7 @@ MUTANTS = [
         _FREEZE,
         "for module in model.modules():\n        for name, parameter in list(module.named_parameters(recurse=False)):\n"
         "            setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))",
-        "is another parameter now",
+        "new parameters stand",
     ),
     Mutant(
         "3.1/returns-early",

@@ -65,7 +65,7 @@ MUTANTS = [
         "a name without a dot never matches",
         _FITS,
         'name.endswith("." + target)',
-        "or all of it; this matches",
+        "or all of it; this one matches",
     ),
     Mutant(
         "3.2/regex",
@@ -79,7 +79,7 @@ MUTANTS = [
         "upper and lower case alike",
         _FITS,
         '("." + name).lower().endswith("." + target.lower())',
-        "upper and lower case are different names",
+        "upper and lower case make different names",
     ),
     Mutant(
         "3.2/any-module",

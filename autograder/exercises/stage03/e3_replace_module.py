@@ -42,7 +42,7 @@ MUTANTS = [
         "deleted and added again, at the end",
         _PUT,
         "holder = model.get_submodule(parent)\n    delattr(holder, child)\n    holder.add_module(child, new)",
-        "deleted and added again it comes last",
+        "a child that is deleted and added again comes last",
     ),
     Mutant(
         "3.3/everywhere",
@@ -71,7 +71,7 @@ MUTANTS = [
         "a wrong name is passed over",
         _PUT,
         f"try:\n        {_PUT}\n    except AttributeError:\n        pass",
-        "let the error pass",
+        "a typo must show",
     ),
     Mutant(
         "3.3/around",

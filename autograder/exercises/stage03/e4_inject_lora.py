@@ -95,7 +95,7 @@ MUTANTS = [
         "froze the head as well",
         "S4",
     ),
-    Mutant("3.4/head-always", "train_head is not asked", "if train_head:", "if True:", "ask train_head"),
+    Mutant("3.4/head-always", "train_head is not asked", "if train_head:", "if True:", "check train_head"),
     Mutant(
         "3.4/head-partly",
         "only the head's last layer",
@@ -242,7 +242,7 @@ MUTANTS = [
     Mutant(
         "3.4/no-return", "the model is not returned", f"{_HEAD}\n    return model", _HEAD, "return model is missing"
     ),
-    Mutant("3.4/copy", "a copy is changed", _REFUSE, "model = copy.deepcopy(model)", "nothing was put into the model"),
+    Mutant("3.4/copy", "a copy is changed", _REFUSE, "model = copy.deepcopy(model)", "a copy is another model"),
     Mutant(
         "3.4/own-search",
         "a search of its own, by substring, at every call",
@@ -335,7 +335,7 @@ MUTANTS = [
         "train() is called",
         f"{_HEAD}\n    return model",
         f"{_HEAD}\n    return model.train()",
-        "another mode",
+        "changed their mode",
     ),
     Mutant(
         "3.4/norms-train",

@@ -194,7 +194,7 @@ MUTANTS = [
         "words are counted for tokens",
         f'tokenizer(batch["sentence"], {_TOKENIZE}',
         'tokenizer([" ".join(sentence.split()[: max_length - 2]) for sentence in batch["sentence"]])',
-        "max_length does not reach the tokenizer",
+        "tokens, expected",
     ),
     Mutant(
         "4.1/words-for-tokens",

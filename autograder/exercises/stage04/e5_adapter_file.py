@@ -88,7 +88,7 @@ MUTANTS = [
         "    for name in expected:\n"
         '        parent, _, child = name.rpartition(".")\n'
         "        setattr(model.get_submodule(parent), child, nn.Parameter(saved[name]))",
-        "is another Parameter",
+        "is not the Parameter",
     ),
     Mutant(
         "4.5/inference-mode",
@@ -150,7 +150,7 @@ MUTANTS = [
         "load_state_dict(strict=False) lets everything pass",
         "saved = load_file(path)",
         "return model.load_state_dict(load_file(path), strict=False)",
-        "never meets what is not there",
+        "never meets what is missing",
         "S0",
     ),
     Mutant(
@@ -179,14 +179,14 @@ MUTANTS = [
         "copy_ finds a wrong shape half-way, or broadcasts over it",
         "if shapes:",
         "if False:",
-        "tensors before the bad one are loaded already",
+        "before the file is known to fit",
     ),
     Mutant(
         "4.5/sizes-for-shapes",
         "compares numbers of dimensions",
         _SHAPES,
         "expected[name].dim() != saved[name].dim()",
-        "tensors before the bad one are loaded already",
+        "before the file is known to fit",
     ),
     Mutant(
         "4.5/all-names-expected",
@@ -215,14 +215,14 @@ MUTANTS = [
         "compares shapes without their order",
         _SHAPES,
         "sorted(expected[name].shape) != sorted(saved[name].shape)",
-        "tensors before the bad one are loaded already",
+        "before the file is known to fit",
     ),
     Mutant(
         "4.5/counts-for-shapes",
         "compares how many numbers and dimensions there are",
         _SHAPES,
         "(expected[name].numel(), expected[name].dim()) != (saved[name].numel(), saved[name].dim())",
-        "tensors before the bad one are loaded already",
+        "before the file is known to fit",
     ),
     Mutant(
         "4.5/freezes-what-it-loads",

@@ -31,7 +31,10 @@ EXAMPLES = (
     case("[[2, 1], [1, 3]]", [[2, 1], [1, 3]]),
     case("three rows, none a mix of the others", [[1, 0, 2, 1], [0, 1, 1, 0], [3, 0, 0, 1]]),
     # tenths are not exact, so rounding is there to be counted, on every processor
-    case("three rows, each a multiple of the first", [[0.1, 0.2, 0.3], [0.2, 0.4, 0.6], [-0.1, -0.2, -0.3]]),
+    case(
+        "four rows, each a multiple of the first",
+        [[0.1, 0.2, 0.3], [0.2, 0.4, 0.6], [-0.1, -0.2, -0.3], [0.3, 0.6, 0.9]],
+    ),
     case("zeros of shape (3, 2)", np.zeros((3, 2))),
 )
 
@@ -146,7 +149,8 @@ def draw_default(rng: np.random.Generator) -> Inputs:
         eps = float(np.finfo(dtype).eps)
         large = int(rng.integers(40, 60))
         for rows, columns in ((10, large), (large, 10)):
-            for factor in (0.9 * large, 1.1 * large):
+            # in either order: a rank that is remembered for a shape is too large once and too small once
+            for factor in sorted((0.9 * large, 1.1 * large), reverse=rows > columns):
                 what = f"a {dtype} matrix of shape ({rows}, {columns}) with singular values 1 and {factor:g} eps"
                 cases.append(case(what, on_diagonal(rows, columns, [1, factor * eps]), dtype=dtype))
     return {"cases": cases}
@@ -175,70 +179,147 @@ def true_rank(case: Mapping[str, Any], above: Callable[[Any, Any], Any] = np.gre
     return int(above(values, rtol * values.max()).sum())
 
 
-def counts_rounding(case: Mapping[str, Any], result: Observation, expected: int) -> bool:
+def counts_rounding(case: Mapping[str, Any], value: int, expected: int) -> bool:
     """Whether singular values are counted that are nothing but rounding: how many, each processor has its own."""
-    if result["raised"] or (result["value"] or 0) <= expected or not case["M"].any():
+    if value <= expected or not case["M"].any():
         return False
     values = np.linalg.svd(case["M"].astype(case["dtype"]).astype(float), compute_uv=False)
     real = int((values > float(np.finfo(case["dtype"]).eps) * values.max()).sum())
-    return real < result["value"] <= len(values)
+    return real < value <= len(values)
 
 
-def judge_ranks(otherwise: str) -> Callable[[Inputs, Observation], Fault | None]:
-    """Right ranks; ``otherwise`` is the likely cause where the number itself does not tell."""
+#: A likely cause, and whether it explains a rank, right or wrong: ``explains(case, the rank given, expected)``.
+Cause = tuple[str, Callable[[Mapping[str, Any], int, int], bool]]
+
+
+def judge_ranks(*causes: Cause, rule: str = "") -> Callable[[Inputs, Observation], Fault | None]:
+    """Right ranks; a cause is named if it alone explains them all. ``rule`` says what the number is."""
 
     def judge(inputs: Inputs, seen: Observation) -> Fault | None:
-        for case, result in zip(inputs["cases"], seen["ranks"], strict=True):
-            M, expected = case["M"], true_rank(case)
-            call = f"matrix_rank of {case['what']}"
-            if counts_rounding(case, result, expected):
-                likely = _NO_TOLERANCE if otherwise == COUNT else otherwise
-                return Fault(f"{call} is more than {expected}, expected {expected}", likely)
-            mistakes = []
-            if not M.any():
-                mistakes = [(min(M.shape), _ZERO)]
-            elif true_rank(case, np.greater_equal) != expected:
-                mistakes = [(true_rank(case, np.greater_equal), _AT_LEAST)]
-            elif otherwise == COUNT:
-                mistakes = [(max(M.shape), "the longer side of a shape is not the rank")]
-            fault = numbers_fault([(call, result, expected, mistakes)], otherwise)
-            if fault:
-                return fault
-        return None
+        rows = [(case, result, true_rank(case)) for case, result in zip(inputs["cases"], seen["ranks"], strict=True)]
+        wrong = [row for row in rows if row[1]["raised"] or row[1]["value"] != row[2]]
+        fault = numbers_fault([(f"matrix_rank of {case['what']}", one, expected, []) for case, one, expected in wrong])
+        if fault is None or wrong[0][1]["raised"] or wrong[0][1]["value"] is None:
+            return fault
+        found, (case, result, expected) = fault.seen, wrong[0]
+        if counts_rounding(case, result["value"], expected):
+            found = f"matrix_rank of {case['what']} is more than {expected}, expected {expected}"
+        known = [_AT_LEAST if case["M"].any() else _ZERO]
+        values = [(case, result["value"], expected) for case, result, expected in rows if not result["raised"]]
+        fitting = [cause for cause, explains in (*known, *causes) if all(explains(*row) for row in values)]
+        if len(fitting) == 1:
+            return Fault(found, fitting[0])
+        return Fault(f"{found} ({rule})" if rule else found)
 
     return judge
 
 
-_ZERO = "the zero matrix has a largest singular value of 0: count those that are > the threshold, not >="
+def _above_or_at(case: Mapping[str, Any], value: int, expected: int) -> bool:
+    return value == true_rank(case, np.greater_equal)
 
 
-_AT_LEAST = "a singular value at the threshold is not larger than it: count those that are >, not >="
+def _above_or_at_but_zero(case: Mapping[str, Any], value: int, expected: int) -> bool:
+    return value == true_rank(case, np.greater_equal) if case["M"].any() else value == expected
 
 
-_NO_TOLERANCE = (
-    "rounding leaves small singular values where there should be zeros: the tolerance is missing or too small"
+def _rounding(case: Mapping[str, Any], value: int, expected: int) -> bool:
+    return value == expected or counts_rounding(case, value, expected)
+
+
+def _fixed_number(case: Mapping[str, Any], value: int, expected: int) -> bool:
+    """A threshold that is not relative takes too few of small values and too many of large ones."""
+    return value <= expected if np.abs(case["M"]).max() < 1e-3 else value >= expected
+
+
+def _instead_of(
+    threshold: Callable[[np.ndarray, float, float], float],
+) -> Callable[[Mapping[str, Any], int, int], bool]:
+    """What a count above another threshold explains: ``threshold(values, rtol, the default rtol)``."""
+
+    def explains(case: Mapping[str, Any], value: int, expected: int) -> bool:
+        M = case["M"].astype(case["dtype"])
+        values = np.linalg.svd(M.astype(float), compute_uv=False)
+        default = max(M.shape) * float(np.finfo(case["dtype"]).eps)
+        return value == int((values > threshold(values, case["rtol"], default)).sum())
+
+    return explains
+
+
+_ZERO: Cause = (
+    "the zero matrix has a largest singular value of 0: count those that are > the threshold, not >=",
+    _above_or_at,
+)
+_AT_LEAST: Cause = (
+    "a singular value at the threshold is not larger than it: count those that are >, not >=",
+    _above_or_at_but_zero,
 )
 
 
-COUNT = "count the singular values above rtol times the largest"
+RANK = "the number of singular values above the tolerance"
+DEFAULT = "without rtol it is max(M.shape) times the machine epsilon of M's own dtype, torch.finfo(M.dtype).eps"
 
 
-RELATIVE = "the tolerance is relative: compare with rtol times the largest singular value, not with a fixed number"
-
-
-_RTOL = (
-    "rtol is not used as given: count the singular values > rtol * the largest (0.0 is a tolerance too, and "
-    "`rtol or ...` drops it)"
+#: Causes of a wrong rank with the default tolerance.
+COUNT: tuple[Cause, ...] = (
+    (
+        "rounding leaves small singular values where there should be zeros: the tolerance is missing or too small",
+        _rounding,
+    ),
+    (
+        "rows that are not zero are counted: a row may be a mix of the others",
+        lambda case, value, expected: value == int(case["M"].any(axis=1).sum()),
+    ),
+    ("the longer side of a shape is not the rank", lambda case, value, expected: value == max(case["M"].shape)),
 )
 
 
-_DEFAULT = "by default rtol is max(M.shape) times the machine epsilon of M's own dtype, torch.finfo(M.dtype).eps"
+RELATIVE: tuple[Cause, ...] = (
+    (
+        "the tolerance is relative: compare with rtol times the largest singular value, not with a fixed number",
+        _fixed_number,
+    ),
+)
+
+
+_RTOL: tuple[Cause, ...] = (
+    ("rtol is not used, only the default tolerance", _instead_of(lambda s, rtol, default: default * s.max())),
+    (
+        "rtol=0.0 is a tolerance too, and `rtol or ...` drops it",
+        lambda case, value, expected: value == expected or case["rtol"] == 0,
+    ),
+    ("the values are compared with rtol itself", _instead_of(lambda s, rtol, default: rtol)),
+    (
+        "rtol is multiplied by the norm, not by the largest singular value",
+        _instead_of(lambda s, rtol, default: rtol * np.linalg.norm(s)),
+    ),
+    (
+        "rtol is multiplied by the mean, not by the largest singular value",
+        _instead_of(lambda s, rtol, default: rtol * s.mean()),
+    ),
+    (
+        "rtol is multiplied by the sum, not by the largest singular value",
+        _instead_of(lambda s, rtol, default: rtol * s.sum()),
+    ),
+    (
+        "the tolerance is compared with squares: eigenvalues of M^T M are the singular values squared",
+        _instead_of(lambda s, rtol, default: (rtol or default) ** 0.5 * s.max()),
+    ),
+)
+
+
+_DEFAULT: tuple[Cause, ...] = (
+    (f"the default tolerance is too small: {DEFAULT}", lambda case, value, expected: value >= expected),
+    (f"the default tolerance is too large: {DEFAULT}", lambda case, value, expected: value <= expected),
+)
 
 
 def judge_rank_type(inputs: Inputs, seen: Observation) -> Fault | None:
     calls = [f"matrix_rank of {case['what']}" for case in inputs["cases"]]
     return type_fault(calls, seen["ranks"], [true_rank(case) for case in inputs["cases"]])
 
+
+#: Checks of the plain rank: what the others see follows from it.
+BASIC = ("1.1/examples", "1.1/products")
 
 EXERCISE = Exercise(
     "1.1",
@@ -250,14 +331,14 @@ EXERCISE = Exercise(
             "1.1/examples",
             "four small matrices have the ranks 2, 3, 1 and 0",
             probe_ranks,
-            judge_ranks(COUNT),
+            judge_ranks(*COUNT, rule=RANK),
             lambda rng: {"cases": list(EXAMPLES)},
         ),
         Check(
             "1.1/products",
             "the rank is the number of singular values above rounding",
             probe_ranks,
-            judge_ranks(COUNT),
+            judge_ranks(*COUNT, rule=RANK),
             draw_products,
             seed=1,
         ),
@@ -265,25 +346,28 @@ EXERCISE = Exercise(
             "1.1/scale",
             "a matrix times a number has the same rank, however small the number",
             probe_ranks,
-            judge_ranks(RELATIVE),
+            judge_ranks(*RELATIVE),
             draw_scaled,
             seed=2,
+            after=BASIC,
         ),
         Check(
             "1.1/rtol",
             "rtol is the tolerance relative to the largest singular value",
             probe_ranks,
-            judge_ranks(_RTOL),
+            judge_ranks(*_RTOL, rule="count the singular values > rtol * the largest"),
             draw_rtol_and_threshold,
             seed=3,
+            after=BASIC,
         ),
         Check(
             "1.1/default",
             "without rtol it is max(M.shape) times the machine epsilon of M's dtype",
             probe_ranks,
-            judge_ranks(_DEFAULT),
+            judge_ranks(*_DEFAULT, rule=DEFAULT),
             draw_default,
             seed=4,
+            after=BASIC,
         ),
         Check("1.1/int", "the result is an int", probe_ranks, judge_rank_type, draw_easy, seed=5),
     ],

@@ -21,7 +21,7 @@ from lora_ref.checks.stage01.shared import (
     truncated,
     with_values,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import pair
 
 
@@ -103,7 +103,7 @@ def no_tensor(result: Mapping[str, Any], call: str) -> Fault | None:
     """The fault of a call that raised or gave something else than a tensor."""
     if not result["raised"] and "kind" in result:
         likely = "a return is missing" if result["kind"] == "NoneType" else "return one tensor"
-        return Fault(f"{call} gives a {result['kind']}, expected a tensor", likely)
+        return Fault(f"{call} gives {a(result['kind'])}, expected a tensor", likely)
     return stopped(result, call)
 
 
@@ -123,8 +123,9 @@ def judge_best(inputs: Inputs, seen: Observation) -> Fault | None:
             if distance < best:
                 text += " (so it has more than rank k)"
             if abs(distance - best) < 1e-4 * max(best, float(np.linalg.norm(M))):
-                likely = likely or "right but for rounding: computed in a lower precision than M's dtype"
-            likely = likely or "keep the first k of U's columns, of S and of Vh's rows (a randomised SVD is only close)"
+                likely = likely or "right but for rounding: computed in a lower precision than M's dtype, or rounded"
+            elif best < distance < 1.1 * best and np.linalg.matrix_rank(result["values"], 1e-6) == k:
+                likely = likely or "close to the closest, as a randomised SVD is: torch.linalg.svd is exact"
             return Fault(text, likely)
     return None
 
@@ -162,8 +163,12 @@ def judge_none(inputs: Inputs, seen: Observation) -> Fault | None:
             return fault
         zero = close(result["values"], np.zeros(case["M"].shape))  # up to rounding: terms may have been taken away
         if case["k"] == 0 and not zero:
-            likely = "rank 0 is a sum of no terms; S[-0:] is all of S, and `if k:` takes 0 for not given"
-            return Fault(f"{best_call(case)} is not zero", likely)
+            known = {
+                "M itself comes back: S[-0:] is all of S, and `if k:` takes 0 for not given": case["M"],
+                "one term is kept: rank 0 is a sum of none": truncated(case["M"], 1),
+                "two terms are kept: rank 0 is a sum of none": truncated(case["M"], 2),
+            }
+            return Fault(f"{best_call(case)} is not zero", by_matrix(result["values"], known))
         if case["k"] and zero:
             return Fault(f"{best_call(case)} is zero", "")
     return None
@@ -200,7 +205,7 @@ def judge_dtypes(inputs: Inputs, seen: Observation) -> Fault | None:
         expected = truncated(case["M"], case["k"])
         if not close(result["values"], expected, 1e-3 if case["dtype"] == "float32" else 1e-9):
             rough = close(result["values"], expected, 1e-3)
-            likely = "computed in float32 and converted back: digits are lost" if rough else ""
+            likely = "digits are lost: computed in a lower precision than M's, or rounded" if rough else ""
             return Fault(f"{call} is not the closest matrix", likely)
         if not result["unchanged"]:
             return Fault(f"{call} changes M itself", "work on a copy: M.clone()")
@@ -214,8 +219,16 @@ EXERCISE = Exercise(
     pure=("best_rank_k",),
     checks=[
         Check("1.2/best", "best_rank_k is the closest matrix of rank k", probe_best, judge_best, draw_best, seed=6),
-        Check("1.2/whole", "for k of the rank of M or more it is M", probe_best, judge_whole, draw_whole, seed=7),
-        Check("1.2/none", "for k = 0 it is zero", probe_best, judge_none, draw_none, seed=8),
+        Check(
+            "1.2/whole",
+            "for k of the rank of M or more it is M",
+            probe_best,
+            judge_whole,
+            draw_whole,
+            seed=7,
+            after=("1.2/best",),
+        ),
+        Check("1.2/none", "for k = 0 it is zero", probe_best, judge_none, draw_none, seed=8, after=("1.2/best",)),
         Check("1.2/negative", "k < 0 is a ValueError", probe_best, judge_negative, draw_negative, seed=9),
         Check(
             "1.2/dtype",
@@ -224,6 +237,7 @@ EXERCISE = Exercise(
             judge_dtypes,
             draw_dtypes,
             seed=10,
+            after=("1.2/best",),
         ),
     ],
 )

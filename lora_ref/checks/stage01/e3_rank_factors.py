@@ -20,7 +20,7 @@ from lora_ref.checks.stage01.shared import (
     truncated,
     with_values,
 )
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import number as figure
 
 
@@ -64,7 +64,7 @@ def factors_fault(case: Inputs, result: Observation, call: str) -> Fault | None:
     if fault:
         return fault
     if "kind" in result:
-        return Fault(f"{call} gives a {result['kind']}", "return two tensors: return B, A")
+        return Fault(f"{call} gives {a(result['kind'])}", "return two tensors: return B, A")
     for name in ("B", "A"):
         if np.ndim(result[name]) != 2 or not np.isfinite(result[name]).all():
             likely = "a root of a negative number, or a division by a singular value of zero"
@@ -80,29 +80,47 @@ def factor_call(case: Mapping[str, Any]) -> str:
     return f"rank_factors of a matrix of shape ({rows}, {columns}) with r={case['r']}"
 
 
+def shape_causes(case: Inputs, B: tuple[int, ...], A: tuple[int, ...]) -> set[str]:
+    """All mistakes that give factors of these shapes, or that do not show in this case."""
+    (rows, columns), r = case["M"].shape, case["r"]
+    mistakes = {
+        "the two are returned in the wrong order: B first, then A": ((r, columns), (rows, r)),
+        "rows and columns are swapped: M is (out, in), so B has out rows and A has in columns": (
+            (columns, r),
+            (r, rows),
+        ),
+        "A is transposed: it has shape (r, in)": ((rows, r), (columns, r)),
+        "B is transposed: it has shape (out, r)": ((r, rows), (r, columns)),
+        "both are transposed": ((r, rows), (columns, r)),
+    }
+    causes = {likely for likely, shapes in mistakes.items() if shapes == (B, A)}
+    if ((rows, r), (r, columns)) == (B, A):
+        causes |= {_FILL, _CUT}
+    elif B[1] == A[0] < r:
+        causes.add(_FILL)
+    elif B[1] == A[0] > r:
+        causes.add(_CUT)
+    return causes
+
+
+_FILL = "with r above min(shape) the factors still have r columns and rows: fill up with zeros"
+_CUT = "the inner size is r: cut U, S and Vh to their first r"
+
+
 def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
+    wrong = ""
+    causes: set[str] | None = None
     for case, result in zip(inputs["cases"], seen["factors"], strict=True):
         (rows, columns), r, call = case["M"].shape, case["r"], factor_call(case)
         fault = factors_fault(case, result, call)
         if fault:
-            return fault
+            return Fault(wrong) if wrong else fault
         shapes = np.shape(result["B"]), np.shape(result["A"])
-        if shapes == ((rows, r), (r, columns)):
-            continue
-        if shapes == ((r, columns), (rows, r)):
-            likely = "the two are returned in the wrong order: B first, then A"
-        elif shapes == ((columns, r), (r, rows)):
-            likely = "rows and columns are swapped: M is (out, in), so B has out rows and A has in columns"
-        elif shapes == ((r, rows), (columns, r)):
-            likely = "both are transposed"
-        elif shapes[0][1] == shapes[1][0] < r:
-            likely = "with r above min(shape) the factors still have r columns and rows: fill up with zeros"
-        elif shapes[0][1] == shapes[1][0]:
-            likely = "the inner size is r: cut U, S and Vh to their first r"
-        else:
-            likely = "write B (out, r) and A (r, in) on paper first"
-        return Fault(f"{call}: shapes {shapes[0]} and {shapes[1]}, expected {(rows, r)} and {(r, columns)}", likely)
-    return None
+        fitting = shape_causes(case, *shapes)
+        causes = fitting if causes is None else causes & fitting
+        if shapes != ((rows, r), (r, columns)):
+            wrong = wrong or f"{call}: shapes {shapes[0]} and {shapes[1]}, expected {(rows, r)} and {(r, columns)}"
+    return Fault(wrong, causes.pop() if causes and len(causes) == 1 else "") if wrong else None
 
 
 def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -120,13 +138,13 @@ def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
         products = possible_products(result["B"], result["A"], M.shape)
         if not products:
             shapes = f"shapes {np.shape(result['B'])} and {np.shape(result['A'])}"
-            return Fault(f"{call}: {shapes} have no product of shape {M.shape}", "see the shapes' check")
+            return Fault(f"{call}: {shapes} have no product of shape {M.shape}", ELSEWHERE)
         expected = truncated(M, r)
         if not any(close(product, expected, 1e-6) for product in products):
             likely = by_matrix(products[0], {**_factor_mistakes(M, r), **best_mistakes(M, r)})
             off = float(np.linalg.norm(products[0] - expected))
-            found = f"{call}: B @ A lies {figure(off)} from the closest matrix of rank {r}"
-            return Fault(found, likely or "B @ A must be best_rank_k(M, r)")
+            found = f"{call}: B @ A lies {figure(off)} from best_rank_k(M, {r})"
+            return Fault(found, likely)
     return None
 
 

@@ -52,7 +52,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
             (r + m + n, "the rank must multiply, not add"),
         ]
         rows.append((f"lora_param_count({m}, {n}, {r})", result, r * (m + n), mistakes))
-    return numbers_fault(rows, "B is (out_features, r), A is (r, in_features)")
+    return numbers_fault(rows, "the entries of B, (out_features, r), and of A, (r, in_features)")
 
 
 def draw_even(rng: np.random.Generator) -> Inputs:
@@ -101,7 +101,7 @@ def judge_even(inputs: Inputs, seen: Observation) -> Fault | None:
             ((m * n - 1) // (m + n) - 1, "one too few: the largest rank that saves is asked for"),
         ]
         rows.append((f"break_even_rank({m}, {n})", result, (m * n - 1) // (m + n), mistakes))
-    return numbers_fault(rows, "solve r * (out + in) < out * in for the largest whole r; 0 if no r >= 1 saves")
+    return numbers_fault(rows, "the largest whole r with r * (out + in) < out * in")
 
 
 _STRICTLY = "at this rank both have the same number: strictly fewer is asked for, so one rank less"

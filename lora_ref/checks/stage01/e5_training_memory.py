@@ -54,17 +54,11 @@ def memory_call(case: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
     right = b * (n + t * (1 + s))
     given = "".join(f", {name}={value}" for name, value in case["options"].items())
     call = f"training_memory({', '.join(map(str, case['arguments']))}{given})"
-    one_short = "the gradients are missing"
-    if s == 2 and len(case["arguments"]) == 2 and not case["options"]:  # a state less by default looks the same
-        one_short = (
-            "one number a trainable parameter is missing: the gradients are missing, or one of Adam's two states"
-        )
     mistakes = [
-        (right / 2, "half of it: bytes_per_param is 4 by default") if b == 4 and t < n else (0, ""),
         (b * (n + n + s * t), "gradients are counted for all parameters: only trainable ones have one"),
         (b * (n + t + s * n), "optimiser states are counted for all parameters: only trainable ones have them"),
         (b * (n + n * (1 + s)), "gradients and states are counted for all parameters: only trainable ones have them"),
-        (b * (n + s * t), one_short),
+        (b * (n + s * t), "the gradients are missing"),
         (b * (n + t), "the optimiser's states are missing"),
         (b * (n + t + t), "only one state is counted for each parameter: there are optimizer_states of them"),
         (b * t * (1 + 1 + s), "the frozen weights are missing: they are in memory too"),
@@ -82,8 +76,15 @@ def memory_call(case: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
         (b * n + t * (1 + s), "only the weights are multiplied by bytes_per_param"),
         (b * (n + t) + 4 * s * t, "the states are counted in 4 bytes whatever bytes_per_param says"),
         (b * n + 4 * t * (1 + s), "only gradients and states are counted in 4 bytes: all are bytes_per_param"),
-        (b * (n + t * 1 + s), "one plus states belongs in brackets: t * (1 + states)"),
+        (b * (n + t + s), "one plus states belongs in brackets: t * (1 + states)"),
     ]
+    if "bytes_per_param" not in case["options"] and not rest:
+        mistakes.append((right / 2, "half of it: bytes_per_param is 4 by default"))
+    if "optimizer_states" not in case["options"] and not rest:
+        mistakes += [
+            (b * (n + 2 * t), "optimizer_states is 2 by default"),
+            (b * (n + t), "optimizer_states is 2 by default"),
+        ]
     return call, right, mistakes
 
 
@@ -92,8 +93,7 @@ def judge_memory(inputs: Inputs, seen: Observation) -> Fault | None:
     for case, result in zip(inputs["cases"], seen["bytes"], strict=True):
         call, right, mistakes = memory_call(case)
         rows.append((call, result, right, mistakes))
-    otherwise = "bytes_per_param times (all weights + a gradient and optimizer_states numbers for each trainable one)"
-    return numbers_fault(rows, otherwise)
+    return numbers_fault(rows, "bytes_per_param * (n_params + n_trainable * (1 + optimizer_states))")
 
 
 def judge_memory_type(inputs: Inputs, seen: Observation) -> Fault | None:

@@ -69,16 +69,12 @@ def stopped(result: Mapping[str, Any], call: str) -> Fault | None:
         likely = "this input is allowed: the contract says what it gives"
     elif kind == "IndexError":
         likely = "an index runs past the end; a slice does not: S[:k] takes what there is"
-    return Fault(f"{call} raised {kind}: {text}", likely)
+    where = f" ({result['raised']['line']})" if result["raised"].get("line") else ""
+    return Fault(f"{call} raised {kind}: {text}{where}", likely)
 
 
-#: What a mistake gives instead of the right number, and the likely cause; the first that fits is told.
+#: What a mistake gives instead of the right number, and the likely cause.
 Mistakes = Sequence[tuple[float, str]]
-
-
-def by_formula(actual: float, mistakes: Mistakes) -> str:
-    """The likely cause of a wrong number."""
-    return next((likely for value, likely in mistakes if actual == value), "")
 
 
 def by_matrix(actual: np.ndarray, mistakes: Mapping[str, np.ndarray]) -> str:
@@ -86,8 +82,12 @@ def by_matrix(actual: np.ndarray, mistakes: Mapping[str, np.ndarray]) -> str:
     return next((likely for likely, value in mistakes.items() if close(actual, value, 1e-6)), "")
 
 
-def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], otherwise: str = "") -> Fault | None:
-    """The first wrong number of rows of (call, result, expected, mistakes); types are another check's."""
+def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], rule: str = "") -> Fault | None:
+    """The first wrong number of rows of (call, result, expected, mistakes); types are another check's.
+
+    A cause is named if it alone gives what was seen in each of the rows where the number is not right; else the
+    ``rule`` is.
+    """
     for call, result, expected, mistakes in rows:
         fault = stopped(result, call)
         if fault:
@@ -98,9 +98,21 @@ def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], 
             )
             return Fault(f"{call} gives {a(result['kind'])}, expected a number", likely)
         if result["value"] != expected:
-            likely = by_formula(result["value"], mistakes) or otherwise
-            return Fault(f"{call} = {shown(result['value'])}, expected {expected:,}", likely)
+            found = f"{call} = {shown(result['value'])}, expected {expected:,}"
+            fitting = {likely for value, likely in mistakes if value == result["value"]}
+            causes = {likely for likely in fitting if all(_explains(likely, row) for row in rows)}
+            causes = causes or {likely for likely in fitting if all(_explains(likely, row, 1) for row in rows)}
+            if len(causes) == 1:
+                return Fault(found, causes.pop())
+            return Fault(f"{found} ({rule})" if rule else found)
     return None
+
+
+def _explains(likely: str, row: tuple[str, Mapping[str, Any], int, Mistakes], at_times: bool = False) -> bool:
+    """Whether a mistake gives what was seen in this row; ``at_times``, or the row is right."""
+    _, result, expected, mistakes = row
+    values = {value for value, cause in mistakes if cause == likely}
+    return result["raised"] or result["value"] in (values | {expected} if at_times or not values else values)
 
 
 def shown(value: float) -> str:

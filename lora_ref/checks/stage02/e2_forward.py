@@ -143,7 +143,7 @@ def judge_forward(inputs: Inputs, seen: Observation) -> Fault | None:
     if close(y, expected):
         if close(seen["eval"], expected):
             return None
-        return Fault("in evaluation mode the output is another", "the mode may switch dropout, and nothing else")
+        return Fault("in evaluation mode the output is different", "the mode may switch dropout, and nothing else")
     if y.shape != expected.shape:
         return Fault(f"output of shape {y.shape}, expected {expected.shape}", "x has shape (..., in_features)")
     if not np.any(y):
@@ -240,6 +240,7 @@ EXERCISE = Exercise(
             judge_leading,
             rank_one(draw_layer),
             seed=3,
+            after=("2.2/forward",),
         ),
         Check(
             "2.2/dropout",
@@ -259,6 +260,7 @@ EXERCISE = Exercise(
             judge_calls,
             draw_calls,
             seed=4,
+            after=("2.2/forward",),
         ),
     ],
 )

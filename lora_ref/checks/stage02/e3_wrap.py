@@ -164,7 +164,7 @@ def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
         if not close(wrapper["W"], inputs["W"], 1e-6):
             return Fault(
                 "wrapper.linear.weight is not the given layer's weight",
-                "a new nn.Linear has new random values: the pretrained ones are lost",
+                "keep the layer that is given: in a new one the pretrained values are lost",
             )
         if (wrapper["b"] is None) != (case == "no bias"):
             lost = wrapper["b"] is None
@@ -177,7 +177,7 @@ def judge_wrap(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault("the bias has other values", "the pretrained bias is lost")
         if not wrapper["same"]:
             return Fault(
-                "wrapper.linear is another object than the given layer",
+                "wrapper.linear is not the given layer but another object",
                 "the layer was copied: weights would be held twice, and ties to the model are cut",
             )
         if not all(wrapper["parameters"].values()):
@@ -199,7 +199,7 @@ def judge_several(inputs: Inputs, seen: Observation) -> Fault | None:
         for name, dtype in dtypes.items():
             wrapper = outcome[name]
             if wrapper["dtype"] != dtype:
-                return Fault(f"linear.weight of {name} is {wrapper['dtype']}", "the layer is kept in its own dtype")
+                return Fault(f"linear.weight of {name} is {wrapper['dtype']}", "keep the layer in its own dtype")
             if not wrapper["training"]:
                 return Fault(f"{name} is in evaluation mode", "a new module is in training mode, or dropout never acts")
             if name not in given and not wrapper["zero"]:
@@ -282,7 +282,7 @@ def judge_not_linear(inputs: Inputs, seen: Observation) -> Fault | None:
                 "the docstring",
             )
     if seen["frozen"]:
-        return Fault(f"{seen['frozen'][0]} raised a TypeError, and is frozen now", "look first, then change")
+        return Fault(f"{seen['frozen'][0]} raised a TypeError, and is frozen now", "check first, then change")
     return None
 
 

@@ -92,7 +92,7 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
     if close(y, expected):
         if close(seen["eval"], expected):
             return None
-        likely = "the update counts in both modes: forward has nothing to ask self.training for"
+        likely = "the update counts in both modes: forward does not depend on self.training"
         return Fault("in evaluation mode the output is not linear(x) + lora(x)", likely)
     if y.shape != expected.shape:
         return Fault(f"output of shape {y.shape}, expected {expected.shape}", "")

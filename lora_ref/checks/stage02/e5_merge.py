@@ -132,14 +132,14 @@ def weight_fault(inputs: Inputs, W: np.ndarray, times: int) -> Fault | None:
                 "the update is still there: nothing was taken away, or W was kept without a copy and changed with it"
             )
         elif ratio is not None and abs(ratio + 1) < 1e-3:
-            likely = "an update was taken away that is not there: ask .merged first"
+            likely = "an update was taken away that is not there: check .merged first"
         off = number(np.abs(W - inputs["W"]).max(), 2, tolerance=0)
         return Fault(f"the weight differs from the original by up to {off}", likely)
     if close(W, inputs["W"]):
         return Fault("the weight is unchanged", "the sum is not written back into linear.weight")
     if ratio is not None:
         likely = (
-            "the update was added twice: ask .merged first" if abs(ratio - 2) < 1e-3 else scale_cause(inputs, ratio)
+            "the update was added twice: check .merged first" if abs(ratio - 2) < 1e-3 else scale_cause(inputs, ratio)
         )
         return Fault(f"{number(ratio)} times the update was added to the weight, expected once", likely)
     likely = "the weight is replaced, not added to" if close(W, update) else ""
@@ -180,12 +180,14 @@ def judge_twice(inputs: Inputs, seen: Observation) -> Fault | None:
         once, after = seen["once"], seen["states"][3]["W"]
         restores = "error" not in once and weight_fault(inputs, once["states"][-1]["W"], 0) is None
         if restores and weight_fault(inputs, after, 0):  # what one unmerge() does is another check's
-            likely = "the second merge() keeps the merged weight as the original: ask .merged before anything else"
+            likely = "the second merge() keeps the merged weight as the original: check .merged before anything else"
             return Fault("after two merge() the weight is not restored by unmerge()", likely)
         return None
     update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
     likely = (
-        "the update was added twice: ask .merged first" if close(second - first, update, 1e-4) else "ask .merged first"
+        "the update was added twice: check .merged first"
+        if close(second - first, update, 1e-4)
+        else "check .merged first"
     )
     off = number(np.abs(second - first).max())
     return Fault(f"the second merge() changed the weight by up to {off}", likely)
@@ -205,7 +207,7 @@ def judge_unmerged(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault:
         return fault
     if after["merged"]:
-        return Fault(".merged is True after unmerge()", "the flag is not taken back")
+        return Fault(".merged is True after unmerge()", "the flag is not set back")
     outputs = [state["output"] for state in (seen["states"][0], after)]
     if "error" not in outputs[0] and not ("y" in outputs[1] and close(outputs[1]["y"], outputs[0]["y"], 1e-4)):
         return Fault("the output after unmerge() is not the first one", lost_factors(after))

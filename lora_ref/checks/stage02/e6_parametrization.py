@@ -177,7 +177,7 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
     if close(found, expected):
         if "W" in seen["on_eval"] and close(seen["on_eval"]["W"], expected):
             return None
-        return Fault("in evaluation mode forward(W) is another weight", "only self.enabled switches")
+        return Fault("in evaluation mode forward(W) is a different weight", "only self.enabled switches")
     if found.shape != expected.shape:
         return Fault(
             f"a weight of shape {found.shape}, expected {expected.shape}", "B and A are multiplied in the wrong order"
@@ -213,7 +213,9 @@ def factors_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["found"] != ["A", "B"] or count != inputs["A"].size + inputs["B"].size:
         likely = ""
         if count < inputs["A"].size + inputs["B"].size:
-            likely = "what is missing is frozen or no nn.Parameter; nn.Parameter(...).to(...) makes a plain tensor"
+            likely = (
+                "what is missing is frozen or is not an nn.Parameter; nn.Parameter(...).to(...) makes a plain tensor"
+            )
         return Fault(f"trainable parameters {shown}; expected {expected}", likely)
     return None
 
@@ -242,7 +244,7 @@ def judge_switch(inputs: Inputs, seen: Observation) -> Fault | None:
     if not seen["enabled"]:
         return Fault("enabled is False at first", "")
     if not close(seen["off"]["W"], inputs["W"], 1e-6):
-        return Fault("with enabled = False forward(W) still adds something", "forward does not ask self.enabled")
+        return Fault("with enabled = False forward(W) still adds something", "forward does not check self.enabled")
     if not seen["off"]["same"]:
         return Fault(
             "with enabled = False forward(W) is an equal tensor, but not W itself",
@@ -321,6 +323,7 @@ class Beside:
         self.layers = {name: {**layer, "update": 0.0, "times": 0.0} for name, layer in inputs["layers"].items()}
         self.earlier: dict[str, list[Any]] = {name: [0.0] for name in self.layers}
         self.off: set[str] = set()
+        self.added: set[str] = set()
 
     def __call__(self, one: Step, outcome: Observation) -> Fault | None:
         name, do = one["on"], one["do"]
@@ -353,9 +356,12 @@ class Beside:
         if np.ndim(update) and not layer["times"]:  # what scales all of it is another check's matter
             layer["times"] = factor_of(found - W, update) or 1.0
         if close(found, W + (layer["times"] or 1.0) * update, 1e-4):
+            self.added |= {one["on"]} if np.any(update) else set()
             return None
         likely = ""
-        if any(close(found, W + (layer["times"] or 1.0) * before, 1e-4) for before in self.earlier[one["on"]]):
+        if close(found, W, 1e-4) and one["on"] in self.added:
+            likely = "nothing is added, although enabled is True"
+        elif any(close(found, W + (layer["times"] or 1.0) * before, 1e-4) for before in self.earlier[one["on"]]):
             likely = "the update of earlier values of A and B: it is computed once and kept"
         return Fault(f"the result is off by up to {number(np.abs(found - W - update).max())}", likely)
 

@@ -174,7 +174,10 @@ def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("the weight is not W + scaling * B A", likely)
     if seen["trains"]:
         likely = "the layer was frozen and stays so; a new nn.Parameter trains unless it is told requires_grad=False"
-        return Fault(f"afterwards linear.{' and linear.'.join(seen['trains'])} trains", likely)
+        return Fault(
+            f"afterwards requires_grad is True for linear.{' and linear.'.join(seen['trains'])}",
+            likely,
+        )
     if not seen["recording"]:
         return Fault("afterwards autograd is switched off", "`with torch.no_grad():` ends with its block")
     if not close(seen["update"], np.zeros_like(seen["before"]), 1e-6):
@@ -199,7 +202,7 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
         if outcome["registered"] != expected:
             shown = ", ".join(f"{name} {tuple(shape)}" for name, shape in outcome["registered"].items()) or "nothing"
             return Fault(
-                f"beside a {dtype} layer {shown} is registered",
+                f"for a {dtype} layer, what is registered is {shown}",
                 "nn.Parameter(...).to(...) makes a plain tensor wherever it converts, and a module registers none",
             )
         wrong = [name for name, kind in outcome["dtypes"].items() if kind != f"torch.{dtype}"]
@@ -218,7 +221,7 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
     asked = set(seen["asked"])
     if "dtype" in asked and asked <= {"dtype", "shape", "size", "ndim", "dim", "numel"}:
         return Fault(
-            f"of the layer's weight it asks {' and '.join(sorted(asked))} alone",
+            f"of the layer's weight it reads {' and '.join(sorted(asked))} alone",
             "take linear.weight's device as well as its dtype; on a GPU the product would fail",
         )
     return None

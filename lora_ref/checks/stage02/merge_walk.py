@@ -136,7 +136,9 @@ class Walk:
             return Fault(f".merged of {name} is {seen['merged']}", "")
         more = [key for key in seen["trains"] if key not in first["trains"]]
         if more:
-            likely = "don't keep an nn.Parameter: a clone, without gradients, is neither trained nor counted"
+            likely = (
+                "a tensor kept aside is not an nn.Parameter: a clone, without gradients, is neither trained nor counted"
+            )
             return Fault(f"{' and '.join(more)} of {name} trains now", likely)
         return self._output_fault(name, seen) if called else None
 

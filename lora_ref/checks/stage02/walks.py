@@ -211,7 +211,8 @@ class Calls:
         if close(y, wanted, 1e-4):
             return None
         if layer.A is None:
-            return Fault(f"B is zero, and the output is not {'the frozen layer' if layer.base else 'zero'}", "")
+            wanted_of = "the frozen layer's" if layer.base else "zero"
+            return Fault(f"B is zero, and the output is not {wanted_of}", "")
         return Fault(f"the output is off by up to {number(np.abs(y - wanted).max())}", self._cause(name, x, y))
 
     def _cause(self, name: str, x: np.ndarray, y: np.ndarray) -> str:

@@ -113,7 +113,7 @@ def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"other values in {some(names)}", "freezing keeps every value: it only sets requires_grad")
     if seen["replaced"]:
         likely = "in place: who shares these parameters still has the old ones; set requires_grad and nothing else"
-        return Fault(f"{some(list(seen['replaced']))} is another parameter now", likely)
+        return Fault(f"new parameters stand in the place of {some(list(seen['replaced']))}", likely)
     return None
 
 

@@ -107,7 +107,9 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         if error:
             likely = ""
             if error["type"] == "ValueError":
-                likely = "a target is one or more whole parts at the end of a dotted name, or all of it; this matches"
+                likely = (
+                    "a target is one or more whole parts at the end of a dotted name, or all of it; this one matches"
+                )
                 if any(type(modules[name]) is OwnLinear for name in wanted):
                     likely = "a class that inherits from nn.Linear is one: ask isinstance, not type()"
             return Fault(f"{shown} raised {error['type']}: {error['text'][:120]}", likely)
@@ -146,20 +148,20 @@ def _refusal_fault(
             if all(target in name for name in names_given) and not all(name.endswith(target) for name in names_given):
                 likely = "in is a test for text anywhere: a target is whole parts at the end of a dotted name"
             elif all(name.endswith(target) for name in names_given):
-                likely = "endswith without the dot cuts a part in two: uery is not query"
+                likely = "in, or endswith without the dot, cuts a part in two: uery is not query"
             if set(others) & set(names_given) or (others and all(target in name for name in names_given)):
-                likely = f"{target} is not an nn.Linear: what counts are linear layers whose name ends so"
+                likely = f"{target} is not an nn.Linear: only linear layers count, by the end of their names"
             elif target not in " ".join(names_given):
                 likely = "each target is to be asked for itself: others of the list did match"
             if any(target.lower() in name and target not in name for name in names_given):
-                likely = "upper and lower case are different names"
+                likely = "upper and lower case make different names"
         return Fault(f"{shown} gave {some(names_given, 2) or 'an empty list'} and no error", likely)
     if "ValueError" not in error["bases"]:
         return Fault(f"{shown} raised {error['type']}", "the contract is a ValueError")
     if target not in error["text"]:
         likely = f"the message does not name {target!r}: a reader must find the typo"
         if any(f"'{other}'" in error["text"] for other in present):
-            likely = f"it complains of a target that does match; {target!r} is the one that does not"
+            likely = f"it complains about a target that does match; {target!r} is the one that does not"
         return Fault(f"{shown} raised ValueError: {error['text']}", likely)
     return None
 

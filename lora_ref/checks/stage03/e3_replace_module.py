@@ -104,9 +104,7 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 )
                 return Fault(f"the module at {place} is not the new one", likely)
             if outcome["copy"]:
-                likely = (
-                    "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
-                )
+                likely = "a copy of it stands there, so it is not the module that was passed: put in new itself"
             if any(name.startswith(place + ".") for name in outcome["elsewhere"]):
                 likely = (
                     "put in new itself: it hangs at the wrong parent, or another module stands there with the new one "
@@ -123,14 +121,17 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
         if not outcome["order"]:
             return Fault(
                 f"replacing {place} changed the order of its parent's children",
-                "deleted and added again it comes last, and an nn.Sequential then runs in another order: setattr keeps "
-                "the place",
+                "a child that is deleted and added again comes last, and an nn.Sequential then runs in another order: "
+                "setattr keeps the place",
             )
         if not outcome["new"]:
-            likely = "put in new as it is: whether it trains, and its mode, are its owner's"
+            likely = "put in new as it is: leave its requires_grad and its mode alone"
             return Fault(f"replacing {place} froze the new module, or switched its mode", likely)
     if not seen["nowhere"]:
-        return Fault("a name whose parent does not exist raised nothing", "let the error pass: a typo must show")
+        return Fault(
+            "a name whose parent does not exist raised nothing",
+            "a typo must show: put the module at that very place, or raise",
+        )
     return None
 
 

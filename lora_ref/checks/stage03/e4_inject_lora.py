@@ -150,7 +150,7 @@ def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
                 "a child with a dot in its name was added, and no forward meets it: replace_module finds the parent"
             )
         elif kinds == ["Linear"] and not wrapped:
-            likely = "nothing was put into the model: a wrapper that is only made replaces nothing"
+            likely = "the given model is as it was: making a wrapper replaces nothing, and a copy is another model"
         elif kinds not in (["Linear"], ["Classifier"]):
             likely = "a wrapper keeps the old layer as .linear, and the update as .lora with lora_A and lora_B"
         return Fault(f"{len(missing)} of {len(wanted)} targets are not wrapped: {missing[0]} is a {kinds[0]}", likely)
@@ -169,7 +169,7 @@ def judge_sizes(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = [rank, linear.in_features], [linear.out_features, rank]
         if (layer["A"], layer["B"]) != wanted:
             asked = "the default rank is 8" if "rank" not in inputs["options"] else "the rank is not passed on"
-            if layer["A"][0] == inputs["options"].get("alpha", 16):
+            if layer["A"][0] == int(inputs["options"].get("alpha", 16)) != rank:
                 asked = "rank and alpha are passed on in the wrong order"
             elif layer["A"][0] == min(linear.in_features, linear.out_features) < rank:
                 asked = "a rank above the layer's smaller side is allowed: pass it on as it is"
@@ -214,10 +214,10 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                 shown = f"{times} times B A x is added, expected {asked}"
                 likely = "alpha is not passed on" if "alpha" in options else "the default alpha is 16"
                 if close(factor, alpha / len(A), 1e-3):
-                    return Fault(f"{name}: the frozen layer's part of the output is another", "")
+                    return Fault(f"{name}: the frozen layer's part of the output is different", "")
                 if close(factor, alpha, 1e-4):
                     likely = "alpha must be divided by the rank"
-                elif "alpha" in options and close(factor, len(A) / alpha, 1e-3):
+                elif len(A) != options.get("rank", 8) and len(A) == int(alpha):
                     likely = "rank and alpha are passed on in the wrong order"
                 return Fault(f"{name}: {shown}", likely)
             if not np.isfinite(layer["y"]).all():
@@ -289,7 +289,7 @@ def judge_head(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the head may be more than one layer: model.classifier.requires_grad_(True) means all of it"
         elif asked is None:
             likely += "; train_head is True by default"
-        return Fault(f"{called}, and {some(left, 2)} must train and do not", likely)
+        return Fault(f"{called}, and {some(left, 2)} should train, and do not", likely)
     return None
 
 
@@ -300,7 +300,7 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
     trains = [name for name in seen["trains"] if name.startswith("classifier.") and not of_lora(name)]
     base = [name for name in seen["trains"] if not (of_lora(name) or name.startswith("classifier."))]
     if trains and not base:  # a model that is not frozen at all is another check's matter
-        likely = "ask train_head before the head is woken up"
+        likely = "check train_head before the head is unfrozen"
         return Fault(f"train_head=False, and {some(trains, 2)} train", likely)
     if not any(f"{name}.".startswith("classifier.") for name in seen["wrapped"]):
         return Fault(f"targets {inputs['targets']}: nothing in the head is wrapped", "")
@@ -316,7 +316,9 @@ def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
     if not seen["same"]:
         return not_the_model(seen)
     if seen["modes"]:
-        return Fault(f"{seen['modes']} modules have another mode", "train() and eval() are the caller's to choose")
+        return Fault(
+            f"modules that changed their mode: {seen['modes']}", "train() and eval() are the caller's to choose"
+        )
     return None if seen["wrapped"] else Fault("no layer is wrapped", "")
 
 
@@ -412,6 +414,7 @@ EXERCISE = Exercise(
             judge_start,
             draw_inject,
             seed=7,
+            after=("3.4/untouched", "3.4/update"),
         ),
         Check(
             "3.4/frozen",
@@ -436,6 +439,7 @@ EXERCISE = Exercise(
             judge_no_head,
             partial(draw_inject, head=False, head_targets=True),
             seed=26,
+            after=("3.4/frozen",),
         ),
         Check(
             "3.4/returned",

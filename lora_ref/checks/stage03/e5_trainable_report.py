@@ -123,7 +123,9 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "these are the frozen ones"
         elif key == "trainable" and value == counts["total"]:
             likely = "requires_grad is not asked"
-        elif inputs["shared"] and value in (counts["twice"], counts["trainable twice"], counts["state"]):
+        elif inputs["shared"] and value == counts["state"]:
+            likely = "state_dict() holds buffers too, and a shared parameter twice: model.parameters()"
+        elif inputs["shared"] and value in (counts["twice"], counts["trainable twice"]):
             likely = "a parameter that two layers share counts once: model.parameters() gives it once"
         elif inputs["shared"] and 0 < abs(value - wanted) <= 4:
             likely = "summed in float32, which cannot count so far: Python's integers can"

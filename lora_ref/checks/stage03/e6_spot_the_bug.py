@@ -61,7 +61,10 @@ def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "a block is named from the model on: all that begins with the name and a dot belongs to it"
             if not before and not trains:
                 likely = "the model was frozen before, and its blocks must train now: set the flag to True as well"
-            return Fault(f"blocks {blocks}: {some(missing, 2)} must train and do not", likely)
+            return Fault(
+                f"blocks {blocks}: {some(missing, 2)} should train, and {'does' if len(missing) == 1 else 'do'} not",
+                likely,
+            )
     return None
 
 
@@ -227,7 +230,7 @@ def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "a freeze by name that knows only one name: the new head is random, and stays so"
             if not before and len(missing) == len(wanted):
                 likely = "the model was frozen before, and its new parts must train now: set the flag to True as well"
-            return Fault(f"{some(missing, 2)} must train and do not", likely)
+            return Fault(f"{some(missing, 2)} should train, and {'does' if len(missing) == 1 else 'do'} not", likely)
         if extra:
             return Fault(f"{some(extra, 2)} train", "the encoder is pretrained and must stay frozen")
     if not seen["same"]:

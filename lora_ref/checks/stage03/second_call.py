@@ -90,7 +90,7 @@ def judge_again(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["raised"] is None and seen["thawed"] and not seen["awake"]:
         return Fault(
             f"after a second call {some(list(seen['thawed']), 2)} train",
-            "only the updates and the head are to be woken up: a wrapper holds the pretrained layer, too",
+            "unfreeze only the updates and the head: a wrapper holds the pretrained layer, too",
         )
     if seen["raised"] is None and any(name not in again for name in seen["now"] if name not in wanted):
         return Fault("a second call wrapped other layers", "")

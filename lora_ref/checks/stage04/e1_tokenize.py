@@ -180,6 +180,8 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
                 + ", or is not 128 by default" * (inputs["max_length"] is None)
                 if lengths == [len(row) for row in full]
                 else "max_length does not reach the tokenizer"
+                if lengths == [min(len(row), 128) for row in full]
+                else ""
             )
             return Fault(seen_lengths, likely)
         return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off")
@@ -214,7 +216,7 @@ def judge_padding(inputs: Inputs, seen: Observation) -> Fault | None:
     for batch in seen["batches"]:
         for key in ("input_ids", "attention_mask"):
             if (kind := batch["dtypes"][key]) != "int64":
-                return Fault(f"{key} are {kind}", "the contract is int64, for the mask as well")
+                return Fault(f"the dtype of {key} is {kind}", "the contract is int64, for the mask as well")
     return None
 
 
@@ -285,7 +287,9 @@ def judge_labels(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely or "the loss needs a tensor of labels",
             )
         if batch["dtypes"]["labels"] != "int64":
-            return Fault(f"labels are {batch['dtypes']['labels']}", "cross-entropy takes class numbers as int64")
+            return Fault(
+                f"the dtype of labels is {batch['dtypes']['labels']}", "cross-entropy takes class numbers as int64"
+            )
         if not np.array_equal(labels, wanted):
             return Fault(
                 f"labels {labels.tolist()}, expected {wanted.tolist()}", "one label an example, in the examples' order"

@@ -50,7 +50,7 @@ def judge_metrics(inputs: Inputs, seen: Observation) -> Fault | None:
     if "kind" in seen:
         return Fault(f"compute_metrics returned a {seen['kind']}", 'the Trainer wants a dict: {"accuracy": ...}')
     if "keys" in seen:
-        return Fault(f"keys {seen['keys']}", 'the key is "accuracy"; the Trainer makes "eval_accuracy" of it')
+        return Fault(f"keys {seen['keys']}", 'the key is "accuracy"; the Trainer turns it into "eval_accuracy"')
     if "accuracy_kind" in seen:
         return Fault(f"accuracy is a {seen['accuracy_kind']}", "it must be a number")
     pairs = list(zip(inputs["logits"], inputs["labels"], strict=True))

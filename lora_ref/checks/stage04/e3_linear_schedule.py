@@ -73,7 +73,7 @@ def judge_schedule(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = step / rise if step < rise else max(0.0, (total - step) / (total - rise))
         if close(value, wanted, 1e-6):
             continue
-        likely = "the line from 1 at the end of the warm-up to 0 at total_steps"
+        likely = "after the warm-up the multiplier falls in a straight line, from 1 to 0 at total_steps"
         if value < 0:
             likely = "the line goes on below zero after total_steps: a negative learning rate climbs the loss"
         elif step < rise:

@@ -269,6 +269,8 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     met = [f["input_ids"] for f in seen["forwards"]]
     first = [batch["input_ids"] for batch in inputs["passes"][0]]
     starts = [batches[0]["input_ids"] for batches in inputs["passes"]]
+    if not met:
+        return NO_PASS
     if missing == 0:
         likely = "the first forward pass is not on the loader's first batch, or not on all of it: model(**batch)"
     elif missing == 1 and len(met) > 1 and any(np.array_equal(met[1], start) for start in starts):
@@ -337,7 +339,7 @@ def judge_losses(inputs: Inputs, seen: Observation) -> Fault | None:
     shown, asked = pair(losses[at], wanted[at], tolerance=1e-6)
     return Fault(
         f"losses[{at}] = {shown}, the model's loss on that batch before the step is {asked}",
-        likely or "losses[k] is the loss of the batch of step k, as the model returned it",
+        likely,
     )
 
 
@@ -362,7 +364,7 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
         if not any(np.any(m != 0) for m in moves):
             return Fault(
                 f"lora_{name} has not moved after {len(moves)} steps",
-                "optimizer.step() is missing, comes before backward(), or holds other parameters than this model's",
+                NOTHING_MOVES,
             )
         decay = weight_decay(moves[0], path[0], grads[0], lr, eps)
         wrong = first_wrong(moves, path, grads, lr, decay, betas, eps)
@@ -372,9 +374,13 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
             wrong = first_wrong(moves, path, grads, lr, 0.0, betas, eps) or wrong
         at, wanted = wrong
         shown, asked = pair(*(float(np.median(np.abs(move)) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
+        which_one = "the middle one"
+        if shown == asked:  # the entry that differs most
+            worst = np.unravel_index(np.argmax(np.abs(moves[at] - wanted)), wanted.shape)
+            shown, asked = pair(*(float(abs(move[worst]) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
+            which_one = "one"
         return Fault(
-            f"step {at} (counted from 0) moves the middle one of lora_{name}'s entries by {shown} lr, "
-            f"AdamW by {asked} lr",
+            f"step {at} (counted from 0) moves {which_one} of lora_{name}'s entries by {shown} lr, AdamW by {asked} lr",
             step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
         )
     return None
@@ -401,11 +407,15 @@ def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
     still = [name for name, given in trains.items() if (seen["after"][name] == given).all()]
     if still:
         likely = "the optimiser needs every parameter with requires_grad, and a step() after each backward()"
+        if not seen["forwards"]:
+            return NO_PASS
+        if len(still) == len(trains):
+            likely = NOTHING_MOVES
         if still in (["classifier"], ["classifier", "bias"]):
             likely = "the head trains as well as LoRA: go by requires_grad, not by lora_ in a name"
         elif still == ["bias"]:
             likely = "go by requires_grad: what trains may have any name, and what is frozen, too"
-        return Fault(f"{', '.join(still)} must train and has not moved", likely)
+        return Fault(f"{', '.join(still)} must train, and {'has' if len(still) == 1 else 'have'} not moved", likely)
     asleep = [name for name in trains if not seen["trainable"][name]]
     if asleep:
         return Fault(
@@ -429,6 +439,13 @@ def judge_mode(inputs: Inputs, seen: Observation) -> Fault | None:
     )
 
 
+NO_PASS = Fault("the given model never runs a forward pass", "train the model that is passed, not a copy of it")
+NOTHING_MOVES = (
+    "optimizer.step() is missing, comes when there are no gradients (before backward(), after zero_grad()), or the "
+    "optimizer holds other parameters than this model's"
+)
+
+
 EXERCISE = Exercise(
     "4.4",
     "the training loop",
@@ -444,6 +461,7 @@ EXERCISE = Exercise(
             judge_losses,
             partial(draw_training, steps=7, length=3, passes=4),
             seed=6,
+            after=("4.4/frozen",),
         ),
         Check("4.4/mode", "the model is in training mode at each step", probe_train, judge_mode, draw_training, seed=6),
         Check(
@@ -453,6 +471,7 @@ EXERCISE = Exercise(
             judge_adamw,
             draw_training,
             seed=6,
+            after=("4.4/frozen",),
         ),
         Check(
             "4.4/frozen",

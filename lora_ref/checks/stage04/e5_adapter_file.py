@@ -321,10 +321,10 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         stored = {key: tensor for key, tensor in stored.items() if "classifier" not in key}
     if stored:
         base = [array(p) for p in adapted_model(inputs).parameters() if not p.requires_grad]
-        likely = "no parameter of the model: rank, alpha and the like go into the file's metadata"
+        likely = "not a parameter of the model: rank, alpha and the like go into the file's metadata"
         if any(np.array_equal(tensor, values) for tensor in stored.values() for values in base):
             likely = "the frozen base model is in the file: everyone who loads it has that already"
-        return Fault(f"{len(stored)} tensors too many, such as {min(stored)}", likely)
+        return Fault(f"{len(stored)} more than belongs in the file, such as {min(stored)}", likely)
     if seen["changed"]:
         return Fault(
             f"saving changed the model: {', '.join(seen['changed'][:3])}", "save copies, and leave the model as it is"
@@ -345,7 +345,9 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
         elif all("classifier" in name for name in wrong):
             likely = "the head is not restored: without it the reloaded model answers at chance"
         else:
-            likely = "a tensor is left out, or rounded on the way"
+            near = [np.allclose(seen["loaded"][name], inputs["saved"][name], rtol=0.02, atol=1e-3) for name in wrong]
+            likely = "rounded on the way: save each tensor in its own dtype" if all(near) else ""
+            likely = "these are left out" if not {*wrong} & {*seen["changed"]} else likely
         return Fault(
             f"{len(wrong)} of {len(inputs['saved'])} tensors differ from the saved ones, such as {wrong[0]}", likely
         )
@@ -371,7 +373,7 @@ def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     if seen["replaced"]:
         return Fault(
-            f"after loading, {seen['replaced'][0]} is another Parameter",
+            f"after loading, {seen['replaced'][0]} is not the Parameter that it was",
             "an optimiser that was made before holds the old ones: copy_ into them under torch.no_grad()",
         )
     if "error" in seen["step"]:
@@ -383,8 +385,8 @@ def judge_loaded(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 _REFUSAL_CAUSE = {
-    "missing": "a loop over the file's tensors never meets what is not there: compare the sets of names first",
-    "unexpected": "a loop over the model's tensors never meets what only the file has: compare the sets of names first",
+    "missing": "raise where the two sets of names differ: a loop over the file's tensors never meets what is missing",
+    "unexpected": "raise where the two sets of names differ: a loop over the model never meets what only the file has",
     "renamed": "names are compared by their number alone, or not at all",
     "one row": "copy_ repeats one row over all rows without a word: compare the shapes first",
     "one column": "copy_ repeats one column over all columns without a word: compare whole shapes, not len() alone",
@@ -412,12 +414,13 @@ def judge_refusal(inputs: Inputs, seen: Observation) -> Fault | None:
         if outcome["raised"] is None:
             return Fault(
                 f"{what}: no error",
-                _REFUSAL_CAUSE.get(place) or _REFUSAL_CAUSE.get(kind, "the shapes are not compared" * (not foreign)),
+                _REFUSAL_CAUSE.get(place)
+                or _REFUSAL_CAUSE.get(kind, "raise where a shape differs: compare whole shapes first" * (not foreign)),
             )
         if outcome["changed"]:
             return Fault(
                 f"{what}: {outcome['raised']['type']}, but {len(outcome['changed'])} tensors had changed by then",
-                "tensors before the bad one are loaded already: check all names and whole shapes first, then copy",
+                "the model changes before the file is known to fit: check all names and whole shapes first, then copy",
             )
         if not foreign and "ValueError" not in outcome["raised"]["bases"]:
             return Fault(

@@ -9,7 +9,7 @@ import numpy as np
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, result_of
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, error_fault
 from lora_ref.checks.verdicts import a as a_kind
 
 
@@ -139,7 +139,11 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         real = [key for key in differ if not _timing(key)]
         likely = ""
         if isinstance(found, (str, Mapping)):
-            likely = "the answer is True or False, for any two dicts; a raise left in after a check stops what follows"
+            likely = "the answer is True or False, for any two dicts"
+            if isinstance(found, Mapping):
+                likely = (
+                    error_fault(found).likely if found["quoted"] else "a raise left in after a check stops what follows"
+                )
             if isinstance(found, Mapping) and found["type"] == "KeyError":
                 likely = "a key that only one side has is a difference: compare the two sets of keys"
         elif wanted and differ and not real:
@@ -174,7 +178,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
         shown = [f"{key} ({_shown(a, key)}, {_shown(b, key)})" for key in (real or differ)[:2]]
         answer = f"{found['type']}: {found['text']}" if isinstance(found, Mapping) else found
         return Fault(
-            f"{answer} for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}", likely
+            f"{answer}, for metrics that differ in {' and '.join(shown) or 'nothing'}; expected {wanted}", likely
         )
     return None
 
@@ -208,6 +212,7 @@ EXERCISE = Exercise(
             judge_match,
             draw_missing_key,
             seed=9,
+            after=("4.6/timing",),
         ),
         Check(
             "4.6/tolerance",
@@ -216,6 +221,7 @@ EXERCISE = Exercise(
             judge_match,
             draw_tolerances,
             seed=9,
+            after=("4.6/timing", "4.6/missing-key"),
         ),
     ],
 )

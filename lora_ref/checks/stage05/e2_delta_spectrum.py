@@ -85,7 +85,8 @@ def _spectrum(update: Mapping[str, Any], result: Mapping[str, Any]) -> Fault | n
             likely,
         )
     if not np.isfinite(spectrum).all():
-        return Fault("NaN or infinity among the singular values", "a root of a number that rounding made negative")
+        likely = "a root of a number that rounding made negative" if delta_of(update).any() else "0 / 0: B is zero here"
+        return Fault("NaN or infinity among the singular values", likely)
     return np.pad(spectrum.astype(float), (0, most - len(spectrum)))
 
 
@@ -174,11 +175,11 @@ def scale_cause(ratio: float, update: Mapping[str, Any], by_largest: float = 0.0
         (1 / rank / scaling, "divided by the rank in place of multiplied by .scaling"),
         (0.5, "half of it"),
     ):
-        if value and abs(ratio / value - 1) < 3e-3:
+        if value and abs(ratio / value - 1) < 1e-4:
             return likely
     if abs(ratio - 1) < 0.02:
         return "nearly right: computed in fewer digits than float32 has, as bfloat16"
-    return "the update is scaling * B A, with the layer's own scaling"
+    return ""
 
 
 def judge_spectrum_untouched(inputs: Inputs, seen: Observation) -> Fault | None:

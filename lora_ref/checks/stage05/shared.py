@@ -103,7 +103,7 @@ def touched_fault(names: list[str], which: str, otherwise: str) -> Fault:
         "grad": "backward() leaves gradients in the layer: nothing is trained here",
     }
     cause = next((likely[name] for name in likely if name in names), otherwise)
-    return Fault(f"afterwards {which} another {' and '.join(names)}", cause)
+    return Fault(f"afterwards {which} a different {' and '.join(names)}", cause)
 
 
 def value_of(result: Any) -> dict[str, Any]:
