@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -29,15 +28,16 @@ class Calls:
         self.effects: list[str] = []
 
     def watched(self, name: str, value: Any) -> Any:
-        """A function that does as ``value`` does and is watched; what is no function comes back as it is."""
-        if not isinstance(value, FunctionType):
+        """A function that does as ``value`` does and is watched; a class or a module comes back as it is."""
+        if not callable(value) or isinstance(value, (type, torch.nn.Module)):
             return value
+        code = getattr(value, "__code__", None)  # a functools.partial or a cached function has none
 
         @functools.wraps(value)
         def call(*args: Any, **kwargs: Any) -> Any:
             given = {f"argument {number}": one for number, one in enumerate(args, start=1)} | kwargs
-            if value.__code__.co_flags & 0x0C == 0:  # without *args and **kwargs each has a name
-                given = dict(zip(value.__code__.co_varnames, args)) | kwargs  # noqa: B905
+            if code is not None and code.co_flags & 0x0C == 0:  # without *args and **kwargs each has a name
+                given = dict(zip(code.co_varnames, args)) | kwargs  # noqa: B905
             before, state = {key: _Kept(one) for key, one in given.items()}, settings()
             try:
                 result = value(*args, **kwargs)

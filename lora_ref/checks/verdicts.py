@@ -158,14 +158,12 @@ def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None =
 
 
 def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    """The verdicts of one exercise; one mistake costs once, so what a call changed beside (`SIDE_EFFECT`) costs with
-    the first check that saw it."""
-    kept, told = [], False
-    for verdict in verdicts:
-        effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
-        kept.append(replace(verdict, fault=None) if effect and told else verdict)
-        told = told or effect
-    return tuple(kept)
+    """The verdicts of one exercise; one mistake costs once: what a call changed beside (`SIDE_EFFECT`) is seen by every
+    check that makes the call, and costs with the cheapest of them, the last of equals."""
+    verdicts = tuple(verdicts)
+    seen_by = [n for n, v in enumerate(verdicts) if v.fault is not None and v.fault.raised == SIDE_EFFECT]
+    pays = min(reversed(seen_by), key=lambda n: verdicts[n].points, default=None)
+    return tuple(replace(v, fault=None) if n in seen_by and n != pays else v for n, v in enumerate(verdicts))
 
 
 def effect_fault(effect: str) -> Fault:
