@@ -12,7 +12,7 @@ from torch import nn
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, raised
 from lora_ref.checks.stage03.shared import at, build, draw_model, some
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation
 
 
 def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
@@ -25,6 +25,10 @@ def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
         "containers": ["mixer.0", "mixer.1", "extra.gate", f"{inputs['prefix']}.layer.1"],
     }[where]
     return {**inputs, "places": places}
+
+
+#: Where the order of a module's children decides what it computes.
+IN_ORDER = ("mixer.0", "mixer.1")
 
 
 class Marker(nn.Linear):
@@ -96,17 +100,13 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"replacing {place} changed {some(list(outcome['moved']), 2)} as well",
                 "only the last part of the name is the child; the parts before it lead to its parent",
             )
-        if not outcome["there"]:
+        if not outcome["there"] and not outcome["copy"]:  # a copy is judge_given's
             likely = "the module at that name is still the old one: set it as an attribute of its parent"
             if outcome["dotted"]:
                 likely = (
                     "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
                 )
                 return Fault(f"the module at {place} is not the new one", likely)
-            if outcome["copy"]:
-                likely = (
-                    "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
-                )
             if any(name.startswith(place + ".") for name in outcome["elsewhere"]):
                 likely = (
                     "put in new itself: it hangs at the wrong parent, or another module stands there with the new one "
@@ -120,12 +120,23 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"replacing {place} added {some([*outcome['elsewhere'], *outcome['added']], 2)}",
                 "a module is put in place of the old one, and nowhere else",
             )
-        if not outcome["order"]:
+        if place in IN_ORDER and not outcome["order"]:
             return Fault(
                 f"replacing {place} changed the order of its parent's children",
                 "deleted and added again it comes last, and an nn.Sequential then runs in another order: setattr keeps "
                 "the place",
             )
+    return None
+
+
+def judge_given(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Where something is put in, it is as its owner made it; where nothing can be, that shows."""
+    if not any(outcome["copy"] for outcome in seen["outcomes"]):
+        return Fault("nothing was put in", ELSEWHERE)
+    for place, outcome in zip(inputs["places"], seen["outcomes"], strict=True):
+        if outcome["copy"] and not outcome["there"]:
+            likely = "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
+            return Fault(f"the module at {place} is not the new one", likely)
         if not outcome["new"]:
             likely = "put in new as it is: whether it trains, and its mode, are its owner's"
             return Fault(f"replacing {place} froze the new module, or switched its mode", likely)
@@ -162,6 +173,14 @@ EXERCISE = Exercise(
             judge_replaced,
             partial(draw_replace, where="containers"),
             seed=6,
+        ),
+        Check(
+            "3.3/given",
+            "the new module goes in as it is, and a name that leads nowhere is an error",
+            probe_replace,
+            judge_given,
+            partial(draw_replace, where="deep"),
+            seed=5,
         ),
     ],
 )
