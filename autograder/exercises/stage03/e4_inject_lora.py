@@ -13,14 +13,14 @@ from lora_ref.checks.verdicts import Check
 HIDDEN = [
     Check(
         "3.4/trains",
-        "LoRA trains, the head trains, and the pretrained model does not",
+        "LoRA stands in the pretrained layers and trains, the head trains, and the pretrained model does not",
         room.probe_inject,
         room.judge_trains,
         room.draw_inject,
-        points=2.25,
+        points=2.5,
     ),
-    graded(room, "3.4/frozen", 0.75),
-    graded(room, "3.4/head", 0.5),
+    graded(room, "3.4/frozen", 0.5),
+    graded(room, "3.4/head", 0.25),
     Check(
         "3.4/head-asked",
         "train_head=True trains a head that is a single layer, too",
@@ -36,7 +36,7 @@ HIDDEN = [
         room.probe_inject,
         room.judge_layers,
         partial(room.draw_inject, overlap=True),
-        points=0.25,
+        points=0.5,
     ),
     Check(
         "3.4/kept",

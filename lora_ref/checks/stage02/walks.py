@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lora_ref.checks.probing import array, describe_error
+from lora_ref.checks.stage02.dropout import CHANGES_X
 from lora_ref.checks.stage02.shared import LEARNING_RATE, factor, factor_of, set_factors, tensor
 from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
 from lora_ref.checks.walk import Step, step
@@ -202,7 +203,7 @@ class Calls:
             layer.times = 1.0 if times is None else times  # what scales all of it is another check's matter
         wanted = layer.output(x)
         if not outcome["kept"]:
-            return Fault("forward has changed the x that it is given", "in place: dropout(inplace=True), or *=")
+            return CHANGES_X
         if y.shape != wanted.shape:
             return Fault(f"the output has shape {y.shape}, expected {wanted.shape}", "")
         if outcome["dtype"] != outcome["wanted"]:
