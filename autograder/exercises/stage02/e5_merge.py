@@ -91,6 +91,13 @@ MUTANTS = [
         "under torch.no_grad()",
     ),
     Mutant(
+        "2.5/leaves-autograd-off",
+        "autograd is switched off for all that follows",
+        f"with torch.no_grad():\n            {_CLONE}\n            {_ADD}",
+        f"torch.set_grad_enabled(False)\n        {_CLONE}\n        {_ADD}",
+        "autograd is switched off",
+    ),
+    Mutant(
         "2.5/replaces", "the update takes the weight's place", _ADD, _ADD.replace("+=", "="), "the parameter in place"
     ),
     Mutant(

@@ -30,6 +30,15 @@ _RATIO = '"ratio": trainable / total}\n    ### END'
 
 
 MUTANTS = [
+    Mutant(
+        "3.5/marks-what-it-counts",
+        "a parameter is marked once it is counted, so a second report has none left",
+        "total = sum(p.numel() for p in model.parameters())",
+        'new = [p for p in model.parameters() if not hasattr(p, "counted")]\n'
+        "    for p in new:\n        p.counted = True\n"
+        "    total = sum(p.numel() for p in new) or 1",
+        "called again with the same arguments returned something else",
+    ),
     Mutant("3.5/tensors", "tensors are counted", _TOTAL, "total = len(list(model.parameters()))", "p.numel() of them"),
     Mutant("3.5/rows", "rows are counted", _TOTAL, _TOTAL.replace("p.numel()", "len(p)"), "len(p) counts rows"),
     Mutant(

@@ -111,7 +111,7 @@ def judge_factor_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_factor_product(inputs: Inputs, seen: Observation) -> Fault | None:
-    """The product is the closest matrix of rank r; the order of the factors is the shapes' check, the dtype beyond's."""
+    """The product is the closest matrix of rank r; the factors' order is the shapes' check, their dtype `beyond`'s."""
     for case, result in zip(inputs["cases"], seen["factors"], strict=True):
         M, r, call = case["M"], case["r"], factor_call(case)
         fault = factors_fault(case, result, call)

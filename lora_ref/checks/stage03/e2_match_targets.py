@@ -217,6 +217,7 @@ EXERCISE = Exercise(
     "3.2",
     "match_targets: layers by name",
     names=("match_targets",),
+    pure=("match_targets",),
     checks=[
         Check(
             "3.2/parts",

@@ -19,7 +19,6 @@ from lora_ref.checks.stage03.wrapped import injected, is_wrapper, of_lora, wrapp
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import pair
 
-
 A_ZERO = "with A and B both zero nothing ever learns: leave A as drawn"
 
 

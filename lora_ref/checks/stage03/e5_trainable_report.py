@@ -185,6 +185,7 @@ EXERCISE = Exercise(
     "3.5",
     "trainable_report",
     names=("trainable_report",),
+    pure=("trainable_report",),
     checks=[
         Check(
             "3.5/counts",
