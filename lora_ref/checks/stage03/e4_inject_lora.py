@@ -12,6 +12,7 @@ from torch import nn
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage03.inject_walk import draw_walk, judge_walk, probe_walk
 from lora_ref.checks.stage03.pretrained import judge_start, judge_untouched, place
 from lora_ref.checks.stage03.second_call import judge_again, probe_again
 from lora_ref.checks.stage03.shared import at, build, draw_model, matches, not_the_model, numpy_parameters, some
@@ -469,6 +470,14 @@ EXERCISE = Exercise(
             judge_again,
             draw_inject,
             seed=20,
+        ),
+        Check(
+            "3.4/walk",
+            "several models, each with its own updates, train, are copied, merged, saved and loaded",
+            probe_walk,
+            judge_walk,
+            draw_walk,
+            seed=22,
         ),
         Check("3.4/typo", "a target that matches nothing is a ValueError", probe_typo, judge_typo, draw_typo, seed=21),
     ],
