@@ -24,7 +24,8 @@ class Calls:
     """
 
     def __init__(self, pure: tuple[str, ...] = ()):
-        self._again = set(pure)
+        self._pure, self._again = pure, set(pure)
+        self._returned: list[tuple[str, _Kept]] = []
         self.effects: list[str] = []
 
     def watched(self, name: str, value: Any) -> Any:
@@ -45,12 +46,21 @@ class Calls:
                     result = result.clone()  # what is put back below must not change what was returned
             finally:
                 clean = self._compare(name, before, state)
+            if name in self._pure:
+                self._still(name, result)
             if name not in self._again or not clean:
                 return result
             self._again.discard(name)
             return self._called_again(name, result, lambda: value(*args, **kwargs), before, state)
 
         return call
+
+    def _still(self, name: str, result: Any) -> None:
+        """Whether what earlier calls returned is still what it was."""
+        if any(other == name and kept.changed() for other, kept in self._returned):
+            effect = f"a second call of {name} changed what the first one had returned"
+            self.effects += [effect] * (effect not in self.effects)
+        self._returned.append((name, _Kept(result)))
 
     def _compare(self, name: str, before: Mapping[str, _Kept], state: Mapping[str, Any]) -> bool:
         found = [f"{name} changed its argument {key}: {how}" for key, kept in before.items() if (how := kept.changed())]

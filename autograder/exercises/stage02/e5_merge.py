@@ -66,6 +66,13 @@ _CLONE_TO_RESTORE = _INIT_TO_MERGE[_INIT_TO_MERGE.index(_CLONE) : -1]
 
 
 MUTANTS = [
+    Mutant(
+        "2.5/evaluation",
+        "merging switches to evaluation mode, and unmerging not back",
+        f"{_ADD}\n        self.merged = True",
+        f"{_ADD}\n        self.merged = True\n        self.eval()",
+        "in evaluation mode",
+    ),
     Mutant("2.5/counts-twice", "forward adds the update although merged", IF_MERGED, "", "counts twice", "S2"),
     Mutant("2.5/merge-adds-twice", "the flag is not asked", _MERGE_ONCE, "", "added twice"),
     Mutant(

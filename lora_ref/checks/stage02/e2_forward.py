@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,7 @@ EXERCISE = Exercise(
             "each call computes with its own layer's A and B as they are then, whatever came before",
             probe_calls,
             judge_calls,
-            draw_calls,
+            partial(draw_calls, still=True),
             seed=4,
         ),
     ],

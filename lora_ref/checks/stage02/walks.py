@@ -66,8 +66,11 @@ def learn(rng: np.random.Generator, layers: dict[str, Inputs], on: str) -> Step:
     return step("learn", on, told="a training step of", x=x, weights=rng.normal(size=(ROWS, out_features)) / ROWS)
 
 
-def draw_calls(rng: np.random.Generator) -> Inputs:
-    """Layers and a row of calls, training steps and new values: for exercises 2.2 and 2.4."""
+def draw_calls(rng: np.random.Generator, still: bool = False) -> Inputs:
+    """Layers and a row of calls, training steps and new values: for exercises 2.2 and 2.4.
+
+    ``still``: with new values between two calls in evaluation mode; a wrapper may merge when eval() is called.
+    """
     layers = draw_layers(rng)
     first, second = (str(n) for n in rng.permutation(["a", "b"]))
     one = call(rng, layers, first, ROWS)
@@ -79,7 +82,9 @@ def draw_calls(rng: np.random.Generator) -> Inputs:
     steps += [new_values(rng, layers, name) for name in "abc"]
     steps += [call(rng, layers, name, 4) for name in "cab"]
     steps += [one, one, call(rng, layers, second, ROWS, mode="eval"), *rest, *others, learn(rng, layers, second)]
-    steps += [one, {**one, "mode": "eval"}, step("double", "c", told="double() of"), call(rng, layers, "c", 4)]
+    steps += [one, {**one, "mode": "eval"}]
+    steps += [new_values(rng, layers, first), {**one, "mode": "eval"}] * still
+    steps += [step("double", "c", told="double() of"), call(rng, layers, "c", 4)]
     return {"layers": layers, "steps": steps}
 
 
@@ -103,7 +108,9 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
     x = torch.tensor(one["x"], dtype=dtype)
     if one["do"] == "call":
         try:
-            y = layer.train(one["mode"] == "train")(x)
+            if layer.training != (one["mode"] == "train"):  # or whoever keeps something until train() starts anew
+                layer.train(one["mode"] == "train")
+            y = layer(x)
         except RuntimeError as error:
             if not x.numel():
                 return {"empty": describe_error(error)}
