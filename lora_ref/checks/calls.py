@@ -21,10 +21,11 @@ class Calls:
 
     Args:
         pure: names of functions whose first call is made again with the same arguments.
+        keeps: names of functions that leave the modes and the buffers of a model as they are.
     """
 
-    def __init__(self, pure: tuple[str, ...] = ()):
-        self._pure, self._again = pure, set(pure)
+    def __init__(self, pure: tuple[str, ...] = (), keeps: tuple[str, ...] = ()):
+        self._pure, self._keeps, self._again = pure, keeps, set(pure)
         self._returned: list[tuple[str, _Kept]] = []
         self.effects: list[str] = []
 
@@ -39,7 +40,10 @@ class Calls:
             given = {f"argument {number}": one for number, one in enumerate(args, start=1)} | kwargs
             if code is not None and code.co_flags & 0x0C == 0:  # without *args and **kwargs each has a name
                 given = dict(zip(code.co_varnames, args)) | kwargs  # noqa: B905
-            before, state = {key: _Kept(one) for key, one in given.items()}, settings()
+            before: dict[str, Any] = {key: _Kept(one) for key, one in given.items()}
+            if name in self._keeps:
+                before |= {k: _KeptModule(one) for k, one in given.items() if isinstance(one, torch.nn.Module)}
+            state = settings()
             try:
                 result = value(*args, **kwargs)
                 if isinstance(result, torch.Tensor) and any(result is kept.value for kept in before.values()):
@@ -189,6 +193,26 @@ class _Kept:
                 value.update({key: part.value for key, part in self.parts.items()})
             for part in self.parts.values():
                 part.put_back()
+
+
+class _KeptModule:
+    """A model's modes and buffers as they were."""
+
+    def __init__(self, value: torch.nn.Module):
+        self.value = value
+        self.modes = [(module, module.training) for module in value.modules()]
+        self.buffers = [(name, _Kept(buffer)) for name, buffer in value.named_buffers()]
+
+    def changed(self) -> str:
+        if sum(module.training != training for module, training in self.modes):
+            return "the mode has changed, which is train()'s and eval()'s"
+        return next((f"its buffer {name}, {how}" for name, kept in self.buffers if (how := kept.changed())), "")
+
+    def put_back(self) -> None:
+        for module, training in self.modes:
+            module.training = training
+        for _, kept in self.buffers:
+            kept.put_back()
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -31,6 +31,13 @@ _RATIO = '"ratio": trainable / total}\n    ### END'
 
 MUTANTS = [
     Mutant(
+        "3.5/switches-mode",
+        "train() before the counting, and never back",
+        "total = sum(p.numel() for p in model.parameters())",
+        "total = sum(p.numel() for p in model.train().parameters())",
+        "the mode has changed",
+    ),
+    Mutant(
         "3.5/marks-what-it-counts",
         "a parameter is marked once it is counted, so a second report has none left",
         "total = sum(p.numel() for p in model.parameters())",

@@ -62,7 +62,7 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
                 "moved": [name for name, number in before if id(after.get(name)) != number],
                 "added": [name for name in after if name not in dict(before) and not _inside(name, place)],
                 "order": children == _child_order(model, place),
-                "new": bool(new.training and all(p.requires_grad for p in new.parameters())),
+                "new": all(p.requires_grad for p in new.parameters()),
             }
         )
     nowhere = raised(lambda: replace(build(inputs), "no_such.layer.query", Marker()))
@@ -138,8 +138,8 @@ def judge_given(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "a copy of it stands there, and whoever holds the new module holds another one: put in new itself"
             return Fault(f"the module at {place} is not the new one", likely)
         if not outcome["new"]:
-            likely = "put in new as it is: whether it trains, and its mode, are its owner's"
-            return Fault(f"replacing {place} froze the new module, or switched its mode", likely)
+            likely = "put in new as it is: whether it trains is its owner's to choose"
+            return Fault(f"replacing {place} froze the new module", likely)
     if not seen["nowhere"]:
         return Fault("a name whose parent does not exist raised nothing", "let the error pass: a typo must show")
     return None
@@ -149,6 +149,7 @@ EXERCISE = Exercise(
     "3.3",
     "replace_module",
     names=("replace_module",),
+    keeps=("replace_module",),
     checks=[
         Check(
             "3.3/deep",

@@ -186,6 +186,7 @@ EXERCISE = Exercise(
     "trainable_report",
     names=("trainable_report",),
     pure=("trainable_report",),
+    keeps=("trainable_report",),
     checks=[
         Check(
             "3.5/counts",
