@@ -1,5 +1,6 @@
 """Whatever an exercise asks, its calls change nothing that is not theirs, and can be made again."""
 
+import functools
 import sys
 
 import pytest
@@ -32,6 +33,7 @@ def adds_up(x, items, table, kept=[0]):  # noqa: B006 (the mistake)
     ("answer", "said"),
     [
         (lambda x, items, table: x.mul_(2), "argument x: the tensor has other values"),
+        (functools.partial(lambda x, items, table: x.mul_(2)), "argument 1: the tensor has other values"),
         (lambda x, items, table: [items.pop(), x][1] + 1, "argument items: the list had 2 items, and has 1"),
         (lambda x, items, table: [table["a"].append(1), x][1] + 1, "argument table"),
         (lambda x, items, table: [torch.set_grad_enabled(False), x][1] + 1, "left autograd switched off"),

@@ -15,7 +15,7 @@ import torch
 
 from lora_ref.checks import check, probing, title, visible_checks
 from lora_ref.checks.probing import MAX_TEXT, TimeLimit, array, observe, plain, raised
-from lora_ref.checks.verdicts import Check, Fault, Verdict, close, messages, run_check
+from lora_ref.checks.verdicts import Check, Fault, Verdict, close, effect_fault, messages, once, run_check
 
 
 def probe_call(names, **inputs):
@@ -302,6 +302,13 @@ def test_a_reason_is_given_once():
     assert second == ["  FAIL  contract 1", "        seen: seen.  Likely: another."]
     assert passed == ["  ok    contract 3"]
     assert len(said(Fault("not done yet"), Fault("not done yet"))) == 1
+
+
+def test_what_a_call_changes_beside_costs_once_where_it_is_cheapest():
+    fault = effect_fault("answer changed its argument x: other values")
+    prices = [(1.0, fault), (0.5, fault), (0.5, fault), (0.25, None), (0.25, Fault("wrong"))]
+    verdicts = [Verdict(f"9.3/{n}", "", points, said) for n, (points, said) in enumerate(prices)]
+    assert [verdict.passed for verdict in once(verdicts)] == [True, True, False, True, False]
 
 
 def test_an_unknown_exercise_says_which_there_are():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -22,35 +21,50 @@ class Calls:
 
     Args:
         pure: names of functions whose first call is made again with the same arguments.
+        keeps: names of functions that leave the modes and the buffers of a model as they are.
     """
 
-    def __init__(self, pure: tuple[str, ...] = ()):
-        self._again = set(pure)
+    def __init__(self, pure: tuple[str, ...] = (), keeps: tuple[str, ...] = ()):
+        self._pure, self._keeps, self._again = pure, keeps, set(pure)
+        self._returned: list[tuple[str, _Kept]] = []
         self.effects: list[str] = []
 
     def watched(self, name: str, value: Any) -> Any:
-        """A function that does as ``value`` does and is watched; what is not a function comes back as it is."""
-        if not isinstance(value, FunctionType):
+        """A function that does as ``value`` does and is watched; a class or a module comes back as it is."""
+        if not callable(value) or isinstance(value, (type, torch.nn.Module)):
             return value
+        code = getattr(value, "__code__", None)  # a functools.partial or a cached function has none
 
         @functools.wraps(value)
         def call(*args: Any, **kwargs: Any) -> Any:
             given = {f"argument {number}": one for number, one in enumerate(args, start=1)} | kwargs
-            if value.__code__.co_flags & 0x0C == 0:  # without *args and **kwargs each has a name
-                given = dict(zip(value.__code__.co_varnames, args)) | kwargs  # noqa: B905
-            before, state = {key: _Kept(one) for key, one in given.items()}, settings()
+            if code is not None and code.co_flags & 0x0C == 0:  # without *args and **kwargs each has a name
+                given = dict(zip(code.co_varnames, args)) | kwargs  # noqa: B905
+            before: dict[str, Any] = {key: _Kept(one) for key, one in given.items()}
+            if name in self._keeps:
+                before |= {k: _KeptModule(one) for k, one in given.items() if isinstance(one, torch.nn.Module)}
+            state = settings()
             try:
                 result = value(*args, **kwargs)
                 if isinstance(result, torch.Tensor) and any(result is kept.value for kept in before.values()):
                     result = result.clone()  # what is put back below must not change what was returned
             finally:
                 clean = self._compare(name, before, state)
+            if name in self._pure:
+                self._still(name, result)
             if name not in self._again or not clean:
                 return result
             self._again.discard(name)
             return self._called_again(name, result, lambda: value(*args, **kwargs), before, state)
 
         return call
+
+    def _still(self, name: str, result: Any) -> None:
+        """Whether what earlier calls returned is still what it was."""
+        if any(other == name and kept.changed() for other, kept in self._returned):
+            effect = f"a second call of {name} changed what the first one had returned"
+            self.effects += [effect] * (effect not in self.effects)
+        self._returned.append((name, _Kept(result)))
 
     def _compare(self, name: str, before: Mapping[str, _Kept], state: Mapping[str, Any]) -> bool:
         found = [f"{name} changed its argument {key}: {how}" for key, kept in before.items() if (how := kept.changed())]
@@ -181,6 +195,26 @@ class _Kept:
                 value.update({key: part.value for key, part in self.parts.items()})
             for part in self.parts.values():
                 part.put_back()
+
+
+class _KeptModule:
+    """A model's modes and buffers as they were."""
+
+    def __init__(self, value: torch.nn.Module):
+        self.value = value
+        self.modes = [(module, module.training) for module in value.modules()]
+        self.buffers = [(name, _Kept(buffer)) for name, buffer in value.named_buffers()]
+
+    def changed(self) -> str:
+        if sum(module.training != training for module, training in self.modes):
+            return "the mode has changed, which is train()'s and eval()'s"
+        return next((f"its buffer {name}, {how}" for name, kept in self.buffers if (how := kept.changed())), "")
+
+    def put_back(self) -> None:
+        for module, training in self.modes:
+            module.training = training
+        for _, kept in self.buffers:
+            kept.put_back()
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -28,6 +28,7 @@ class Exercise:
         builds_on: what its checks need of earlier exercises, unless a check says otherwise (`Check.builds_on`).
         pure: those of the names that give the same for the same arguments, and can so be called again
             (`lora_ref.checks.calls`).
+        keeps: those that leave the modes and the buffers of a model as they are.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Exercise:
     checks: Sequence[Check] = ()
     builds_on: tuple[str, ...] = ()
     pure: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
 
     @property
     def written(self) -> bool:

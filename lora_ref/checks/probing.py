@@ -105,7 +105,8 @@ def observe(
     """
     for _ in range(TRIES):
         printed, clock = _Bounded(), Clock(seconds, observe.__code__)
-        calls = Calls(getattr(getattr(sys.modules.get(probe.__module__), "EXERCISE", None), "pure", ()))
+        exercise = getattr(sys.modules.get(probe.__module__), "EXERCISE", None)
+        calls = Calls(getattr(exercise, "pure", ()), getattr(exercise, "keeps", ()))
         with _isolated(printed):
             try:
                 with time_limit(clock):

@@ -164,13 +164,14 @@ def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None =
 
 
 def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
-    """The verdicts of one exercise; one mistake costs once, so what a call changed beside (`SIDE_EFFECT`) costs with
-    the first check that saw it. What follows from a basic check's failure names no cause of its own (`Check.after`).
+    """The verdicts of one exercise; one mistake costs once.
+
+    What a call changed beside (`SIDE_EFFECT`) is seen by every check that makes the call, and costs with the cheapest of
+    them, the last of equals. What follows from a basic check's failure names no cause of its own (`Check.after`).
     """
     verdicts = list(verdicts)
     failed = {verdict.id for verdict in verdicts if verdict.fault and verdict.fault.raised != SIDE_EFFECT}
-    kept, told = [], False
-    for verdict in verdicts:
+    for number, verdict in enumerate(verdicts):
         fault = verdict.fault
         if (
             fault
@@ -178,11 +179,10 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
             and not (fault.raised or _LINE.search(fault.seen))
             and failed.intersection(verdict.after)
         ):
-            verdict = replace(verdict, fault=replace(fault, likely=ELSEWHERE))
-        effect = verdict.fault is not None and verdict.fault.raised == SIDE_EFFECT
-        kept.append(replace(verdict, fault=None) if effect and told else verdict)
-        told = told or effect
-    return tuple(kept)
+            verdicts[number] = replace(verdict, fault=replace(fault, likely=ELSEWHERE))
+    seen_by = [n for n, v in enumerate(verdicts) if v.fault is not None and v.fault.raised == SIDE_EFFECT]
+    pays = min(reversed(seen_by), key=lambda n: verdicts[n].points, default=None)
+    return tuple(replace(v, fault=None) if n in seen_by and n != pays else v for n, v in enumerate(verdicts))
 
 
 def effect_fault(effect: str) -> Fault:

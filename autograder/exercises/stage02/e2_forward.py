@@ -194,6 +194,16 @@ MUTANTS = [
         "a batch may be empty",
     ),
     Mutant(
+        "2.2/kept-in-evaluation",
+        "copies are made at the first call in evaluation mode and kept until train() is called",
+        f"{_DOWN}\n        {_UP}",
+        "if self.training:\n            self.__dict__.pop('kept', None)\n"
+        "        A, B = self.__dict__.setdefault('kept', (self.lora_A.clone(), self.lora_B.clone())) "
+        "if not self.training else (self.lora_A, self.lora_B)\n"
+        "        return self.scaling * (self.dropout(x) @ A.T) @ B.T",
+        "still computes with earlier values",
+    ),
+    Mutant(
         "2.2/scales-x",
         "the caller's x is scaled in place",
         _DOWN,

@@ -66,6 +66,13 @@ _CLONE_TO_RESTORE = _INIT_TO_MERGE[_INIT_TO_MERGE.index(_CLONE) : -1]
 
 
 MUTANTS = [
+    Mutant(
+        "2.5/evaluation",
+        "merging switches to evaluation mode, and unmerging not back",
+        f"{_ADD}\n        self.merged = True",
+        f"{_ADD}\n        self.merged = True\n        self.eval()",
+        "in evaluation mode",
+    ),
     Mutant("2.5/counts-twice", "forward adds the update although merged", IF_MERGED, "", "counts twice", "S2"),
     Mutant("2.5/merge-adds-twice", "the flag is not asked", _MERGE_ONCE, "", "added twice"),
     Mutant(
@@ -89,6 +96,13 @@ MUTANTS = [
         f"with torch.no_grad():\n            {_CLONE}\n            {_ADD}",
         f"{_CLONE}\n        {_ADD}",
         "under torch.no_grad()",
+    ),
+    Mutant(
+        "2.5/leaves-autograd-off",
+        "autograd is switched off for all that follows",
+        f"with torch.no_grad():\n            {_CLONE}\n            {_ADD}",
+        f"torch.set_grad_enabled(False)\n        {_CLONE}\n        {_ADD}",
+        "autograd is switched off",
     ),
     Mutant(
         "2.5/replaces", "the update takes the weight's place", _ADD, _ADD.replace("+=", "="), "the parameter in place"

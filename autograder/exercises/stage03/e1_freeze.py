@@ -19,6 +19,20 @@ _SET = "        parameter.requires_grad = False"
 
 
 MUTANTS = [
+    Mutant(
+        "3.1/trains-mode",
+        "the model is switched to training mode",
+        _FREEZE,
+        f"model.train()\n    {_FREEZE}",
+        "the mode has changed",
+    ),
+    Mutant(
+        "3.1/buffers",
+        "buffers are cleared along with the flags",
+        _FREEZE,
+        f"for buffer in model.buffers():\n        buffer.fill_(1)\n    {_FREEZE}",
+        "its buffer seen",
+    ),
     Mutant("3.1/eval", "evaluation mode is taken for freezing", _FREEZE, "model.eval()", "eval() and torch.no_grad()"),
     Mutant("3.1/typo", "a misspelt flag", _SET, _SET.replace("requires", "require"), "requires_grad is set nowhere"),
     Mutant(

@@ -35,6 +35,20 @@ _FOUND = "return [name for name in linears if any(fits(name, target) for target 
 
 
 MUTANTS = [
+    Mutant(
+        "3.2/no-head",
+        "layers of the head are left out",
+        _LINEARS,
+        _LINEARS.replace("nn.Linear)]", 'nn.Linear) and "classifier." not in f"{name}."]'),
+        "this matches",
+    ),
+    Mutant(
+        "3.2/what-trains",
+        "linear layers that are frozen are left out",
+        _LINEARS,
+        _LINEARS.replace("nn.Linear)]", "nn.Linear) and module.weight.requires_grad]"),
+        "this matches",
+    ),
     Mutant("3.2/substring", "a target anywhere in the name", _FITS, "target in name", "my_query is not query", "S2"),
     Mutant("3.2/no-dot", "endswith without the dot", _FITS, "name.endswith(target)", "my_query is not query"),
     Mutant(

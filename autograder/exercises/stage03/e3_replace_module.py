@@ -6,7 +6,12 @@ from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage03 import e3_replace_module as room
 
-HIDDEN = [graded(room, "3.3/deep", 1), graded(room, "3.3/top", 0.5), graded(room, "3.3/containers", 0.5)]
+HIDDEN = [
+    graded(room, "3.3/deep", 0.75),
+    graded(room, "3.3/top", 0.5),
+    graded(room, "3.3/containers", 0.25),
+    graded(room, "3.3/given", 0.5),
+]
 
 
 _SPLIT = 'parent, _, child = name.rpartition(".")'

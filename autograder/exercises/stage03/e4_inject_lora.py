@@ -13,14 +13,14 @@ from lora_ref.checks.verdicts import Check
 HIDDEN = [
     Check(
         "3.4/trains",
-        "LoRA trains, the head trains, and the pretrained model does not",
+        "LoRA stands in the pretrained layers and trains, the head trains, and the pretrained model does not",
         room.probe_inject,
         room.judge_trains,
         room.draw_inject,
-        points=2.25,
+        points=2.5,
     ),
-    graded(room, "3.4/frozen", 0.75),
-    graded(room, "3.4/head", 0.5),
+    graded(room, "3.4/frozen", 0.5),
+    graded(room, "3.4/head", 0.25),
     Check(
         "3.4/head-asked",
         "train_head=True trains a head that is a single layer, too",
@@ -36,7 +36,7 @@ HIDDEN = [
         room.probe_inject,
         room.judge_layers,
         partial(room.draw_inject, overlap=True),
-        points=0.25,
+        points=0.5,
     ),
     Check(
         "3.4/kept",
@@ -54,8 +54,15 @@ HIDDEN = [
         partial(room.draw_inject, defaults=True),
         points=0.25,
     ),
-    graded(room, "3.4/update", 0.25),
-    graded(room, "3.4/dropout", 0.25),
+    Check(
+        "3.4/update",
+        "a wrapped layer computes W x + b + alpha / rank * B A x, and dropout is passed on",
+        room.probe_updates,
+        room.judge_update,
+        partial(room.draw_inject, dropout=True),
+        points=0.25,
+    ),
+    graded(room, "3.4/walk", 0.25),
     graded(room, "3.4/returned", 0.25),
     Check(
         "3.4/again",
@@ -82,6 +89,23 @@ _SIGNATURE = "rank=8, alpha=16, dropout=0.0, train_head=True):"
 
 
 MUTANTS = [
+    Mutant(
+        "3.4/closures",
+        "each wrapper's forward is a closure over the layer, which a copy of the model takes along",
+        _WRAP,
+        "layer = LinearWithLoRA(model.get_submodule(name), rank, alpha, dropout)\n"
+        "        layer.forward = lambda x, layer=layer: layer.linear(x) + layer.lora(x)\n"
+        "        replace_module(model, name, layer)",
+        "with the original's matrices",
+    ),
+    Mutant(
+        "3.4/last-model-only",
+        "the updates are kept in a global list, and each call switches the earlier ones off",
+        "    freeze(model)\n    for name in names:",
+        "    for old in globals().setdefault('_made', []):\n        old.requires_grad_(False)\n"
+        "    _made[:] = [model]\n    freeze(model)\n    for name in names:",
+        "changes",
+    ),
     Mutant("3.4/not-frozen", "nobody freezes the rest", _LOOP, _LOOP[18:], "freeze(model) is for all the others", "S2"),
     Mutant(
         "3.4/freezes-last", "frozen after the wrapping", _LOOP, f"{_LOOP[18:]}\n    freeze(model)", "freeze comes first"

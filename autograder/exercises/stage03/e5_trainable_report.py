@@ -30,6 +30,22 @@ _RATIO = '"ratio": trainable / total}\n    ### END'
 
 
 MUTANTS = [
+    Mutant(
+        "3.5/switches-mode",
+        "train() before the counting, and never back",
+        "total = sum(p.numel() for p in model.parameters())",
+        "total = sum(p.numel() for p in model.train().parameters())",
+        "the mode has changed",
+    ),
+    Mutant(
+        "3.5/marks-what-it-counts",
+        "a parameter is marked once it is counted, so a second report has none left",
+        "total = sum(p.numel() for p in model.parameters())",
+        'new = [p for p in model.parameters() if not hasattr(p, "counted")]\n'
+        "    for p in new:\n        p.counted = True\n"
+        "    total = sum(p.numel() for p in new) or 1",
+        "called again with the same arguments returned something else",
+    ),
     Mutant("3.5/tensors", "tensors are counted", _TOTAL, "total = len(list(model.parameters()))", "p.numel() of them"),
     Mutant("3.5/rows", "rows are counted", _TOTAL, _TOTAL.replace("p.numel()", "len(p)"), "len(p) counts rows"),
     Mutant(

@@ -169,6 +169,13 @@ MUTANTS = [
         "changed its argument examples",
     ),
     Mutant(
+        "4.1/pads-in-place",
+        "the caller's rows grow to the batch's longest",
+        "example[key] + [filler] * (longest - len(example[key]))",
+        "(example[key].extend([filler] * (longest - len(example[key]))), example[key])[1]",
+        "changed its argument examples",
+    ),
+    Mutant(
         "4.1/label-for-labels",
         "the batch calls them label",
         '{"labels": labels}',

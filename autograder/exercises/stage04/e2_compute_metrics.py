@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
-from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage04 import e2_compute_metrics as room
 from lora_ref.checks.verdicts import Check, Inputs
@@ -15,10 +16,17 @@ def _more_classes(rng: np.random.Generator) -> Inputs:
 
 
 HIDDEN = [
-    graded(room, "4.2/accuracy", 1),
+    Check(
+        "4.2/accuracy",
+        "accuracy is the share of rows whose largest logit is at the label",
+        room.probe_metrics,
+        partial(room.judge_metrics, tolerance=1e-4),
+        partial(room.draw_predictions, large=False),
+        points=1,
+    ),
     Check(
         "4.2/classes",
-        "accuracy for more than two classes",
+        "accuracy for more than two classes and for large logits, not rounded",
         room.probe_metrics,
         room.judge_metrics,
         _more_classes,

@@ -37,7 +37,7 @@ HIDDEN = [
         room.probe_train,
         room.judge_losses,
         room.draw_training,
-        points=1,
+        points=0.75,
     ),
     Check(
         "4.4/count",
@@ -45,7 +45,7 @@ HIDDEN = [
         room.probe_counts,
         _judge_counts,
         _draw_counts,
-        points=1,
+        points=0.5,
     ),
     Check(
         "4.4/restart",
@@ -53,10 +53,18 @@ HIDDEN = [
         room.probe_train,
         room.judge_restart,
         _second_epoch,
-        points=1,
+        points=0.75,
     ),
-    graded(room, "4.4/adamw", 1.5),
-    graded(room, "4.4/frozen", 1),
+    Check(
+        "4.4/learns",
+        "a step moves LoRA's matrices down the loss",
+        room.probe_train,
+        room.judge_learns,
+        room.draw_training,
+        points=2,
+    ),
+    graded(room, "4.4/adamw", 1),
+    graded(room, "4.4/frozen", 0.5),
     graded(room, "4.4/mode", 0.5),
 ]
 

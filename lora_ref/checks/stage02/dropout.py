@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lora_ref.checks.stage02.shared import factor_of, forward_expected, scale_cause
-from lora_ref.checks.verdicts import ELSEWHERE, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import ELSEWHERE, SIDE_EFFECT, Fault, Inputs, Observation
 from lora_ref.rounding import number
 
 
@@ -27,12 +27,19 @@ def draw_dropout(rng: np.random.Generator) -> Inputs:
     }
 
 
+#: Seen by several checks; it costs once.
+CHANGES_X = Fault(
+    "forward has changed the x that it is given",
+    "in place, as dropout(inplace=True) or x *= ... do it: x is the caller's",
+    "section 2.2",
+    SIDE_EFFECT,
+)
+
+
 def judge_dropout_off(inputs: Inputs, seen: Observation) -> Fault | None:
     """In evaluation mode dropout is off; in training mode it is not."""
     if not seen["kept"]:
-        return Fault(
-            "the layer changes the x that it is given", "in place: dropout(inplace=True), or *=", "section 2.2"
-        )
+        return CHANGES_X
     if factor_of(seen["eval"], forward_expected(inputs)) is None:
         if not np.array_equal(seen["eval"], seen["eval again"]):
             return Fault(

@@ -81,11 +81,13 @@ def look(wrapper: Any, x: torch.Tensor, output: bool) -> dict:
         "B": array(factor(wrapper.lora, "lora_B")),
         "merged": None if callable(wrapper.merged) else bool(wrapper.merged),
         "trains": [name for name, p in wrapper.named_parameters() if p.requires_grad],
+        "training": bool(wrapper.training),
     }
     if output:
         with torch.no_grad():
             for mode in MODES:
                 seen[mode] = attempt(lambda mode: {"y": array(wrapper.train(mode == "train")(x))}, mode, gaps=True)
+        wrapper.train(seen["training"])
     return seen
 
 
@@ -134,6 +136,8 @@ class Walk:
                 return Fault(f"lora_{key} of {name} has changed", "A and B stay as they are, so training can go on")
         if seen["merged"] is not None and seen["merged"] != model["merged"]:
             return Fault(f".merged of {name} is {seen['merged']}", "")
+        if not model["merged"] and seen["training"] != first["training"]:
+            return Fault(f"{name} is in evaluation mode", "whether it drops is the caller's to choose: train(), eval()")
         more = [key for key in seen["trains"] if key not in first["trains"]]
         if more:
             likely = (

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lora_ref.checks.probing import array, describe_error
+from lora_ref.checks.stage02.dropout import CHANGES_X
 from lora_ref.checks.stage02.shared import LEARNING_RATE, factor, factor_of, set_factors, tensor
 from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
 from lora_ref.checks.walk import Step, step
@@ -65,8 +66,11 @@ def learn(rng: np.random.Generator, layers: dict[str, Inputs], on: str) -> Step:
     return step("learn", on, told="a training step of", x=x, weights=rng.normal(size=(ROWS, out_features)) / ROWS)
 
 
-def draw_calls(rng: np.random.Generator) -> Inputs:
-    """Layers and a row of calls, training steps and new values: for exercises 2.2 and 2.4."""
+def draw_calls(rng: np.random.Generator, still: bool = False) -> Inputs:
+    """Layers and a row of calls, training steps and new values: for exercises 2.2 and 2.4.
+
+    ``still``: with new values between two calls in evaluation mode; a wrapper may merge when eval() is called.
+    """
     layers = draw_layers(rng)
     first, second = (str(n) for n in rng.permutation(["a", "b"]))
     one = call(rng, layers, first, ROWS)
@@ -78,7 +82,9 @@ def draw_calls(rng: np.random.Generator) -> Inputs:
     steps += [new_values(rng, layers, name) for name in "abc"]
     steps += [call(rng, layers, name, 4) for name in "cab"]
     steps += [one, one, call(rng, layers, second, ROWS, mode="eval"), *rest, *others, learn(rng, layers, second)]
-    steps += [one, {**one, "mode": "eval"}, step("double", "c", told="double() of"), call(rng, layers, "c", 4)]
+    steps += [one, {**one, "mode": "eval"}]
+    steps += [new_values(rng, layers, first), {**one, "mode": "eval"}] * still
+    steps += [step("double", "c", told="double() of"), call(rng, layers, "c", 4)]
     return {"layers": layers, "steps": steps}
 
 
@@ -102,7 +108,9 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
     x = torch.tensor(one["x"], dtype=dtype)
     if one["do"] == "call":
         try:
-            y = layer.train(one["mode"] == "train")(x)
+            if layer.training != (one["mode"] == "train"):  # or whoever keeps something until train() starts anew
+                layer.train(one["mode"] == "train")
+            y = layer(x)
         except RuntimeError as error:
             if not x.numel():
                 return {"empty": describe_error(error)}
@@ -202,7 +210,7 @@ class Calls:
             layer.times = 1.0 if times is None else times  # what scales all of it is another check's matter
         wanted = layer.output(x)
         if not outcome["kept"]:
-            return Fault("forward has changed the x that it is given", "in place: dropout(inplace=True), or *=")
+            return CHANGES_X
         if y.shape != wanted.shape:
             return Fault(f"the output has shape {y.shape}, expected {wanted.shape}", "")
         if outcome["dtype"] != outcome["wanted"]:

@@ -121,6 +121,7 @@ EXERCISE = Exercise(
     "3.1",
     "freeze",
     names=("freeze",),
+    keeps=("freeze",),
     checks=[
         Check(
             "3.1/frozen",

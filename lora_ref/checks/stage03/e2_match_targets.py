@@ -28,11 +28,13 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
             ["my_query"],
             ["mixer.0"],
             [f"layer.{layer}.output.dense"],
+            ["key"],
+            ["classifier" if inputs["plain_head"] else "out_proj"],
         ],
         "ends": [["layer.1.attention.self.query"], ["1.output.dense"], ["1.intermediate.dense"]],
         "linear": [["value"], ["own"], ["linear"], *([name, "gate"] for name in ("word", "pair", "LayerNorm"))],
         "order": [[target, other], [other, target], ["gate", "my_query", target]],
-        "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [target, target]],
+        "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [target, target], [other, other]],
         "missing": [["qurey"], [target, "no_such_layer"], ["transformer.h.0.attn", other]],
         "nearly": [
             ["uery"],
@@ -50,6 +52,7 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
 def probe_match(names: Names, **inputs: Any) -> dict:
     """What each list of targets gives, or raises; and whether the model is still what it was."""
     model = build(inputs)
+    model.my_query.requires_grad_(False)  # what trains is not asked
     before = [(name, id(module)) for name, module in model.named_modules()]
     outcomes, match_targets = [], names.match_targets
     for targets in inputs["cases"]:
@@ -216,6 +219,8 @@ EXERCISE = Exercise(
     "3.2",
     "match_targets: layers by name",
     names=("match_targets",),
+    pure=("match_targets",),
+    keeps=("match_targets",),
     checks=[
         Check(
             "3.2/parts",

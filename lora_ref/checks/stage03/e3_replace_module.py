@@ -12,7 +12,7 @@ from torch import nn
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, raised
 from lora_ref.checks.stage03.shared import at, build, draw_model, some
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation
 
 
 def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
@@ -25,6 +25,10 @@ def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
         "containers": ["mixer.0", "mixer.1", "extra.gate", f"{inputs['prefix']}.layer.1"],
     }[where]
     return {**inputs, "places": places}
+
+
+#: Where the order of a module's children decides what it computes.
+IN_ORDER = ("mixer.0", "mixer.1")
 
 
 class Marker(nn.Linear):
@@ -58,7 +62,7 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
                 "moved": [name for name, number in before if id(after.get(name)) != number],
                 "added": [name for name in after if name not in dict(before) and not _inside(name, place)],
                 "order": children == _child_order(model, place),
-                "new": bool(new.training and all(p.requires_grad for p in new.parameters())),
+                "new": all(p.requires_grad for p in new.parameters()),
             }
         )
     nowhere = raised(replace, build(inputs), "no_such.layer.query", Marker())
@@ -96,15 +100,13 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"replacing {place} changed {some(list(outcome['moved']), 2)} as well",
                 "only the last part of the name is the child; the parts before it lead to its parent",
             )
-        if not outcome["there"]:
+        if not outcome["there"] and not outcome["copy"]:  # a copy is judge_given's
             likely = "the module at that name is still the old one: set it as an attribute of its parent"
             if outcome["dotted"]:
                 likely = (
                     "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
                 )
                 return Fault(f"the module at {place} is not the new one", likely)
-            if outcome["copy"]:
-                likely = "a copy of it stands there, so it is not the module that was passed: put in new itself"
             if any(name.startswith(place + ".") for name in outcome["elsewhere"]):
                 likely = (
                     "put in new itself: it hangs at the wrong parent, or another module stands there with the new one "
@@ -118,15 +120,26 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"replacing {place} added {some([*outcome['elsewhere'], *outcome['added']], 2)}",
                 "a module is put in place of the old one, and nowhere else",
             )
-        if not outcome["order"]:
+        if place in IN_ORDER and not outcome["order"]:
             return Fault(
                 f"replacing {place} changed the order of its parent's children",
                 "a child that is deleted and added again comes last, and an nn.Sequential then runs in another order: "
                 "setattr keeps the place",
             )
+    return None
+
+
+def judge_given(inputs: Inputs, seen: Observation) -> Fault | None:
+    """Where something is put in, it is as its owner made it; where nothing can be, that shows."""
+    if not any(outcome["copy"] for outcome in seen["outcomes"]):
+        return Fault("nothing was put in", ELSEWHERE)
+    for place, outcome in zip(inputs["places"], seen["outcomes"], strict=True):
+        if outcome["copy"] and not outcome["there"]:
+            likely = "a copy of new was put there: put in new itself, so that the caller holds the module that is in the model"
+            return Fault(f"the module at {place} is not the new one", likely)
         if not outcome["new"]:
-            likely = "put in new as it is: leave its requires_grad and its mode alone"
-            return Fault(f"replacing {place} froze the new module, or switched its mode", likely)
+            likely = "put in new as it is: whether it trains is its owner's to choose"
+            return Fault(f"replacing {place} froze the new module", likely)
     if not seen["nowhere"]:
         return Fault(
             "a name whose parent does not exist raised nothing",
@@ -139,6 +152,7 @@ EXERCISE = Exercise(
     "3.3",
     "replace_module",
     names=("replace_module",),
+    keeps=("replace_module",),
     checks=[
         Check(
             "3.3/deep",
@@ -163,6 +177,14 @@ EXERCISE = Exercise(
             judge_replaced,
             partial(draw_replace, where="containers"),
             seed=6,
+        ),
+        Check(
+            "3.3/given",
+            "the new module goes in as it is, and a name that leads nowhere is an error",
+            probe_replace,
+            judge_given,
+            partial(draw_replace, where="deep"),
+            seed=5,
         ),
     ],
 )

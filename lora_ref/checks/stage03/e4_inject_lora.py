@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,15 @@ from torch import nn
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised
+from lora_ref.checks.stage03.inject_walk import draw_walk, judge_walk, probe_walk
 from lora_ref.checks.stage03.pretrained import judge_start, judge_untouched, place
 from lora_ref.checks.stage03.second_call import judge_again, probe_again
 from lora_ref.checks.stage03.shared import at, build, draw_model, matches, not_the_model, numpy_parameters, some
 from lora_ref.checks.stage03.wrapped import injected, is_wrapper, of_lora, wrappers
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import pair
+
+A_ZERO = "with A and B both zero nothing ever learns: leave A as drawn"
 
 
 def draw_inject(
@@ -86,6 +89,7 @@ def _layer(layer: Any) -> dict:
         "A": list(A.shape),
         "B": list(B.shape),
         "zero": not bool(array(B).any()),
+        "A zero": not bool(array(A).any()),
     }
 
 
@@ -200,7 +204,7 @@ def judge_update(inputs: Inputs, seen: Observation) -> Fault | None:
                 right = "a rank above the layer's smaller side is allowed: pass it on as it is"
             return Fault(f"{name}: the rank is {len(A)} without an argument for it", right)
         if not A.any():
-            return Fault(f"{name}: lora_A is zero", "with A and B both zero nothing ever learns: leave A as drawn")
+            return Fault(f"{name}: lora_A is zero", A_ZERO)
         x = inputs["x"].astype(np.float32).astype(np.float64)[:, : A.shape[1]]
         base = x @ weights[f"{name}.weight"].T + weights.get(f"{name}.bias", 0.0)
         update = x @ A.T @ B.T
@@ -322,12 +326,26 @@ def judge_inject_returned(inputs: Inputs, seen: Observation) -> Fault | None:
     return None if seen["wrapped"] else Fault("no layer is wrapped", "")
 
 
+def _alike(values: Mapping, name: str, wanted: np.ndarray) -> bool:
+    return name in values and close(values[name], wanted, 0.1)
+
+
 def judge_trains(inputs: Inputs, seen: Observation) -> Fault | None:
-    """The main thing: LoRA trains, so does the head, and what is pretrained does not. Details are other checks'."""
+    """The main thing: LoRA stands in most of the pretrained layers that were meant and trains, so does the head, and
+    what is pretrained does not. Details are other checks'."""
+    if 2 * len(seen["wrapped"]) < len(matches(inputs, inputs["targets"])):
+        return judge_wrapped(inputs, seen) or Fault("no layer is wrapped", "")
+    weights = {place(name, seen["wrapped"]): values for name, values in numpy_parameters(inputs).items()}
+    lost = [n for n, values in weights.items() if n.endswith("linear.weight") and not _alike(seen["values"], n, values)]
+    if 2 * len(lost) > len(seen["wrapped"]):
+        return judge_untouched(inputs, seen)
     asleep = [name for name in seen["parameters"] if of_lora(name) and name not in seen["trains"]]
     base = [n for n in seen["parameters"] if not of_lora(n) and not n.startswith("classifier.")]
     awake = [n for n in base if n in seen["trains"]]
     head = any(n.startswith("classifier.") and not of_lora(n) for n in seen["trains"])
+    dead = [name for name, layer in seen["wrapped"].items() if layer["A zero"]]
+    if 2 * len(dead) > len(seen["wrapped"]):
+        return Fault(f"{dead[0]}: lora_A is zero", A_ZERO)
     if not seen["wrapped"] or asleep or 2 * len(awake) > len(base):
         return judge_frozen_base(inputs, seen) or Fault("no layer is wrapped", "")
     return None if head else judge_head(inputs, seen)
@@ -456,6 +474,14 @@ EXERCISE = Exercise(
             judge_again,
             draw_inject,
             seed=20,
+        ),
+        Check(
+            "3.4/walk",
+            "several models, each with its own updates, train, are copied, merged, saved and loaded",
+            probe_walk,
+            judge_walk,
+            draw_walk,
+            seed=22,
         ),
         Check("3.4/typo", "a target that matches nothing is a ValueError", probe_typo, judge_typo, draw_typo, seed=21),
     ],

@@ -187,6 +187,8 @@ EXERCISE = Exercise(
     "3.5",
     "trainable_report",
     names=("trainable_report",),
+    pure=("trainable_report",),
+    keeps=("trainable_report",),
     checks=[
         Check(
             "3.5/counts",

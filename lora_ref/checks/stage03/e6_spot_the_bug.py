@@ -242,6 +242,7 @@ EXERCISE = Exercise(
     "3.6",
     "spot the bug",
     names=("unfreeze_blocks", "add_dropout", "as_convolution", "train_prompt"),
+    keeps=("unfreeze_blocks", "add_dropout", "as_convolution", "train_prompt"),
     checks=[
         Check(
             "3.6/unfreeze_blocks",

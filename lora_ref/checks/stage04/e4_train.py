@@ -386,6 +386,18 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
     return None
 
 
+def judge_learns(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The main thing: a first step moves A and B down the loss. How far, is `judge_adamw`'s."""
+    if fault := _order_fault(inputs, seen):
+        return fault
+    start, *later = _first_forwards(inputs, seen)
+    grads = forward_numpy(inputs, batch_order(inputs, seen)[0], start)[1:]
+    for name, grad in zip("AB", grads, strict=False):
+        if ((later[0][name] - start[name]) * grad).sum() >= 0:
+            return judge_adamw(inputs, seen) or Fault(f"the first step does not move lora_{name} down the loss", "")
+    return None
+
+
 def judge_trainable_alone(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["stopped"]:
         return form_fault(inputs, seen)
