@@ -42,9 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The stages that the short demo runs on the real model: its pictures of rank, of the layer and of training are real.
 SHOWN = ("01_rank_theory", "02_lora_layer", "04_sst2_training")
 #: First on the page of another one.
-TINY = (
-    "> **Run on the tiny profile**, a model of random weights: its numbers and pictures show that code runs."
-)
+TINY = "> **Run on the tiny profile**, a model of random weights: its numbers and pictures show that code runs."
 #: Only the comparison's cell calls this, so its picture is found by what it shows and not by its place.
 COMPARISON = "compare_methods("
 
