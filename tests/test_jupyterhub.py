@@ -119,9 +119,10 @@ def test_a_stage_on_a_hub(tmp_path, bubblewrap):
     seen = json.loads(done.stdout.splitlines()[-1])
     assert "2 graded, 0 need attention" in seen["grade"]
     status, policy, length = seen["formgrader"]
-    assert (status, policy) == (200, "frame-ancestors 'self'"), seen
+    assert status == 200
     assert length > 1000
-    assert seen["listed"] == {"ann": True, "bob": True}
+    assert "frame-ancestors 'self'" in policy
+    assert seen["waiting"] == {"ann": True, "bob": True}
     assert seen["ann"] == [[False, True]], "the page of what was handed in last"
     assert seen["bob"] == [[True, False]]
     assert seen["exchange"] == "0o1777"

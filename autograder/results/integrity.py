@@ -7,12 +7,14 @@ in the source, in what the object is, and in what was replaced on the way.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 
 from autograder.engine.assignment import STUDENT, Assignment, digest, source_of
 from autograder.engine.job import Row
+from autograder.intake.sources import shape
 
 #: Packages that hold finished answers. What the release itself imports from them is no hint.
 SOLVED = ("lora_ref", "peft")
@@ -72,12 +74,13 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
     return hints
 
 
-def odd(source: str) -> set[str]:
+@functools.lru_cache(maxsize=2000)  # what is as released stands in every submission
+def odd(source: str) -> frozenset[str]:
     """What a source does that no exercise asks for and every way to forge an answer needs, in words."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+        return frozenset()
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -93,15 +96,16 @@ def odd(source: str) -> set[str]:
                 found.add(f"has a literal of {len(node.value):,} characters")
             elif isinstance(node.value, str) and re.fullmatch(r"[\w./*-]+\.py", node.value):
                 found.add(f"names the file {node.value[:60]}")
-    return found
+    return frozenset(found)
 
 
-def imports(source: str) -> set[str]:
+@functools.lru_cache(maxsize=2000)
+def imports(source: str) -> frozenset[str]:
     """What a source takes from packages that hold finished answers, or how it gets at this grader's own modules."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {f"{name} (in code that does not parse)" for name in SOLVED if name in source}
+        return frozenset(f"{name} (in code that does not parse)" for name in SOLVED if name in source)
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -113,7 +117,7 @@ def imports(source: str) -> set[str]:
             names |= {node.value} if node.value.partition(".")[0] in {*SOLVED, *_PLUMBING} else set()
         elif isinstance(node, ast.Name) and node.id in SOLVED:
             names.add(node.id)
-    return {name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
+    return frozenset(name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING})
 
 
 def identical(rows: Iterable[Row], assignments: dict[str, Assignment]) -> dict[tuple[str, str], list[str]]:
@@ -134,11 +138,3 @@ def identical(rows: Iterable[Row], assignments: dict[str, Assignment]) -> dict[t
         if len(students) > 1
         for student in students
     }
-
-
-def shape(source: str) -> str:
-    """A source without comments and layout; text that does not parse as it is."""
-    try:
-        return ast.dump(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return source
