@@ -39,8 +39,10 @@ from autograder.system import BUBBLEWRAP, left_out
 from lora_ref.checks.verdicts import messages
 
 ROOT = Path(__file__).resolve().parents[1]
-#: The stages that the short demo runs on the real model: one writes the layer, one trains it.
-SHOWN = ("02_lora_layer", "04_sst2_training")
+#: The stages that the short demo runs on the real model: its pictures of rank, of the layer and of training are real.
+SHOWN = ("01_rank_theory", "02_lora_layer", "04_sst2_training")
+#: First on the page of another one.
+TINY = "> **Run on the tiny profile**, a model of random weights: its numbers and pictures show that code runs."
 #: Only the comparison's cell calls this, so its picture is found by what it shows and not by its place.
 COMPARISON = "compare_methods("
 
@@ -72,6 +74,8 @@ def main(args: argparse.Namespace) -> int:
         where = ", on the tiny profile (--all: on the real model)" if profile == "tiny" else ""
         step(f"Running the worked solution of {stage}{where}")
         executed[stage] = run_notebook(ROOT / "solutions" / stage / f"{stage}.ipynb", profile)
+        if profile == "tiny":
+            executed[stage].cells.insert(0, nbformat.v4.new_markdown_cell(TINY))
         page, _ = HTMLExporter().from_notebook_node(executed[stage])
         write_whole(out / "solutions" / f"{stage}.html", page.encode())
     plot = out / "training_comparison.png"
@@ -277,7 +281,8 @@ def show(grades: Sequence[Grade], out: Path, stages: list[str], seconds: float) 
     print("  course/report.html                      the class: where it struggles, and with what")
     print("  course/grades.csv                       points, a column for each exercise")
     print("  course/feedback/                        what each student gets back")
-    print("  course/                                 an nbgrader course: start jupyter lab there for Formgrader")
+    print("  course/mark.ipynb                       the desk where written answers are marked: jupyter lab in course/")
+    print("  course/                                 an nbgrader course, with Formgrader")
 
 
 def overview(grades: Sequence[Grade], stages: list[str], without: str = "") -> str:

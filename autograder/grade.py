@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from autograder.files import ignored_by_git, no_room
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.intake.register import Register
+from autograder.intake.submission import Submission
 from autograder.marking import page
 from autograder.results import exchange, handed_in, history, integrity, roster
 from autograder.results.fit import misfit
@@ -128,6 +130,17 @@ def job_for(row: Row, assignment: Assignment, cells: str) -> dict[str, Any]:
     return job_of(row, assignment, cells) | {"doubt": integrity.suspicious(row, assignment)}
 
 
+def warming(
+    args: argparse.Namespace, submissions: Sequence[Submission], assignments: dict[str, Assignment]
+) -> contextlib.closing[Warm]:
+    """The warm process for a run, which gets warm while this one reads on."""
+    modules = list(DEMONSTRATIONS) if args.cells == "all" else []
+    for stage in {submission.stage: None for submission in submissions}:
+        modules += assignments[stage].modules()
+    count = min(max(1, args.workers), len(submissions))
+    return contextlib.closing(Warm(args.sandbox, 0, count, list(dict.fromkeys(modules))))
+
+
 def grade(args: argparse.Namespace, out: Path) -> int:
     """Plan, run, write; what was done when it is interrupted stays done."""
     started = time.monotonic()
@@ -142,6 +155,9 @@ def grade(args: argparse.Namespace, out: Path) -> int:
     todo: list[Row] = []
     with contextlib.ExitStack() as stack:
         warm: Warm | None = None
+        new = args.regrade or any((submission.stage, submission.student) not in before for submission in submissions)
+        if new and not args.scheduler:
+            warm = stack.enter_context(warming(args, submissions, assignments))
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
@@ -150,13 +166,8 @@ def grade(args: argparse.Namespace, out: Path) -> int:
                 known.append(row)
                 continue
             todo.append(row)
-            if warm is None and not args.scheduler:  # it gets warm while this process reads on
-                modules = list(DEMONSTRATIONS) if args.cells == "all" else []
-                for stage in {submission.stage: None for submission in submissions}:
-                    modules += assignments[stage].modules()
-                count = min(max(1, args.workers), len(submissions))
-                warm = Warm(args.sandbox, 0, count, list(dict.fromkeys(modules)))
-                stack.callback(warm.close)
+            if warm is None and not args.scheduler:
+                warm = stack.enter_context(warming(args, submissions, assignments))
         doubt = misfit(rows, set(before), roster.load(out), register.numbers())
         if doubt and not args.anyway and not sure(doubt):
             return 2

@@ -13,7 +13,7 @@ BENCHMARKS = {
     "step": "a training step is 1.1 times as fast as PEFT's, at the same accuracy",
     "notebooks": "each notebook runs in 4 minutes on the laptop profile and in 40 s on tiny",
     "precision": "bfloat16 products inside float32 training cost no accuracy",
-    "grading": "24 submissions, sandbox on, at 20 times nbgrader autograde's rate; 300 and 1,000 cost no more each",
+    "grading": "24 submissions, sandbox on, at 30 times nbgrader autograde's rate; 300 and 1,000 cost no more each",
     "first_minutes": "README leads to the first passed check in 5 minutes and to a trained model in 10",
     "learning": "LoRA reaches 0.82 on held-out reviews and beats the head alone by 10 points",
     "t4": "on a GPU in fp16, a step takes at most PEFT's time, and adapters come back bit for bit",

@@ -2,108 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import csv
 import errno
 import json
 import sqlite3
 from contextlib import closing
-from pathlib import Path
 
 import pytest
+from marked_course import STAGE, Course, results
 from nbgrader.api import Gradebook
 
 from autograder import __main__ as command_line
-from autograder.engine.assignment import Assignment, grade_id
 from autograder.engine.job import Row
-from autograder.engine.store import Store
-from autograder.evaluation import Result, result_from
+from autograder.evaluation import result_from
 from autograder.exercises import STAGES
 from autograder.files import ignored_by_git, no_room
 from autograder.intake.names import student_names
-from autograder.intake.rebuild import rebuild
 from autograder.intake.register import Register
 from autograder.results import exchange, history, items, picture, report, roster
 from autograder.results.fit import misfit
 from autograder.results.gradebook import Book
 from autograder.results.roster import Person
 from autograder.results.tables import Final, finals
-from autograder.results.writer import Writer, write_tables
 from lora_ref.checks.verdicts import Fault, Verdict
-
-STAGE = "02_lora_layer"
-WRITTEN = "Both start at zero, so no gradient flows."
-
-
-def results(wrong: str = "", stage: str = STAGE) -> list[Result]:
-    """Of all exercises of a stage; those whose check's id begins with ``wrong`` failed."""
-    return [
-        result_from(
-            e.id,
-            [
-                Verdict(
-                    c.id, c.contract, c.points, Fault("seen", "likely") if wrong and c.id.startswith(wrong) else None
-                )
-                for c in e.hidden
-            ],
-        )
-        for e in STAGES[stage]
-        if not e.manual
-    ]
-
-
-class Course:
-    """A course folder, graded without running anything."""
-
-    def __init__(self, out: Path):
-        self.out = out
-        self.assignment = Assignment.load(STAGE)
-        self.code, self.written = (
-            [n for n, c in self.assignment.answer_cells().items() if (c["cell_type"] == "code") == code]
-            for code in (True, False)
-        )
-
-    def grade(self, *students: str, wrong: str = "", key: str = "k", written: str = WRITTEN, problem: str = "") -> None:
-        """As `python -m autograder grade` does after the work is done; a new ``key``: the checks have changed."""
-        store, before = Store(self.out / ".grading"), history.stamps(self.out)
-        rows = []
-        for student in students:
-            answers = dict.fromkeys(self.code, "x = 1") | dict.fromkeys(self.written, written)
-            cells = copy.deepcopy(self.assignment.release["cells"])
-            for cell in cells:
-                cell["source"] = answers.get(grade_id(cell), cell["source"])
-            made = rebuild(cells, self.assignment, [])
-            kept = {"answers": made.answers, "cells": made.cells, "open": made.open, "waits": made.waits}
-            row = Row(student, STAGE, origin=f"{student}.ipynb", **kept, key=f"{key}{student}")
-            row.problem = problem
-            if not problem:
-                record = [result.to_dict() for result in results(wrong)]
-                store.put(row.key, {"results": record, "outputs": {}, "seconds": 1.0})
-            rows.append(row)
-        with Writer(self.out, store, {STAGE: self.assignment}) as writer:
-            writer.waiting += rows
-            writer.all()
-        history.record(self.out, store, before, rows, {(STAGE, s): written for s in students}, "a.zip")
-        write_tables(self.out, store, rows, {STAGE: self.assignment}, 1.0)
-
-    @property
-    def table(self) -> dict[str, dict[str, str]]:
-        with open(self.out / "grades.csv", encoding="utf-8", newline="") as file:
-            return {row["student"]: row for row in csv.DictReader(file)}
-
-    def marks(self, student: str) -> dict[str, tuple[float | None, float | None, bool]]:
-        """(automatic score, manual score, whether it needs a look), of each graded cell."""
-        with Gradebook(f"sqlite:///{self.out / 'gradebook.db'}") as book:
-            grades = book.find_submission_notebook(STAGE, STAGE, student).grades
-            return {g.name: (g.auto_score, g.manual_score, g.needs_manual_grade) for g in grades}
-
-    def mark(self, student: str, points: float) -> None:
-        """What a person does in formgrader: points for each written answer."""
-        with Gradebook(f"sqlite:///{self.out / 'gradebook.db'}") as book:
-            for grade in book.find_submission_notebook(STAGE, STAGE, student).grades:
-                if grade.name in self.written:
-                    grade.manual_score, grade.needs_manual_grade = points, False
-            book.db.commit()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import marked_course
 import pytest
 from grade_course import notebooks
+from nbgrader.api import Gradebook
 
 from autograder.__main__ import main
 from autograder.engine.assignment import Assignment, grade_id
@@ -54,6 +55,16 @@ def test_points_and_comments_come_into_the_pages_and_nothing_else_changes(course
     assert "how large is the update at rank 1" in after
     assert "outputs as pretrained" not in after, "the mark scheme is for markers"
     assert {student: page(course, student) for student in ("bob", "cy")} == {s: before[s] for s in ("bob", "cy")}
+
+
+def test_what_being_late_costs_stands_first(course):
+    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+        (notebook,) = book.find_submission(STAGE, "cy").notebooks
+        notebook.late_submission_penalty = 2.2
+        book.db.commit()
+    assert main(["feedback", "--graded", str(course), "--student", "cy"]) == 0
+    assert "19.8 of 25 points" in page(course, "cy")
+    assert "2.2 of 22 points went because it came in late" in page(course, "cy")
 
 
 def test_what_cannot_be_made_is_named(course, capsys):

@@ -13,7 +13,7 @@ from autograder.engine.job import Row
 from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.results import handed_in
-from autograder.results.marks import Given
+from autograder.results.marks import LATE, Given
 from autograder.results.templates import render
 
 
@@ -28,7 +28,7 @@ def page(
     Args:
         assignment: the stage.
         row: with its results and outputs.
-        given: points and comments by hand, by exercise (`autograder.results.marks.given`).
+        given: points and comments by hand, by exercise, and what being late costs (`autograder.results.marks.given`).
         evidence: the student's own outputs that a written answer may quote, by exercise.
     """
     results = {result.id: result for result in row.results}
@@ -51,12 +51,16 @@ def page(
         for exercise in STAGES[assignment.stage]
     ]
     open_ = [exercise for exercise in STAGES[assignment.stage] if points[exercise.id] is None]
+    earned = sum(filter(None, points.values()))
+    late = given.get(LATE, Given(0)).points or 0.0
     return render(
         "feedback.html",
         row=row,
         sections=sections,
         rest=rest,
-        earned=sum(filter(None, points.values())),
+        before=earned,
+        earned=max(0.0, earned + late),
+        late=-late,
         most=sum(exercise.points for exercise in STAGES[assignment.stage] if exercise not in open_),
         waiting=sum(exercise.points for exercise in open_),
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from autograder.engine.assignment import STUDENT, Assignment, digest, nbgrader, source_of
 from autograder.engine.job import Row
-from autograder.intake.sources import parsed
+from autograder.intake.sources import parsed, shape
 
 #: Packages that hold finished answers. What the release itself imports from them is not a hint.
 SOLVED = ("lora_ref", "peft")
@@ -165,11 +165,12 @@ def _text(node: ast.AST) -> str | None:
     return None
 
 
-def imports(source: str) -> set[str]:
+@functools.lru_cache(maxsize=2000)
+def imports(source: str) -> frozenset[str]:
     """What a source takes from packages that hold finished answers, or how it gets at this grader's own modules."""
     tree = parsed(source)
     if tree is None:
-        return {f"{name} (in code that does not parse)" for name in SOLVED if name in source}
+        return frozenset(f"{name} (in code that does not parse)" for name in SOLVED if name in source)
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -181,7 +182,7 @@ def imports(source: str) -> set[str]:
             names |= {node.value} if node.value.partition(".")[0] in {*SOLVED, *_PLUMBING} else set()
         elif isinstance(node, ast.Name) and node.id in SOLVED:
             names.add(node.id)
-    return {name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING}}
+    return frozenset(name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING})
 
 
 def identical(rows: Iterable[Row], assignments: Mapping[str, Assignment]) -> dict[tuple[str, str], list[str]]:
@@ -202,11 +203,3 @@ def identical(rows: Iterable[Row], assignments: Mapping[str, Assignment]) -> dic
         if len(students) > 1
         for student in students
     }
-
-
-def shape(source: str) -> str:
-    """A source without comments and layout; text that does not parse as it is."""
-    try:
-        return ast.dump(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return source

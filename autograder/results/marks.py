@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 QUERY = """
-SELECT c.name, g.manual_score, g.auto_score, g.extra_credit, g.needs_manual_grade, m.manual_comment
+SELECT c.name, g.manual_score, g.auto_score, g.extra_credit, g.needs_manual_grade, m.manual_comment,
+    n.late_submission_penalty
 FROM grade g
 JOIN base_cell c ON c.id = g.cell_id
 JOIN submitted_notebook n ON n.id = g.notebook_id
@@ -19,6 +20,8 @@ JOIN assignment a ON a.id = s.assignment_id
 LEFT JOIN comment m ON m.notebook_id = n.id AND m.cell_id IN (SELECT id FROM base_cell WHERE name = c.name)
 WHERE a.name = ? AND s.student_id = ?
 """
+#: What stands in the place of an exercise for what being late costs: points below zero.
+LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Given:
 def given(out: Path, stage: str, student: str) -> dict[str, Given]:
     """Exercise -> what was given by hand, and 0 for a blank answer; exercises with automatic points alone are left out.
 
-    Empty where there is no gradebook, or the student is not in it yet.
+    `LATE` is there if the submission lost points for being late. Empty where there is no gradebook, or the student is
+    not in it yet.
     """
     path = out / "gradebook.db"
     if not path.is_file():
@@ -49,7 +53,9 @@ def given(out: Path, stage: str, student: str) -> dict[str, Given]:
 def given_in(rows: Iterable[Sequence[Any]]) -> dict[str, Given]:
     """`given`, from what `QUERY` found, whoever asked: a run that writes the gradebook asks in its own transaction."""
     found = {}
-    for name, by_hand, automatic, extra, waits, comment in rows:
+    for name, by_hand, automatic, extra, waits, comment, penalty in rows:
+        if penalty:
+            found[LATE] = Given(-penalty)
         kind, _, number = name.partition("_")
         if kind == "written" or by_hand is not None:
             points = by_hand if by_hand is not None else automatic

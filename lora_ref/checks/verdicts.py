@@ -166,8 +166,8 @@ def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None =
 def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     """The verdicts of one exercise; one mistake costs once.
 
-    What a call changed beside (`SIDE_EFFECT`) is seen by every check that makes the call, and costs with the cheapest of
-    them, the last of equals. What follows from a basic check's failure names no cause of its own (`Check.after`).
+    What a call changed beside (`SIDE_EFFECT`) is seen by every check that makes the call, and costs with the cheapest
+    of them, the last of equals. What follows from a basic check's failure names no cause of its own (`Check.after`).
     """
     verdicts = list(verdicts)
     failed = {verdict.id for verdict in verdicts if verdict.fault and verdict.fault.raised != SIDE_EFFECT}

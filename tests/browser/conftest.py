@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,8 +23,8 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 ]
-SECONDS = 300  # for a page of Jupyter's or a cell, on a busy machine
-SERVER_SECONDS = 600
+SECONDS = 120  # for a page of Jupyter's, a server or a cell, on a busy machine
+ELSEWHERE = re.compile(r"^https?://(?!(127\.0\.0\.1|localhost|\[::1\])[:/])")
 expect.set_options(timeout=SECONDS * 1000)
 
 
@@ -46,6 +47,8 @@ def page(browser):
     """A page in a profile of its own. `page.errors` has what the console called an error, and exceptions of scripts."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(SECONDS * 1000)
+    # formgrader asks for MathJax from elsewhere, and a page has loaded only when that has come, or failed
+    context.route(ELSEWHERE, lambda route: route.abort())
     opened = context.new_page()
     opened.errors = []
     opened.on("console", lambda m: opened.errors.append(f"{m.text} ({m.location})") if m.type == "error" else None)
@@ -106,7 +109,7 @@ def jupyter(tmp_path_factory):
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         started.append(process)
-        until = time.monotonic() + SERVER_SECONDS
+        until = time.monotonic() + SECONDS
         while time.monotonic() < until and process.poll() is None:
             for file in (home / "runtime").glob("jpserver-*.json"):
                 try:

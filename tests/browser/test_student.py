@@ -56,7 +56,8 @@ def test_open_run_all_read_fix_pass_and_move_a_slider(lab, page, shot):
     expect(gap).not_to_contain_text(GAP)
     expect(gap).to_contain_text(ANSWER[-1])
     page.keyboard.press("Shift+Enter")
-    page.keyboard.press("Shift+Enter")  # the next cell is the check
+    expect(check).to_have_class(re.compile(r"\bjp-mod-active\b"))  # the next cell is the check
+    page.keyboard.press("Shift+Enter")
     expect(seen).to_contain_text(": visible checks passed")
     check.scroll_into_view_if_needed()
     shot(page, "student-2-passes")

@@ -62,6 +62,7 @@ def lines(text: str) -> Markup:
     return markdown(re.sub(r"\n(?!\n)", "\n\n", text))
 
 
+@functools.lru_cache(maxsize=500)  # a cell that nobody has changed stands on every page
 def python(source: str) -> Markup:
     """Python code with its keywords, strings, numbers and comments marked for the style sheet."""
     from markupsafe import Markup, escape

@@ -135,7 +135,7 @@ def judge_given(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("nothing was put in", ELSEWHERE)
     for place, outcome in zip(inputs["places"], seen["outcomes"], strict=True):
         if outcome["copy"] and not outcome["there"]:
-            likely = "a copy of new was put there: put in new itself, so that the caller holds the module that is in the model"
+            likely = "a copy of new was put there: put in new itself, which is what the caller holds"
             return Fault(f"the module at {place} is not the new one", likely)
         if not outcome["new"]:
             likely = "put in new as it is: whether it trains is its owner's to choose"
