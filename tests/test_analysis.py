@@ -210,7 +210,7 @@ class OnMps(torch.Tensor):
         kwargs = dict(kwargs or {})
         to_cpu = str(kwargs.get("device")) == "cpu"
         if kwargs.get("dtype") == torch.float64 and not to_cpu:
-            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
         if kwargs.get("device") is not None:
             kwargs["device"] = "cpu"
         args, kwargs = tree_map_only(OnMps, lambda tensor: tensor.inner, (args, kwargs))

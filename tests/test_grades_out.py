@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -226,10 +227,11 @@ def test_a_share_for_each_day_that_has_begun(seconds, points):
     assert plugin.late_submission_penalty("ada", 20.0, seconds) == pytest.approx(points)
 
 
-@pytest.fixture
-def graded(tmp_path):
-    """A graded course of two students, one of them late, with the settings that the guide shows."""
-    course = tmp_path / "graded"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """What `graded` is a copy of: making a gradebook takes seconds."""
+    root = tmp_path_factory.mktemp("template")
+    course = root / "graded"
     course.mkdir()
     settings(course)  # the course's own, which also puts nbgrader's helper commands on the path
     policy = (
@@ -256,9 +258,17 @@ def graded(tmp_path):
             page.write_text(f"<p>{student}</p>", encoding="utf-8")
         book.db.commit()
     for student, time in (("Ada-L-1234567", "2027-03-02 20:00:00 UTC"), ("Bo-M-2345678", "2027-03-01 17:14:00 UTC")):
-        path = tmp_path / "submitted" / student / STAGE / "timestamp.txt"
+        path = root / "submitted" / student / STAGE / "timestamp.txt"
         path.parent.mkdir(parents=True)
         path.write_text(time, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def graded(tmp_path, template):
+    """A graded course of two students, one of them late, with the settings that the guide shows."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    course = tmp_path / "graded"
     return SimpleNamespace(course=course, submitted=tmp_path / "submitted", tmp=tmp_path)
 
 
@@ -301,6 +311,31 @@ def test_more_time_for_one_student_counts_and_can_be_taken_back(graded):
         assert command_line.main([*line, "--hours", str(hours)]) == 0
         found = {s: hours for _, s, hours, _ in apply(graded.course, graded.submitted)}
         assert found.get(ada, 0) == pytest.approx(late)
+
+
+#: Due date (UTC), days more, time it came (UTC), points off, where Berlin's clocks change.
+CLOCKS = (
+    ("2027-10-30 21:59", 0, "2027-10-31 22:30", 2.2),  # back: 24.5 hours, and still one day
+    ("2027-10-30 21:59", 0, "2027-10-31 23:00", 4.4),
+    ("2027-03-27 22:59", 0, "2027-03-28 21:58", 2.2),  # forward
+    ("2027-03-27 22:59", 0, "2027-03-28 22:30", 4.4),  # 00:30 of the next day, after 23.5 hours
+    ("2027-10-31 00:30", 0, "2027-10-31 01:10", 2.2),  # in the hour that is there twice
+    ("2027-10-30 21:59", 1, "2027-10-31 22:30", 0),  # a day more is until 23:59
+    ("2027-03-27 22:59", 2, "2027-03-29 22:30", 2.2),
+)
+
+
+def test_a_day_ends_by_the_courses_clock(graded):
+    path = graded.course / "nbgrader_config.py"
+    path.write_text(path.read_text(encoding="utf-8") + 'c.Exchange.timezone = "Europe/Berlin"\n', encoding="utf-8")
+    ada = "Ada-L-1234567"
+    for due, days, came, points in CLOCKS:
+        with Gradebook(f"sqlite:///{graded.course / 'gradebook.db'}") as book:
+            book.update_or_create_assignment(STAGE, duedate=f"{due} UTC")
+        (graded.submitted / ada / STAGE / "timestamp.txt").write_text(f"{came} UTC", encoding="utf-8")
+        assert command_line.main(["extension", STAGE, ada, "--graded", str(graded.course), "--days", str(days)]) == 0
+        off = {s: off for _, s, _, off in apply(graded.course, graded.submitted)}
+        assert off.get(ada, 0) == pytest.approx(points), (due, came)
 
 
 def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):

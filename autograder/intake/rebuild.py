@@ -129,8 +129,9 @@ class _Builder:
         released = self.released[known]
         if not nbgrader(released).get("solution") or released["cell_type"] != "code":
             return
-        alike = {name for copy in group if copy.cell.get("cell_type") == "code" for name, _ in defined(copy.text)}
-        wanted = {name for name, _ in defined(self.sources[known])} - alike
+        alike = [copy for copy in group if copy.cell.get("cell_type") == "code" and not self._gap(known, copy)]
+        wanted = {name for name, _ in defined(self.sources[known])}
+        wanted -= {name for copy in alike for name, _ in defined(copy.text)}
         for copy in group:
             if copy.cell.get("cell_type") != "code" and wanted & {name for name, _ in defined(copy.text)}:
                 self.notes.append(f"the answer cell {grade_id(released)!r} is not a code cell any more; its code ran")
