@@ -142,10 +142,11 @@ class _Hook(DisplayHook):
         pass
 
 
-#: Magics that need a person, a window or a network, or would change the machine.
+#: Magics that need a person, a window, a network or a kernel that was used before, or would change the machine.
 PASSED_OVER = {
     *("pip", "conda", "mamba", "micromamba", "uv", "gui", "debug", "pdb", "edit", "ed", "load_ext", "reload_ext"),
     *("connect_info", "qtconsole", "notebook", "history", "logstart", "page", "pastebin", "man", "less", "more"),
+    "reset",  # above the imports it empties a kernel, and here it would empty the set-up that runs before it
 }
 #: Programs that change the machine or wait for a network.
 INSTALLERS = re.compile(
