@@ -23,7 +23,7 @@ from autograder import __main__ as command_line
 from autograder.exercises import ROOT
 from autograder.results import database, tables
 from autograder.results.fill import fill, fill_sheet, people
-from autograder.results.late import PerDay, apply, moment, settings
+from autograder.results.late import apply, settings
 from autograder.results.sheet import Sheet
 from autograder.results.tables import ExportError, Final, finals
 
@@ -218,15 +218,6 @@ def test_nbgraders_own_class_list_is_one_too():
     assert (person.name, person.keys) == ("Ann Mary Lee", {"ann", "ann@example.org"})
 
 
-@pytest.mark.parametrize(
-    ("seconds", "points"),
-    [(0, 0), (15 * 60, 0), (15 * 60 + 1, 2), (86_400, 2), (86_401, 4), (10 * 86_400, 10)],
-)
-def test_a_share_for_each_day_that_has_begun(seconds, points):
-    plugin = PerDay(percent=10, grace_minutes=15, at_most=50)
-    assert plugin.late_submission_penalty("ada", 20.0, seconds) == pytest.approx(points)
-
-
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
     """What `graded` is a copy of: making a gradebook takes seconds."""
@@ -289,53 +280,12 @@ def test_late_times_are_each_students_own(graded):
     assert {s: points for _, s, _, points in apply(graded.course, graded.submitted)}["Bo-M-2345678"] == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "zone", "utc"),
-    [
-        ("2027-07-01 17:00:00", "Europe/Berlin", "2027-07-01 15:00"),
-        ("2027-01-01 17:00:00.25", "Europe/Berlin", "2027-01-01 16:00"),
-        ("2027-07-01 17:00:00 CEST", "Europe/Berlin", "2027-07-01 15:00"),  # a name that few systems know
-        ("2027-07-01 17:00:00 America/New_York", "Europe/Berlin", "2027-07-01 21:00"),
-        ("2027-07-01 17:00:00 UTC", "Europe/Berlin", "2027-07-01 17:00"),
-        ("2027-07-01 17:00:00 +0300", "Europe/Berlin", "2027-07-01 14:00"),
-        ("2027-07-01T17:00:00Z", "Europe/Berlin", "2027-07-01 17:00"),
-    ],
-)
-def test_a_time_without_a_zone_is_the_courses(text, zone, utc):
-    assert moment(text, zone).strftime("%Y-%m-%d %H:%M") == utc
-
-
 def test_more_time_for_one_student_counts_and_can_be_taken_back(graded):
     ada, line = "Ada-L-1234567", ["extension", STAGE, "Ada-L-1234567", "--graded", str(graded.course)]
     for hours, late in ((48, 0), (4, 23), (0, 27)):
         assert command_line.main([*line, "--hours", str(hours)]) == 0
         found = {s: hours for _, s, hours, _ in apply(graded.course, graded.submitted)}
         assert found.get(ada, 0) == pytest.approx(late)
-
-
-#: Due date (UTC), days more, time it came (UTC), points off, where Berlin's clocks change.
-CLOCKS = (
-    ("2027-10-30 21:59", 0, "2027-10-31 22:30", 2.2),  # back: 24.5 hours, and still one day
-    ("2027-10-30 21:59", 0, "2027-10-31 23:00", 4.4),
-    ("2027-03-27 22:59", 0, "2027-03-28 21:58", 2.2),  # forward
-    ("2027-03-27 22:59", 0, "2027-03-28 22:30", 4.4),  # 00:30 of the next day, after 23.5 hours
-    ("2027-10-31 00:30", 0, "2027-10-31 01:10", 2.2),  # in the hour that is there twice
-    ("2027-10-30 21:59", 1, "2027-10-31 22:30", 0),  # a day more is until 23:59
-    ("2027-03-27 22:59", 2, "2027-03-29 22:30", 2.2),
-)
-
-
-def test_a_day_ends_by_the_courses_clock(graded):
-    path = graded.course / "nbgrader_config.py"
-    path.write_text(path.read_text(encoding="utf-8") + 'c.Exchange.timezone = "Europe/Berlin"\n', encoding="utf-8")
-    ada = "Ada-L-1234567"
-    for due, days, came, points in CLOCKS:
-        with Gradebook(f"sqlite:///{graded.course / 'gradebook.db'}") as book:
-            book.update_or_create_assignment(STAGE, duedate=f"{due} UTC")
-        (graded.submitted / ada / STAGE / "timestamp.txt").write_text(f"{came} UTC", encoding="utf-8")
-        assert command_line.main(["extension", STAGE, ada, "--graded", str(graded.course), "--days", str(days)]) == 0
-        off = {s: off for _, s, _, off in apply(graded.course, graded.submitted)}
-        assert off.get(ada, 0) == pytest.approx(points), (due, came)
 
 
 def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):

@@ -81,7 +81,7 @@ def more_time(due: datetime | None, hours: float, zone: str) -> timedelta:
         49.0
     """
     days, rest = divmod(hours, 24)
-    if due is None:
+    if due is None or not days:
         return timedelta(hours=hours)
     local = (_on_the_clock(due, zone) + timedelta(days=days)).replace(tzinfo=gettz(zone) or timezone.utc)
     until = resolve_imaginary(enfold(local, fold=1))  # a time of day that is there twice: the later one
