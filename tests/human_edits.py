@@ -87,13 +87,21 @@ def markdown(source: str, dice: random.Random) -> dict[str, Any]:
 
 
 def answers(notebook: Notebook) -> list[dict[str, Any]]:
-    """The answer cells with code in them that an edit can be made to."""
-    return [c for c in notebook["cells"] if c["cell_type"] == "code" and nbgrader(c).get("solution") and c["source"]]
+    """The answer cells with code in them that an edit can be made to; no copy of a gap."""
+    code = [c for c in notebook["cells"] if c["cell_type"] == "code" and nbgrader(c).get("solution") and c["source"]]
+    return [cell for cell in code if 'raise NotImplementedError("Exercise' not in cell["source"]]
 
 
 def an_answer(notebook: Notebook, dice: random.Random) -> dict[str, Any]:
-    """One of `answers`; where all have gone, any code cell."""
-    return dice.choice(answers(notebook) or [c for c in notebook["cells"] if c["cell_type"] == "code"])
+    """One of `answers`, noted as touched; where all have gone, any code cell."""
+    cell = dice.choice(answers(notebook) or [c for c in notebook["cells"] if c["cell_type"] == "code"])
+    return touched(notebook, cell)
+
+
+def touched(notebook: Notebook, cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell, with what it defines under the notebook's ``"touched"``: what a test has to look at."""
+    notebook.setdefault("touched", []).extend(re.findall(r"^(?:class|def) (\w+)", cell["source"], re.MULTILINE))
+    return cell
 
 
 def gap_of(cell: dict[str, Any], stage: str) -> str:
@@ -156,7 +164,7 @@ def merge(notebook: Notebook, dice: random.Random, stage: str) -> None:
     at = place(notebook, cell)
     below = [c for c in notebook["cells"][at + 1 :] if c["cell_type"] == "code" and nbgrader(c)]
     if below and "%%" not in below[0]["source"] + cell["source"]:
-        cell["source"] += "\n\n" + below[0]["source"]
+        cell["source"] += "\n\n" + touched(notebook, below[0])["source"]
         del notebook["cells"][place(notebook, below[0])]
 
 
@@ -318,7 +326,7 @@ def one_cell(notebook: Notebook, dice: random.Random, stage: str) -> None:
     """All answers are typed into the first answer's cell, whatever headings stand between."""
     cells = [cell for cell in answers(notebook) if not cell["source"].startswith("%%")]
     for cell in cells[1:]:
-        cells[0]["source"] += "\n\n" + cell["source"]
+        cells[0]["source"] += "\n\n" + touched(notebook, cell)["source"]
         cell["source"] = gap_of(cell, stage) if dice.random() < 0.5 else ""
 
 

@@ -339,8 +339,10 @@ class _Run:
         ran = {n: names for n, names in bound.items() if not self.cells[n].get("spare")}
         late: list[int] = []
         for number, (kind, text) in list(self.raised.items()):
-            wanted = set(names_in(text)) if kind == "NameError" else set()
-            if any(wanted & names for n, names in ran.items() if n > number and n not in self.raised):
+            wanted = set(names_in(text)) if kind in NOT_THERE else set()
+            later = [n for n in ran if n > number and n not in self.raised]
+            files = "\n".join(self.cells[n]["source"] for n in later) if kind != "NameError" else ""
+            if any(wanted & ran[n] for n in later) or any(name in files for name in wanted):
                 late.append(number)
         for number in late:
             self.cell(number, {**self.cells[number], "exercise": None}, session)
