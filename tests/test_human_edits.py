@@ -8,6 +8,7 @@ import human_edits
 import pytest
 from stage_answers import full_marks
 
+from autograder.check import check_file
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import job_of
@@ -24,9 +25,9 @@ def box(bubblewrap):
         yield made
 
 
-def graded(stage, notebook, dice, box, only=()):
-    """The row of a notebook, graded; with ``only``, in the exercises alone that have one of these names."""
-    assignment, data = Assignment.load(stage), human_edits.file_of(notebook, dice)
+def graded(stage, data, box, only=()):
+    """The row of a notebook's file, graded; with ``only``, in the exercises alone that have one of these names."""
+    assignment = Assignment.load(stage)
     row = plan(Submission("s", stage, "", lambda: data), assignment, 7, "needed")
     assert not row.problem
     job = job_of(row, assignment, "needed")
@@ -52,7 +53,7 @@ def grade_some(counts, seed, box, most, whole):
             notebook, done = human_edits.edited(stage, dice, most)
             another = dice.choice([name for e in STAGES[stage] for name in e.names])
             only = () if whole else (*notebook.pop("touched", ()), another)
-            row = graded(stage, notebook, dice, box, only)
+            row = graded(stage, human_edits.file_of(notebook, dice), box, only)
             short = {result.id: result.earned for result in row.results if result.earned != full[result.id]}
             if short or not row.results:
                 lost.append(
@@ -68,3 +69,28 @@ def test_thirty_notebooks_that_people_edited(box):
 @pytest.mark.slow
 def test_five_hundred_notebooks_that_people_edited(box):
     grade_some((100,) * 5, "slow", box, most=6, whole=True)
+
+
+def disagreement(stage, number, seed, box, folder):
+    """What `check` and `grade` say differently of an edited notebook, some of it wrong; "" if nothing."""
+    dice = random.Random(f"{seed}/{stage}/{number}")
+    notebook, done = human_edits.edited(stage, dice, 5)
+    for cell in dice.sample(notebook["cells"], 3):  # so that not all is right
+        cell["source"] = "".join(cell["source"]).replace("return ", "return None and ")
+    path = folder / f"{stage}-{number}.ipynb"
+    path.write_bytes(human_edits.file_of(notebook, dice))
+    row = graded(stage, path.read_bytes(), box)
+    ours = {result.id: result.earned for result in row.results}
+    theirs = {result["id"]: result["earned"] for result in check_file(stage, path, seed=7)["results"]}
+    return "" if ours == theirs else f"{stage} {number} {done}: {ours} {theirs}"
+
+
+def test_check_gives_what_grade_gives(box, tmp_path):
+    assert disagreement("02_lora_layer", 0, "make test", box, tmp_path) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_check_gives_what_grade_gives_many_times(stage, box, tmp_path):
+    for number in range(8):
+        assert disagreement(stage, number, "slow", box, tmp_path) == ""
