@@ -112,7 +112,9 @@ def with_every_line():
     """All of `human_edits.LINES` above the answers: those of IPython that take the whole cell above one each."""
     notebook, whole = human_edits.solved(STAGE), [line for line in human_edits.LINES if line.startswith("%%")]
     layer = named(notebook, "layer")
-    layer["source"] = "\n".join([*(line for line in human_edits.LINES if line not in whole), layer["source"]])
+    stop = "\n        import pdb; pdb.set_trace(); breakpoint()"
+    answer = layer["source"].replace("def forward(self, x):", f"def forward(self, x):{stop}")
+    layer["source"] = "\n".join([*(line for line in human_edits.LINES if line not in whole), answer])
     for name, line in zip(("wrapper", "parametrization", "bugs"), whole[-3:], strict=True):
         named(notebook, name)["source"] = f"{line}\n{named(notebook, name)['source']}"
     return notebook
@@ -198,6 +200,17 @@ def test_an_answer_in_a_text_cell_beside_the_gap_runs(kind, known):
     ]
     assert sources == [cell["source"]]
     assert "its code ran" in " ".join(row.notes)
+
+
+@pytest.mark.parametrize("first", ["the released", "the solved"])
+def test_a_notebook_pasted_below_another_has_no_gaps(first):
+    notebook, released = human_edits.solved(STAGE), grade_course.notebooks()[0]["cells"]
+    both = [released, notebook["cells"]] if first == "the released" else [notebook["cells"], released]
+    row = planned(notebook | {"cells": [cell for cells in both for cell in cells]})
+    assert row.open == set()
+    code_of = ["".join(cell["source"]) for cell in row.cells if cell["cell_type"] == "code"]
+    assert not any('raise NotImplementedError("Exercise' in source for source in code_of)
+    assert "counts as nothing" in " ".join(row.notes)
 
 
 @pytest.mark.parametrize("needs", ["import late_helper", "late = open('late_helper.py').read()"])

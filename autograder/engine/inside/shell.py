@@ -11,6 +11,7 @@ import contextlib
 import getpass
 import importlib
 import io
+import pdb
 import re
 import subprocess
 import sys
@@ -163,6 +164,10 @@ def nobody_answers(prompt: Any = "", *_: Any, **__: Any) -> NoReturn:
     raise EOFError(f"input({str(prompt)[:80]!r}) has nobody to answer it in grading: write the value into the code")
 
 
+def no_debugger(*_: Any, **__: Any) -> None:
+    """Stands for ``breakpoint`` and ``pdb.set_trace``, which a student left in an answer: it goes on."""
+
+
 class Shell(InteractiveShell):
     """An IPython shell without history, colours or a terminal, which does with a notebook's lines what a kernel does.
 
@@ -285,6 +290,7 @@ def make_shell() -> Shell:
     outputs = Outputs()
     shell.outputs = shell.display_pub.outputs = shell.displayhook.outputs = outputs
     builtins.input = getpass.getpass = nobody_answers
+    sys.breakpointhook = pdb.set_trace = no_debugger
     shell.push({"display": display}, interactive=False)  # a kernel has it in builtins, while a cell runs
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working folder, where a cell may write a module
