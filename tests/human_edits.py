@@ -23,7 +23,7 @@ LINES = (
         "%pip install einops",
         "%config InlineBackend.figure_format='svg'",
     ),
-    *("%time sum(range(10))", "!ls", "files = !ls", "%pylab inline", "%env A=1", "%nowhere to be found", "%gui qt"),
+    *("%time sum(range(10))", "!ls", "%env A=1", "%gui qt"),
     *("import asyncio\nawait asyncio.sleep(0)", "shell = get_ipython()", "display('a text')", "%who", "import torch?"),
     *("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()", "print(__name__)", "get_ipython().system('ls')"),
     *("import torch\ntorch.set_default_device('cuda')", "import torch\ntorch.set_grad_enabled(False)", "%%time"),
@@ -37,7 +37,7 @@ LINES = (
     *("import os\nos.environ['CUDA_VISIBLE_DEVICES'] = '0'", "import sys\nsys.path.append('/content/drive/MyDrive')"),
     *("import logging\nlogging.basicConfig(level=logging.DEBUG)", "import os\nos.makedirs('a', exist_ok=True)"),
     *("async def of_mine():\n    return 4\nassert await of_mine() == 4", "filter = None\ninput = 3\nid = 4", "exit"),
-    *("import builtins\nbuiltins.print = lambda *a, **k: None", "%history -n", "%%time\n%matplotlib inline", "_ = 5"),
+    *("%history -n", "%%time\n%matplotlib inline", "_ = 5"),
     *(
         "from IPython.core.interactiveshell import InteractiveShell as S\nS.ast_node_interactivity = 'all'",
         "%alias d ls",
@@ -48,6 +48,13 @@ LINES = (
         "try:\n    import google.colab\nexcept ImportError:\n    pass",
         "import os\nif 'google.colab' in str(get_ipython()): 1/0",
     ),
+)
+#: Lines that may use any name, so that all of a notebook runs.
+OPAQUE = (
+    "files = !ls",
+    "%pylab inline",
+    "%nowhere to be found",
+    "import builtins\nbuiltins.print = lambda *a, **k: None",
 )
 
 
@@ -63,11 +70,17 @@ def solved(stage: str) -> Notebook:
     return release
 
 
-def edited(stage: str, dice: random.Random, most: int = 4) -> tuple[Notebook, list[str]]:
-    """A worked notebook after some edits, as an editor saves it; and what was done."""
+def edited(stage: str, dice: random.Random, most: int, quick: bool = False) -> tuple[Notebook, list[str]]:
+    """A worked notebook after some edits, as an editor saves it; and what was done.
+
+    Args:
+        most: edits.
+        quick: none that makes all demonstrations run.
+    """
     notebook, done = solved(stage), []
+    edits = [edit for edit in EDITS if not (quick and edit in (a_written_module, an_opaque_line))]
     for _ in range(dice.randint(1, most)):
-        edit = dice.choice(EDITS)
+        edit = dice.choice(edits)
         edit(notebook, dice, stage)
         done.append(edit.__name__)
     editor = dice.choice(EDITORS)
@@ -197,7 +210,15 @@ def a_module_of_a_cell(notebook: Notebook, dice: random.Random, stage: str) -> N
 
 def a_line(notebook: Notebook, dice: random.Random, stage: str) -> None:
     """A magic, or a setting of torch's for everything, above an answer or in a cell of its own."""
-    line, cell = dice.choice(LINES), an_answer(notebook, dice)
+    _put_line(notebook, dice, dice.choice(LINES))
+
+
+def an_opaque_line(notebook: Notebook, dice: random.Random, stage: str) -> None:
+    _put_line(notebook, dice, dice.choice(OPAQUE))
+
+
+def _put_line(notebook: Notebook, dice: random.Random, line: str) -> None:
+    cell = an_answer(notebook, dice)
     if line.startswith("%%") or cell["source"].startswith("%%"):
         if not cell["source"].startswith("%%"):
             cell["source"] = f"{line}\n{cell['source']}"
@@ -345,6 +366,7 @@ EDITS = (
     *(split, copy_for_an_experiment, keep_the_gap, type_again, merge, move, a_helper_cell, a_module_of_a_cell, a_line),
     *(a_line, a_line, more_set_up, notes_and_pictures, no_demonstrations, no_checks, another_type, below_the_check),
     *(the_gaps_line_is_left, a_method_of_its_own, wrapped, windows_lines, a_written_module, one_cell, alike_ids),
+    an_opaque_line,
 )
 
 

@@ -37,6 +37,9 @@ from autograder.intake.submission import Submission
         ("from helpers import *", "abcdef"),
         ("%run other.py", "abcdef"),
         ("x = !ls", "abcdef"),
+        ("%reset -f\nimport gc\ngc.collect()\ndef f(x):\n    return x", ""),
+        ("import gc as g\nfound = g.get_objects()", "abcdef"),
+        ("from gc import get_objects", "abcdef"),
         ("def f(x:", ""),  # a mistake: nothing of it runs
     ],
 )

@@ -50,7 +50,7 @@ def grade_some(counts, seed, box, most, whole):
         full = full_marks(stage)
         for number in range(count):
             dice = random.Random(f"{seed}/{stage}/{number}")
-            notebook, done = human_edits.edited(stage, dice, most)
+            notebook, done = human_edits.edited(stage, dice, most, quick=not whole)
             another = dice.choice([name for e in STAGES[stage] for name in e.names])
             only = () if whole else (*notebook.pop("touched", ()), another)
             row = graded(stage, human_edits.file_of(notebook, dice), box, only)
@@ -74,7 +74,7 @@ def test_five_hundred_notebooks_that_people_edited(box):
 def disagreement(stage, number, seed, box, folder):
     """What `check` and `grade` say differently of an edited notebook, some of it wrong; "" if nothing."""
     dice = random.Random(f"{seed}/{stage}/{number}")
-    notebook, done = human_edits.edited(stage, dice, 5)
+    notebook, done = human_edits.edited(stage, dice, 5, quick=True)
     for cell in dice.sample(notebook["cells"], 3):  # so that not all is right
         cell["source"] = "".join(cell["source"]).replace("return ", "return None and ")
     path = folder / f"{stage}-{number}.ipynb"

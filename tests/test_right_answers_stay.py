@@ -109,12 +109,14 @@ def without_metadata():
 
 
 def with_every_line():
-    """All of `human_edits.LINES` above the answers: those of IPython that take the whole cell above one each."""
+    """All lines of `human_edits` above the answers: those of IPython that take the whole cell above one each."""
     notebook, whole = human_edits.solved(STAGE), [line for line in human_edits.LINES if line.startswith("%%")]
     layer = named(notebook, "layer")
     stop = "\n        import pdb; pdb.set_trace(); breakpoint()"
     answer = layer["source"].replace("def forward(self, x):", f"def forward(self, x):{stop}")
-    layer["source"] = "\n".join([*(line for line in human_edits.LINES if line not in whole), answer])
+    layer["source"] = "\n".join(
+        [*(line for line in human_edits.LINES if line not in whole), *human_edits.OPAQUE, answer]
+    )
     for name, line in zip(("wrapper", "parametrization", "bugs"), whole[-3:], strict=True):
         named(notebook, name)["source"] = f"{line}\n{named(notebook, name)['source']}"
     return notebook
