@@ -16,9 +16,11 @@ import pytest
 import torch
 from conftest import hears_ctrl_c
 from torch import nn
+from torch.utils._pytree import tree_map_only
 from toy_models import lora_roberta
 
 from lora_ref import analysis, inject, models, rank, sweeps
+from lora_ref.checks.calls import alike
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.profiles import TINY
 from lora_ref.training import fine_tune
@@ -191,6 +193,51 @@ def test_overlaps_layer_by_layer():
     assert frame["input"].max() < 0.9
     with pytest.raises(ValueError, match="not the same LoRA layers in both models: roberta"):
         analysis.overlaps(first, lora_roberta(targets=["query"]))
+
+
+class OnMps(torch.Tensor):
+    """A tensor on Apple's GPU, where there is none: it says "mps", and refuses float64 as that does."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device="mps")
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        to_cpu = str(kwargs.get("device")) == "cpu"
+        if kwargs.get("dtype") == torch.float64 and not to_cpu:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        if kwargs.get("device") is not None:
+            kwargs["device"] = "cpu"
+        args, kwargs = tree_map_only(OnMps, lambda tensor: tensor.inner, (args, kwargs))
+        out = func(*args, **kwargs)
+        return out if to_cpu else tree_map_only(torch.Tensor, OnMps, out)
+
+
+def on_mps(model):
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                module._parameters[name] = nn.Parameter(OnMps(parameter.data), requires_grad=False)
+    return model
+
+
+def test_a_macs_gpu_has_no_float64():
+    first, second = on_mps(lora_roberta(0, targets=["query"])), lora_roberta(1, targets=["query"])
+    A = next(iter(inject.lora_layers(first).values())).lora.lora_A
+    assert analysis.spectra(first)["rank"].tolist() == [4, 4]
+    assert analysis.overlaps(first, second, 2, 2)["input"].max() < 1
+    assert analysis.similarity_grid(A, A)[0, 0] == pytest.approx(1)
+    assert rank.effective_rank(A) == 4
+    assert rank.subspace_similarity(A, A, 1, 1) == pytest.approx(1)
+    assert alike(A, A.clone())
+    full, base = models.tiny_roberta(), on_mps(models.tiny_roberta())
+    full.roberta.encoder.layer[0].output.dense.weight.data *= 2
+    assert len(analysis.update_spectra(on_mps(full), base)) == 1
 
 
 # --- the grid ---------------------------------------------------------------------------------------------

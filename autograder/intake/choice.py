@@ -1,14 +1,14 @@
 """Which notebook counts, of what a student handed in, and for which stage.
 
-Of several for one stage the newest attempt is graded, as far as the platform numbers or dates them; then the one with
-the stage's name, or else the one that has its cells; the others are noted. Whoever handed in no notebook, or something
-that cannot be read, has a submission that needs attention.
+Of several for one stage the newest attempt is graded, as far as the platform numbers or dates them; then the one that
+has answers. Of several that do and differ it is the one that names or folders call the newest (`newest`); where they do
+not, a person decides. The others are noted. Whoever handed in no notebook, or something that cannot be read, has a
+submission that needs attention.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,20 +18,16 @@ from typing import Any
 from autograder.engine.assignment import Assignment, digest, grade_id
 from autograder.exercises import STAGES
 from autograder.intake.identity import Place
-from autograder.intake.names import MAX_NAME, NOBODY, Key, listed
+from autograder.intake.names import NOBODY, Key, listed, shown
+from autograder.intake.newest import newest, older
 from autograder.intake.notebook import cells_of
 from autograder.intake.plain import bare, stem
-from autograder.intake.rule import numbers
+from autograder.intake.rebuild import rebuild, text_of
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Fetch, File, Unreadable
 
 #: Notebooks of one student that are read to choose one.
 MAX_READ = 20
-#: Folders that say which version is in them: a platform's number, or a date that begins with the year.
-VERSION = re.compile(
-    r"(?:version|attempt|submission|versuch|v)[ _-]*[0-9]{1,4}|[0-9]{4}([-_.])[0-9]{1,2}\1[0-9]{1,2}(?:[T _-].*)?",
-    re.IGNORECASE,
-)
 #: A notebook's bytes -> the stage whose cells it has, or "".
 StageOf = Callable[[Fetch], str]
 
@@ -43,12 +39,14 @@ class Candidate:
     Attributes:
         others: the notebooks there that are not graded.
         newest: the file whose attempt is the newest, notebook or not.
+        problem: why nothing tells which is to be graded, or "".
     """
 
     place: Place
     file: File
     others: list[File]
     newest: File
+    problem: str = ""
 
 
 def submissions(
@@ -89,16 +87,15 @@ def submissions(
             without.append((place, notebooks))
         others = [f for stage in by_stage if not stage for f in by_stage[stage]] if wanted else []
         for stage in wanted:
-            first, *rest = sorted(by_stage[stage], key=_rank(place, stage, stage_of, len(by_stage[stage])))
-            newest = _newest(place, files)
-            candidates[place.key, stage].append(Candidate(place, first, rest + others, newest))
+            first, rest, problem = _first(place, by_stage[stage], assignments[stage])
+            candidates[place.key, stage].append(Candidate(place, first, rest + others, _newest(place, files), problem))
     chosen: dict[tuple[Key, str], Submission] = {}
     for (key, stage), choices in candidates.items():
         before = claimed.get((key, stage))
         if before is not None:
             before.notes.append(f"left out: {listed(f.path for c in choices for f in [c.file, *c.others])}")
         else:
-            chosen[key, stage] = _one(stage, choices, stage_of)
+            chosen[key, stage] = _one(stage, choices)
     usual = Counter(stage for _, stage in [*candidates, *claimed]).most_common(1)
     for place, files in without:
         stage = next((s for s in assignments for f in files if s in f.path), usual[0][0] if usual else "")
@@ -124,7 +121,7 @@ def _nobodys(files: list[File], stage: str) -> Submission:
     return submission
 
 
-def _one(stage: str, choices: list[Candidate], stage_of: StageOf) -> Submission:
+def _one(stage: str, choices: list[Candidate]) -> Submission:
     """The submission of one student for one stage, from what was handed in at one or more places."""
     place, file, others, newest = choices[0].place, choices[0].file, choices[0].others, choices[0].newest
     submission = Submission("", stage, file.origin, file.fetch)
@@ -141,16 +138,59 @@ def _one(stage: str, choices: list[Candidate], stage_of: StageOf) -> Submission:
         )
     elif others:
         submission.notes.append(f"more than one notebook; left out: {listed(f.path for f in others)}")
-        rank = _rank(place, stage, stage_of, len(others) + 1)
-        rivals = [f for f in others[:MAX_READ] if rank(f)[:4] == rank(file)[:4] and stage_of(f.fetch) == stage]
-        if stage_of(file.fetch) == stage and any(_content(f) != _content(file) for f in rivals):
-            names = listed(f.path for f in [file, *rivals])
-            submission.problem = f"several notebooks that differ, and nothing tells the newest; keep one of {names}"
-        undated = [f for f in [file, *others] if _attempt(place, f) is None]
-        if undated and len({_content(f) for f in [file, *others[:MAX_READ]]}) > 1:
-            names = listed(f.path for f in undated)
-            submission.problem = f"several attempts, and their names do not tell the newest; keep one of {names}"
+        submission.problem = choices[0].problem
     return submission
+
+
+def _first(place: Place, files: list[File], assignment: Assignment) -> tuple[File, list[File], str]:
+    """The notebook that is graded, of a student's for a stage; the others; why a person has to choose, or ""."""
+    attempts = {file: _attempt(place, file) for file in files}
+    looked = {file: _look(file, assignment) for file in files[:MAX_READ]} if len(files) > 1 else {}
+
+    def rank(file: File) -> Any:
+        filled, is_older = looked.get(file, (0, ""))[0], older(place.below(file) or [_name(place, file)])
+        # an attempt is newer than none, hence the 1
+        return [-n for n in attempts[file] or ()] or [1], -filled, is_older, _title(place, file, assignment.stage)
+
+    def alike(one: File, other: File) -> bool:
+        return one in looked and other in looked and looked[one][1] == looked[other][1]
+
+    ordered = sorted(files, key=lambda file: (*rank(file), len(file.parts), file.parts))
+    first, best = ordered[0], rank(ordered[0])
+    problem = ""
+    if len(files) > 1 and any(attempts[file] is None and not alike(file, first) for file in files):
+        names = listed(f.path for f in files if attempts[f] is None)
+        problem = f"several attempts, and their names do not tell the newest; keep one of {names}"
+    elif looked.get(first, (0, ""))[0] == ANSWERED:
+        rivals = [file for file in ordered if rank(file)[:3] == best[:3]]
+        if any(not alike(file, first) for file in rivals):
+            at = newest([place.below(f) or [_name(place, f)] for f in rivals])
+            if at is None:
+                names = listed(f.path for f in rivals)
+                problem = f"several notebooks that differ, and nothing tells the newest; keep one of {names}"
+            else:
+                first = rivals[at]
+    elif filled := [f for f in ordered if looked.get(f, (0, ""))[0] == ANSWERED]:
+        problem = f"the newest attempt, {shown(first.path)}, has no answer, and others have: keep one of "
+        problem += listed(f.path for f in [first, *filled])
+    return first, [file for file in ordered if file is not first], problem
+
+
+#: What a notebook holds of a stage: nothing, its cells as they are released, answers.
+NOTHING, RELEASED, ANSWERED = range(3)
+
+
+def _look(file: File, assignment: Assignment) -> tuple[int, str]:
+    """What a notebook holds of a stage, and a digest that is the same for what would be graded alike."""
+    try:
+        rebuilt = rebuild(cells_of(file.fetch()), assignment, [])
+    except (Unreadable, ValueError, RecursionError) as error:
+        return NOTHING, str(error)
+    if not rebuilt.of_this_stage:
+        return NOTHING, _content(file)
+    graded = [(cell["cell_type"], text_of(cell).strip(), cell.get("attachments")) for cell in rebuilt.cells]
+    answered = rebuilt.open != set(assignment.answer_cells())
+    return (ANSWERED if answered else RELEASED), digest(repr(graded).encode())
 
 
 def _for_a_person(place: Place, files: list[File], stage: str, assignments: Mapping[str, Assignment]) -> Submission:
@@ -229,27 +269,3 @@ def _title(place: Place, file: File, stage: str) -> int:
     """How near a notebook's name is to the stage's: 0 is the same, also of a copy."""
     plain = bare(stem(_name(place, file)).lower())
     return [plain == stage, plain.endswith(stage), True].index(True)
-
-
-def _version(place: Place, file: File) -> tuple[int, ...]:
-    """What the folders that a file is in say of its version: "Version 2" of Teams, or a date; () for others."""
-    for part in reversed(place.below(file)[:-1]):
-        if VERSION.fullmatch(part[:MAX_NAME]):
-            return numbers(part)
-    return ()
-
-
-def _rank(place: Place, stage: str, stage_of: StageOf, count: int) -> Callable[[File], Any]:
-    """What to sort by: the newest attempt, name, cells, the newest version; the rest tells no more than a place.
-
-    The first is graded, unless one that differs has the same first four.
-    """
-
-    def rank(file: File) -> Any:
-        without_cells = not (1 < count <= MAX_READ and stage_of(file.fetch) == stage)
-        # an attempt is newer than none, hence the 1
-        newest = [-n for n in _attempt(place, file) or ()] or [1]
-        version = [-n for n in _version(place, file)] or [1]
-        return newest, _title(place, file, stage), without_cells, version, len(file.parts), file.parts
-
-    return rank

@@ -81,6 +81,7 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
     # unless its own name says what it is
     if any(_is_a_students(name, entries[name], depth + 1) for name in work if name not in classes):
         classes = {name for name in classes if says_class(name)}
+    stems = {unicodedata.normalize("NFC", plain.stem(name)) for name in work if name not in folders}
     sure = {said.key for said in labels.values() if said and not _doubtful(said)}
     by_place: dict[Place, list[File]] = defaultdict(list)
     for name, inside in entries.items():
@@ -101,7 +102,7 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
         elif name in folders:
             by_place[Place("name", plain.stem(name) if _is_zip(name) else name, at)] += inside
         elif inside[0].notebook or plain.looks_like_work(name):
-            who = plain.student(name, inside[0].notebook)
+            who = plain.student(name, inside[0].notebook, stems)
             known = Place("name", who, (*at[:-1], who))
             by_place[known if who else Place("nobody", NOBODY, at[:-1])] += inside
     for place, inside in by_place.items():

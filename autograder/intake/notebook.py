@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -102,8 +103,13 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
     """
     if not data.strip():
         raise ValueError("the file is empty")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # Windows' "Unicode"
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
     weigh(data)
-    notebook = json.loads(data.decode("utf-8-sig", "replace"))
+    try:
+        notebook = json.loads(data.decode("utf-8-sig", "replace"))
+    except json.JSONDecodeError as error:
+        raise ValueError(_instead(data) or str(error)) from None
     if not isinstance(notebook, dict):
         raise ValueError("it is JSON, but no notebook")
     cells = notebook.get("cells")
@@ -112,3 +118,28 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
             raise ValueError("it is of an old form (nbformat 3): open and save it in Jupyter")
         raise ValueError("it has no list of cells")
     return [cell for cell in cells if isinstance(cell, dict)]
+
+
+#: What a file may be that is called a notebook and is none: a sentence for each, by what it begins with or has in it.
+BEGINS = {
+    b"PK\x03\x04": "it is a zip file (a folder or a package of several?) under another name: hand in what is in it",
+    b"%PDF": "it is a PDF under another name: hand in the notebook itself",
+    b"\x1f\x8b": "it is a compressed file (gzip) under another name: hand in what is in it",
+    b"<": "it is a web page, perhaps of GitHub or Colab: download the notebook itself (File > Download)",
+    b"version https://git-lfs": "it is what Git LFS has in a notebook's place: hand in the notebook itself",
+}
+
+
+def _instead(data: bytes) -> str:
+    """What a file is that is no JSON, if that can be told."""
+    begins = data[:200].lstrip(b"\xef\xbb\xbf \r\n\t")
+    for start, sentence in BEGINS.items():
+        if begins.startswith(start):
+            return sentence
+    if re.search(rb"^(?:<{7}|>{7}) ", data, re.MULTILINE):
+        return "it has a merge conflict of Git's in it (<<<<<<<): solve it, and hand the notebook in again"
+    if begins.startswith(b"{") and b'"cells"' in data[:100_000] and not data.rstrip().endswith(b"}"):
+        return "the file ends in the middle, as a broken upload does: hand it in again"
+    if re.search(rb"^(?:#|import |from |def |class |%)", begins, re.MULTILINE):
+        return "it is a text of Python, no notebook: hand in the .ipynb file"
+    return ""

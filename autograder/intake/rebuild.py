@@ -117,6 +117,7 @@ class _Builder:
                 groups[known].append(copy)
         for known, group in groups.items():
             self._retyped(known, group)
+        self._retyped_own([copy for known, copy in copies if known is None], copies)
         main = {known: self._main(known, group) for known, group in groups.items()}
         for known, copy in copies:
             if known is None:
@@ -129,11 +130,25 @@ class _Builder:
         released = self.released[known]
         if not nbgrader(released).get("solution") or released["cell_type"] != "code":
             return
-        alike = {name for copy in group if copy.cell.get("cell_type") == "code" for name, _ in defined(copy.text)}
-        wanted = {name for name, _ in defined(self.sources[known])} - alike
+        alike = [copy for copy in group if copy.cell.get("cell_type") == "code" and not self._gap(known, copy)]
+        wanted = {name for name, _ in defined(self.sources[known])}
+        wanted -= {name for copy in alike for name, _ in defined(copy.text)}
         for copy in group:
             if copy.cell.get("cell_type") != "code" and wanted & {name for name, _ in defined(copy.text)}:
                 self.notes.append(f"the answer cell {grade_id(released)!r} is not a code cell any more; its code ran")
+                copy.cell = {**copy.cell, "cell_type": "code"}
+
+    def _retyped_own(self, own: list[_Copy], copies: list[tuple[int | None, _Copy]]) -> None:
+        """So is a cell of the student's own with what an answer defines, if no code cell has it."""
+        gaps = [n for n, c in enumerate(self.released) if nbgrader(c).get("solution") and c["cell_type"] == "code"]
+        wanted = {name for n in gaps for name, dump in defined(self.sources[n]) if dump}
+        for known, copy in copies:
+            if copy.cell.get("cell_type") == "code" and not (known is not None and self._gap(known, copy)):
+                wanted -= {name for name, _ in defined(copy.text)}
+        for copy in own:
+            names = sorted(wanted & {name for name, _ in defined(copy.text)})
+            if names and copy.cell.get("cell_type") != "code":
+                self.notes.append(f"a cell with {', '.join(names)} in it is not a code cell; its code ran")
                 copy.cell = {**copy.cell, "cell_type": "code"}
 
     def _known(self, cell: dict[str, Any]) -> tuple[int | None, _Copy]:
@@ -355,9 +370,10 @@ class _Builder:
 
 
 def text_of(cell: dict[str, Any]) -> str:
-    """A cell's source of any length (ValueError: it is not text)."""
+    """A cell's source of any length, its lines ended alike (ValueError: it is not text)."""
     source = cell.get("source", "")
     lines = source if isinstance(source, list) else [source]
     if not all(isinstance(line, str) for line in lines):
         raise ValueError("its source is not text")
-    return "".join(lines).encode("utf-8", "replace").decode()  # a lone surrogate is not text
+    text = "".join(lines).replace("\r\n", "\n").replace("\r", "\n")
+    return text.encode("utf-8", "replace").decode()  # a lone surrogate is not text

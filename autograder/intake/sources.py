@@ -11,8 +11,13 @@ from collections.abc import Container, Iterator, Mapping
 #: Lines of a text beyond which two are not compared line by line.
 MAX_LINES = 3000
 #: Lines of IPython's own, and the first line of a cell whose rest is Python.
-MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|[\w.]+\?+[ \t]*$|\w+[ \t]*=[ \t]*[!%].*)", re.MULTILINE)
+MAGIC = re.compile(r"^([ \t]*)(?:[%!?].*|\w[\w. %*]*\?+[ \t]*$|\w[\w, \t]*=[ \t]*[!%].*)", re.MULTILINE)
 TIMED = re.compile(r"\A\s*%%(?:time|capture|prun|timeit)\b.*")
+#: Cells that are no Python, or only write it down.
+OTHER = re.compile(
+    r"\A\s*%%(?:writefile|file|bash|sh|shell|script|system|sx|!|cmd|html|js|javascript|latex|markdown|svg|perl|ruby|R)\b"
+)
+PROSE = re.compile(r"\A\s*%%(?:html|latex|markdown)\b")
 
 
 def norm(text: str) -> str:
@@ -23,6 +28,8 @@ def norm(text: str) -> str:
 @functools.lru_cache(maxsize=2000)
 def parsed(source: str) -> ast.Module | None:
     """A cell's syntax tree, IPython's own lines left out, each statement on its line; None if it is not Python."""
+    if OTHER.match(source):
+        return None
     bare = MAGIC.sub(r"\1pass", TIMED.sub("pass", source))
     for text in dict.fromkeys((source, bare)):
         try:
@@ -124,4 +131,5 @@ def words_in_code(source: str) -> int:
     prose = re.findall(r"#(?!\s*%%)(.*)", source) + re.findall(r"\"\"\"(.*?)\"\"\"|'''(.*?)'''", source, re.DOTALL)
     prose += re.findall(r"print\(\s*[frb]?[\"'](.*?)[\"']", source)
     text = " ".join(" ".join(item) if isinstance(item, tuple) else item for item in prose)
-    return len(re.findall(r"[^\W\d_]{2,}", text)) if parsed(source) is not None else len(source.split())
+    code = parsed(source) is not None or (OTHER.match(source) and not PROSE.match(source))
+    return len(re.findall(r"[^\W\d_]{2,}", text)) if code else len(source.split())

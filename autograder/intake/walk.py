@@ -25,6 +25,7 @@ from autograder.intake.names import shown
 
 #: Larger files are not read, in bytes: a notebook with outputs has a few megabytes.
 MAX_NOTEBOOK = 20_000_000
+TOO_LARGE = f"at most {MAX_NOTEBOOK:,} are read: clear its outputs, and hand it in again"
 #: Most entries that are looked at in one zip file, most notebooks and zip files of one inside another, and how deep.
 MAX_MEMBERS, MAX_INSIDE, MAX_DEPTH = 50_000, 50, 2
 #: Bytes of the list of what is in a zip file: in Python's hands it takes thirty times as many.
@@ -142,7 +143,7 @@ def read_file(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode) or path.parent.is_symlink():
             raise Unreadable(f"{name} is not an ordinary file")
         if status.st_size > MAX_NOTEBOOK:
-            raise Unreadable(f"{name} has {status.st_size:,} bytes; at most {MAX_NOTEBOOK:,} are read")
+            raise Unreadable(f"{name} has {status.st_size:,} bytes; {TOO_LARGE}")
         with path.open("rb") as file:
             return file.read(MAX_NOTEBOOK)
     except FileNotFoundError:
@@ -161,10 +162,10 @@ def weigh(data: bytes) -> None:
         return
     bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     if bare.count(b'"') > MAX_VALUES:
-        raise ValueError("it has too many texts")
+        raise ValueError("it has too many texts: clear its outputs, and hand it in again")
     bare = re.sub(rb'"[^"]*"', b"", bare)
     if bare.count(b"[") + bare.count(b"{") > MAX_LISTS or bare.count(b",") > MAX_VALUES:
-        raise ValueError("it has too many lists or values")
+        raise ValueError("it has too many lists or values: clear its outputs, and hand it in again")
 
 
 def _is_junk(part: str) -> bool:
@@ -275,5 +276,5 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     except BAD_ZIP as error:
         raise Unreadable(f"{name} cannot be read: {str(error)[:200]}") from None
     if len(data) > MAX_NOTEBOOK:
-        raise Unreadable(f"{name} has more than {MAX_NOTEBOOK:,} bytes")
+        raise Unreadable(f"{name} has more than {MAX_NOTEBOOK:,} bytes; {TOO_LARGE}")
     return data

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dateutil.parser import parse, parserinfo
-from dateutil.tz import gettz
+from dateutil.tz import enfold, gettz, resolve_imaginary
 from nbformat.v4 import new_notebook
 from nbgrader.api import Gradebook
 from nbgrader.plugins import LateSubmissionPlugin
@@ -34,6 +34,9 @@ from autograder.results.sheet import Sheet
 class PerDay(LateSubmissionPlugin):
     """A share of the earned points for each day that has begun, after a grace period.
 
+    A day ends at the due date's time of day in the course's zone (``c.Exchange.timezone``), so one in which the clocks
+    change has 23 or 25 hours.
+
     Set it in `autograder/nbgrader_config.py`; plain `nbgrader autograde` uses it too::
 
         c.AssignLatePenalties.plugin_class = "autograder.late.PerDay"
@@ -48,7 +51,41 @@ class PerDay(LateSubmissionPlugin):
         """Points to take off ``score``, for a submission that is ``total_seconds_late`` seconds late."""
         if total_seconds_late <= 60 * self.grace_minutes:
             return 0.0
-        return score * min(self.percent * math.ceil(total_seconds_late / 86_400), self.at_most) / 100
+        return score * min(self.percent * self._days(student_id, total_seconds_late), self.at_most) / 100
+
+    def _days(self, student_id: str, seconds: float) -> int:
+        """How many days have begun since the due date: by the course's clock, which nbgrader's gradebook leads to."""
+        book = getattr(self.parent, "gradebook", None)
+        if book is not None:
+            submission, zone = book.find_submission(self.parent.assignment_id, student_id), course_zone(self.config)
+            came, due = (_on_the_clock(time, zone) for time in (submission.timestamp, submission.duedate))
+            seconds = (came - due).total_seconds()
+        return max(1, math.ceil(seconds / 86_400))
+
+
+def course_zone(config: Config) -> str:
+    """The course's time zone, by its settings."""
+    return config.get("Exchange", {}).get("timezone", None) or "UTC"
+
+
+def _on_the_clock(time: datetime, zone: str) -> datetime:
+    """What a clock in a zone shows at a time in UTC."""
+    return time.replace(tzinfo=timezone.utc).astimezone(gettz(zone) or timezone.utc).replace(tzinfo=None)
+
+
+def more_time(due: datetime | None, hours: float, zone: str) -> timedelta:
+    """An extension from a due date in UTC: whole days end at its time of day in the course's zone.
+
+    Example:
+        >>> more_time(datetime(2027, 10, 30, 21, 59), 48, "Europe/Berlin") / timedelta(hours=1)  # a day has 25 hours
+        49.0
+    """
+    days, rest = divmod(hours, 24)
+    if due is None or not days:
+        return timedelta(hours=hours)
+    local = (_on_the_clock(due, zone) + timedelta(days=days)).replace(tzinfo=gettz(zone) or timezone.utc)
+    until = resolve_imaginary(enfold(local, fold=1))  # a time of day that is there twice: the later one
+    return until.astimezone(timezone.utc).replace(tzinfo=None) - due + timedelta(hours=rest)
 
 
 def settings(graded: Path) -> Config:
@@ -112,8 +149,8 @@ def _apply(
 ) -> list[tuple[str, str, float, float]]:
     url, step, late = f"sqlite:///{graded / 'gradebook.db'}", AssignLatePenalties(config=settings(graded)), []
     register = Register(graded)
-    course_zone = settings(graded).get("Exchange", {}).get("timezone", None) or "UTC"
-    times = folder_times(submitted, register, course_zone) if submitted else {}
+    here = course_zone(step.config)
+    times = folder_times(submitted, register, here) if submitted else {}
     with Gradebook(url) as book:
         submissions = [(a.name, s.student.id) for a in book.assignments for s in book.assignment_submissions(a.name)]
         if table is not None and stage is not None:
@@ -128,7 +165,8 @@ def _apply(
                 write_whole(note, f"{time:%Y-%m-%d %H:%M:%S.%f} UTC\n".encode())
         for of, student, hours in extensions(graded):
             if (of, student) in submissions:
-                book.find_submission(of, student).extension = timedelta(hours=hours) if hours else None
+                submission = book.find_submission(of, student)
+                submission.extension = more_time(submission.assignment.duedate, hours, here) if hours else None
         book.db.commit()
     for of, student in submissions:
         where = {"notebook": of, "assignment": of, "student": student, "db_url": url}

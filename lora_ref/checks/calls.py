@@ -235,7 +235,7 @@ def alike(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):
-        one, other = one.detach(), other.detach()
+        one, other = one.detach().cpu(), other.detach().cpu()  # a Mac's GPU has no float64
         same = one.shape == other.shape and one.dtype == other.dtype
         return same and bool(torch.allclose(one.double(), other.double(), 1e-4, 1e-6, equal_nan=True))
     if isinstance(one, np.ndarray):

@@ -11,6 +11,7 @@ import contextlib
 import getpass
 import importlib
 import io
+import pdb
 import re
 import subprocess
 import sys
@@ -142,10 +143,11 @@ class _Hook(DisplayHook):
         pass
 
 
-#: Magics that need a person, a window or a network, or would change the machine.
+#: Magics that need a person, a window, a network or a kernel that was used before, or would change the machine.
 PASSED_OVER = {
     *("pip", "conda", "mamba", "micromamba", "uv", "gui", "debug", "pdb", "edit", "ed", "load_ext", "reload_ext"),
     *("connect_info", "qtconsole", "notebook", "history", "logstart", "page", "pastebin", "man", "less", "more"),
+    "reset",  # above the imports it empties a kernel, and here it would empty the set-up that runs before it
 }
 #: Programs that change the machine or wait for a network.
 INSTALLERS = re.compile(
@@ -160,6 +162,10 @@ PROGRAM_SECONDS = 20
 def nobody_answers(prompt: Any = "", *_: Any, **__: Any) -> NoReturn:
     """Stands for ``input`` and ``getpass``."""
     raise EOFError(f"input({str(prompt)[:80]!r}) has nobody to answer it in grading: write the value into the code")
+
+
+def no_debugger(*_: Any, **__: Any) -> None:
+    """Stands for ``breakpoint`` and ``pdb.set_trace``, which a student left in an answer: it goes on."""
 
 
 class Shell(InteractiveShell):
@@ -287,6 +293,7 @@ def make_shell() -> Shell:
     assert formatter is not None
     shell.outputs = publisher.outputs = hook.outputs = Outputs()
     builtins.input = getpass.getpass = nobody_answers
+    sys.breakpointhook = pdb.set_trace = no_debugger
     shell.push({"display": display}, interactive=False)  # a kernel has it in builtins, while a cell runs
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working folder, where a cell may write a module
