@@ -58,5 +58,6 @@ def check(exercise_id: str, namespace: Namespace) -> NotYet | None:
           ok    nothing is dropped unless it is asked for
     """
     verdicts = run_checks(visible_checks(exercise_id), namespace)
-    print(summary(verdicts, f"{exercise_id} {title(exercise_id)}"))
+    optional = " (optional)" if find(exercise_id).optional else ""
+    print(summary(verdicts, f"{exercise_id} {title(exercise_id)}{optional}"))
     return None if all(v.passed for v in verdicts) else NotYet(0.0)

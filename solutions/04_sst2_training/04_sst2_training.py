@@ -928,25 +928,56 @@ with after("4.5", "your adapter, loaded by peft"):
 # %% [markdown]
 # ## Stretch: five variations
 #
-# No points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits a weight into lengths and directions: LoRA changes the directions, the lengths train
-# directly. As a weight parametrization:
+# These exercises are optional: checked as all others are, and without points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits
+# a weight into lengths and directions: LoRA changes the directions, the lengths train directly. As a weight parametrization:
+#
+# > **Exercise 4.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [DoRA paper, sections 4.1 and 4.3](https://arxiv.org/abs/2402.09353)
+# >
+# > Fill `DoRA`. A row of `W` holds the weights of one output; each row has a length of its own.
+#
+# <details><summary>Hint 1: a question</summary>When B is zero, which length gives back each row of W exactly?</details>
+# <details><summary>Hint 2: shapes</summary>W and the update: (out, in). The lengths: (out, 1), so that each meets all of its row. A norm
+# along <code>dim=1</code> with <code>keepdim=True</code> has that shape.</details>
+# <details><summary>Hint 3: almost the code</summary><code>turned = W + scaling * (B @ A)</code>; the result is <code>length * turned /
+# turned.norm(...)</code>, and that norm is detached.</details>
 
 
-# %%
+# %% solution="dora"
 class DoRA(nn.Module):
-    """W -> a trained length for each row of W + scaling B A, whose own length counts for nothing."""
+    """W -> a trained length for each row of W + (alpha / rank) B A, whose own length counts for nothing.
+
+    Args:
+        W: the weight that it will be registered on, of shape (out, in).
+        rank, alpha: of the update.
+
+    Attributes:
+        lora_A: parameter of shape (rank, in), random.
+        lora_B: parameter of shape (out, rank), zeros.
+        lora_length: parameter of shape (out, 1): at first the length of each row of `W`.
+    """
 
     def __init__(self, W, rank, alpha):
         super().__init__()
+        ### BEGIN SOLUTION 4.8
         self.lora_A = nn.Parameter(torch.randn(rank, W.shape[1]) / math.sqrt(W.shape[1]))
         self.lora_B = nn.Parameter(torch.zeros(W.shape[0], rank))
         self.lora_length = nn.Parameter(W.detach().norm(dim=1, keepdim=True))
         self.scaling = alpha / rank
+        ### END SOLUTION
 
     def forward(self, W):
-        turned = W + self.scaling * (self.lora_B @ self.lora_A)
-        return self.lora_length * turned / turned.norm(dim=1, keepdim=True).detach()  # section 4.3: a constant
+        """The weight that the layer uses: `W` as it was registered, frozen, of shape (out, in); it stays as it is.
 
+        The gradient takes the length that is divided by for a constant (section 4.3 of the paper).
+        """
+        ### BEGIN SOLUTION 4.8
+        turned = W + self.scaling * (self.lora_B @ self.lora_A)
+        return self.lora_length * turned / turned.norm(dim=1, keepdim=True).detach()
+        ### END SOLUTION
+
+
+# %% check="4.8"
+check("4.8", globals())
 
 # %% [markdown]
 # **Like QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
@@ -1017,18 +1048,24 @@ def variation(name):
     ]
 
 
-curves = {}
-for name in ("LoRA", "rsLoRA", "LoRA+", "DoRA", "4-bit base"):
+def losses_of(name):
+    """The loss of each step."""
     model, groups = variation(name)
-    optimizer = torch.optim.AdamW(groups)
+    optimizer, losses = torch.optim.AdamW(groups), []
     model.train()
-    curves[name] = []
     for batch in [*loader] * (8 if STRETCH == "tiny" else 1):
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        curves[name].append(loss.item())
+        losses.append(loss.item())
+    return losses
+
+
+curves = {name: losses_of(name) for name in ("LoRA", "rsLoRA", "LoRA+")}
+with after("4.8", "how DoRA trains"):
+    curves["DoRA"] = losses_of("DoRA")
+curves["4-bit base"] = losses_of("4-bit base")
 figure = plots.variations(curves)
 display(figure)
 print(describe(figure))
