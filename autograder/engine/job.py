@@ -115,8 +115,7 @@ def job_of(row: Row, assignment: Assignment, which: str) -> dict[str, Any]:
     if which == "all":
         run = [True] * len(row.cells)
     else:
-        exercises = (*STAGES[row.stage], *OPTIONAL[row.stage])
-        names = {name for exercise in exercises for name in exercise.names}
+        names = {name for table in (STAGES, OPTIONAL) for exercise in table[row.stage] for name in exercise.names}
         run = needed(list(zip(sources, map(kind_of, row.cells), strict=True)), names)
     own = [STUDENT in cell["metadata"].get("tags", ()) for cell in row.cells]
     cells = [

@@ -1077,6 +1077,97 @@ print(describe(figure))
 # The model trains all the same: LoRA learns around the rounding. What QLoRA adds to this cell is
 # kernels that unpack fast, and scales that are quantised once more.
 #
+# ## Stretch: the Trainer's loop by hand
+#
+# A batch of 32 that does not fit is four batches of 8 whose gradients add up before one update: **gradient accumulation**. Batches may be
+# of unequal size; the mean that counts is the one over sentences. (The Trainer, too, took the mean of the batches' means until version 4.46 of October 2024.)
+#
+# > **Exercise 4.10** · optional, no points · difficulty 3 of 3 · 25 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer)
+# >
+# > Fill `train_accumulated`: what the Trainer does between two log lines.
+#
+# <details><summary>Hint 1: a question</summary>One batch has 2 sentences, the other 6. Which share of the whole mean does each batch's
+# own mean have?</details>
+# <details><summary>Hint 2: the order</summary>Take the step's batches → count their sentences → zero_grad → for each batch: loss times
+# its share, backward → clip → set the rate → step.</details>
+# <details><summary>Hint 3: almost the code</summary>A generator that says <code>while True: yield from loader</code> never ends;
+# <code>nn.utils.clip_grad_norm_(trainable, max_norm)</code>; <code>optimizer.param_groups</code> is a list of dicts with
+# <code>"lr"</code>.</details>
+
+
+# %% solution="accumulate"
+def train_accumulated(model, loader, steps, lr, schedule, accumulate=4, max_norm=1.0):
+    """Train what has `requires_grad` with AdamW; each step adds up the gradients of several batches.
+
+    Args:
+        model: as in `train`. Each batch goes through it by itself, in training mode.
+        loader: yields batches (dicts of tensors) with `labels`, of unequal sizes. When it ends, be it within a step, it is
+            started again.
+        steps: updates to make, 0 or more.
+        lr: AdamW's learning rate; its weight decay is yours to choose.
+        schedule: `schedule(step)` is the factor of `lr` in that step, counted from 0.
+        accumulate: batches in a step.
+        max_norm: the norm at which a step's gradient, of all that trains together, is clipped.
+
+    Returns:
+        A list of `steps` floats: the mean loss over all sentences of each step, as it was before its update. The step's
+        gradient is this mean's.
+    """
+    ### BEGIN SOLUTION 4.10
+
+    def endless():
+        while True:
+            yield from loader
+
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
+    model.train()
+    batches, losses = endless(), []
+    for step in range(steps):
+        group = [next(batches) for _ in range(accumulate)]
+        sentences = sum(len(batch["labels"]) for batch in group)
+        optimizer.zero_grad()
+        total = 0.0
+        for batch in group:
+            loss = model(**batch).loss * len(batch["labels"]) / sentences
+            loss.backward()
+            total += loss.item()
+        nn.utils.clip_grad_norm_(trainable, max_norm)
+        for settings in optimizer.param_groups:
+            settings["lr"] = lr * schedule(step)
+        optimizer.step()
+        losses.append(total)
+    return losses
+    ### END SOLUTION
+
+
+# %% check="4.10"
+check("4.10", globals())
+
+# %% [markdown]
+# **Predict**: eight batches of 2 sentences or one of 16, the same sentences and the same model: do the losses agree?
+
+# %%
+with after("4.10", "eight small batches beside a large one"):
+    small = profiles.get("tiny")  # no dropout in it
+    rows, words = data.reviews(small)["train"].select(range(64)), models.tokenizer(small)
+    tokens = list(rows.map(data.tokenize, batched=True, fn_kwargs={"tokenizer": words}, remove_columns="sentence"))
+
+    def losses_at(size, accumulate):
+        """The losses of 8 steps on batches of this size."""
+        torch.manual_seed(0)
+        model = inject_lora(models.base_model(small), training.ENCODER_LINEARS, rank=8, alpha=16)
+        batches = DataLoader(tokens, size, collate_fn=lambda examples: data.collate(examples, words))
+        return train_accumulated(model, batches, 8, 1e-2, lambda step: 1 - step / 8, accumulate)
+
+    eight, one = losses_at(2, 8), losses_at(16, 1)
+    gap = max(abs(a - b) for a, b in zip(eight, one, strict=True))
+    print(f"losses {one[0]:.3f} to {one[-1]:.3f}; the two runs differ {apart(gap, tolerance=1e-4)}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>Yes, up to rounding: it is one mean over the same 16 sentences. What differs is the
+# memory, that of 2 sentences' activations, and the time, since small batches use a processor less well.</details>
+#
 # **Your own e-mails.** Two folders of `.eml` files, `0/` and `1/`, are enough for a classifier: set `MAIL`.
 
 # %%
