@@ -79,34 +79,63 @@ print(describe(figure))
 
 # %% [markdown]
 # The **audit** of this notebook: for each part of a model, how many numbers are frozen and how many train. We take it again
-# after every step. **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
+# after every step.
+#
+# > **Exercise 3.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [PyTorch docs, `named_parameters`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.named_parameters)
+# >
+# > Fill `audit`. If you leave it open, the course's own takes its place.
+#
+# <details><summary>Hint 1: a question</summary>A dotted name is a list of words. Why is <code>"attention" in name.split(".")</code> safer
+# than <code>"attention" in name</code>?</details>
+# <details><summary>Hint 2: the order</summary>For each parameter: the first part that fits → add its numbers to the frozen or to the training
+# ones.</details>
+# <details><summary>Hint 3: almost the code</summary>Start with <code>{part: [0, 0] for part in ...}</code>;
+# <code>requires_grad</code> is False or True, so it can be the index; <code>p.numel()</code>.</details>
 
+
+# %% solution="audit"
+def audit(model):
+    """How many numbers are frozen and how many train in each part of a model.
+
+    A parameter belongs to the first part that fits its dotted name: LoRA, if one of its words begins with "lora_"; the
+    head, if one is "classifier"; then "embeddings"; the norms, if one is "LayerNorm"; "attention"; else feed-forward.
+
+    Returns:
+        `{part: (frozen, training)}` for "embeddings", "attention", "feed-forward", "norms", "head" and "LoRA", also
+        those with nothing in them. Counted in numbers, buffers not among them; a parameter with two names counts once.
+    """
+    ### BEGIN SOLUTION 3.8
+    known = {"head": "classifier", "embeddings": "embeddings", "norms": "LayerNorm", "attention": "attention"}
+    counts = {part: [0, 0] for part in ("embeddings", "attention", "feed-forward", "norms", "head", "LoRA")}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        part = next((part for part, word in known.items() if word in words), "feed-forward")
+        if any(word.startswith("lora_") for word in words):
+            part = "LoRA"
+        counts[part][parameter.requires_grad] += parameter.numel()
+    return {part: (frozen, training) for part, (frozen, training) in counts.items()}
+    ### END SOLUTION
+
+
+# %% check="3.8"
+check("3.8", globals())
+
+# %% [markdown]
+# **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
 
 # %%
-def part_of(name):
-    """The part of the model that a parameter belongs to."""
-    parts = {"lora_": "LoRA", "classifier": "head", "embeddings": "embeddings", "LayerNorm": "norms"}
-    parts |= {".attention.": "attention"}
-    return next((part for key, part in parts.items() if key in name), "feed-forward")
-
-
-def audit(model):
-    """{part: (frozen, training)}: numbers in each part of the model."""
-    frozen, training = Counter(), Counter()
-    for name, parameter in model.named_parameters():
-        (training if parameter.requires_grad else frozen)[part_of(name)] += parameter.numel()
-    order = ("embeddings", "attention", "feed-forward", "norms", "head", "LoRA")
-    return {part: (frozen[part], training[part]) for part in order}
+audit_mine = pick(audit, inject.audit)
 
 
 def show_audit(model):
     """The audit as a table, with its sum."""
-    table = pd.DataFrame(audit(model), index=["frozen", "training"]).T
+    table = pd.DataFrame(audit_mine(model), index=["frozen", "training"]).T
     table.loc["all"] = table.sum()
     return table.map("{:,}".format)
 
 
-display(show_audit(base))
+with after("3.8", "the audit of the base model"):
+    display(show_audit(base))
 
 # %% [markdown]
 # <details><summary>Answer</summary>The embeddings: more than half of MiniLM (31 % in roberta-base, whose blocks are
@@ -453,14 +482,15 @@ with torch.no_grad():
 # they lie one step deeper, under .linear.</details>
 
 # %%
-states = {
-    "base model": audit(base),
-    "common helper": audit(add_lora_to_model(models.base_model(profile), ["query", "value"], rank=8)),
-    "inject_lora": audit(adapted),
-}
-figure = plots.audit(states)
-display(figure)
-print(describe(figure))
+with after("3.8", "the audit before and after"):
+    states = {
+        "base model": audit_mine(base),
+        "common helper": audit_mine(add_lora_to_model(models.base_model(profile), ["query", "value"], rank=8)),
+        "inject_lora": audit_mine(adapted),
+    }
+    figure = plots.audit(states)
+    display(figure)
+    print(describe(figure))
 
 # %% [markdown]
 # The helper froze the layers that it wrapped, and nothing else: nearly all of the model goes on training, and the
