@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from lora_ref import costs, data, inject, models, plots, profiles, training, vision
 from lora_ref.checks import check
@@ -742,6 +743,96 @@ print(describe(figure))
 #
 # LoRA bends the features towards a random head as far as its rank lets it; a head that may turn towards the features gets further. With a GPU
 # and the hub, `vision.photographs()` compares the methods on ViT-base and CIFAR-10.
+
+# %% [markdown]
+# ## Stretch: three layers in one matrix
+#
+# `nn.MultiheadAttention` has no linear layer for query, key and value: their weights lie on top of each other in one parameter, `in_proj_weight`
+# of shape (3 size, size), which no wrapper can stand in for. A parametrization can (exercise 2.6): the layer reads the attribute and gets
+# what your module makes of it.
+#
+# > **Exercise 3.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [PyTorch docs, `MultiheadAttention`](https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html)
+# >
+# > Fill `InProjLoRA` and `adapt_attention`: query and value get an update each, key none.
+#
+# <details><summary>Hint 1: a question</summary>Which rows of the matrix are query's? What would writing into a slice of W do to W?</details>
+# <details><summary>Hint 2: shapes</summary><code>lora_B @ lora_A</code> multiplies stacks of matrices: (2, size, rank) and (2, rank, size) give
+# two updates of (size, size).</details>
+# <details><summary>Hint 3: almost the code</summary><code>query, key, value = W.chunk(3)</code>; <code>torch.cat</code> puts three together again.
+# Refuse → freeze → <code>register_parametrization(attention, "in_proj_weight", ...)</code>.</details>
+
+
+# %% solution="in_proj"
+class InProjLoRA(nn.Module):
+    """Query's, key's and value's rows of W -> the same with an update for query and one for value.
+
+    Args:
+        embed_dim: the size; W has the shape (3 size, size).
+        rank, alpha: of each update.
+
+    Attributes:
+        lora_A: parameter of shape (2, rank, size), random; the first is query's, the second value's.
+        lora_B: parameter of shape (2, size, rank), zeros.
+    """
+
+    def __init__(self, embed_dim, rank, alpha):
+        super().__init__()
+        ### BEGIN SOLUTION 3.9
+        self.lora_A = nn.Parameter(torch.randn(2, rank, embed_dim) / embed_dim**0.5)
+        self.lora_B = nn.Parameter(torch.zeros(2, embed_dim, rank))
+        self.scaling = alpha / rank
+        ### END SOLUTION
+
+    def forward(self, W):
+        """The packed weight with (alpha / rank) B A added to query's and to value's rows; W itself stays as it is."""
+        ### BEGIN SOLUTION 3.9
+        query, key, value = W.chunk(3)
+        for_query, for_value = self.scaling * (self.lora_B @ self.lora_A)
+        return torch.cat([query + for_query, key, value + for_value])
+        ### END SOLUTION
+
+
+def adapt_attention(attention, rank=8, alpha=16):
+    """Freeze an `nn.MultiheadAttention` and give its query and value a trainable low-rank update each, in place.
+
+    Returns:
+        The layer itself. Nothing but the updates' `lora_A` and `lora_B` trains.
+
+    Raises:
+        ValueError: its `in_proj_weight` is None (with `kdim` or `vdim` there are three matrices), or it has an update
+            already. The layer is then as it was.
+    """
+    ### BEGIN SOLUTION 3.9
+    if attention.in_proj_weight is None or is_parametrized(attention, "in_proj_weight"):
+        raise ValueError("no packed weight here, or it has an update already")
+    attention.requires_grad_(False)
+    register_parametrization(attention, "in_proj_weight", InProjLoRA(attention.embed_dim, rank, alpha))
+    return attention
+    ### END SOLUTION
+
+
+# %% check="3.9"
+check("3.9", globals())
+
+# %% [markdown]
+# **Predict**: of the 7.1 million numbers in a block of torch's own transformer, as large as one of `roberta-base`, how many train now?
+
+# %%
+with after("3.9", "LoRA in a block of torch's own transformer"):
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True).requires_grad_(False).eval()
+    sentence = torch.randn(1, 5, 768)
+    before = block(sentence)
+    layers = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+    print("its linear layers:", ", ".join(layers))
+    adapt_attention(block.self_attn)
+    print("output as before, up to rounding:", torch.allclose(block(sentence), before, atol=1e-5))
+    counts = inject.trainable_report(block)
+    print(f"{counts['trainable']:,} of {counts['total']:,} numbers train")
+
+# %% [markdown]
+# <details><summary>Answer</summary>24,576: two updates with 8 (768 + 768) numbers each, as in a RoBERTa whose query and
+# value have layers of their own. A search for linear layers finds neither: only what comes after them.</details>
 
 # %% [markdown]
 # ## 3.7 Which layers, and why a new head must train
