@@ -981,31 +981,64 @@ check("4.8", globals())
 
 # %% [markdown]
 # **Like QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
-# float32. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
+# float32. Four bits tell 16 numbers apart. They are spaced as normal weights are, and each block of 32 weights has a scale of its own.
+#
+# > **Exercise 4.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [QLoRA paper, section 3](https://arxiv.org/abs/2305.14314)
+# >
+# > Fill `FourBit`. As a parametrization, `right_inverse` says what is kept of a weight, and `forward` makes the weight of it again.
+#
+# <details><summary>Hint 1: a question</summary>A byte has 256 values. Which of them stands for the two codes 3 and 10, and how do you get both
+# back? What does a block of zeros do to a division?</details>
+# <details><summary>Hint 2: the order</summary>Blocks of 32 → the largest absolute value of each → for each number the index of the level that is
+# nearest → two indices in a byte. Back: two indices → levels → times the scale → W's shape.</details>
+# <details><summary>Hint 3: almost the code</summary><code>W.reshape(-1, 32)</code>; <code>(ratio[..., None] -
+# levels).abs().argmin(-1)</code>; <code>high * 16 + low</code>, then <code>packed // 16</code> and
+# <code>packed % 16</code>.</details>
 
 
-# %%
+# %% solution="four_bit"
 class FourBit(nn.Module):
-    """A weight kept as 4-bit codes, two in a byte, with one float32 scale for each block of 32."""
+    """A weight kept as 4-bit codes, two in a byte, with a scale for each block of 32 numbers in reading order.
+
+    Attributes:
+        levels: what the 16 codes stand for, from about -1 to 1.
+    """
 
     levels = torch.distributions.Normal(0, 1).icdf(torch.linspace(0.02, 0.98, 16))  # weights are roughly normal
     levels = levels / levels.max()
 
     def right_inverse(self, W):
+        """What is kept of `W`, whose count of numbers is a multiple of 32; `W` itself stays as it is.
+
+        Returns:
+            `(packed, scales)`: a uint8 for each two numbers, and in W's dtype each block's largest absolute value. A
+            number's code is that of the level nearest to number / scale. In what form is yours to choose.
+        """
+        ### BEGIN SOLUTION 4.9
         self.shape = W.shape
         blocks = W.reshape(-1, 32)
         scales = blocks.abs().amax(1, keepdim=True)
-        codes = ((blocks / scales)[..., None] - self.levels).abs().argmin(-1).to(torch.uint8)
+        ratios = blocks / scales.clamp_min(1e-30)  # a block of zeros has the scale 0
+        codes = (ratios[..., None] - self.levels.to(W)).abs().argmin(-1).to(torch.uint8)
         return codes[:, ::2] * 16 + codes[:, 1::2], scales
+        ### END SOLUTION
 
     def forward(self, packed, scales):
+        """The weight that the layer uses, in W's shape: level times scale, of the codes and scales that are given."""
+        ### BEGIN SOLUTION 4.9
         codes = torch.stack([packed // 16, packed % 16], -1).flatten(1).long()
-        return (self.levels.to(scales.device)[codes] * scales).reshape(self.shape)
+        return (self.levels.to(scales)[codes] * scales).reshape(self.shape)
+        ### END SOLUTION
 
+
+# %% check="4.9"
+check("4.9", globals())
 
 # %% [markdown]
 # Two more need no new module. **rsLoRA** ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) divides by the square root of the rank, which helps at high ranks; **LoRA+**
 # ([arXiv:2402.12354](https://arxiv.org/abs/2402.12354)) gives `B` a higher learning rate than `A`, 16 times here.
+#
+# **Predict**: how large is the error of a weight in 4 bits, relative to the weight? And does LoRA still learn on such a base?
 #
 # The `tiny` model's sentences are made up, so the figure shows that each variation trains, not which one is best. `STRETCH = "laptop"` takes real
 # sentences (a minute).
@@ -1065,7 +1098,8 @@ def losses_of(name):
 curves = {name: losses_of(name) for name in ("LoRA", "rsLoRA", "LoRA+")}
 with after("4.8", "how DoRA trains"):
     curves["DoRA"] = losses_of("DoRA")
-curves["4-bit base"] = losses_of("4-bit base")
+with after("4.9", "how LoRA trains on a base in 4 bits"):
+    curves["4-bit base"] = losses_of("4-bit base")
 figure = plots.variations(curves)
 display(figure)
 print(describe(figure))
