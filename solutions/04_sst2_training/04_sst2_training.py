@@ -1153,25 +1153,25 @@ def train_accumulated(model, loader, steps, lr, schedule, accumulate=4, max_norm
         while True:
             yield from loader
 
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
-    model.train()
-    batches, losses = endless(), []
+    model.train(True)
+    batches, history = endless(), []
     for step in range(steps):
         group = [next(batches) for _ in range(accumulate)]
         sentences = sum(len(batch["labels"]) for batch in group)
         optimizer.zero_grad()
         total = 0.0
         for batch in group:
-            loss = model(**batch).loss * len(batch["labels"]) / sentences
-            loss.backward()
-            total += loss.item()
+            part = model(**batch).loss * len(batch["labels"]) / sentences
+            part.backward()
+            total += part.item()
         nn.utils.clip_grad_norm_(trainable, max_norm)
         for settings in optimizer.param_groups:
             settings["lr"] = lr * schedule(step)
         optimizer.step()
-        losses.append(total)
-    return losses
+        history.append(total)
+    return history
     ### END SOLUTION
 
 

@@ -39,22 +39,22 @@ HIDDEN = [
 ]
 
 _NEXT = "group = [next(batches) for _ in range(accumulate)]"
-_LOSS = 'loss = model(**batch).loss * len(batch["labels"]) / sentences'
+_LOSS = 'part = model(**batch).loss * len(batch["labels"]) / sentences'
 _ZERO = "optimizer.zero_grad()\n        total = 0.0"
 _CLIP = "nn.utils.clip_grad_norm_(trainable, max_norm)"
 _RATE = 'settings["lr"] = lr * schedule(step)'
-_STEP = "optimizer.step()\n        losses.append(total)"
-_BACKWARD = "loss.backward()\n            total += loss.item()"
+_STEP = "optimizer.step()\n        history.append(total)"
+_BACKWARD = "part.backward()\n            total += part.item()"
 
 MUTANTS = [
     Mutant(
         "4.10/mean-of-means",
         "each batch counts the same, whatever its size",
         _LOSS,
-        "loss = model(**batch).loss / accumulate",
+        "part = model(**batch).loss / accumulate",
         "weigh each",
     ),
-    Mutant("4.10/sum", "gradients are added, not averaged", _LOSS, "loss = model(**batch).loss", "not averaged"),
+    Mutant("4.10/sum", "gradients are added, not averaged", _LOSS, "part = model(**batch).loss", "not averaged"),
     Mutant(
         "4.10/not-divided",
         "losses are weighed and not divided",
@@ -132,14 +132,14 @@ MUTANTS = [
         "4.10/last-loss",
         "the loss of the last batch",
         _STEP,
-        _STEP.replace("(total)", "(loss.item())"),
+        _STEP.replace("(total)", "(part.item())"),
         "only the last batch's part",
     ),
     Mutant(
         "4.10/tensors",
         "losses are tensors",
         _BACKWARD,
-        _BACKWARD.replace("loss.item()", "loss"),
+        _BACKWARD.replace("part.item()", "part"),
         "loss.item()",
     ),
     Mutant(
