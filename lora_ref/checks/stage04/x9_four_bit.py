@@ -67,6 +67,8 @@ def probe_layer(names: Names, **inputs: Any) -> dict:
     linear = nn.Linear(columns, rows, bias=False).requires_grad_(False)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor(inputs["W"]))
+    gap = names.FourBit()
+    gap(*gap.right_inverse(torch.tensor(inputs["W"])))  # torch takes an open gap for a right_inverse that is not there
     parametrize.register_parametrization(linear, "weight", names.FourBit())
     x = torch.tensor(inputs["x"], dtype=torch.float32, requires_grad=True)
     y = linear(x)
