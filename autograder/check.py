@@ -23,7 +23,7 @@ from autograder.engine.job import Row, job_of
 from autograder.engine.plain import Plain, end_all
 from autograder.engine.sandbox import SandboxError
 from autograder.evaluation import Report
-from autograder.exercises import STAGES
+from autograder.exercises import OPTIONAL, STAGES
 from autograder.intake.plan import plan
 from autograder.intake.submission import Submission
 
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         for note in [*report["notes"], *report["errors"]]:
             print(f"note: {note}")
-        for result in report["results"]:
+        for result in [*report["results"], *report["optional"]]:
             print(result["message"])
         print(f"{args.stage}: {report['score']:g} of {report['max_score']:g} points (seed {seed})")
     return 0 if report["score"] == report["max_score"] else 1
@@ -84,7 +84,7 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
         for cell, of in zip(job["cells"], row.cells, strict=True):
             cell["spare"] = cell["spare"] and STUDENT not in of["metadata"].get("tags", ())
     judged = {cell["exercise"] for cell in job["cells"]}
-    automatic = [exercise for exercise in STAGES[stage] if not exercise.manual]
+    automatic = [*(exercise for exercise in STAGES[stage] if not exercise.manual), *OPTIONAL[stage]]
     job["cells"] += [{"source": "", "exercise": e.id, "spare": True} for e in automatic if e.id not in judged]
     try:
         with Plain(assignment.modules()) as process:
@@ -95,7 +95,7 @@ def check_file(stage: str, path: Path, seed: int, seconds: float = SECONDS) -> d
     row.finish(record)
     if row.problem:
         return {"unreadable": row.problem}
-    report = Report(stage, seed, tuple(row.results)).to_dict()
+    report = Report(stage, seed, tuple(row.results), tuple(row.optional)).to_dict()
     return {**report, "errors": errors_of(row, record, path), "notes": row.notes}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from autograder.exercises import STAGES, exercise
+from autograder.exercises import OPTIONAL, STAGES, exercise
 from lora_ref.checks.probing import Namespace
 from lora_ref.checks.verdicts import Check, Fault, Verdict, by_reason, messages, once, run_checks
 
@@ -37,7 +37,9 @@ class Result:
 
     @property
     def heading(self) -> str:
-        """The exercise and its points, on one line."""
+        """The exercise and its points, on one line; of an optional one, whether it is solved."""
+        if not self.points:
+            return f"{self.id} {self.title} (optional): {'not yet' if self.failed else 'solved'}"
         return f"{self.id} {self.title}: {self.earned:g} of {self.points:g} points"
 
     @property
@@ -71,11 +73,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """A stage's outcome: one `Result` for each exercise that is graded automatically."""
+    """A stage's outcome: one `Result` for each exercise that is graded automatically, and for each optional one."""
 
     stage: str
     seed: int
     results: tuple[Result, ...]
+    optional: tuple[Result, ...] = ()
 
     @property
     def score(self) -> float:
@@ -93,10 +96,12 @@ class Report:
             "score": self.score,
             "max_score": self.max_score,
             "results": [result.to_dict() for result in self.results],
+            "optional": [result.to_dict() for result in self.optional],
         }
 
     def __str__(self) -> str:
         lines = [result.message for result in self.results]
+        lines += [result.heading for result in self.optional]
         return "\n".join([*lines, f"{self.stage}: {self.score:g} of {self.max_score:g} points (seed {self.seed})"])
 
 
@@ -118,7 +123,8 @@ def evaluate(stage: str, namespace: Namespace, seed: int | None = None) -> Repor
         raise KeyError(f"no stage {stage!r}; there are {', '.join(STAGES)}")
     seed = secrets.randbelow(2**31) if seed is None else seed
     results = tuple(evaluate_exercise(e.id, namespace, seed) for e in STAGES[stage] if not e.manual)
-    return Report(stage, seed, results)
+    optional = tuple(evaluate_exercise(e.id, namespace, seed) for e in OPTIONAL[stage])
+    return Report(stage, seed, results, optional)
 
 
 def evaluate_exercise(exercise_id: str, namespace: Namespace, seed: int) -> Result:
@@ -150,11 +156,13 @@ def hidden_checks(exercise_id: str) -> list[Check]:
     return checks
 
 
-def grade_cell(exercise_id: str, namespace: Namespace) -> float:
+def grade_cell(exercise_id: str, namespace: Namespace) -> float | None:
     """What a hidden-test cell calls: print the messages, return the points (nbgrader's partial credit).
+
+    An optional exercise's cell has no points: the message says whether it is solved, and nothing is returned.
 
     Prints on stdout alone and never raises for what a student wrote.
     """
     result = evaluate_exercise(exercise_id, namespace, int(os.environ.get(SEED_VARIABLE, "0")))
     print(result.message)
-    return float(result.earned)
+    return float(result.earned) if result.points else None

@@ -20,7 +20,7 @@ from autograder.engine.job import Row, job_of
 from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, keep_out, require
 from autograder.engine.store import Store, locked
-from autograder.exercises import STAGES
+from autograder.exercises import OPTIONAL, STAGES
 from autograder.files import ignored_by_git, no_room
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
@@ -174,7 +174,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         register.save()
         from autograder.engine import pool  # with torch: not before the warm process is on its way
 
-        for exercise in [exercise for stage in {row.stage for row in todo} for exercise in STAGES[stage]]:
+        for exercise in [e for stage in {row.stage for row in todo} for e in (*STAGES[stage], *OPTIONAL[stage])]:
             exercise.load()  # its checks, once, and not in each worker
         writer = stack.enter_context(Writer(out, store, assignments))
         writer.waiting += known

@@ -11,7 +11,7 @@ import contextlib
 import io
 from pathlib import Path
 
-from autograder.exercises import STAGES, mutants
+from autograder.exercises import STAGES, mutants, optional_mutants
 from autograder.exercises.mutant import Mutant
 from autograder.files import write_whole
 from lora_ref.checks import visible_checks
@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
         print(f"{TABLE.name} is {'fresh' if fresh else 'stale: run `python -m autograder messages`'}")
         return int(not fresh)
     write_whole(TABLE, text.encode())
-    print(f"wrote {TABLE.name}: {sum(len(mutants(stage)) for stage in STAGES)} mistakes")
+    print(f"wrote {TABLE.name}: {sum(len(mutants(stage) + optional_mutants(stage)) for stage in STAGES)} mistakes")
     return 0
 
 
@@ -48,7 +48,7 @@ def table() -> str:
         "its words are left out, because they change from release to release.",
     ]
     for stage in STAGES:
-        rows = [row(mutant, of_mutant(stage, mutant)) for mutant in mutants(stage)]
+        rows = [row(mutant, of_mutant(stage, mutant)) for mutant in mutants(stage) + optional_mutants(stage)]
         parts.append("\n".join([f"## {stage}", "", "| mistake | what a reader sees |", "|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 

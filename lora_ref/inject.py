@@ -415,3 +415,29 @@ def trainable_report(model: nn.Module) -> dict[str, float]:
     total = sum(n for n, _ in sizes)
     trainable = sum(n for n, on in sizes if on)
     return {"trainable": trainable, "total": total, "ratio": trainable / total if total else 0.0}
+
+
+#: A part of a RoBERTa's parameters, and the word of a dotted name by which it is known; what has none is feed-forward.
+_PARTS = {"head": "classifier", "embeddings": "embeddings", "norms": "LayerNorm", "attention": "attention"}
+
+
+def audit(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """How many numbers are frozen and how many train in each part of a model with RoBERTa's names.
+
+    Returns:
+        ``{part: (frozen, training)}`` for embeddings, attention, feed-forward, norms, head and LoRA; shared parameters
+        count once, buffers not at all. LoRA in the head is LoRA, and an embedding's norm an embedding.
+
+    Example:
+        >>> model = inject_lora(nn.ModuleDict({"classifier": nn.Linear(16, 8, bias=False)}), ["classifier"], rank=1)
+        >>> [(part, counts) for part, counts in audit(model).items() if any(counts)]
+        [('head', (0, 128)), ('LoRA', (0, 24))]
+    """
+    counts = {part: [0, 0] for part in ("embeddings", "attention", "feed-forward", "norms", "head", "LoRA")}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        part = next((part for part, word in _PARTS.items() if word in words), "feed-forward")
+        if any(word.startswith("lora_") for word in words):
+            part = "LoRA"
+        counts[part][parameter.requires_grad] += parameter.numel()
+    return {part: (frozen, training) for part, (frozen, training) in counts.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 from autograder.answers import Answer, load_answer, run_cells
 from autograder.engine.needed import needed
 from autograder.evaluation import Report
-from autograder.exercises import STAGES, Exercise, alternates, stage_of
+from autograder.exercises import OPTIONAL, STAGES, Exercise, alternates, stage_of
 from autograder.exercises.mutant import Mutant, worked_cells
 from autograder.publish.preprocessors import clear_gaps
 from lora_ref.checks import visible_checks
@@ -19,6 +19,8 @@ from lora_ref.checks.verdicts import Check, run_check
 
 #: Exercises that are graded automatically.
 AUTOMATIC = [exercise for exercises in STAGES.values() for exercise in exercises if not exercise.manual]
+#: Exercises without points.
+WITHOUT_POINTS = [exercise for exercises in OPTIONAL.values() for exercise in exercises]
 #: Exercise -> points, written answers included.
 POINTS = {exercise.id: exercise.points for exercises in STAGES.values() for exercise in exercises}
 
@@ -75,7 +77,7 @@ def right_answers(stage: str) -> dict[str, Answer]:
 
 def released(stage: str, gaps: Iterable[str]) -> list[str]:
     """The worked solution's cells with these exercises' gaps as students get them."""
-    keep = {*POINTS} - {*gaps}
+    keep = {*POINTS, *(exercise.id for exercise in WITHOUT_POINTS)} - {*gaps}
     return [clear_gaps(cell, keep=keep) for cell in worked_cells(stage)]
 
 

@@ -7,7 +7,7 @@ import jupytext
 import pytest
 from stage_answers import automatic
 
-from autograder.exercises import ROOT, STAGES
+from autograder.exercises import OPTIONAL, ROOT, STAGES
 
 each_stage = pytest.mark.parametrize("stage", STAGES)
 
@@ -27,10 +27,13 @@ def test_every_exercise_has_its_box_and_three_hints(stage):
     text = master(stage).read_text(encoding="utf-8")
     for exercise in STAGES[stage]:
         assert f"**Exercise {exercise.id}** · {exercise.points} points" in text
-    assert text.count("<summary>Hint ") == 3 * len(exercises)
+    for exercise in OPTIONAL[stage]:
+        assert f"**Exercise {exercise.id}** · optional, no points" in text
+    assert text.count("<summary>Hint ") == 3 * len([*exercises, *OPTIONAL[stage]])
     assert text.count("<details>") == text.count("</details>")
     roles = [cell.metadata for cell in cells(stage)]
-    assert [r["check"] for r in roles if "check" in r] == [e.id for e in exercises]
+    graded = [r["check"] for r in roles if r.get("check") in [e.id for e in exercises]]
+    assert graded == [e.id for e in exercises]
     assert [r["written"] for r in roles if "written" in r] == [e.id for e in STAGES[stage] if e.manual]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.engine.sources import rooms, sources
-from autograder.exercises import STAGES
+from autograder.exercises import OPTIONAL, STAGES
 from lora_ref.checks.numbering import module_names
 
 #: The tag, in the notebook that is graded, of a cell that the release has not, or has otherwise.
@@ -62,8 +62,9 @@ class Assignment:
 
     @property
     def exercise_of(self) -> dict[str, str]:
-        """grade_id of a graded cell -> exercise, for those with automatic checks."""
-        return {f"check_{e.id.replace('.', '_')}": e.id for e in STAGES[self.stage] if not e.manual}
+        """grade_id of a check's cell -> exercise, for those with automatic checks, optional ones too."""
+        checked = [*(e for e in STAGES[self.stage] if not e.manual), *OPTIONAL[self.stage]]
+        return {f"check_{e.id.replace('.', '_')}": e.id for e in checked}
 
     def answer_cells(self) -> dict[str, dict[str, Any]]:
         """grade_id -> the release's cell, for what a student writes: gaps and written answers."""

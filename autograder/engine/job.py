@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autograder.engine.assignment import STUDENT, Assignment, environment_hash, grade_id, nbgrader, source_of
 from autograder.engine.needed import needed
 from autograder.engine.store import key_of, seed_of
-from autograder.exercises import STAGES
+from autograder.exercises import OPTIONAL, STAGES
 
 if TYPE_CHECKING:  # it imports torch, and grading must start its warm process before that
     from autograder.evaluation import Result
@@ -32,6 +32,7 @@ class Row:
         status: ``"graded"`` or ``"needs attention"``; "" while it has no result.
         flags: hints that code may not be the student's own.
         results: of the exercises with automatic checks.
+        optional: of those without points.
         outputs: what its cells showed, by the cell's number as text. Only while it is written out: there may be
             thousands of rows.
         stopped: what ended its process, each ``{"cell": number, "why": text}``.
@@ -55,6 +56,7 @@ class Row:
     status: str = ""
     flags: list[str] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    optional: list[Result] = field(default_factory=list)
     outputs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     stopped: list[dict[str, Any]] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Row:
         from autograder.evaluation import Result
 
         self.results = [Result.from_dict(result) for result in record.get("results", ())]
+        self.optional = [Result.from_dict(result) for result in record.get("optional", ())]
         self.stopped = record.get("stopped", [])
         self.replaced = record.get("replaced", [])
         self.origins = record.get("origins", {})
@@ -112,7 +115,7 @@ def job_of(row: Row, assignment: Assignment, which: str) -> dict[str, Any]:
     if which == "all":
         run = [True] * len(row.cells)
     else:
-        names = {name for exercise in STAGES[row.stage] for name in exercise.names}
+        names = {name for table in (STAGES, OPTIONAL) for exercise in table[row.stage] for name in exercise.names}
         run = needed(list(zip(sources, map(kind_of, row.cells), strict=True)), names)
     own = [STUDENT in cell["metadata"].get("tags", ()) for cell in row.cells]
     cells = [

@@ -25,7 +25,7 @@ from autograder.engine.needed import names_bound, names_in, uses
 from autograder.engine.outputs import MAX_SHOWN, clean_outputs, error, hidden
 from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Process
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
-from autograder.exercises import STAGES
+from autograder.exercises import OPTIONAL, STAGES, Exercise
 from lora_ref.checks.probing import TRIES
 from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge, second_chance
 from lora_ref.checks.visible import visible_checks
@@ -209,9 +209,9 @@ def grade(job: dict[str, Any], sandbox: Process) -> dict[str, Any]:
         sandbox: where it runs.
 
     Returns:
-        ``results`` (`Result.to_dict` of each exercise), ``outputs`` (by the cell's number, as text), ``replaced`` (what
-        the submission patched), ``origins`` (of the names it defines), ``used``, ``seconds``, ``stopped`` (what ended
-        its process, if something did).
+        ``results`` and ``optional`` (`Result.to_dict` of each exercise, with points and without), ``outputs`` (by the
+        cell's number, as text), ``replaced`` (what the submission patched), ``origins`` (of the names it defines),
+        ``used``, ``seconds``, ``stopped`` (what ended its process, if something did).
     """
     started = time.monotonic()
     run = _Run(job, started + job["seconds"])
@@ -221,7 +221,12 @@ def grade(job: dict[str, Any], sandbox: Process) -> dict[str, Any]:
         run = _Run({**job, "cells": [{**cell, "spare": False} for cell in job["cells"]]}, run.deadline)
         run.record["used"] = used
         run.all_cells(sandbox)
-    return {**run.record, "results": run.results_of_all(), "seconds": round(time.monotonic() - started, 3)}
+    return {
+        **run.record,
+        "results": run.results_of(STAGES[job["stage"]]),
+        "optional": run.results_of(OPTIONAL[job["stage"]]),
+        "seconds": round(time.monotonic() - started, 3),
+    }
 
 
 class _Run:
@@ -230,6 +235,7 @@ class _Run:
     def __init__(self, job: dict[str, Any], deadline: float):
         self.job, self.deadline = job, deadline
         self.cells: list[dict[str, Any]] = job["cells"]
+        self.exercises = (*STAGES[job["stage"]], *OPTIONAL[job["stage"]])
         self.record: dict[str, Any] = {
             "outputs": {},
             "replaced": [],
@@ -254,7 +260,7 @@ class _Run:
                 for number, cell in enumerate(self.cells):
                     if number not in self.lost:
                         self.cell(number, cell, session)
-                names = sorted({name for row in STAGES[self.job["stage"]] for name in row.names})
+                names = sorted({name for row in self.exercises for name in row.names})
                 origins = session.ask({"do": "inspect", "names": names}, 10).get("origins")
                 record["origins"] = {n: border.texts(origins.get(n)) for n in names} if type(origins) is dict else {}
                 with contextlib.suppress(Gone):
@@ -358,17 +364,13 @@ class _Run:
             )
         for number, cell in enumerate(self.cells):
             exercise_id = cell["exercise"]
-            if (
-                not exercise_id
-                or number in self.lost
-                or self.results[exercise_id].earned >= self.results[exercise_id].points
-            ):
+            if not exercise_id or number in self.lost or not self.results[exercise_id].failed:
                 continue
-            wanted = {name for row in STAGES[self.job["stage"]] if row.id == exercise_id for name in row.names}
+            wanted = {name for row in self.exercises if row.id == exercise_id for name in row.names}
             wanted |= self.missing.get(exercise_id, set())
             if late or any(wanted & names for n, names in ran.items() if n > number):
                 again = self.judge(exercise_id, session)
-                if again.earned > self.results[exercise_id].earned:
+                if len(again.failed) < len(self.results[exercise_id].failed):
                     self.results[exercise_id] = again
                     self.record["notes"].append(
                         f"{exercise_id} was judged at the end: its answer, or what that uses, stands below its check"
@@ -411,9 +413,9 @@ class _Run:
             re.search(rf"\b{re.escape(name)}\b", text[is_name]) for name, is_name in named
         )
 
-    def results_of_all(self) -> list[dict[str, Any]]:
+    def results_of(self, exercises: Iterable[Exercise]) -> list[dict[str, Any]]:
         ended = "; ".join(self.lost.values()) or "the notebook was not run to its end"
-        rows = [row for row in STAGES[self.job["stage"]] if not row.manual]
+        rows = [row for row in exercises if not row.manual]
         return [(self.results.get(row.id) or stopped(row.id, ended)).to_dict() for row in rows]
 
 

@@ -16,7 +16,7 @@ ROOM = re.compile(r"autograder/exercises/stage\d\d/\w+\.py")
 
 def rooms(root: Path, stage: str = "[0-9][0-9]") -> list[str]:
     """Modules of a stage's hidden rooms (``"02_lora_layer"``), or of all."""
-    files = sorted((root / "autograder" / "exercises").glob(f"stage{stage if '[' in stage else stage[:2]}/e*_*.py"))
+    files = sorted((root / "autograder" / "exercises").glob(f"stage{stage if '[' in stage else stage[:2]}/[ex]*_*.py"))
     return [f"autograder.exercises.{file.parent.name}.{file.stem}" for file in files]
 
 

@@ -3,6 +3,7 @@
 Exercise 2.5 is the file ``stage02/e5_merge.py``, here and at the same path under ``lora_ref/checks``, where the part is
 that students have. Here it defines ``HIDDEN`` (checks with points) and ``MUTANTS``; a written one, ``POINTS``,
 whose parts stand beside it in ``stage02/scheme_8.py``: what a mark scheme says grades nobody by itself.
+An optional one is a file ``x8_...`` (`lora_ref.checks.numbering`): its hidden checks carry no points.
 All that counts points or names exercises reads them from there: build, judges, reports, tests. No table lists them.
 """
 
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from autograder.exercises.scheme import Part, Point, Scheme
+from lora_ref.checks.numbering import is_optional, module_names
 
 if TYPE_CHECKING:
     import lora_ref.checks.exercise
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Exercise:
-    """One graded exercise. Its two files are read when something is asked of it: they import torch.
+    """One exercise. Its two files are read when something is asked of it: they import torch.
 
     Attributes:
         id: ``"2.1"``: stage, then number.
@@ -62,6 +64,11 @@ class Exercise:
     def names(self) -> tuple[str, ...]:
         """What the student's notebook must define for it."""
         return self._student.names
+
+    @property
+    def optional(self) -> bool:
+        """Whether it is checked as any other, and carries no points."""
+        return is_optional(self.module)
 
     @property
     def manual(self) -> bool:
@@ -103,13 +110,15 @@ class Exercise:
         return getattr(self._here, "MUTANTS", [])
 
 
-def graded(room: ModuleType, check_id: str, points: float, draw: Callable[..., dict[str, Any]] | None = None) -> Check:
+def graded(
+    room: ModuleType, check_id: str, points: float = 0.0, draw: Callable[..., dict[str, Any]] | None = None
+) -> Check:
     """A visible check with drawn inputs and points.
 
     Args:
         room: the student's module of the exercise.
         check_id: the visible check's.
-        points: its share of the exercise's.
+        points: its share of the exercise's; none in an optional one.
         draw: how inputs are drawn, where not as for the visible check.
 
     Raises:
@@ -121,20 +130,24 @@ def graded(room: ModuleType, check_id: str, points: float, draw: Callable[..., d
     return replace(visible[check_id], points=points, draw=draw or visible[check_id].draw)
 
 
-def _stages() -> dict[str, tuple[Exercise, ...]]:
-    """Stage -> its exercises: the folders of notebooks, and this package's files."""
-    from lora_ref.checks.numbering import module_names
-
+def _stages(optional: bool) -> dict[str, tuple[Exercise, ...]]:
+    """Stage -> its exercises with points, or its optional ones: the folders of notebooks, and this package's files."""
     folders = {path.name for place in ("solutions", "notebooks") for path in (ROOT / place).glob("[0-9][0-9]_*")}
     files = module_names(__name__)
     return {
-        stage: tuple(Exercise(id_, module) for id_, module in files.items() if int(id_.split(".")[0]) == int(stage[:2]))
+        stage: tuple(
+            Exercise(id_, module)
+            for id_, module in files.items()
+            if int(id_.split(".")[0]) == int(stage[:2]) and is_optional(module) == optional
+        )
         for stage in sorted(folders)
     }
 
 
-#: Stage -> exercises, in the course's order.
-STAGES: Mapping[str, tuple[Exercise, ...]] = _stages()
+#: Stage -> graded exercises, in the course's order.
+STAGES: Mapping[str, tuple[Exercise, ...]] = _stages(optional=False)
+#: Stage -> exercises without points.
+OPTIONAL: Mapping[str, tuple[Exercise, ...]] = _stages(optional=True)
 
 
 def exercise(exercise_id: str) -> Exercise:
@@ -143,7 +156,7 @@ def exercise(exercise_id: str) -> Exercise:
     Raises:
         KeyError: there is none; the message lists those there are.
     """
-    known = {e.id: e for exercises in STAGES.values() for e in exercises}
+    known = {e.id: e for table in (STAGES, OPTIONAL) for exercises in table.values() for e in exercises}
     if exercise_id not in known:
         raise KeyError(f"no exercise {exercise_id!r}; there are {', '.join(known)}")
     return known[exercise_id]
@@ -151,14 +164,26 @@ def exercise(exercise_id: str) -> Exercise:
 
 def stage_of(exercise_id: str) -> str:
     """The stage's name for an exercise id (KeyError as `exercise`)."""
-    return next(stage for stage, exercises in STAGES.items() if exercise(exercise_id) in exercises)
+    number = exercise(exercise_id).id.partition(".")[0]
+    return next(stage for stage in STAGES if int(stage[:2]) == int(number))
 
 
 def mutants(stage: str) -> list[Mutant]:
-    """The mutants of a stage."""
+    """The mutants of a stage's graded exercises."""
     return [mutant for e in STAGES[stage] for mutant in e.mutants]
 
 
+def optional_mutants(stage: str) -> list[Mutant]:
+    """The mutants of its optional ones."""
+    return [mutant for e in OPTIONAL[stage] for mutant in e.mutants]
+
+
 def alternates(stage: str) -> list[Path]:
-    """Files of the right answers written otherwise."""
+    """Files of the right answers written otherwise; each answers all graded exercises of the stage."""
     return sorted((ROOT / "autograder" / "exercises" / f"stage{stage[:2]}" / "alternates").glob("*.py"))
+
+
+def optional_alternates(exercise_id: str) -> list[Path]:
+    """The same for an optional exercise: each defines its names alone."""
+    folder = f"alternates/x{exercise_id.partition('.')[2]}"
+    return sorted((ROOT / "autograder" / "exercises" / f"stage{stage_of(exercise_id)[:2]}" / folder).glob("*.py"))

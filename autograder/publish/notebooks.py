@@ -11,6 +11,7 @@ A cell of a master says in its header what it is, and the build writes nbgrader'
                                       (`autograder.publish.opening`) before the stage's own imports
     # %% solution="layers"            a cell with gaps: ### BEGIN SOLUTION 2.1 ... ### END SOLUTION
     # %% check="2.1"                  the visible check of an exercise; the build appends the hidden one
+                                      (an optional exercise's cell has 0 points)
     # %% [markdown] written="2.8"     a model answer, and its mark scheme between
                                       ### BEGIN MARK SCHEME and ### END MARK SCHEME
 
@@ -34,7 +35,7 @@ from nbformat.notebooknode import NotebookNode
 from nbgrader.preprocessors import SaveCells
 from traitlets.config import PyFileConfigLoader
 
-from autograder.exercises import STAGES, Exercise
+from autograder.exercises import OPTIONAL, STAGES, Exercise
 from autograder.files import write_whole
 from autograder.publish.opening import Repository, badge, repository, setup
 from autograder.publish.preprocessors import GAP
@@ -256,7 +257,7 @@ def build(
     Args:
         root: the project's root, with `solutions/`.
         stages: names such as `"02_lora_layer"`; None for every master there is.
-        contract: stage -> exercises; None for `autograder.exercises.STAGES`.
+        contract: stage -> exercises; None for those of `autograder.exercises`, the optional ones too.
         check: write nothing.
 
     Returns:
@@ -266,7 +267,7 @@ def build(
     Raises:
         BuildError: a master is at fault; the message names the file and the cell.
     """
-    contract = STAGES if contract is None else contract
+    contract = {stage: (*STAGES[stage], *OPTIONAL.get(stage, ())) for stage in STAGES} if contract is None else contract
     root = Path(root)
     try:
         public = repository(root)

@@ -15,7 +15,7 @@ import nbformat
 from nbformat.notebooknode import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from autograder.exercises import STAGES, exercise
+from autograder.exercises import OPTIONAL, STAGES, exercise
 from autograder.files import write_whole
 from autograder.publish.notebooks import NOTEBOOK_METADATA, BuildError, expand_master, find_masters
 from autograder.publish.preprocessors import GAP, clear_gaps
@@ -42,7 +42,7 @@ def page_of(master: Path) -> NotebookNode:
     """
     stage = master.stem
     cells = []
-    for cell in expand_master(master, STAGES[stage]).cells:
+    for cell in expand_master(master, (*STAGES[stage], *OPTIONAL.get(stage, ()))).cells:
         cells += _arranged(cell, stage)
     page = nbformat.v4.new_notebook(cells=cells, metadata=copy.deepcopy(NOTEBOOK_METADATA))
     page.metadata["language_info"]["pygments_lexer"] = "ipython3"

@@ -11,7 +11,7 @@ from typing import Any
 from autograder.engine.assignment import Assignment, grade_id, nbgrader, source_of
 from autograder.engine.job import Row
 from autograder.engine.store import Store
-from autograder.exercises import STAGES
+from autograder.exercises import OPTIONAL, STAGES
 from autograder.results import handed_in
 from autograder.results.marks import LATE, Given
 from autograder.results.templates import render
@@ -50,6 +50,12 @@ def page(
         }
         for exercise in STAGES[assignment.stage]
     ]
+    optional = [
+        {"exercise": exercise, "result": result, "cells": cells.get(exercise.id, [])}
+        for exercise in OPTIONAL[assignment.stage]
+        for result in row.optional
+        if result.id == exercise.id
+    ]
     open_ = [exercise for exercise in STAGES[assignment.stage] if points[exercise.id] is None]
     earned = sum(filter(None, points.values()))
     late = given.get(LATE, Given(0)).points or 0.0
@@ -57,6 +63,7 @@ def page(
         "feedback.html",
         row=row,
         sections=sections,
+        optional=optional,
         rest=rest,
         before=earned,
         earned=max(0.0, earned + late),

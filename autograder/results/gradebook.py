@@ -116,7 +116,7 @@ class Book:
         reason. A submission that could not be graded has no automatic score and waits for a person.
         """
         stage, student = assignment.stage, row.student
-        earned = {f"check_{r.id.replace('.', '_')}": r.earned for r in row.results}
+        earned = {f"check_{r.id.replace('.', '_')}": r.earned for r in (*row.results, *row.optional)}
         known, db = self._stages[stage], self._gradebook.db
         number = known.submitted.get(student) or self._submission(known, student)
         grades, comments, reads = [], [], []
@@ -264,7 +264,7 @@ def what_is_read(notebook: dict[str, Any]) -> dict[str, str]:
 def executed(assignment: Assignment, row: Row) -> dict[str, Any]:
     """The notebook that ran, with outputs; its graded cells show the hidden tests (for graders) and the points."""
     full = {grade_id(cell): cell for cell in assignment.solution["cells"] if grade_id(cell)}
-    results = {r.id: r for r in row.results}
+    results = {r.id: r for r in (*row.results, *row.optional)}
     cells, page = [{**cell, "source": source_of(cell)} for cell in row.cells], Page()
     for number, cell in enumerate(cells):
         name = grade_id(cell)
@@ -281,9 +281,10 @@ def executed(assignment: Assignment, row: Row) -> dict[str, Any]:
             # text alone: an error or a number that the student's side put here would be a score to nbgrader
             outputs = [o for o in outputs if o["output_type"] == "stream"]
             outputs.append({"output_type": "stream", "name": "stdout", "text": result.message + "\n"})
-            data = {"text/plain": repr(float(result.earned))}
-            last = {"output_type": "execute_result", "execution_count": number + 1, "data": data, "metadata": {}}
-            outputs.append(last)
+            if result.points:
+                data = {"text/plain": repr(float(result.earned))}
+                last = {"output_type": "execute_result", "execution_count": number + 1, "data": data, "metadata": {}}
+                outputs.append(last)
         ran = exercise or str(number) in row.outputs
         cell["outputs"], cell["execution_count"] = outputs, number + 1 if ran else None
     metadata = {key: assignment.release["metadata"][key] for key in ("kernelspec", "language_info")}

@@ -6,13 +6,20 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from autograder.engine.job import Row
+
+if TYPE_CHECKING:  # it imports torch
+    from autograder.evaluation import Result
+    from lora_ref.checks.verdicts import Verdict
 
 #: With fewer submissions a correlation is mostly chance.
 ENOUGH = 20
 #: As many must pass, and as many fail.
 EACH = 5
+#: `Fault.raised` of a check whose gap is open.
+OPEN = ("NotDefined", "NotImplementedError")
 #: A check that separates less than this is one to look at.
 WEAK = 0.1
 
@@ -61,6 +68,39 @@ def analyse(rows: Sequence[Row]) -> list[Item]:
         )
         for name, contract in contracts.items()
     ]
+
+
+@dataclass(frozen=True)
+class Optional:
+    """An exercise without points, as the class met it: who tried it and who solved it, and each check among those."""
+
+    id: str
+    title: str
+    tried: int
+    solved: int
+    checks: tuple[tuple[str, float], ...]
+
+
+def optional(rows: Sequence[Row]) -> list[Optional]:
+    """Each optional exercise of the graded rows of one stage. Who left the gap open has not tried it."""
+    results: dict[str, list[Result]] = defaultdict(list)
+    for row in rows:
+        for result in row.optional:
+            results[result.id].append(result)
+    found = []
+    for name, asked in results.items():
+        tried = [result for result in asked if any(not _open(verdict) for verdict in result.verdicts)]
+        passed: dict[str, list[bool]] = defaultdict(list)
+        for verdict in (verdict for result in tried for verdict in result.verdicts):
+            passed[verdict.contract].append(verdict.passed)
+        checks = tuple((contract, sum(yes) / len(yes)) for contract, yes in passed.items())
+        solved = sum(not result.failed for result in tried)
+        found.append(Optional(name, asked[0].title, len(tried), solved, checks))
+    return found
+
+
+def _open(verdict: Verdict) -> bool:
+    return verdict.fault is not None and verdict.fault.raised in OPEN
 
 
 def point_biserial(passed: Sequence[bool], scores: Sequence[float]) -> float | None:

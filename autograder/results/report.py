@@ -142,6 +142,7 @@ def stage_summary(stage: str, rows: Sequence[Row]) -> dict[str, Any]:
         "heading": heading,
         "histogram": histogram(scores, most),
         "checks": checks,
+        "optional": items.optional(rows),
         "causes": [(exercise, cause, sorted(students)) for (exercise, cause), students in causes],
     }
 

@@ -2,7 +2,8 @@
 
 Exercise 2.5 is the file ``stage02/e5_merge.py`` beside this one, and there its ``EXERCISE``: the title, the names that
 a notebook must define, the visible checks with their probes and judges. What a student may not have of it stands at
-the same path under ``autograder/exercises``. A new file is a new exercise; no table lists them.
+the same path under ``autograder/exercises``. A new file is a new exercise; no table lists them. One named ``x8_...`` is
+optional (`lora_ref.checks.numbering`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lora_ref.checks.numbering import module_names
+from lora_ref.checks.numbering import is_optional, module_names
 from lora_ref.checks.verdicts import Check
 
 
@@ -43,6 +44,11 @@ class Exercise:
     def written(self) -> bool:
         """Whether the answer is text, which a person grades."""
         return not self.names
+
+    @property
+    def optional(self) -> bool:
+        """Whether it is checked as any other, and carries no points."""
+        return is_optional(module_names("lora_ref.checks")[self.id])
 
     def completed(self, checks: Sequence[Check]) -> list[Check]:
         """Checks of this exercise, visible or hidden, with what the exercise says for all of them."""

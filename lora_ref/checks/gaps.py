@@ -59,7 +59,7 @@ def _culprit(exercise: str, namespace: Mapping[str, Any]) -> tuple[str, str]:
     A check forgives what an earlier exercise got wrong, so the first that fails here is a cause and not a symptom.
     Only in a notebook's kernel: a grader judges answers by itself, and a demonstration must not cost it the time.
     """
-    from lora_ref.checks.exercise import ids
+    from lora_ref.checks.exercise import find, ids
     from lora_ref.checks.verdicts import run_checks
     from lora_ref.checks.visible import visible_checks
 
@@ -67,8 +67,9 @@ def _culprit(exercise: str, namespace: Mapping[str, Any]) -> tuple[str, str]:
     with contextlib.suppress(Exception):
         if not hasattr(namespace["get_ipython"](), "kernel"):
             return exercise, ""
-        earlier = [id_ for id_ in ids() if id_.partition(".")[0] == stage]
-        for candidate in [exercise, *earlier[: earlier.index(exercise)]]:
+        of_stage = [id_ for id_ in ids() if id_.partition(".")[0] == stage]
+        earlier = [id_ for id_ in of_stage[: of_stage.index(exercise)] if not find(id_).optional]
+        for candidate in [exercise, *earlier]:
             for verdict in run_checks(visible_checks(candidate), dict(namespace)):
                 if verdict.fault is not None and verdict.fault.raised != "NotImplementedError":
                     return candidate, verdict.fault.seen

@@ -61,5 +61,6 @@ def check(exercise_id: str, namespace: Namespace) -> NotYet | None:
     verdicts = run_checks(visible_checks(exercise_id), namespace)
     for note in stale(find(exercise_id).names, namespace):
         print(f"Note: {note}.")
-    print(summary(verdicts, f"{exercise_id} {title(exercise_id)}"))
+    optional = " (optional)" if find(exercise_id).optional else ""
+    print(summary(verdicts, f"{exercise_id} {title(exercise_id)}{optional}"))
     return None if all(v.passed for v in verdicts) else NotYet(0.0)

@@ -32,6 +32,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from lora_ref import costs, data, inject, models, plots, profiles, training, vision
 from lora_ref.checks import check
@@ -79,34 +80,63 @@ print(describe(figure))
 
 # %% [markdown]
 # The **audit** of this notebook: for each part of a model, how many numbers are frozen and how many train. We take it again
-# after every step. **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
+# after every step.
+#
+# > **Exercise 3.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [PyTorch docs, `named_parameters`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.named_parameters)
+# >
+# > Fill `audit`. If you leave it open, the course's own takes its place.
+#
+# <details><summary>Hint 1: a question</summary>A dotted name is a list of words. Why is <code>"attention" in name.split(".")</code> safer
+# than <code>"attention" in name</code>?</details>
+# <details><summary>Hint 2: the order</summary>For each parameter: the first part that fits → add its numbers to the frozen or to the training
+# ones.</details>
+# <details><summary>Hint 3: almost the code</summary>Start with <code>{part: [0, 0] for part in ...}</code>;
+# <code>requires_grad</code> is False or True, so it can be the index; <code>p.numel()</code>.</details>
 
+
+# %% solution="audit"
+def audit(model):
+    """How many numbers are frozen and how many train in each part of a model.
+
+    A parameter belongs to the first part that fits its dotted name: LoRA, if one of its words begins with "lora_"; the
+    head, if one is "classifier"; then "embeddings"; the norms, if one is "LayerNorm"; "attention"; else feed-forward.
+
+    Returns:
+        `{part: (frozen, training)}` for "embeddings", "attention", "feed-forward", "norms", "head" and "LoRA", also
+        those with nothing in them. Counted in numbers, buffers not among them; a parameter with two names counts once.
+    """
+    ### BEGIN SOLUTION 3.8
+    known = {"head": "classifier", "embeddings": "embeddings", "norms": "LayerNorm", "attention": "attention"}
+    counts = {part: [0, 0] for part in ("embeddings", "attention", "feed-forward", "norms", "head", "LoRA")}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        part = next((part for part, word in known.items() if word in words), "feed-forward")
+        if any(word.startswith("lora_") for word in words):
+            part = "LoRA"
+        counts[part][parameter.requires_grad] += parameter.numel()
+    return {part: (frozen, training) for part, (frozen, training) in counts.items()}
+    ### END SOLUTION
+
+
+# %% check="3.8"
+check("3.8", globals())
+
+# %% [markdown]
+# **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
 
 # %%
-def part_of(name):
-    """The part of the model that a parameter belongs to."""
-    parts = {"lora_": "LoRA", "classifier": "head", "embeddings": "embeddings", "LayerNorm": "norms"}
-    parts |= {".attention.": "attention"}
-    return next((part for key, part in parts.items() if key in name), "feed-forward")
-
-
-def audit(model):
-    """{part: (frozen, training)}: numbers in each part of the model."""
-    frozen, training = Counter(), Counter()
-    for name, parameter in model.named_parameters():
-        (training if parameter.requires_grad else frozen)[part_of(name)] += parameter.numel()
-    order = ("embeddings", "attention", "feed-forward", "norms", "head", "LoRA")
-    return {part: (frozen[part], training[part]) for part in order}
+audit_mine = pick(audit, inject.audit)
 
 
 def show_audit(model):
     """The audit as a table, with its sum."""
-    table = pd.DataFrame(audit(model), index=["frozen", "training"]).T
+    table = pd.DataFrame(audit_mine(model), index=["frozen", "training"]).T
     table.loc["all"] = table.sum()
     return table.map("{:,}".format)
 
 
-display(show_audit(base))
+with after("3.8", "the audit of the base model"):
+    display(show_audit(base))
 
 # %% [markdown]
 # <details><summary>Answer</summary>The embeddings: more than half of MiniLM (31 % in roberta-base, whose blocks are
@@ -454,14 +484,15 @@ with torch.no_grad():
 # they lie one step deeper, under .linear.</details>
 
 # %%
-states = {
-    "base model": audit(base),
-    "common helper": audit(add_lora_to_model(models.base_model(profile), ["query", "value"], rank=8)),
-    "inject_lora": audit(adapted),
-}
-figure = plots.audit(states)
-display(figure)
-print(describe(figure))
+with after("3.8", "the audit before and after"):
+    states = {
+        "base model": audit_mine(base),
+        "common helper": audit_mine(add_lora_to_model(models.base_model(profile), ["query", "value"], rank=8)),
+        "inject_lora": audit_mine(adapted),
+    }
+    figure = plots.audit(states)
+    display(figure)
+    print(describe(figure))
 
 # %% [markdown]
 # The helper froze the layers that it wrapped, and nothing else: nearly all of the model goes on training, and the
@@ -713,6 +744,96 @@ print(describe(figure))
 #
 # LoRA bends the features towards a random head as far as its rank lets it; a head that may turn towards the features gets further. With a GPU
 # and the hub, `vision.photographs()` compares the methods on ViT-base and CIFAR-10.
+
+# %% [markdown]
+# ## Stretch: three layers in one matrix
+#
+# `nn.MultiheadAttention` has no linear layer for query, key and value: their weights lie on top of each other in one parameter, `in_proj_weight`
+# of shape (3 size, size), which no wrapper can stand in for. A parametrization can (exercise 2.6): the layer reads the attribute and gets
+# what your module makes of it.
+#
+# > **Exercise 3.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [PyTorch docs, `MultiheadAttention`](https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html)
+# >
+# > Fill `InProjLoRA` and `adapt_attention`: query and value get an update each, key none.
+#
+# <details><summary>Hint 1: a question</summary>Which rows of the matrix are query's? What would writing into a slice of W do to W?</details>
+# <details><summary>Hint 2: shapes</summary><code>lora_B @ lora_A</code> multiplies stacks of matrices: (2, size, rank) and (2, rank, size) give
+# two updates of (size, size).</details>
+# <details><summary>Hint 3: almost the code</summary><code>query, key, value = W.chunk(3)</code>; <code>torch.cat</code> puts three together again.
+# Refuse → freeze → <code>register_parametrization(attention, "in_proj_weight", ...)</code>.</details>
+
+
+# %% solution="in_proj"
+class InProjLoRA(nn.Module):
+    """Query's, key's and value's rows of W -> the same with an update for query and one for value.
+
+    Args:
+        embed_dim: the size; W has the shape (3 size, size).
+        rank, alpha: of each update.
+
+    Attributes:
+        lora_A: parameter of shape (2, rank, size), random; the first is query's, the second value's.
+        lora_B: parameter of shape (2, size, rank), zeros.
+    """
+
+    def __init__(self, embed_dim, rank, alpha):
+        super().__init__()
+        ### BEGIN SOLUTION 3.9
+        self.lora_A = nn.Parameter(torch.randn(2, rank, embed_dim) / embed_dim**0.5)
+        self.lora_B = nn.Parameter(torch.zeros(2, embed_dim, rank))
+        self.scaling = alpha / rank
+        ### END SOLUTION
+
+    def forward(self, W):
+        """The packed weight with (alpha / rank) B A added to query's and to value's rows; W itself stays as it is."""
+        ### BEGIN SOLUTION 3.9
+        query, key, value = W.chunk(3)
+        for_query, for_value = self.scaling * (self.lora_B @ self.lora_A)
+        return torch.cat([query + for_query, key, value + for_value])
+        ### END SOLUTION
+
+
+def adapt_attention(attention, rank=8, alpha=16):
+    """Freeze an `nn.MultiheadAttention` and give its query and value a trainable low-rank update each, in place.
+
+    Returns:
+        The layer itself. Nothing but the updates' `lora_A` and `lora_B` trains.
+
+    Raises:
+        ValueError: its `in_proj_weight` is None (with `kdim` or `vdim` there are three matrices), or it has an update
+            already. The layer is then as it was.
+    """
+    ### BEGIN SOLUTION 3.9
+    if attention.in_proj_weight is None or is_parametrized(attention, "in_proj_weight"):
+        raise ValueError("no packed weight here, or it has an update already")
+    attention.requires_grad_(False)
+    register_parametrization(attention, "in_proj_weight", InProjLoRA(attention.embed_dim, rank, alpha))
+    return attention
+    ### END SOLUTION
+
+
+# %% check="3.9"
+check("3.9", globals())
+
+# %% [markdown]
+# **Predict**: of the 7.1 million numbers in a block of torch's own transformer, as large as one of `roberta-base`, how many train now?
+
+# %%
+with after("3.9", "LoRA in a block of torch's own transformer"):
+    torch.manual_seed(0)
+    block = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True).requires_grad_(False).eval()
+    sentence = torch.randn(1, 5, 768)
+    before = block(sentence)
+    layers = [name for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+    print("its linear layers:", ", ".join(layers))
+    adapt_attention(block.self_attn)
+    print("output as before, up to rounding:", torch.allclose(block(sentence), before, atol=1e-5))
+    counts = inject.trainable_report(block)
+    print(f"{counts['trainable']:,} of {counts['total']:,} numbers train")
+
+# %% [markdown]
+# <details><summary>Answer</summary>24,576: two updates with 8 (768 + 768) numbers each, as in a RoBERTa whose query and
+# value have layers of their own. A search for linear layers finds neither: only what comes after them.</details>
 
 # %% [markdown]
 # ## 3.7 Which layers, and why a new head must train

@@ -930,53 +930,117 @@ with after("4.5", "your adapter, loaded by peft"):
 # %% [markdown]
 # ## Stretch: five variations
 #
-# No points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits a weight into lengths and directions: LoRA changes the directions, the lengths train
-# directly. As a weight parametrization:
+# These exercises are optional: checked as all others are, and without points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits
+# a weight into lengths and directions: LoRA changes the directions, the lengths train directly. As a weight parametrization:
+#
+# > **Exercise 4.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [DoRA paper, sections 4.1 and 4.3](https://arxiv.org/abs/2402.09353)
+# >
+# > Fill `DoRA`. A row of `W` holds the weights of one output; each row has a length of its own.
+#
+# <details><summary>Hint 1: a question</summary>When B is zero, which length gives back each row of W exactly?</details>
+# <details><summary>Hint 2: shapes</summary>W and the update: (out, in). The lengths: (out, 1), so that each meets all of its row. A norm
+# along <code>dim=1</code> with <code>keepdim=True</code> has that shape.</details>
+# <details><summary>Hint 3: almost the code</summary><code>turned = W + scaling * (B @ A)</code>; the result is <code>length * turned /
+# turned.norm(...)</code>, and that norm is detached.</details>
 
 
-# %%
+# %% solution="dora"
 class DoRA(nn.Module):
-    """W -> a trained length for each row of W + scaling B A, whose own length counts for nothing."""
+    """W -> a trained length for each row of W + (alpha / rank) B A, whose own length counts for nothing.
+
+    Args:
+        W: the weight that it will be registered on, of shape (out, in).
+        rank, alpha: of the update.
+
+    Attributes:
+        lora_A: parameter of shape (rank, in), random.
+        lora_B: parameter of shape (out, rank), zeros.
+        lora_length: parameter of shape (out, 1): at first the length of each row of `W`.
+    """
 
     def __init__(self, W, rank, alpha):
         super().__init__()
+        ### BEGIN SOLUTION 4.8
         self.lora_A = nn.Parameter(torch.randn(rank, W.shape[1]) / math.sqrt(W.shape[1]))
         self.lora_B = nn.Parameter(torch.zeros(W.shape[0], rank))
         self.lora_length = nn.Parameter(W.detach().norm(dim=1, keepdim=True))
         self.scaling = alpha / rank
+        ### END SOLUTION
 
     def forward(self, W):
-        turned = W + self.scaling * (self.lora_B @ self.lora_A)
-        return self.lora_length * turned / turned.norm(dim=1, keepdim=True).detach()  # section 4.3: a constant
+        """The weight that the layer uses: `W` as it was registered, frozen, of shape (out, in); it stays as it is.
 
+        The gradient takes the length that is divided by for a constant (section 4.3 of the paper).
+        """
+        ### BEGIN SOLUTION 4.8
+        turned = W + self.scaling * (self.lora_B @ self.lora_A)
+        return self.lora_length * turned / turned.norm(dim=1, keepdim=True).detach()
+        ### END SOLUTION
+
+
+# %% check="4.8"
+check("4.8", globals())
 
 # %% [markdown]
 # **Like QLoRA** ([arXiv:2305.14314](https://arxiv.org/abs/2305.14314)): frozen weights are kept in 4 bits each and unpacked where they are used; LoRA's own matrices stay in
-# float32. **Predict**: how large is the error of a weight in 4 bits, relative to the weight?
+# float32. Four bits tell 16 numbers apart. They are spaced as normal weights are, and each block of 32 weights has a scale of its own.
+#
+# > **Exercise 4.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [QLoRA paper, section 3](https://arxiv.org/abs/2305.14314)
+# >
+# > Fill `FourBit`. As a parametrization, `right_inverse` says what is kept of a weight, and `forward` makes the weight of it again.
+#
+# <details><summary>Hint 1: a question</summary>A byte has 256 values. Which of them stands for the two codes 3 and 10, and how do you get both
+# back? What does a block of zeros do to a division?</details>
+# <details><summary>Hint 2: the order</summary>Blocks of 32 → the largest absolute value of each → for each number the index of the level that is
+# nearest → two indices in a byte. Back: two indices → levels → times the scale → W's shape.</details>
+# <details><summary>Hint 3: almost the code</summary><code>W.reshape(-1, 32)</code>; <code>(ratio[..., None] -
+# levels).abs().argmin(-1)</code>; <code>high * 16 + low</code>, then <code>packed // 16</code> and
+# <code>packed % 16</code>.</details>
 
 
-# %%
+# %% solution="four_bit"
 class FourBit(nn.Module):
-    """A weight kept as 4-bit codes, two in a byte, with one float32 scale for each block of 32."""
+    """A weight kept as 4-bit codes, two in a byte, with a scale for each block of 32 numbers in reading order.
+
+    Attributes:
+        levels: what the 16 codes stand for, from about -1 to 1.
+    """
 
     levels = torch.distributions.Normal(0, 1).icdf(torch.linspace(0.02, 0.98, 16))  # weights are roughly normal
     levels = levels / levels.max()
 
     def right_inverse(self, W):
+        """What is kept of `W`, whose count of numbers is a multiple of 32; `W` itself stays as it is.
+
+        Returns:
+            `(packed, scales)`: a uint8 for each two numbers, and in W's dtype each block's largest absolute value. A
+            number's code is that of the level nearest to number / scale. In what form is yours to choose.
+        """
+        ### BEGIN SOLUTION 4.9
         self.shape = W.shape
         blocks = W.reshape(-1, 32)
         scales = blocks.abs().amax(1, keepdim=True)
-        codes = ((blocks / scales)[..., None] - self.levels).abs().argmin(-1).to(torch.uint8)
+        ratios = blocks / scales.clamp_min(1e-30)  # a block of zeros has the scale 0
+        codes = (ratios[..., None] - self.levels.to(W)).abs().argmin(-1).to(torch.uint8)
         return codes[:, ::2] * 16 + codes[:, 1::2], scales
+        ### END SOLUTION
 
     def forward(self, packed, scales):
+        """The weight that the layer uses, in W's shape: level times scale, of the codes and scales that are given."""
+        ### BEGIN SOLUTION 4.9
         codes = torch.stack([packed // 16, packed % 16], -1).flatten(1).long()
-        return (self.levels.to(scales.device)[codes] * scales).reshape(self.shape)
+        return (self.levels.to(scales)[codes] * scales).reshape(self.shape)
+        ### END SOLUTION
 
+
+# %% check="4.9"
+check("4.9", globals())
 
 # %% [markdown]
 # Two more don't need a new module. **rsLoRA** ([arXiv:2312.03732](https://arxiv.org/abs/2312.03732)) divides by the square root of the rank, which helps at high ranks; **LoRA+**
 # ([arXiv:2402.12354](https://arxiv.org/abs/2402.12354)) gives `B` a higher learning rate than `A`, 16 times here.
+#
+# **Predict**: how large is the error of a weight in 4 bits, relative to the weight? And does LoRA still learn on such a base?
 #
 # The `tiny` model's sentences are made up, so the figure shows that each variation trains, not which one is best. `STRETCH = "laptop"` takes real
 # sentences (a minute).
@@ -1019,18 +1083,25 @@ def variation(name):
     ]
 
 
-curves = {}
-for name in ("LoRA", "rsLoRA", "LoRA+", "DoRA", "4-bit base"):
+def losses_of(name):
+    """The loss of each step."""
     model, groups = variation(name)
-    optimizer = torch.optim.AdamW(groups)
+    optimizer, losses = torch.optim.AdamW(groups), []
     model.train()
-    curves[name] = []
     for batch in [*loader] * (8 if STRETCH == "tiny" else 1):
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        curves[name].append(loss.item())
+        losses.append(loss.item())
+    return losses
+
+
+curves = {name: losses_of(name) for name in ("LoRA", "rsLoRA", "LoRA+")}
+with after("4.8", "how DoRA trains"):
+    curves["DoRA"] = losses_of("DoRA")
+with after("4.9", "how LoRA trains on a base in 4 bits"):
+    curves["4-bit base"] = losses_of("4-bit base")
 figure = plots.variations(curves)
 display(figure)
 print(describe(figure))
@@ -1041,6 +1112,97 @@ print(describe(figure))
 #
 # The model trains all the same: LoRA learns around the rounding. What QLoRA adds to this cell is
 # kernels that unpack fast, and scales that are quantised once more.
+#
+# ## Stretch: the Trainer's loop by hand
+#
+# A batch of 32 that does not fit is four batches of 8 whose gradients add up before one update: **gradient accumulation**. Batches may be
+# of unequal size; the mean that counts is the one over sentences. (The Trainer, too, took the mean of the batches' means until version 4.46 of October 2024.)
+#
+# > **Exercise 4.10** · optional, no points · difficulty 3 of 3 · 25 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer)
+# >
+# > Fill `train_accumulated`: what the Trainer does between two log lines.
+#
+# <details><summary>Hint 1: a question</summary>One batch has 2 sentences, the other 6. Which share of the whole mean does each batch's
+# own mean have?</details>
+# <details><summary>Hint 2: the order</summary>Take the step's batches → count their sentences → zero_grad → for each batch: loss times
+# its share, backward → clip → set the rate → step.</details>
+# <details><summary>Hint 3: almost the code</summary>A generator that says <code>while True: yield from loader</code> never ends;
+# <code>nn.utils.clip_grad_norm_(trainable, max_norm)</code>; <code>optimizer.param_groups</code> is a list of dicts with
+# <code>"lr"</code>.</details>
+
+
+# %% solution="accumulate"
+def train_accumulated(model, loader, steps, lr, schedule, accumulate=4, max_norm=1.0):
+    """Train what has `requires_grad` with AdamW; each step adds up the gradients of several batches.
+
+    Args:
+        model: as in `train`. Each batch goes through it by itself, in training mode.
+        loader: yields batches (dicts of tensors) with `labels`, of unequal sizes. When it ends, be it within a step, it is
+            started again.
+        steps: updates to make, 0 or more.
+        lr: AdamW's learning rate; its weight decay is yours to choose.
+        schedule: `schedule(step)` is the factor of `lr` in that step, counted from 0.
+        accumulate: batches in a step.
+        max_norm: the norm at which a step's gradient, of all that trains together, is clipped.
+
+    Returns:
+        A list of `steps` floats: the mean loss over all sentences of each step, as it was before its update. The step's
+        gradient is this mean's.
+    """
+    ### BEGIN SOLUTION 4.10
+
+    def endless():
+        while True:
+            yield from loader
+
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0)
+    model.train(True)
+    batches, history = endless(), []
+    for step in range(steps):
+        group = [next(batches) for _ in range(accumulate)]
+        sentences = sum(len(batch["labels"]) for batch in group)
+        optimizer.zero_grad()
+        total = 0.0
+        for batch in group:
+            part = model(**batch).loss * len(batch["labels"]) / sentences
+            part.backward()
+            total += part.item()
+        nn.utils.clip_grad_norm_(trainable, max_norm)
+        for settings in optimizer.param_groups:
+            settings["lr"] = lr * schedule(step)
+        optimizer.step()
+        history.append(total)
+    return history
+    ### END SOLUTION
+
+
+# %% check="4.10"
+check("4.10", globals())
+
+# %% [markdown]
+# **Predict**: eight batches of 2 sentences or one of 16, the same sentences and the same model: do the losses agree?
+
+# %%
+with after("4.10", "eight small batches beside a large one"):
+    small = profiles.get("tiny")  # no dropout in it
+    rows, words = data.reviews(small)["train"].select(range(64)), models.tokenizer(small)
+    tokens = list(rows.map(data.tokenize, batched=True, fn_kwargs={"tokenizer": words}, remove_columns="sentence"))
+
+    def losses_at(size, accumulate):
+        """The losses of 8 steps on batches of this size."""
+        torch.manual_seed(0)
+        model = inject_lora(models.base_model(small), training.ENCODER_LINEARS, rank=8, alpha=16)
+        batches = DataLoader(tokens, size, collate_fn=lambda examples: data.collate(examples, words))
+        return train_accumulated(model, batches, 8, 1e-2, lambda step: 1 - step / 8, accumulate)
+
+    eight, one = losses_at(2, 8), losses_at(16, 1)
+    gap = max(abs(a - b) for a, b in zip(eight, one, strict=True))
+    print(f"losses {one[0]:.3f} to {one[-1]:.3f}; the two runs differ {apart(gap, tolerance=1e-4)}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>Yes, up to rounding: it is one mean over the same 16 sentences. What differs is the
+# memory, that of 2 sentences' activations, and the time, since small batches use a processor less well.</details>
 #
 # **Your own e-mails.** Two folders of `.eml` files, `0/` and `1/`, are enough for a classifier: set `MAIL`.
 

@@ -121,7 +121,9 @@ MUTANTS = [
         "requires_grad was switched on",
         "S2",
     ),
-    Mutant("4.4/sgd", "plain SGD", "torch.optim.AdamW(", "torch.optim.SGD(", "plain SGD"),
+    Mutant(
+        "4.4/sgd", "plain SGD", "torch.optim.AdamW(trainable, lr=lr)", "torch.optim.SGD(trainable, lr=lr)", "plain SGD"
+    ),
     Mutant(
         "4.4/adam",
         "Adam without decoupled decay",
@@ -132,8 +134,8 @@ MUTANTS = [
     Mutant(
         "4.4/adagrad",
         "another adaptive optimiser",
-        "torch.optim.AdamW(",
-        "torch.optim.Adagrad(",
+        "torch.optim.AdamW(trainable, lr=lr)",
+        "torch.optim.Adagrad(trainable, lr=lr)",
         "the optimiser is Adagrad",
     ),
     Mutant(
