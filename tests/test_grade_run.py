@@ -97,7 +97,7 @@ def test_what_the_sandbox_hides(graded):
     assert "SEMAPHORES [-1, -1, -1]" in cell_outputs(graded.out, "kernel-memory", "layer")
 
 
-def test_what_a_person_is_visible_messages_attacks(graded):
+def test_what_a_person_is_told_of_attacks(graded):
     report = (graded.out / "report.html").read_text(encoding="utf-8")
     assert "raises KeyboardInterrupt where nobody interrupted it" in report
     for path in graded.out.rglob("*.html"):
