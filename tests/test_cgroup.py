@@ -78,12 +78,12 @@ def test_each_submission_has_a_group_with_its_limits_until_it_ends(kernel):
         ("proc/self/cgroup", "0::/\n"),  # the whole machine's
         ("proc/self/cgroup", "0::/gone\n"),
         ("cgroup/user.slice/run.scope/cgroup.controllers", "cpu pids"),
-        ("cgroup/user.slice/run.scope/cgroup.procs", f"{os.getpid()}\n8\n"),  # somebody else's process is in it
-        ("cgroup/user.slice/run.scope/cgroup.procs", f"{os.getpid()}\n9\n"),  # gone meanwhile
+        ("cgroup/user.slice/run.scope/cgroup.procs", "{self}\n8\n"),  # somebody else's process is in it
+        ("cgroup/user.slice/run.scope/cgroup.procs", "{self}\n9\n"),  # gone meanwhile
     ],
 )
 def test_no_group_is_taken_that_was_not_given(kernel, tmp_path, file, text):
-    (tmp_path / file).write_text(text)
+    (tmp_path / file).write_text(text.replace("{self}", str(os.getpid())))
     assert cgroup.probe() is None
     assert (kernel / "cgroup.subtree_control").read_text() == ""
     assert [path for path in kernel.iterdir() if path.is_dir()] == []

@@ -53,8 +53,8 @@ class Page:
 
     def output(self, output: dict[str, Any]) -> dict[str, Any]:
         """An output whose Markdown and LaTeX are harmless."""
-        data = output.get("data")
-        rich = {mime: data[mime] for mime in ("text/markdown", "text/latex") if isinstance((data or {}).get(mime), str)}
+        data = output.get("data") or {}
+        rich = {mime: data[mime] for mime in ("text/markdown", "text/latex") if isinstance(data.get(mime), str)}
         if not rich:
             return output
         ways = {"text/markdown": self.markdown, "text/latex": harmless}

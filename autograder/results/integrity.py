@@ -62,8 +62,7 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
     own = [source_of(c) for c in row.cells if c["cell_type"] == "code" and STUDENT in c["metadata"].get("tags", ())]
     if own:
         released = [source_of(cell) for cell in assignment.release["cells"] if cell["cell_type"] == "code"]
-        given = set().union(*map(imports, released))
-        for used in sorted(set().union(*map(imports, own)) - given):
+        for used in sorted(set().union(*map(imports, own)) - set().union(*map(imports, released))):
             hints.append(f"a cell of the student's own uses {used}")
         strange = set().union(*map(odd, own)) - set().union(*map(odd, released))
         hints += [f"a cell of the student's own {what}" for what in _few(strange)]

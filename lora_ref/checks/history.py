@@ -52,14 +52,14 @@ def _stale(name: str, namespace: Mapping[str, Any], cells: Sequence[str]) -> str
                 return f"the cell that defines `{name}` is not valid Python{where}, so {judged}"
             continue
         if _last_binding(tree, name) is not None:
-            ran_before = live is None if name not in namespace else live in map(str.strip, cells[:number])
+            ran_before = live is None if name not in namespace else live in {cell.strip() for cell in cells[:number]}
             if live == cell.strip() or not ran_before:
                 return ""
             return f"the last cell that defines `{name}` stopped with an error before it got there, so {judged}"
         if _may_bind(tree, name):
             return ""
         renamed = _renamed(tree, name, getattr(namespace.get(name), "__doc__", None))
-        if renamed and live in map(str.strip, cells[:number]):
+        if renamed and live in {cell.strip() for cell in cells[:number]}:
             return f"the last cell with the docstring of `{name}` defines `{renamed}`, so {judged}"
     return ""
 
@@ -79,8 +79,8 @@ def _parsed(cell: str) -> ast.Module:
 def _last_binding(tree: ast.Module, name: str) -> ast.stmt | None:
     """The cell's ``def`` or ``class`` of a name, where this alone says what the name is after the cell."""
     bound = [node for node in tree.body if name in _bound(node)]
-    is_definition = bool(bound) and isinstance(bound[-1], (ast.FunctionDef, ast.ClassDef))
-    return bound[-1] if is_definition and bound[-1].name == name else None
+    last = bound[-1] if bound else None
+    return last if isinstance(last, (ast.FunctionDef, ast.ClassDef)) and last.name == name else None
 
 
 def _may_bind(tree: ast.Module, name: str) -> bool:

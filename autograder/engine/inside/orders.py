@@ -257,11 +257,11 @@ class Pristine:
         names = [name for name in sys.modules if name.startswith("lora_ref")]
         self.modules = {name: sys.modules[name] for name in (*names, "wire", "json", "torch", "numpy")}
         for space in spaces:
-            names = {key: value for key, value in vars(space).items() if callable(value) or type(value) is ModuleType}
-            self.spaces.append((space, tuple(names), tuple(names.values())))
+            parts = {key: value for key, value in vars(space).items() if callable(value) or type(value) is ModuleType}
+            self.spaces.append((space, tuple(parts), tuple(parts.values())))
             if space in (wire, json):
                 self.sending.append(self.spaces[-1])
-            for key, value in names.items():
+            for key, value in parts.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
 

@@ -232,7 +232,7 @@ def _fixed_number(case: Mapping[str, Any], value: int, expected: int) -> bool:
 
 
 def _instead_of(
-    threshold: Callable[[np.ndarray, float, float], float],
+    threshold: Callable[[np.ndarray, float, float], float | np.floating],
 ) -> Callable[[Mapping[str, Any], int, int], bool]:
     """What a count above another threshold explains: ``threshold(values, rtol, the default rtol)``."""
 

@@ -101,7 +101,9 @@ def numbers_fault(rows: Sequence[tuple[str, Mapping[str, Any], int, Mistakes]], 
             found = f"{call} = {shown(result['value'])}, expected {expected:,}"
             fitting = {likely for value, likely in mistakes if value == result["value"]}
             causes = {likely for likely in fitting if all(_explains(likely, row) for row in rows)}
-            causes = causes or {likely for likely in fitting if all(_explains(likely, row, 1) for row in rows)}
+            causes = causes or {
+                likely for likely in fitting if all(_explains(likely, row, at_times=True) for row in rows)
+            }
             if len(causes) == 1:
                 return Fault(found, causes.pop())
             return Fault(f"{found} ({rule})" if rule else found)

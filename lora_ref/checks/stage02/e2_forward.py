@@ -63,7 +63,7 @@ def build_layer(names: Names, inputs: Inputs, dropout: float = 0.0) -> Any:
 def probe_forward(names: Names, **inputs: Any) -> dict:
     """The layer's output in both modes and its gradients for known A and B."""
     layer = build_layer(names, inputs)
-    seen = {"y": array(layer(tensor(inputs["x"])))}
+    seen: dict[str, Any] = {"y": array(layer(tensor(inputs["x"])))}
     seen["eval"] = array(layer.eval()(tensor(inputs["x"])))
     if inputs.get("gradients"):
         seen["gradients"] = attempt(lambda: gradients(layer, inputs))

@@ -98,8 +98,8 @@ def _set(model: nn.Module, seed: int) -> dict:
 
 def _learn(model: nn.Module, given: Inputs, weights: np.ndarray) -> None:
     """A step of plain gradient descent for LoRA's matrices."""
-    weights = torch.tensor(weights, dtype=torch.float32)
-    (model.train()(torch.tensor(given["ids"])) * weights).sum().backward()
+    output = model.train()(torch.tensor(given["ids"]))
+    (output * torch.tensor(weights, dtype=torch.float32)).sum().backward()
     with torch.no_grad():
         for layer in wrappers(model).values():
             for factor in (layer.lora.lora_A, layer.lora.lora_B):

@@ -103,8 +103,9 @@ def judge_form(inputs: Inputs, seen: Observation) -> Fault | None:
         odd = sorted(set(PARTS) - set(pairs)) or sorted(set(pairs) - set(PARTS))
         likely = "all six parts are there, also one with nothing in it" if set(PARTS) - set(pairs) else ""
         return Fault(f"parts {', '.join(sorted(pairs)) or 'none'}: {odd[0]!r} is wrong or missing", likely)
-    if odd := next((part for part, pair in pairs.items() if pair is None or len(pair) != 2 or None in pair), None):
-        return Fault(f"{odd} is not a pair of numbers", "each part has (frozen, training)")
+    bad = [part for part, pair in pairs.items() if pair is None or len(pair) != 2 or None in pair]
+    if bad:
+        return Fault(f"{bad[0]} is not a pair of numbers", "each part has (frozen, training)")
     if not seen["unchanged"]:
         return Fault("requires_grad is other than before", "an audit looks, and changes nothing")
     return None

@@ -170,9 +170,11 @@ def judge_rows(inputs: Inputs, seen: Observation) -> Fault | None:
         "query's rows have no update": packed({**inputs, "lora_B": inputs["lora_B"] * [[[0.0]], [[1.0]]]}),
     }
     likely = next((cause for cause, wrong in causes.items() if close(found, wrong, 1e-4)), "")
-    size, thirds = inputs["W"].shape[1], ("query", "key", "value")
+    thirds = ("query", "key", "value")
     wrong = [
-        name for k, name in enumerate(thirds) if not close(*(w[k * size : (k + 1) * size] for w in (found, expected)))
+        name
+        for name, one, other in zip(thirds, np.split(found, 3), np.split(expected, 3), strict=True)
+        if not close(one, other)
     ]
     if not likely and "key" in wrong:
         likely = "key's rows stay as they are"

@@ -390,7 +390,7 @@ def judge_learns(inputs: Inputs, seen: Observation) -> Fault | None:
     """The main thing: a first step moves A and B down the loss. How far, is `judge_adamw`'s."""
     if fault := _order_fault(inputs, seen):
         return fault
-    start, *later = _first_forwards(inputs, seen)
+    start, *later = (forward for forward in _first_forwards(inputs, seen) if forward is not None)
     grads = forward_numpy(inputs, batch_order(inputs, seen)[0], start)[1:]
     for name, grad in zip("AB", grads, strict=False):
         if ((later[0][name] - start[name]) * grad).sum() >= 0:

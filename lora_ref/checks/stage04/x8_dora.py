@@ -77,7 +77,7 @@ def probe_forward(names: Names, **inputs: Any) -> dict:
     fill(module, inputs)
     given = W.clone()
     out = module(given)
-    seen = {"W": array(out), "given": array(given)}
+    seen: dict[str, Any] = {"W": array(out), "given": array(given)}
     (out * tensor(inputs["G"])).sum().backward()
     seen["gradients"] = {
         name: None if p.grad is None else array(p.grad) for name, p in module.named_parameters() if name in FACTORS
@@ -88,7 +88,7 @@ def probe_forward(names: Names, **inputs: Any) -> dict:
 def probe_layer(names: Names, **inputs: Any) -> dict:
     """In a frozen nn.Linear: output, what trains, and a training step."""
     out, columns = inputs["W"].shape
-    linear = nn.Linear(columns, out)
+    linear: Any = nn.Linear(columns, out)  # a parametrization gives it attributes that nn.Linear has not
     with torch.no_grad():
         linear.weight.copy_(tensor(inputs["W"]))
         linear.bias.copy_(tensor(inputs["b"]))
