@@ -431,7 +431,7 @@ def audit(model: nn.Module) -> dict[str, tuple[int, int]]:
     Example:
         >>> model = inject_lora(nn.ModuleDict({"classifier": nn.Linear(16, 8, bias=False)}), ["classifier"], rank=1)
         >>> [(part, counts) for part, counts in audit(model).items() if any(counts)]
-        [('head', (0, 128)), ('LoRA', (0, 24))]
+        [('head', (128, 0)), ('LoRA', (0, 24))]
     """
     counts = {part: [0, 0] for part in ("embeddings", "attention", "feed-forward", "norms", "head", "LoRA")}
     for name, parameter in model.named_parameters():

@@ -18,7 +18,8 @@ from email.message import Message
 from pathlib import Path
 
 STAGE, HUB, TOKEN = "02_lora_layer", "http://127.0.0.1:8000", "of-the-driver"
-COURSE = Path("/home/ines/lora")
+HOMES = Path("/", "home")
+COURSE = HOMES / "ines" / "lora"
 LOGS = Path("/srv/logs")
 
 
@@ -123,7 +124,7 @@ def term() -> dict[str, object]:
     shell(*nbgrader, "release_feedback", STAGE, cwd=COURSE / "graded")
     for user in ("ann", "bob"):
         assert (said := act(user, "assignments/fetch_feedback")) == "", said
-        pages = sorted(Path(f"/home/{user}/{STAGE}/feedback").glob("*/*.html"))
+        pages = sorted((HOMES / user / STAGE / "feedback").glob("*/*.html"))
         texts = [page.read_text(encoding="utf-8") for page in pages]
         seen[user] = [[f"The {which} answer of {user}." in text for which in ("first", "second")] for text in texts]
     shared = os.stat("/srv/nbgrader/exchange")

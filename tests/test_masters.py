@@ -76,8 +76,10 @@ def test_sources_are_named_and_linked(stage):
         assert re.search(r"LoRA paper|\]\(https://", source), source
     for number in re.findall(r"(?<!\[arXiv:)(?<!/abs/)\b\d{4}\.\d{5}\b", prose):
         raise AssertionError(f"{number} is not a link")
-    first = prose.find("LoRA paper")
-    assert first < 0 or prose[first:].startswith("LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685))")
+    first = re.search(r"\bLoRA paper", prose)
+    assert not first or prose[first.start() :].startswith(
+        "LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685))"
+    )
     assert not re.search(r"\]\((?!https://)", prose), "a link that is not https"
 
 

@@ -84,7 +84,7 @@ def test_all_name_the_same_oldest_python():
     assert f"python>={PYTHONS[0]}" in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     said = {"README.md", "Makefile", "docs/start.md", "docs/instructor_guide.md", "docs/gradescope.md"}
     said |= {"autograder/publish/gradescope.py", "autograder/results/templates/start.html"}
-    named = re.compile(r"Python (3\.\d+) or newer")
+    named = re.compile(r"Python(?:</a>)? (3\.\d+) or newer")
     files = [Path("README.md"), Path("Makefile")]
     for folder, kind in [("docs", "*.md"), ("autograder", "*.py"), ("autograder", "*.html"), ("lora_ref", "*.py")]:
         files += [path.relative_to(ROOT) for path in (ROOT / folder).rglob(kind)]

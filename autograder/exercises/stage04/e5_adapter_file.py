@@ -64,7 +64,7 @@ HIDDEN = [
                 for kind in ("one row more", "one row", "one dimension more")
                 for place in ("first", "last")
             ),
-            *((kind, "oblong") for kind in ("one column", "one column more", "transposed")),
+            *((kind, "non-square") for kind in ("one column", "one column more", "transposed")),
         ),
         points=1,
     ),

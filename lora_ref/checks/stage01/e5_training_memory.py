@@ -80,6 +80,8 @@ def memory_call(case: Mapping[str, Any]) -> tuple[str, int, Mistakes]:
         (b * n + 4 * t * (1 + s), "only gradients and states are counted in 4 bytes: all are bytes_per_param"),
         (b * (n + t + s), "one plus states belongs in brackets: t * (1 + states)"),
     ]
+    if s == 0:
+        mistakes.append((b * (n + t * 3), "optimizer_states=0 is a number too: `optimizer_states or 2` drops it"))
     if "bytes_per_param" not in case["options"] and not rest:
         mistakes.append((right / 2, "half of it: bytes_per_param is 4 by default"))
     if "optimizer_states" not in case["options"] and not rest:

@@ -208,12 +208,14 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(f"beside a {dtype} layer {wrong[0]} is {outcome['dtypes'][wrong[0]]}", "")
         A = outcome["A"]
         if not np.isfinite(A).all() or not np.isfinite(outcome["B"]).all():
-            return Fault("A must start random and B at zero", "torch.empty is uninitialised memory", "section 2.1")
+            return Fault("A or B holds nan or inf", "torch.empty is uninitialised memory", "section 2.1")
         if np.any(outcome["B"]) or not np.any(A):
             likely = "with A at zero too nothing ever learns"
             if np.any(outcome["B"]):
-                likely = "" if np.any(A) else "it is the other way round: A is zero here, and B is not"
-            return Fault("A must start random and B at zero", likely, "section 2.1")
+                likely = "" if np.any(A) else "it is the other way round"
+            holds = ["random numbers" if np.any(factor) else "zeros" for factor in (A, outcome["B"])]
+            said = f"A holds {holds[0]} and B {holds[1]}; A must start random and B at zero"
+            return Fault(said, likely, "section 2.1")
         if np.ptp(A) == 0 or np.array_equal(outcome["again"], A):
             return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
     asked = set(seen["asked"])

@@ -196,6 +196,8 @@ def judge_attention(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("a new update changes the layer's output", ELSEWHERE)
     if not close(seen["out"], seen["expected"], 1e-4):
         likely = "register the module on in_proj_weight, with this rank and alpha"
+        if close(seen["out"], seen["before"], 1e-6):
+            likely = "the update does not reach it: register the module on in_proj_weight"
         return Fault("with values in A and B the output is not that of attention with the adapted weight", likely)
     if not close(seen["evaluated"], seen["expected"], 1e-4):
         return Fault("in evaluation mode without gradients the update is lost", "it must be in in_proj_weight itself")
@@ -254,6 +256,7 @@ EXERCISE = Exercise(
             judge_attention,
             draw_attention,
             seed=39,
+            after=("3.9/rows",),
         ),
         Check(
             "3.9/refused",

@@ -12,7 +12,7 @@ import torch
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation
 
 SPECIAL = ("<s>", "</s>", "<pad>", "<unk>")
 
@@ -252,7 +252,7 @@ def _padding_cause(padded: np.ndarray, wanted: np.ndarray, key: str, pad: int, l
         if padded.all():
             return "the mask is 1 on padding too, so the model reads it"
         if not padded[padding].any():
-            return "the mask is the examples' own, and 0 on what collate adds: a sentence may hold the padding token"
+            return "keep each example's own mask and add zeros for the padding: a sentence may hold the padding token"
         return "the mask does not mark the same places as the padding"
     fillers = np.unique(padded[padding])
     if np.array_equal(padded[~padding], wanted[~padding]) and len(fillers) == 1:
@@ -296,9 +296,11 @@ def judge_unchanged(inputs: Inputs, seen: Observation) -> Fault | None:
     if isinstance(batches, Fault):
         return batches
     for examples, batch in batches:
-        rows = [len(tensor) for tensor in batch["tensors"].values() if np.ndim(tensor)]
-        if len(examples) not in rows:
-            return Fault(f"the batch holds {', '.join(batch['kinds']) or 'nothing'}", "")
+        rows = batch["tensors"].get("input_ids")
+        held = rows is not None and np.ndim(rows) == 2 and len(rows) == len(examples)
+        for example, row in zip(examples, rows if held else [()] * len(examples), strict=True):
+            if example["input_ids"][len(example["input_ids"]) // 2] not in list(row):
+                return Fault("the batch does not hold its examples", ELSEWHERE)
     return None
 
 

@@ -194,7 +194,7 @@ def edit_file(source: Path, target: Path, kind: str, place: str, base: Mapping[s
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     oblong = {name for name, t in tensors.items() if t.ndim == 2 and t.shape[0] != t.shape[1]}
-    name = (max if place == "last" else min)(oblong if place == "oblong" else tensors)
+    name = (max if place == "last" else min)(oblong if place == "non-square" else tensors)
     if kind == "a model without LoRA":
         pass
     elif kind == "missing":
@@ -314,7 +314,8 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         else:
             likely = "each trainable tensor belongs in, bit for bit: not in half precision, not scaled"
         return Fault(
-            f"{len(absent)} of {len(inputs['saved'])} tensors are not in the file, such as {absent[0]}", likely
+            f"{len(absent)} of {len(inputs['saved'])} tensors, such as {absent[0]}, are not in the file bit for bit",
+            likely,
         )
     if not inputs["train_head"]:
         # a frozen head does no harm
@@ -439,7 +440,8 @@ _NAME_EDITS = [
 ]
 
 
-_SHAPE_EDITS = [("one row more", "first"), ("one row", "last"), ("one column", "oblong"), ("transposed", "oblong")]
+_SHAPE_EDITS = [("one row more", "first"), ("one row", "last")]
+_SHAPE_EDITS += [("one column", "non-square"), ("transposed", "non-square")]
 
 
 _FOREIGN_EDITS = [("half a file", ""), ("a torch.save file", "")]

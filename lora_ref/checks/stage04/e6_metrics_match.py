@@ -184,7 +184,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def _shown(metrics: Mapping[str, Any], key: str) -> str:
-    return f"{metrics[key]:.8g}" if key in metrics else "absent"
+    return f"{metrics[key]:.8g}" if key in metrics else "not there"
 
 
 def _timing(key: str) -> bool:

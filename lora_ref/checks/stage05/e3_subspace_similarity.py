@@ -143,7 +143,7 @@ def judge_similarity(inputs: Inputs, seen: Observation) -> Fault | None:
     if any(abs(similarity_of(*two, case["i"], case["j"]) - value) < SAME for two in mixed):
         return Fault(
             f"{at}: {shown}, expected {asked}; {shown} is right for matrices of an earlier call",
-            "something is kept from call to call: a tensor of the same shape, or the same one, may hold other values",
+            "an earlier call's result is used again: a tensor of the same shape, or the same one, may hold new values",
         )
     return Fault(f"{at}{what}: {shown}, expected {asked}", _similarity_cause(cases))
 
