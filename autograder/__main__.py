@@ -43,5 +43,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # jsonschema, under nbformat, would spend more than a second of each start on a grammar of internationalised
+    # addresses, a format that no notebook's schema has; without this package it leaves that format unchecked
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # importing it is an ImportError
     print_anything()
     sys.exit(main())

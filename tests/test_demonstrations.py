@@ -56,6 +56,7 @@ def test_a_wrong_answer_shows_as_a_sentence_that_names_it():
         assert any(line.startswith(f"  {exercise}'s check: ") and seen in line for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_an_earlier_exercise_is_named_where_it_is_the_cause():
     """A and B both zero: nothing learns, and the package's own plot divides by zero."""
     zeros = A.replace("torch.randn(", "torch.zeros(")

@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import pkgutil
+import zlib
 
 import numpy as np
 import pytest
@@ -106,13 +107,13 @@ def test_an_exercise_has_points_for_each_check_and_something_to_run(exercise):
 
 @each_stage
 def test_the_worked_solution_has_full_marks(stage):
-    assert_right(worked(stage), stage, range(8 if stage[:2] in ("01", "02", "05") else 4))
+    assert_right(worked(stage), stage, range(4 if stage[:2] in ("01", "02", "05") else 2))
 
 
 @per_stage("path", [(stage, path.stem, path) for stage in STAGES for path in alternates(stage)])
 def test_a_right_answer_written_otherwise_has_full_marks(path):
     stage = next(stage for stage in STAGES if path in alternates(stage))
-    assert_right(alternate(path), stage, range(5 if stage[:2] in ("01", "02", "05") else 3))
+    assert_right(alternate(path), stage, range(2 if stage[:2] in ("01", "02", "05") else 1))
 
 
 @each_stage
@@ -157,7 +158,8 @@ def test_a_mistake_costs_its_own_exercise_alone_and_is_explained(mutant):
     assert result.earned < result.points, "survives"
     assert mutant.says in result.message, result.message
     for exercise in touched(mutant):
-        if exercise.id != mutant.exercise:
+        # a sample; the slow `test_a_mistake_costs_nothing_where_its_cell_is_not_used` asks every mistake
+        if exercise.id != mutant.exercise and zlib.crc32(mutant.id.encode()) % 4 == 0:
             result = evaluate_exercise(exercise.id, answer.namespace, 0)
             assert result.earned == exercise.points, result.message
 

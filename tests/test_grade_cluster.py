@@ -115,6 +115,7 @@ def test_the_same_seed_gives_the_same_grades_as_here(tmp_path, dask, client):
     assert "0/0 graded" in again.stderr  # nothing is left to do, so nobody looks for a scheduler
 
 
+@pytest.mark.slow
 def test_a_worker_is_killed_in_mid_run(tmp_path, dask, client):
     hand_in(tmp_path, 8)
     pids = client.run(os.getpid)

@@ -150,7 +150,7 @@ CHANGES = (
 )
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", [pytest.param(c, marks=[pytest.mark.slow] * (c in CHANGES[1:-1])) for c in CHANGES])
 def test_the_same_grades_as_with_all_cells(change, box):
     notebook, named = worked()
     change(notebook, named)

@@ -102,7 +102,7 @@ def graded(tmp_path_factory):
         nb.cells.append(code("import os\nprint('profile', os.environ.get('LORA_PROFILE'))"))
         nbformat.write(nb, folder / f"{STAGE}.ipynb")
     (root / "submitted" / "half" / STAGE / "my_helper.py").write_text("x = 1\n", encoding="utf-8")
-    nbgrader("autograde", STAGE, "--Execute.timeout=15")  # for the one that hangs; the others need milliseconds
+    nbgrader("autograde", STAGE, "--Execute.timeout=6")  # for the one that hangs; the others need milliseconds
     nbgrader("generate_feedback", STAGE)
     nbgrader("export")
 

@@ -71,6 +71,7 @@ def test_where_no_vector_unit_is_the_table_is_the_same():
     assert all(earned < points[name.partition("/")[0]] for name, (earned,) in found["points"].items())
 
 
+@pytest.mark.slow
 def test_rounding_that_no_processor_has_changes_no_text_where_it_matters_most():
     """The exercises on singular values, whose small ones are rounding and nothing else."""
     assert_same(answers("one way of rounding", "--stages", *SINGULAR, "--share", "4"))

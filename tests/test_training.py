@@ -343,6 +343,7 @@ def test_the_trainers_evaluation_agrees(short):
 # --- laptop -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.laptop
 def test_laptop_lora_learns_what_the_head_alone_does_not(laptop_assets):
     """A short run; the whole claim is the slow test's."""

@@ -58,7 +58,7 @@ MUTANTS = [
         _V1,
         "kept = subspace_similarity.__dict__.setdefault('kept', {})\n"
         "    V1 = kept.setdefault(A1.shape, torch.linalg.svd(A1, full_matrices=False).Vh)[:i]",
-        "kept from call to call",
+        "earlier call",
     ),
     Mutant(
         "5.3/remembers-tensors",
@@ -66,7 +66,7 @@ MUTANTS = [
         _V1,
         "kept = subspace_similarity.__dict__.setdefault('kept', {})\n"
         "    V1 = kept.setdefault((id(A1), A1.data_ptr()), (A1, torch.linalg.svd(A1, full_matrices=False).Vh))[1][:i]",
-        "kept from call to call",
+        "earlier call",
     ),
     Mutant(
         "5.3/left",
