@@ -120,11 +120,16 @@ class Verdict:
         return self.points if self.passed else 0.0
 
     @property
+    def rule(self) -> str:
+        """What a fault breaks: the contract, or what holds of every call, whatever its exercise asks."""
+        if self.fault is None or self.fault.raised != SIDE_EFFECT:
+            return self.contract
+        return AGAIN if _depends_on_more(self.fault.seen) else UNTOUCHED
+
+    @property
     def message(self) -> str:
-        """The contract, and for a fault what was seen, the likely cause and where to look."""
-        if self.fault is None:
-            return f"ok    {self.contract}"
-        return f"FAIL  {self.contract}\n      {self.fault}"
+        """The rule, and for a fault what was seen, the likely cause and where to look."""
+        return f"ok    {self.rule}" if self.fault is None else f"FAIL  {self.rule}\n      {self.fault}"
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready data."""
@@ -185,13 +190,23 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     return tuple(replace(v, fault=None) if n in seen_by and n != pays else v for n, v in enumerate(verdicts))
 
 
+#: What holds of every call (see `lora_ref.checks.calls`).
+UNTOUCHED, AGAIN = "arguments and torch's settings stay as they are", "the same arguments give the same result"
+
+
+def _depends_on_more(effect: str) -> bool:
+    return "called again" in effect or "second call" in effect
+
+
 def effect_fault(effect: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
-    if "called again" in effect or "second call" in effect:
+    if _depends_on_more(effect):
         likely = (
             "the result depends on more than the arguments: on something kept from call to call (a global, a default "
             "argument, an attribute) or on chance"
         )
+    elif "the mode has changed" in effect or "its buffer" in effect:
+        likely = "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here"
     elif " left " in effect:
         likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
     else:
