@@ -71,7 +71,7 @@ def colab(tmp_path, files, monkeypatch):
     home, scratch = tmp_path / "home", tmp_path / "tmp"
     for folder in (packages, work, home, scratch):
         folder.mkdir(parents=True)
-    for there in map(Path, site.getsitepackages()):
+    for there in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian names one more that is not there
         for entry in there.iterdir():
             if not entry.name.startswith(("lora_ref", "__editable__", ABSENT, "distutils-precedence")):
                 (packages / entry.name).symlink_to(entry)

@@ -58,13 +58,19 @@ def test_points_and_comments_come_into_the_pages_and_nothing_else_changes(course
 
 
 def test_what_being_late_costs_stands_first(course):
-    with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
-        (notebook,) = book.find_submission(STAGE, "cy").notebooks
-        notebook.late_submission_penalty = 2.2
-        book.db.commit()
-    assert main(["feedback", "--graded", str(course), "--student", "cy"]) == 0
-    assert "19.8 of 25 points" in page(course, "cy")
-    assert "2.2 of 22 points went because it came in late" in page(course, "cy")
+    def shown(penalty):
+        with Gradebook(f"sqlite:///{course / 'gradebook.db'}") as book:
+            (notebook,) = book.find_submission(STAGE, "cy").notebooks
+            notebook.late_submission_penalty = penalty
+            book.db.commit()
+        assert main(["feedback", "--graded", str(course), "--student", "cy"]) == 0
+        return page(course, "cy")
+
+    late, in_time = shown(2.2), shown(0)  # the other tests' course is as it was
+    assert "19.8 of 25 points" in late
+    assert "2.2 of 22 points went because it came in late" in late
+    assert "22 of 25 points" in in_time
+    assert "came in late" not in in_time
 
 
 def test_what_cannot_be_made_is_named(course, capsys):

@@ -160,6 +160,8 @@ def everybodys_python(place):
         pytest.skip(f"{sys.executable} is closed to other users, and there is no {version} of the system's")
     subprocess.run([system, "-m", "venv", "--without-pip", str(place)], check=True)
     packages = Path(sys.prefix) / "lib" / version / "site-packages"
+    if subprocess.run([*runs, "ls", packages], capture_output=True, check=False).returncode:
+        pytest.skip(f"{packages} is closed to other users, as all that lies in root's home is")
     (place / "lib" / version / "site-packages" / "all.pth").write_text(f"{packages}\n")
 
 
