@@ -39,6 +39,7 @@ class Program:
         broken: what is wrong when it is there and the trial fails.
         packages: package manager -> what it's called there.
         debian: names to try in turn with apt-get; Ubuntu's ``chromium-browser`` is not Debian's name.
+        beside: what apt-get installs with it.
         linux: there is none for other systems.
 
     Example:
@@ -53,6 +54,7 @@ class Program:
     broken: str
     packages: dict[str, str] = field(hash=False)
     debian: tuple[str, ...]
+    beside: tuple[str, ...] = ()
     linux: bool = False
 
     def possible(self) -> bool:
@@ -120,8 +122,14 @@ CHROMIUM = Program(
     trial=("--version",),
     without="the browser: tests that work in Jupyter, or look at the site and at reports, are skipped",
     broken="Chromium is installed but does not run",
-    packages={"apt-get": "chromium", "dnf": "chromium", "pacman": "chromium", "brew": "--cask google-chrome"},
+    packages={
+        "apt-get": "chromium libatomic1",
+        "dnf": "chromium",
+        "pacman": "chromium",
+        "brew": "--cask google-chrome",
+    },
     debian=("chromium", "chromium-browser"),
+    beside=("libatomic1",),  # of Playwright's own Node.js, which drives it; the smallest Debian has none
 )
 PROGRAMS = (BUBBLEWRAP, CHROMIUM)
 
@@ -152,7 +160,7 @@ def main(arguments: list[str]) -> int:
         return environments()
     for program in PROGRAMS:
         if program.possible() and not program.installed():
-            install(program.debian, program.installed)
+            install(program.debian, program.installed, program.beside)
     block = left_out(PROGRAMS)
     failing = [program.name for program in PROGRAMS if must_run(program) and program.problem()]
     if block:
@@ -188,7 +196,7 @@ def environments() -> int:
     return 1
 
 
-def install(packages: tuple[str, ...], done: Callable[[], bool]) -> None:
+def install(packages: tuple[str, ...], done: Callable[[], bool], beside: tuple[str, ...] = ()) -> None:
     """Install the first of ``packages`` with which ``done()`` is true, where that takes no question to anybody."""
     rights = _rights()
     if rights is None:
@@ -200,7 +208,7 @@ def install(packages: tuple[str, ...], done: Callable[[], bool]) -> None:
         for package in packages:
             if not fresh:
                 print(f"apt-get install {package}", flush=True)
-            output = _run([*apt, "install", "-y", "--no-install-recommends", package])
+            output = _run([*apt, "install", "-y", "--no-install-recommends", *beside, package])
             if done():
                 return
     print(output, flush=True)
