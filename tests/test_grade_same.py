@@ -42,19 +42,17 @@ def test_worked_solution_and_some_mistakes(stage, box):
         assert_same(mutant, stage, number, box)
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_right_answers_written_otherwise(stage, box):
-    full = {e.id: e.points for e in STAGES[stage] if not e.manual}
-    for path in alternates(stage)[:2]:
-        assert sandboxed(read_cells(path), stage, 4, box) == full, path.name
+#: Two of each stage in the fast suite.
+RIGHT = [
+    pytest.param(stage, path, marks=[pytest.mark.slow] * (number > 1), id=f"{stage}-{path.stem}")
+    for stage in STAGES
+    for number, path in enumerate(alternates(stage))
+]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_right_answer(stage, box):
-    full = {e.id: e.points for e in STAGES[stage] if not e.manual}
-    for path in alternates(stage):
-        assert sandboxed(read_cells(path), stage, 4, box) == full, path.name
+@pytest.mark.parametrize(("stage", "path"), RIGHT)
+def test_right_answers_written_otherwise(stage, path, box):
+    assert sandboxed(read_cells(path), stage, 4, box) == {e.id: e.points for e in STAGES[stage] if not e.manual}
 
 
 @pytest.mark.slow

@@ -27,8 +27,13 @@ Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
 #: Errors that say something about the whole exercise, and nothing about the contract under which they come up.
 WHOLE_EXERCISE = ("NotDefined", "NotImplementedError", "Stopped")
-#: `Fault.raised` where the answer is right, and its calls change what is not their own.
-SIDE_EFFECT = "SideEffect"
+#: `Fault.raised` where the answer is right, and its calls change what is not their own, or can't be made again.
+SIDE_EFFECT, NOT_AGAIN = "SideEffect", "NotAgain"
+#: What such a fault breaks: it holds of every call (see `lora_ref.checks.calls`), whatever its exercise asks.
+RULES = {
+    SIDE_EFFECT: "arguments and torch's settings stay as they are",
+    NOT_AGAIN: "the same arguments give the same result",
+}
 #: The likely cause of a fault that another check of the exercise explains.
 ELSEWHERE = "see the other checks of this exercise"
 #: The error in a fault's ``seen`` (`error_fault`): its type and the line of the student's code.
@@ -121,10 +126,13 @@ class Verdict:
 
     @property
     def rule(self) -> str:
-        """What a fault breaks: the contract, or what holds of every call, whatever its exercise asks."""
-        if self.fault is None or self.fault.raised != SIDE_EFFECT:
-            return self.contract
-        return AGAIN if _depends_on_more(self.fault.seen) else UNTOUCHED
+        """What a fault breaks: the contract, or one of `RULES`."""
+        return RULES.get(self.fault.raised, self.contract) if self.fault else self.contract
+
+    @property
+    def beside(self) -> bool:
+        """Whether it failed for what holds of every call, and not for its contract."""
+        return self.fault is not None and self.fault.raised in RULES
 
     @property
     def message(self) -> str:
@@ -171,11 +179,11 @@ def run_checks(checks: Sequence[Check], namespace: Namespace, seed: int | None =
 def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     """The verdicts of one exercise; one mistake costs once.
 
-    What a call changed beside (`SIDE_EFFECT`) is seen by every check that makes the call, and costs with the cheapest
-    of them, the last of equals. What follows from a basic check's failure names no cause of its own (`Check.after`).
+    What breaks one of `RULES` is seen by every check that makes the call, and costs with the cheapest of them, the last
+    of equals. What follows from a basic check's failure names no cause of its own (`Check.after`).
     """
     verdicts = list(verdicts)
-    failed = {verdict.id for verdict in verdicts if verdict.fault and verdict.fault.raised != SIDE_EFFECT}
+    failed = {verdict.id for verdict in verdicts if not (verdict.passed or verdict.beside)}
     for number, verdict in enumerate(verdicts):
         fault = verdict.fault
         if (
@@ -185,27 +193,20 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
             and failed.intersection(verdict.after)
         ):
             verdicts[number] = replace(verdict, fault=replace(fault, likely=ELSEWHERE))
-    seen_by = [n for n, v in enumerate(verdicts) if v.fault is not None and v.fault.raised == SIDE_EFFECT]
+    seen_by = [n for n, v in enumerate(verdicts) if v.beside]
     pays = min(reversed(seen_by), key=lambda n: verdicts[n].points, default=None)
     return tuple(replace(v, fault=None) if n in seen_by and n != pays else v for n, v in enumerate(verdicts))
 
 
-#: What holds of every call (see `lora_ref.checks.calls`).
-UNTOUCHED, AGAIN = "arguments and torch's settings stay as they are", "the same arguments give the same result"
-
-
-def _depends_on_more(effect: str) -> bool:
-    return "called again" in effect or "second call" in effect
-
-
 def effect_fault(effect: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
-    if _depends_on_more(effect):
+    if "called again" in effect or "second call" in effect:
         likely = (
             "the result depends on more than the arguments: on something kept from call to call (a global, a default "
             "argument, an attribute) or on chance"
         )
-    elif "the mode has changed" in effect or "its buffer" in effect:
+        return Fault(effect, likely, None, NOT_AGAIN)
+    if "the mode has changed" in effect or "its buffer" in effect:
         likely = "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here"
     elif " left " in effect:
         likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
@@ -263,7 +264,7 @@ def second_chance(own: Verdict, with_stand_ins: Verdict) -> Verdict:
     """
     if with_stand_ins.fault is None or own.fault is None:
         return replace(own, fault=None)
-    misfit = with_stand_ins.fault.raised not in ("", SIDE_EFFECT) and own.fault.raised != "NotImplementedError"
+    misfit = with_stand_ins.fault.raised not in ("", *RULES) and own.fault.raised != "NotImplementedError"
     return own if misfit else replace(own, fault=with_stand_ins.fault, quotes=with_stand_ins.quotes)
 
 

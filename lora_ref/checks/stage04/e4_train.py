@@ -81,24 +81,25 @@ class Passes(torch.utils.data.IterableDataset):
             yield {key: torch.tensor(values) for key, values in batch.items()}
 
 
+def draw_batch(rng: np.random.Generator, vocabulary: int, classes: int, size: int = 4) -> dict[str, np.ndarray]:
+    """``size`` sentences of 2 to 7 tokens, padded to 7."""
+    mask = (np.arange(7) < rng.integers(2, 8, size=(size, 1))).astype(np.int64)
+    ids = rng.integers(1, vocabulary, size=(size, 7)) * mask
+    return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, classes, size=size)}
+
+
 def draw_training(
     rng: np.random.Generator, steps: int = 4, length: int = 6, passes: int = 1, stale: bool = False
 ) -> Inputs:
     """A model, batches that are all different, a learning rate; ``stale``: old gradients on what is frozen."""
     vocabulary, width, classes, rank = 12, 6, 3, 2
-
-    def batch() -> dict[str, np.ndarray]:
-        mask = (np.arange(7) < rng.integers(2, 8, size=(4, 1))).astype(np.int64)
-        ids = rng.integers(1, vocabulary, size=(4, 7)) * mask
-        return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, classes, size=4)}
-
     while True:
         inputs: dict[str, Any] = {
             "words": rng.normal(size=(vocabulary, width)),
             "weight": rng.normal(size=(classes, width)),
             "A": 0.3 * rng.normal(size=(rank, width)),
             "B": 0.3 * rng.normal(size=(classes, rank)),
-            "passes": [[batch() for _ in range(length)] for _ in range(passes)],
+            "passes": [[draw_batch(rng, vocabulary, classes) for _ in range(length)] for _ in range(passes)],
             "head": rng.normal(size=classes),
             "steps": steps,
             "lr": float(np.round(10 ** rng.uniform(-2.7, -1.7), 5)),
@@ -123,7 +124,7 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     optimizers: dict[int, dict] = {}
 
     def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        optimizers.setdefault(id(optimizer), _optimizer(optimizer, model))
+        optimizers.setdefault(id(optimizer), settings_of(optimizer, model))
 
     handle = register_optimizer_step_pre_hook(note)
     losses, stopped = None, False
@@ -155,7 +156,7 @@ def probe_counts(names: Names, **inputs: Any) -> dict:
     return {"runs": runs, "refused": raised(lambda: probe_train(names, **{**first, **broken}))}
 
 
-def _optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
+def settings_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     group = optimizer.param_groups[0]
     return {

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, to_float
-from lora_ref.checks.stage04.e4_train import Passes, PooledClassifier, forward_numpy
+from lora_ref.checks.stage04.e4_train import Passes, PooledClassifier, draw_batch, forward_numpy, settings_of
 from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import number
 
@@ -28,12 +28,7 @@ def draw_accumulation(
 ) -> Inputs:
     """A model, batches of unequal size, a learning rate for each step, and with `clip` a bound well below each norm."""
     vocabulary, width, classes, rank = 12, 6, 3, 2
-
-    def batch(size: int) -> dict[str, np.ndarray]:
-        mask = (np.arange(7) < rng.integers(2, 8, size=(size, 1))).astype(np.int64)
-        ids = rng.integers(1, vocabulary, size=(size, 7)) * mask
-        return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, classes, size=size)}
-
+    batch = partial(draw_batch, rng, vocabulary, classes)
     sizes = [int(rng.permutation([1, 3, 6])[0]) if at % 3 else [2, 5][at % 2] for at in range(length)]
     inputs = {
         "words": rng.normal(size=(vocabulary, width)),
@@ -102,14 +97,10 @@ def probe_accumulation(names: Names, **inputs: Any) -> dict:
 
 def _step(optimizer: torch.optim.Optimizer, model: PooledClassifier) -> dict:
     group = optimizer.param_groups[0]
-    held = {id(p) for one in optimizer.param_groups for p in one["params"]}
     named = dict(model.named_parameters())
     return {
-        "classes": [base.__name__ for base in type(optimizer).__mro__],
-        "held": [name for name, p in named.items() if id(p) in held],
+        **settings_of(optimizer, model),
         "lr": float(group["lr"]),
-        "betas": [float(b) for b in group.get("betas", (0.9, 0.999))],
-        "eps": float(group.get("eps", 1e-8)),
         "decay": float(group.get("weight_decay", 0.0)),
         "weights": {name: array(named[name]) for name in TRAINS},
         "gradients": {name: None if named[name].grad is None else array(named[name].grad) for name in TRAINS},
