@@ -359,6 +359,18 @@ def _isolated(printed: _Bounded) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch: a probe's tensors are tiny, and where the machine is busy a second one waits many times as
+    long as the work takes, which counts as time that the answer used."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
 def _stderr_to_nowhere() -> Iterator[None]:
     """Send file descriptor 2 to the null device: what C code writes there never passes through ``sys.stderr``."""
     try:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_ref.checks.probing import SECONDS, Namespace, Patience
+from lora_ref.checks.probing import SECONDS, Namespace, Patience, one_thread
 
 Inputs = dict[str, Any]
 Observation = Mapping[str, Any]
@@ -220,7 +220,12 @@ def run_check(check: Check, namespace: Namespace, seed: int | None = None, patie
 
     `autograder.engine.oracle` does the same with a process in a sandbox between probe and judge.
     """
-    inputs, patience = draw(check, seed), patience or Patience()
+    with one_thread():
+        return _run_check(check, namespace, seed, patience or Patience())
+
+
+def _run_check(check: Check, namespace: Namespace, seed: int | None, patience: Patience) -> Verdict:
+    inputs = draw(check, seed)
     verdict = judge(check, inputs, patience.observe(check.probe, namespace, inputs, seconds=check.seconds))
     if verdict.passed or not check.builds_on:
         return verdict

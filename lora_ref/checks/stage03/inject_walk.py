@@ -22,6 +22,7 @@ from lora_ref.checks.walk import Step, first_parting, path, step, take
 from lora_ref.rounding import number
 
 LEARNING_RATE = 0.02
+REMEMBERED = 4
 MODES = {"eval": "evaluation", "train": "training"}
 
 
@@ -114,10 +115,11 @@ def probe_walk(names: Names, **inputs: Any) -> dict:
 
 
 def own_walk(inputs: Inputs) -> list[dict]:
-    """What the package's own injection gives, step by step; the last walk is remembered."""
+    """What the package's own injection gives, step by step; the last few walks are remembered."""
     key = tuple(given["seed"] for given in inputs["models"].values())
     if key not in _OWN:
-        _OWN.clear()
+        if len(_OWN) == REMEMBERED:
+            del _OWN[next(iter(_OWN))]
         with torch.random.fork_rng(devices=[]):
             walker = Walker(inputs, inject.inject_lora)
             _OWN[key] = [walker(one) for one in inputs["steps"]]
