@@ -36,7 +36,7 @@ def roberta_base_config(num_labels: int = 2) -> Any:
     """
     from transformers import RobertaConfig
 
-    return RobertaConfig(  # type: ignore[call-arg]  # its signature leaves the inherited options out
+    return RobertaConfig(
         vocab_size=50_265,
         hidden_size=768,
         num_hidden_layers=12,

@@ -71,7 +71,7 @@ def tiny_roberta(seed: int = 0, num_labels: int = 2) -> RobertaForSequenceClassi
     """
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
-    config = RobertaConfig(  # type: ignore[call-arg]  # its signature leaves the inherited options out
+    config = RobertaConfig(
         vocab_size=len(tiny_vocabulary()),
         hidden_size=32,
         num_hidden_layers=2,
@@ -155,7 +155,7 @@ def laptop_encoder(num_labels: int = 2, seed: int = 0) -> RobertaForSequenceClas
     from safetensors.torch import load_file
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
-    config = RobertaConfig(  # type: ignore[call-arg]  # its signature leaves the inherited options out
+    config = RobertaConfig(
         vocab_size=30_522,
         hidden_size=384,
         num_hidden_layers=6,

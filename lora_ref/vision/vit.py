@@ -38,7 +38,7 @@ def small_vit(num_labels: int = 10, seed: int = 0) -> ViTForImageClassification:
     """
     from transformers import ViTConfig, ViTForImageClassification
 
-    config = ViTConfig(  # type: ignore[call-arg]  # its signature leaves the inherited options out
+    config = ViTConfig(
         image_size=28,
         patch_size=7,
         num_channels=1,
