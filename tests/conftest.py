@@ -87,17 +87,24 @@ def pytest_report_header():
 #: What takes longest, most first: the workers end together if nothing long is left for the end.
 LONG = [
     "test_exercises",
-    "test_grade_run",
     "test_notebooks",
-    "test_processors",
-    "test_instructor_guide",
-    "test_grade_same",
-    "test_training",
-    "test_gradescope",
-    "test_colab",
+    "test_windows",
+    "test_human_edits",
+    "test_grade_cluster",
+    "test_vision",
+    "test_grade_run",
+    "test_analysis",
+    "test_grade_needed",
+    "test_student",
+    "test_nbgrader",
+    "test_marking",
     "test_command_line",
+    "test_peft_format",
     "test_system",
-    "test_site",
+    "test_grade_same",
+    "test_grade_resume",
+    "test_check_command",
+    "test_stage02",
 ]
 
 
@@ -126,6 +133,13 @@ class ByStageOrFile(LoadScopeScheduling):
 
 #: Files that share a session's fixture with another one: the site is built once.
 SAME_WORKER = {"test_pages": "tests/test_site.py"}
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: a third of the tests' time they wait, for a kernel, a browser, a limit to pass."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # pytest-xdist reads it
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_xdist_make_scheduler(config, log):
