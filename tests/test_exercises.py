@@ -39,7 +39,7 @@ import lora_ref
 from autograder import messages
 from autograder.evaluation import evaluate, evaluate_exercise, result_from
 from autograder.exercises import STAGES, alternates, mutants, optional_mutants, stage_of
-from lora_ref.checks import visible_checks
+from lora_ref.checks import probing, visible_checks
 from lora_ref.checks.probing import observe
 from lora_ref.checks.verdicts import judge, run_checks
 
@@ -252,7 +252,8 @@ def test_a_hostile_answer_gets_a_verdict_and_hardly_a_point(case):
 
 
 @each_exercise
-def test_a_hang_is_a_verdict(exercise):
+def test_a_hang_is_a_verdict(exercise, monkeypatch):
+    monkeypatch.setattr(probing, "TRIES", 1)
     first = dataclasses.replace(exercise.hidden[0], seconds=0.1, builds_on=())
     names = worked(stage_of(exercise.id)).namespace | dict.fromkeys(exercise.names, hangs)
     result = result_from(exercise.id, run_checks([first], names, 0))
