@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import re
@@ -120,6 +121,12 @@ def pytest_collection_modifyitems(items):
     order = draw.sample(list(files), len(files))
     order.sort(key=lambda file: LONG.index(file.stem) if file.stem in LONG else len(LONG))
     items[:] = [item for file in order for item in files[file]]
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: without it each collection of garbage, which training asks for, is fast."""
+    gc.collect()
+    gc.freeze()
 
 
 class ByStageOrFile(LoadScopeScheduling):
