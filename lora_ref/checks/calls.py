@@ -101,6 +101,7 @@ def settings() -> dict[str, Any]:
         "torch's number of threads at": torch.get_num_threads(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
+        "the random seed at": torch.initial_seed(),
     }
 
 
@@ -119,8 +120,8 @@ def restore(before: Mapping[str, Any]) -> list[str]:
     for key in wrong:
         if key in put_back:
             put_back[key](before[key])
-    words = {True: "on", False: "off"}
-    return [f"{key} {words.get(after[key], after[key])}" for key in wrong]
+    words = {"True": "on", "False": "off"}
+    return [f"{key} {words.get(str(after[key]), after[key])}" for key in wrong]
 
 
 class _Kept:

@@ -212,6 +212,8 @@ def effect_fault(effect: str) -> Fault:
         likely = "what only reads a model leaves nothing on it: what it keeps there goes stale when the model changes"
     elif "a hook was added" in effect:
         likely = "how the model computes is its owner's to choose: forward and hooks stay as they are here"
+    elif "left the random seed" in effect:
+        likely = "torch.manual_seed is the notebook's to call: every layer, batch and dropout after it repeats"
     elif " left " in effect:
         likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
     else:

@@ -89,13 +89,6 @@ MUTANTS = [
         "passed over",
     ),
     Mutant(
-        "4.4/seeds-each-run",
-        "each run is seeded",
-        "    losses = []\n    while",
-        "    torch.manual_seed(0)\n    losses = []\n    while",
-        "two runs of train draw the same",
-    ),
-    Mutant(
         "4.4/all-parameters",
         "the optimiser holds the frozen parameters too, and old gradients move them",
         _STEP,
@@ -266,7 +259,7 @@ MUTANTS = [
         "each pass is seeded, so that a loader shuffles alike",
         "        for batch in loader:",
         "        torch.manual_seed(0)\n        for batch in loader:",
-        "torch.manual_seed in the loop",
+        "is the notebook's to call",
     ),
     Mutant(
         "4.4/leaves-autograd-off",

@@ -192,7 +192,7 @@ def _moves_on(inputs: Inputs, seen: Observation) -> bool:
 
 
 def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
-    """As many floats as steps in each run; the next run draws other random numbers; an error is not caught."""
+    """As many floats as steps in each run; an error is not caught."""
     runs = list(zip(inputs["runs"], seen["runs"], strict=True))
     if fault := next((fault for run in runs if (fault := form_fault(*run))), None):
         return fault
@@ -200,10 +200,6 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             "a batch that the model refuses with an error is passed over", "an error in a step is the caller's"
         )
-    drawn = [number for run in seen["runs"] for number in run["drawn"]]
-    if len(set(drawn)) < len(drawn):
-        likely = "torch.manual_seed in train, or a restored generator: each run then meets its batches in one order"
-        return Fault("two runs of train draw the same random numbers", likely)
     return None
 
 
@@ -242,11 +238,9 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_restart(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault := form_fault(inputs, seen) or _order_fault(inputs, seen) or _later_fault(inputs, seen):
         return fault
-    if len(set(seen["drawn"])) < len(seen["drawn"]):
-        return Fault(
-            "two passes over the loader draw the same random numbers",
-            "torch.manual_seed in the loop, or a restored generator: a loader that shuffles gives one order each time",
-        )
+    if len(set(seen["drawn"])) < len(seen["drawn"]) and not seen.get("effects"):
+        likely = "a generator is put back to where it was: a loader that shuffles gives one order each time"
+        return Fault("two passes over the loader draw the same random numbers", likely)
     return None
 
 
