@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import load, load_file, save_file
 
 from lora_ref import adapters, inject_lora, load_adapter, profiles, save_adapter
-from lora_ref.checks.stage04.e5_adapter_file import Trap, changed, snapshot
+from lora_ref.checks.stage04.adapter_files import Trap
+from lora_ref.checks.stage04.e5_adapter_file import changed, snapshot
 from lora_ref.models import base_model, tiny_roberta
 from lora_ref.training import ENCODER_LINEARS
 

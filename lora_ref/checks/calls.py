@@ -21,7 +21,7 @@ class Calls:
 
     Args:
         pure: names of functions whose first call is made again with the same arguments.
-        keeps: names of functions that leave the modes and the buffers of a model as they are.
+        keeps: names of functions that leave the modes, hooks and buffers of a model as they are.
     """
 
     def __init__(self, pure: tuple[str, ...] = (), keeps: tuple[str, ...] = ()):
@@ -42,7 +42,8 @@ class Calls:
                 given = dict(zip(code.co_varnames, args)) | kwargs  # noqa: B905
             before: dict[str, Any] = {key: _Kept(one) for key, one in given.items()}
             if name in self._keeps:
-                before |= {k: _KeptModule(one) for k, one in given.items() if isinstance(one, torch.nn.Module)}
+                modules = {k: one for k, one in given.items() if isinstance(one, torch.nn.Module)}
+                before |= {k: _KeptModule(one, reads=name in self._pure) for k, one in modules.items()}
             state = settings()
             try:
                 result = value(*args, **kwargs)
@@ -50,8 +51,7 @@ class Calls:
                     result = result.clone()  # what is put back below must not change what was returned
             finally:
                 clean = self._compare(name, before, state)
-            if name in self._pure:
-                self._still(name, result)
+            self._still(name, result)
             if name not in self._again or not clean:
                 return result
             self._again.discard(name)
@@ -101,6 +101,7 @@ def settings() -> dict[str, Any]:
         "torch's number of threads at": torch.get_num_threads(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
+        "the random seed at": torch.initial_seed(),
     }
 
 
@@ -119,8 +120,8 @@ def restore(before: Mapping[str, Any]) -> list[str]:
     for key in wrong:
         if key in put_back:
             put_back[key](before[key])
-    words = {True: "on", False: "off"}
-    return [f"{key} {words.get(after[key], after[key])}" for key in wrong]
+    words = {"True": "on", "False": "off"}
+    return [f"{key} {words.get(str(after[key]), after[key])}" for key in wrong]
 
 
 class _Kept:
@@ -198,16 +199,22 @@ class _Kept:
 
 
 class _KeptModule:
-    """A model's modes and buffers as they were."""
+    """A model's modes, hooks and buffers as they were; for a function that only reads it, its attributes, too."""
 
-    def __init__(self, value: torch.nn.Module):
+    def __init__(self, value: torch.nn.Module, reads: bool = False):
         self.value = value
+        self.attributes = [(module, list(vars(module))) for module in value.modules()] if reads else []
         self.modes = [(module, module.training) for module in value.modules()]
+        self.hooks = [(module, _hooks(module)) for module, _ in self.modes]
         self.buffers = [(name, _Kept(buffer)) for name, buffer in value.named_buffers()]
 
     def changed(self) -> str:
         if sum(module.training != training for module, training in self.modes):
             return "the mode has changed, which is train()'s and eval()'s"
+        if any(_hooks(module) != hooks for module, hooks in self.hooks):
+            return "a hook was added to it, or its forward was replaced"
+        if any(list(vars(module)) != names for module, names in self.attributes):
+            return "it has attributes that it had not"
         return next((f"its buffer {name}, {how}" for name, kept in self.buffers if (how := kept.changed())), "")
 
     def put_back(self) -> None:
@@ -215,6 +222,11 @@ class _KeptModule:
             module.training = training
         for _, kept in self.buffers:
             kept.put_back()
+
+
+def _hooks(module: torch.nn.Module) -> tuple[int, bool]:
+    """How many forward hooks a module has, and whether it has a forward of its own, which is not its class's."""
+    return len(module._forward_hooks) + len(module._forward_pre_hooks), "forward" in vars(module)
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

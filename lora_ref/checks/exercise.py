@@ -29,7 +29,7 @@ class Exercise:
         builds_on: what its checks need of earlier exercises, unless a check says otherwise (`Check.builds_on`).
         pure: those of the names that give the same for the same arguments, and can so be called again
             (`lora_ref.checks.calls`).
-        keeps: those that leave the modes and the buffers of a model as they are.
+        keeps: those that leave the modes, hooks and buffers of a model as they are.
     """
 
     id: str

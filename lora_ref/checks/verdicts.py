@@ -208,6 +208,12 @@ def effect_fault(effect: str) -> Fault:
         return Fault(effect, likely, None, NOT_AGAIN)
     if "the mode has changed" in effect or "its buffer" in effect:
         likely = "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here"
+    elif "it has attributes" in effect:
+        likely = "what only reads a model leaves nothing on it: what it keeps there goes stale when the model changes"
+    elif "a hook was added" in effect:
+        likely = "how the model computes is its owner's to choose: forward and hooks stay as they are here"
+    elif "left the random seed" in effect:
+        likely = "torch.manual_seed is the notebook's to call: every layer, batch and dropout after it repeats"
     elif " left " in effect:
         likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
     else:

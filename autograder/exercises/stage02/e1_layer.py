@@ -34,6 +34,13 @@ _SCALING = "self.scaling = alpha / rank"
 
 MUTANTS = [
     Mutant(
+        "2.1/B-expanded",
+        "B is one zero, shown many times",
+        _B,
+        _B.replace("torch.zeros(out_features, rank)", "torch.zeros(1, 1).expand(out_features, rank)"),
+        "no optimiser can change them",
+    ),
+    Mutant(
         "2.1/alpha-not-divided",
         "scaling is alpha",
         _SCALING,

@@ -37,6 +37,28 @@ _UP = "return (self.scaling * down) @ self.lora_B.T"
 
 
 MUTANTS = [
+    Mutant(
+        "2.2/zeros-at-first",
+        "while B is zero new zeros are returned",
+        _DOWN,
+        f"if not self.lora_B.any():\n            return x.new_zeros(*x.shape[:-1], len(self.lora_B))\n        {_DOWN}",
+        "or B never learns",
+    ),
+    Mutant(
+        "2.2/no-graph-in-evaluation",
+        "autograd is off in evaluation mode",
+        f"{_DOWN}\n        {_UP}",
+        f"with torch.set_grad_enabled(self.training):\n            {_DOWN}\n            {_UP}",
+        "leave that to the caller",
+    ),
+    Mutant(
+        "2.2/builds-BA-for-many",
+        "for many rows the full update is built",
+        _UP,
+        f"if down.numel() > 64 * len(self.lora_A):\n"
+        f"            return self.dropout(x) @ (self.scaling * self.lora_B @ self.lora_A).T\n        {_UP}",
+        "the matrix B A is built",
+    ),
     Mutant("2.2/scale-twice", "scaled before and after", _UP, "return self.scaling * " + _UP[7:], "applied twice"),
     Mutant("2.2/no-scale", "not scaled at all", _UP, "return down @ self.lora_B.T", "the scale is missing", "S2"),
     Mutant(

@@ -20,6 +20,36 @@ _SET = "        parameter.requires_grad = False"
 
 MUTANTS = [
     Mutant(
+        "3.1/once-each-name",
+        "a name that was frozen once, in whatever model, is passed over",
+        _FREEZE,
+        'done = freeze.__dict__.setdefault("done", set())\n    for name, parameter in model.named_parameters():\n'
+        "        if name not in done:\n            done.add(name)\n            parameter.requires_grad = False",
+        "parameters still train",
+    ),
+    Mutant(
+        "3.1/refuses-a-frozen-model",
+        "a model that is frozen already is an error",
+        _FREEZE,
+        "if not any(p.requires_grad for p in model.parameters()):\n"
+        f'        raise ValueError("frozen already")\n    {_FREEZE}',
+        "may be frozen again",
+    ),
+    Mutant(
+        "3.1/no-grad-forward",
+        "the forward pass is wrapped in no_grad, too",
+        _FREEZE,
+        f"model.forward = torch.no_grad()(model.forward)\n    {_FREEZE}",
+        "its forward was replaced",
+    ),
+    Mutant(
+        "3.1/matrices-and-vectors",
+        "a parameter that is a single number goes on training",
+        _FREEZE,
+        _FREEZE.replace("parameter in model.parameters()", "parameter in filter(torch.Tensor.dim, model.parameters())"),
+        "is a single number",
+    ),
+    Mutant(
         "3.1/trains-mode",
         "the model is switched to training mode",
         _FREEZE,

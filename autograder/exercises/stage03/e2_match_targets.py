@@ -36,6 +36,13 @@ _FOUND = "return [name for name in linears if any(fits(name, target) for target 
 
 MUTANTS = [
     Mutant(
+        "3.2/patterns",
+        "a target is a pattern, as in a shell",
+        _FITS,
+        '__import__("fnmatch").fnmatch("." + name, "*." + target)',
+        "a name, and no pattern",
+    ),
+    Mutant(
         "3.2/no-head",
         "layers of the head are left out",
         _LINEARS,

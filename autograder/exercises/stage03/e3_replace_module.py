@@ -58,6 +58,28 @@ MUTANTS = [
         "lead to its parent",
         "S2",
     ),
+    Mutant(
+        "3.3/keeps-the-parent",
+        "the parent is kept by its name, for all models",
+        _PUT,
+        'known = replace_module.__dict__.setdefault("known", {})\n'
+        "    setattr(known.setdefault(parent, model.get_submodule(parent)), child, new)",
+        "is not the new one",
+    ),
+    Mutant(
+        "3.3/hands-on-the-weight",
+        "what is put in is given the old weight",
+        _PUT,
+        f'new.weight = getattr(model.get_submodule(name), "weight", new.weight)\n    {_PUT}',
+        "put in new as it is",
+    ),
+    Mutant(
+        "3.3/freezes-the-old",
+        "the old module is frozen, which the new one may hold",
+        _PUT,
+        f"model.get_submodule(name).requires_grad_(False)\n    {_PUT}",
+        "the old module stays as it is",
+    ),
     Mutant("3.3/copy", "a copy is put in", _PUT, _PUT.replace("new)", "copy.deepcopy(new))"), "put in new itself"),
     Mutant(
         "3.3/by-identity",

@@ -17,9 +17,9 @@ HIDDEN = [
         room.probe_inject,
         room.judge_trains,
         room.draw_inject,
-        points=2.5,
+        points=2.75,
     ),
-    graded(room, "3.4/frozen", 0.5),
+    graded(room, "3.4/frozen", 0.25),
     graded(room, "3.4/head", 0.25),
     Check(
         "3.4/head-asked",

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage03 import e5_trainable_report as room
-from lora_ref.checks.verdicts import Check
 
 HIDDEN = [
     graded(room, "3.5/counts", 0.75),
     graded(room, "3.5/shared", 0.25),
-    Check(
-        "3.5/frozen",
-        "a model that is all frozen",
-        room.probe_report,
-        room.judge_counts,
-        partial(room.draw_report, state="none"),
-        points=0.25,
-    ),
+    graded(room, "3.5/frozen", 0.25),
     graded(room, "3.5/ratio", 0.75),
 ]
 
@@ -30,6 +20,35 @@ _RATIO = '"ratio": trainable / total}\n    ### END'
 
 
 MUTANTS = [
+    Mutant(
+        "3.5/keeps-the-total",
+        "the total is kept for each model, which changes",
+        _TOTAL,
+        'known = trainable_report.__dict__.setdefault("known", {})\n'
+        "    total = known.setdefault(model, sum(p.numel() for p in model.parameters()))",
+        "keep nothing from call to call",
+    ),
+    Mutant(
+        "3.5/on-the-model",
+        "what is counted stays on the model",
+        _TOTAL,
+        f"{_TOTAL}\n    model.total = total",
+        "leaves nothing on it",
+    ),
+    Mutant(
+        "3.5/float32-alone",
+        "parameters of another dtype are left out",
+        _TOTAL,
+        _TOTAL.replace("parameters())", "parameters() if p.dtype == torch.float32)"),
+        "a parameter may have any dtype",
+    ),
+    Mutant(
+        "3.5/no-ratio-of-nothing",
+        "None where nothing trains",
+        _RATIO,
+        _RATIO.replace("total}", "total if trainable else None}"),
+        "return numbers",
+    ),
     Mutant(
         "3.5/switches-mode",
         "train() before the counting, and never back",

@@ -19,6 +19,27 @@ _DROPOUT = "nn.Sequential(nn.Dropout(p), child))\n    ### GIVEN"
 
 MUTANTS = [
     Mutant(
+        "3.6/drops-in-place",
+        "the dropout drops from x itself",
+        _DROPOUT,
+        _DROPOUT.replace("(p)", "(p, inplace=True)"),
+        "goes into other layers too",
+    ),
+    Mutant(
+        "3.6/dropout-by-type",
+        "subclasses of nn.Linear are left out",
+        "if isinstance(child, nn.Linear):\n                setattr",
+        "if type(child) is nn.Linear:\n                setattr",
+        "not type()",
+    ),
+    Mutant(
+        "3.6/freezes-behind-dropout",
+        "the layers are frozen as well",
+        _DROPOUT,
+        _DROPOUT.replace("child", "child.requires_grad_(False)"),
+        "all else of the model stays as it is",
+    ),
+    Mutant(
         "3.6/substring",
         "layer.1 is in layer.10",
         'any(name.startswith(block + ".") for block in blocks)',

@@ -7,27 +7,11 @@ import numpy as np
 from autograder.exercises import graded
 from autograder.exercises.mutant import Mutant
 from lora_ref.checks.stage04 import e4_train as room
-from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
+from lora_ref.checks.verdicts import Check, Inputs
 
 
 def _second_epoch(rng: np.random.Generator) -> Inputs:
     return room.draw_training(rng, steps=int(rng.choice([7, 8, 10])), length=3, passes=4)  # in mid-pass
-
-
-def _judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
-    runs = list(zip(inputs["runs"], seen["runs"], strict=True))
-    if fault := next((fault for run in runs if (fault := room.form_fault(*run))), None):
-        return fault
-    if seen["refused"] is None:
-        return Fault(
-            "a batch that the model refuses with an error is passed over", "an error in a step is the caller's"
-        )
-    return None
-
-
-def _draw_counts(rng: np.random.Generator) -> Inputs:
-    """Runs of no step, one, a pass less one, a pass, a pass and one, two passes."""
-    return {"runs": [room.draw_training(rng, steps, length=3, passes=3) for steps in (0, 1, 2, 3, 4, 6)]}
 
 
 HIDDEN = [
@@ -39,14 +23,7 @@ HIDDEN = [
         room.draw_training,
         points=0.75,
     ),
-    Check(
-        "4.4/count",
-        "train returns exactly as many floats as steps, be it none, one, or more than the loader has",
-        room.probe_counts,
-        _judge_counts,
-        _draw_counts,
-        points=0.5,
-    ),
+    graded(room, "4.4/count", 0.5),
     Check(
         "4.4/restart",
         "when the loader ends it is started again, its new pass is used, and training goes on as before",
@@ -82,6 +59,35 @@ _STOP = "            if len(losses) == steps:\n                break\n"
 
 
 MUTANTS = [
+    Mutant(
+        "4.4/slow-head",
+        "the head has a learning rate of its own",
+        "AdamW(trainable, lr=lr)",
+        'AdamW([{"params": trainable[:2]}, {"params": trainable[2:], "lr": lr / 10}], lr=lr)',
+        "of classifier's entries",
+    ),
+    Mutant(
+        "4.4/pops-labels",
+        "the labels are taken out of the loader's batch",
+        "loss = model(**batch).loss\n",
+        'labels = batch.pop("labels")\n            loss = model(labels=labels, **batch).loss\n',
+        "labels of a batch is not what it was",
+    ),
+    Mutant(
+        "4.4/one-list",
+        "one list for all runs, emptied for each",
+        "losses = []",
+        'losses = train.__dict__.setdefault("losses", [])\n    losses.clear()',
+        "changed what the first one had returned",
+    ),
+    Mutant(
+        "4.4/passes-over-errors",
+        "a batch that does not fit into memory is left out",
+        "loss = model(**batch).loss\n",
+        "try:\n                loss = model(**batch).loss\n            except RuntimeError:\n"
+        "                return losses\n",
+        "passed over",
+    ),
     Mutant(
         "4.4/all-parameters",
         "the optimiser holds the frozen parameters too, and old gradients move them",
@@ -253,7 +259,7 @@ MUTANTS = [
         "each pass is seeded, so that a loader shuffles alike",
         "        for batch in loader:",
         "        torch.manual_seed(0)\n        for batch in loader:",
-        "torch.manual_seed in the loop",
+        "is the notebook's to call",
     ),
     Mutant(
         "4.4/leaves-autograd-off",

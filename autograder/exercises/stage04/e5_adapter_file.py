@@ -31,7 +31,7 @@ HIDDEN = [
         "with a frozen head the LoRA tensors are saved and loaded alone, and still train",
         room.probe_round_trip,
         room.judge_loaded,
-        partial(room.draw_adapter, train_head=False),
+        partial(room.draw_adapter, train_head=False, double=True),
         points=0.5,
     ),
     Check(
@@ -81,6 +81,43 @@ _SHAPES = "expected[name].shape != saved[name].shape"
 
 
 MUTANTS = [
+    Mutant(
+        "4.5/never-overwrites",
+        "a file that is there stays",
+        "save_file(tensors, path)",
+        'if not __import__("os").path.exists(path):\n        save_file(tensors, path)',
+        "each call writes the file anew",
+    ),
+    Mutant(
+        "4.5/reads-once",
+        "what was read is kept by its path",
+        "saved = load_file(path)",
+        'known = load_adapter.__dict__.setdefault("known", {})\n'
+        "    saved = known.setdefault(path, None) or known.update({path: load_file(path)}) or known[path]",
+        "read the file at each call",
+    ),
+    Mutant(
+        "4.5/gradients-too",
+        "gradients go into the file",
+        "save_file(tensors, path)",
+        'tensors |= {n + ".grad": p.grad for n, p in model.named_parameters() if p.grad is not None}\n'
+        "    save_file(tensors, path)",
+        "more than belongs in the file",
+    ),
+    Mutant(
+        "4.5/another-name",
+        "a suffix is added to the path",
+        "save_file(tensors, path)",
+        'save_file(tensors, path if str(path).endswith(".safetensors") else f"{path}.safetensors")',
+        "to exactly this path",
+    ),
+    Mutant(
+        "4.5/evaluation-mode",
+        "the model is left in evaluation mode",
+        _COPY,
+        f"{_COPY}\n    model.eval()",
+        "the mode has changed",
+    ),
     Mutant(
         "4.5/new-parameters",
         "the Parameters are replaced",
@@ -243,7 +280,7 @@ MUTANTS = [
         "what has no gradient yet is not saved",
         _SAVED,
         _SAVED.replace("p.requires_grad", "p.grad is not None"),
-        "the file holds no tensor",
+        "whatever its values (B is zero)",
     ),
     Mutant(
         "4.5/bfloat16",

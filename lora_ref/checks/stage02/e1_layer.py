@@ -56,6 +56,7 @@ def parts(layer: Any) -> dict:
         "registered": {name: any(p is q for q in parameters) for name, p in factors.items()},
         "trainable": {name: bool(getattr(p, "requires_grad", False)) for name, p in factors.items()},
         "others": [name for name, p in others if p.requires_grad],
+        "repeated": [name for name, p in factors.items() if isinstance(p, torch.Tensor) and 0 in p.stride()],
         "dtypes": {name: str(getattr(p, "dtype", None)) for name, p in factors.items()},
     }
 
@@ -115,6 +116,11 @@ def judge_both_shapes(inputs: Inputs, seen: Observation) -> Fault | None:
     fault = judge_shapes(inputs, seen)
     if fault:
         return fault
+    if seen["repeated"]:
+        likely = (
+            "expand() shows one number many times, and no optimiser can change them: make them, as torch.zeros does"
+        )
+        return Fault(f"all entries of {seen['repeated'][0]} lie at the same place in memory", likely)
     wide = dict(zip(("in_features", "out_features", "rank"), inputs["wide"], strict=True))
     fault = judge_shapes(wide, seen["wide"])
     return fault and replace(fault, likely="a rank above the smaller side is allowed: it is taken as it is given")

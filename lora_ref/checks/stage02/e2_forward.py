@@ -32,7 +32,7 @@ from lora_ref.checks.stage02.shared import (
     transposed,
     update_gradients,
 )
-from lora_ref.checks.stage02.walks import Calls, act, draw_calls
+from lora_ref.checks.stage02.walks import ROWS, Calls, act, draw_calls
 from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, close, error_fault
 from lora_ref.checks.walk import Step, first_parting, take
 from lora_ref.rounding import number
@@ -83,8 +83,9 @@ def probe_leading(names: Names, **inputs: Any) -> dict:
 
 
 def probe_dropout(names: Names, **inputs: Any) -> dict:
-    """Outputs in training and in evaluation mode of a layer with dropout."""
+    """Outputs in training and in evaluation mode of a layer with dropout, made before one without."""
     layer = build_layer(names, inputs, inputs["dropout"])
+    build_layer(names, inputs)  # its dropout is its own
     x = tensor(inputs["x"])
     layer.train()
     seen = {"train": array(layer(x)), "kept": bool(torch.equal(x, tensor(inputs["x"])))}
@@ -132,6 +133,7 @@ def probe_intermediates(names: Names, **inputs: Any) -> dict:
     with _Largest() as largest:
         for mode in (True, False):
             layer.train(mode)(x)
+        layer.train()(x[:, :1].expand(-1, ROWS, -1).contiguous())
     y = layer.train()(x)
     return {"elements": largest.elements, "operation": largest.operation, "y": array(y)}
 

@@ -118,7 +118,14 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
                 raise
             return {"refused": True}  # nobody promises that double() works; only that nothing is cast in silence
         kept = bool(torch.equal(x, torch.tensor(one["x"], dtype=dtype)))
-        return {"y": array(y), "dtype": str(y.dtype), "wanted": str(dtype), "kept": kept}
+        return {
+            "y": array(y),
+            "dtype": str(y.dtype),
+            "wanted": str(dtype),
+            "kept": kept,
+            "mode": "training" if layer.training else "evaluation",
+            "graph": bool(y.requires_grad),
+        }
     A.grad = B.grad = None
     (layer.train()(x) * tensor(one["weights"])).sum().backward()
     gradients = {}
@@ -217,7 +224,14 @@ class Calls:
             shown = f"the output is {outcome['dtype']}, where x and the layer are {outcome['wanted']}"
             return Fault(shown, "the result is cast: leave the dtype as it is")
         if close(y, wanted, 1e-4):
-            return None
+            if outcome["graph"] or (layer.base and outcome["mode"] == "evaluation"):  # merged, perhaps
+                return None
+            likely = ""
+            if outcome["mode"] == "evaluation":
+                likely = "autograd is switched off in evaluation mode: leave that to the caller"
+            elif layer.A is None:
+                likely = "while B is zero the output must depend on it all the same, or B never learns"
+            return Fault(f"in {outcome['mode']} mode no gradient can come back from the output", likely)
         if layer.A is None:
             wanted_of = "the frozen layer's" if layer.base else "zero"
             return Fault(f"B is zero, and the output is not {wanted_of}", "")

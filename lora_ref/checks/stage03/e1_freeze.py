@@ -11,7 +11,7 @@ from torch import nn
 
 from lora_ref import inject
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array
+from lora_ref.checks.probing import Names, array, raised
 from lora_ref.checks.stage03.shared import build, draw_model, matches, not_the_model, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 from lora_ref.layers import LinearWithLoRA
@@ -26,6 +26,8 @@ def frozen_model(inputs: Inputs) -> nn.Module:
     """The model that `freeze` is given."""
     model = build(inputs)
     model.mixer.requires_grad_(False)
+    # of no layer, one of them a single number
+    model.extra["prompts"] = nn.ParameterList([torch.ones(()), torch.ones(2, 3)])
     if inputs["wrapped"]:
         for number, name in enumerate(matches(inputs, ["query"])):
             linear = model.get_submodule(name)
@@ -38,20 +40,24 @@ def frozen_model(inputs: Inputs) -> nn.Module:
 
 
 def probe_freeze(names: Names, **inputs: Any) -> dict:
-    """What still trains afterwards, what was returned, what has other values."""
-    model = frozen_model(inputs)
+    """What still trains afterwards, what was returned, what has other values; of the second model of two."""
+    model, twin = frozen_model(inputs), frozen_model(inputs)
+    names.freeze(twin)
     before = {name: array(p) for name, p in model.named_parameters()}
     first = dict(model.named_parameters())
     result = names.freeze(model)
     after = dict(model.named_parameters())
+    trains = [name for name, p in after.items() if p.requires_grad]
     return {
         "same": result is model,
         "kind": type(result).__name__,
-        "trains": [name for name, p in after.items() if p.requires_grad],
+        "trains": trains,
+        "twin": [name for name, p in twin.named_parameters() if p.requires_grad],
         "lost": [name for name in before if name not in after],
         "changed": [name for name in before if name in after and not np.array_equal(array(after[name]), before[name])],
         "replaced": [name for name in first if name in after and after[name] is not first[name]],
         "attribute": "requires_grad" in vars(model),
+        "again": raised(names.freeze, model),
     }
 
 
@@ -65,7 +71,9 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
     all_names = [name for name, _ in frozen_model(inputs).named_parameters()]
     able = [name for name, p in frozen_model(inputs).named_parameters() if p.requires_grad]
     likely = ""
-    if trains == able:
+    if trains != list(seen["twin"]):
+        likely = "one model was frozen, the next is not: what is kept from call to call decides, and not the model"
+    elif trains == able:
         likely = "requires_grad is set nowhere: eval() and torch.no_grad() freeze no parameter"
         if seen["attribute"]:
             likely = "requires_grad was set on the module, which has no such flag: model.requires_grad_(False)"
@@ -82,8 +90,12 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "freeze goes by names and leaves out lora_...: it means every parameter, whatever its name"
     elif all("classifier" in name for name in trains):
         likely = "freeze goes by names and leaves out the head: it means every parameter"
-    elif all(name.endswith("bias") or name == "scale" for name in trains) and trains != ["scale"]:
+    elif trains == ["extra.prompts.0"]:
+        likely = "a parameter that is a single number, of no dimension, is left out: ask model.parameters()"
+    elif any(n.endswith("bias") for n in trains) and not any(n.endswith("weight") for n in trains):
         likely = "weights are frozen and biases are not"
+    elif set(trains) <= {"extra.prompts.0", "extra.prompts.1"}:
+        likely = "a ParameterList is no layer, and its parameters have numbers for names: ask model.parameters()"
     elif trains == ["scale"]:
         likely = "a parameter of the model itself, outside all of its layers, is forgotten: ask model.parameters()"
     elif trains == ["embeddings.word.weight"]:
@@ -101,6 +113,10 @@ def judge_returned(inputs: Inputs, seen: Observation) -> Fault | None:
         return not_the_model(seen)
     if len(seen["trains"]) == sum(p.requires_grad for p in frozen_model(inputs).parameters()):
         return Fault("nothing is frozen", "")
+    if seen["again"]:
+        error = seen["again"]
+        likely = "a frozen model may be frozen again: nothing is left to do then"
+        return Fault(f"a second freeze(model) raised {error['type']}: {error['text']}", likely)
     return None
 
 

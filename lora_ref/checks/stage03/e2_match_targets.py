@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, result_of
+from lora_ref.checks.probing import Names, raised, result_of
 from lora_ref.checks.stage03.shared import OwnLinear, build, draw_model, layer_names, matches, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation
 
@@ -35,7 +35,7 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
         "linear": [["value"], ["own"], ["linear"], *([name, "gate"] for name in ("word", "pair", "LayerNorm"))],
         "order": [[target, other], [other, target], ["gate", "my_query", target]],
         "once": [["query", "self.query"], ["output.dense", "attention.output.dense"], [target, target], [other, other]],
-        "missing": [["qurey"], [target, "no_such_layer"], ["transformer.h.0.attn", other]],
+        "missing": [["qurey"], *([n, "no_such_layer"] for n in (target, other)), ["transformer.h.0.attn", other]],
         "nearly": [
             ["uery"],
             [f"layer.{layer}"],
@@ -43,7 +43,8 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
             ["LayerNorm"],
             ["dense.weight"],
             ["gained", target],
-            [target, "Key"],
+            *([name, "Key"] for name in (target, other)),
+            ["quer?"],
         ],
     }[kind]
     return {**inputs, "cases": cases}
@@ -52,6 +53,8 @@ def draw_match(rng: np.random.Generator, kind: str) -> Inputs:
 def probe_match(names: Names, **inputs: Any) -> dict:
     """What each list of targets gives, or raises; and whether the model is still what it was."""
     model = build(inputs)
+    other = build({**inputs, "layers": 4, "width": 4, "inner": 6, "kinds": False, "plain_head": True, "seed": 0})
+    raised(names.match_targets, other, ["query"])  # a model of the same class, and not the same layers
     model.my_query.requires_grad_(False)  # what trains is not asked
     before = [(name, id(module)) for name, module in model.named_modules()]
     outcomes, match_targets = [], names.match_targets
@@ -158,6 +161,8 @@ def _refusal_fault(
                 likely = "each target is to be asked for itself: others of the list did match"
             if any(target.lower() in name and target not in name for name in names_given):
                 likely = "upper and lower case make different names"
+            if target.endswith("?"):
+                likely = "a target is a name, and no pattern: * and ? stand for themselves"
         return Fault(f"{shown} gave {some(names_given, 2) or 'an empty list'} and no error", likely)
     if "ValueError" not in error["bases"]:
         return Fault(f"{shown} raised {error['type']}", "the contract is a ValueError")

@@ -21,7 +21,7 @@ def draw_replace(rng: np.random.Generator, where: str) -> Inputs:
     layer = f"{inputs['prefix']}.layer.{int(rng.integers(0, inputs['layers']))}"
     places = {
         "deep": [f"{layer}.attention.self.query", f"{layer}.output.dense"],
-        "top": ["my_query", "classifier"],
+        "top": ["my_query", "classifier", "classifier_norm"],
         "containers": ["mixer.0", "mixer.1", "extra.gate", f"{inputs['prefix']}.layer.1"],
     }[where]
     return {**inputs, "places": places}
@@ -32,10 +32,12 @@ IN_ORDER = ("mixer.0", "mixer.1")
 
 
 class Marker(nn.Linear):
-    """What is put in: a layer that adds its own number to what comes in."""
+    """What is put in: a layer of the old one's sizes, with a dtype and flags of its own."""
 
-    def __init__(self):
-        super().__init__(1, 1)
+    def __init__(self, old: nn.Module | None):
+        sizes = (old.in_features, old.out_features) if isinstance(old, nn.Linear) else (1, 1)
+        super().__init__(*sizes, dtype=torch.float64)
+        self.bias.requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x
@@ -45,7 +47,12 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
     """For each place: whether the new module is there, and whether all others are where they were, in their order."""
     outcomes, replace = [], names.replace_module
     for place in inputs["places"]:
-        model, new = build(inputs), Marker()
+        twin = build(inputs)  # another model with the same names
+        raised(replace, twin, place, Marker(at(twin, place)))
+        model = build(inputs)
+        old = at(model, place)
+        new = Marker(old)
+        watched = {"new": (new, _state(new)), "old": (old, _state(old))}
         model.extra["twin"] = model.my_query  # one layer in two places
         before = [(name, id(module)) for name, module in _places(model) if not _inside(name, place)]
         children = _child_order(model, place)
@@ -62,11 +69,18 @@ def probe_replace(names: Names, **inputs: Any) -> dict:
                 "moved": [name for name, number in before if id(after.get(name)) != number],
                 "added": [name for name in after if name not in dict(before) and not _inside(name, place)],
                 "order": children == _child_order(model, place),
-                "new": all(p.requires_grad for p in new.parameters()),
+                "twin": isinstance(at(twin, place), Marker),
+                "touched": [what for what, (module, was) in watched.items() if _state(module) != was],
+                "flags": [p.requires_grad for p in new.parameters()] == [flag for *_, flag in watched["new"][1]],
             }
         )
-    nowhere = raised(replace, build(inputs), "no_such.layer.query", Marker())
+    nowhere = raised(replace, build(inputs), "no_such.layer.query", Marker(None))
     return {"outcomes": outcomes, "nowhere": nowhere is not None}
+
+
+def _state(module: Any) -> list[tuple]:
+    """A module's parameters: which they are, their dtype, their values, whether they train."""
+    return [(id(p), str(p.dtype), p.detach().flatten().tolist(), p.requires_grad) for p in module.parameters()]
 
 
 def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -102,6 +116,9 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if not outcome["there"] and not outcome["copy"]:  # a copy is judge_given's
             likely = "the module at that name is still the old one: set it as an attribute of its parent"
+            if outcome["twin"]:
+                likely = "in a first model it was: what is kept from call to call decides, and not the model"
+                return Fault(f"the module at {place} is not the new one", likely)
             if outcome["dotted"]:
                 likely = (
                     "a child with a dot in its name was added: setattr takes one part of a name, find the parent first"
@@ -137,9 +154,15 @@ def judge_given(inputs: Inputs, seen: Observation) -> Fault | None:
         if outcome["copy"] and not outcome["there"]:
             likely = "a copy of new was put there: put in new itself, which is what the caller holds"
             return Fault(f"the module at {place} is not the new one", likely)
-        if not outcome["new"]:
-            likely = "put in new as it is: whether it trains is its owner's to choose"
-            return Fault(f"replacing {place} froze the new module", likely)
+        if outcome["touched"]:
+            which, what = outcome["touched"][0], "parameters" if outcome["flags"] else "requires_grad flags"
+            likely = "put in new as it is: what it holds, and what of it trains, is its owner's to choose"
+            if which == "old":
+                what, likely = (
+                    "parameters or flags",
+                    "the old module stays as it is, too: new may hold it, as a wrapper does",
+                )
+            return Fault(f"replacing {place} changed the {which} module's {what}", likely)
     if not seen["nowhere"]:
         return Fault(
             "a name whose parent does not exist raised nothing",

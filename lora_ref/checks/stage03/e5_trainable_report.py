@@ -24,9 +24,10 @@ def draw_report(rng: np.random.Generator, state: str = "some", shared: bool = Fa
     return draw_model(rng, state=state, shared=shared, frozen=rng.integers(0, 2, size=500).astype(bool))
 
 
-def report_model(inputs: Inputs) -> nn.Module:
+def report_model(inputs: Inputs) -> Any:
     """The model that `trainable_report` is given."""
     model = build(inputs)
+    model.extra["low"] = nn.Linear(2, 4, dtype=torch.float16)
     model.extra["image"] = nn.Conv2d(2, 3, (3, 5))
     if inputs["shared"]:
         # more numbers than float32 can count, in the memory of one
@@ -35,6 +36,8 @@ def report_model(inputs: Inputs) -> nn.Module:
         model.mixer.add_module("3", model.mixer[0])
     for parameter, frozen in zip(model.parameters(), inputs["frozen"], strict=False):
         parameter.requires_grad_({"some": not frozen, "all": True, "none": False}[inputs["state"]])
+    if inputs["state"] == "some":
+        model.embeddings.requires_grad_(True)
     if inputs["shared"]:
         model.my_query.requires_grad_(True)
         model.mixer[0].requires_grad_(True)
@@ -42,20 +45,34 @@ def report_model(inputs: Inputs) -> nn.Module:
 
 
 def probe_report(names: Names, **inputs: Any) -> dict:
-    """The report's three numbers, and whether the model is still what it was."""
+    """The report's three numbers, of a model that has changed since an earlier report; and what a report changes."""
     model = report_model(inputs)
+    flags = [p.requires_grad for p in model.parameters()]
+    image = model.extra.pop("image")
+    model.requires_grad_(False).embeddings.requires_grad_(True)
+    earlier, right = names.trainable_report(model), _counted(model)
+    model.extra["image"] = image
+    for parameter, flag in zip(model.parameters(), flags, strict=True):
+        parameter.requires_grad_(flag)
     before = [p.requires_grad for p in model.parameters()]
     report = names.trainable_report(model)
     if not isinstance(report, Mapping):
         return {"kind": type(report).__name__}
     keys = ("trainable", "total", "ratio")
+    old = {k: v for k, v in right.items() if isinstance(earlier, Mapping) and earlier.get(k) == v}
     return {
+        "old": old,
         "keys": [str(key) for key in report],
         "values": {key: to_float(report[key]) for key in keys if key in report},
         "kinds": {key: type(report[key]).__name__ for key in keys if key in report},
         "unchanged": before == [p.requires_grad for p in model.parameters()],
         "meta": _on_meta(names.trainable_report, inputs),
     }
+
+
+def _counted(model: nn.Module) -> dict[str, int]:
+    own = list(model.parameters())
+    return {"trainable": sum(p.numel() for p in own if p.requires_grad), "total": sum(p.numel() for p in own)}
 
 
 def _on_meta(trainable_report: Callable, inputs: Inputs) -> float | None:
@@ -84,15 +101,15 @@ def report_counts(inputs: Inputs) -> dict[str, int]:
     own = list(model.parameters())
     twice = list(model.named_parameters(remove_duplicate=False))
     return {
-        "trainable": sum(p.numel() for p in own if p.requires_grad),
-        "total": sum(p.numel() for p in own),
+        **_counted(model),
         "tensors": len(own),
         "trainable tensors": sum(p.requires_grad for p in own),
         "with buffers": sum(t.numel() for t in (*own, *model.buffers())),
         "state": sum(t.numel() for t in model.state_dict().values()),
         "twice": sum(p.numel() for _, p in twice),
         "trainable twice": sum(p.numel() for _, p in twice if p.requires_grad),
-        "bytes": 4 * sum(p.numel() for p in own),
+        "bytes": sum(p.numel() * p.element_size() for p in own),
+        "float32": sum(p.numel() for p in own if p.dtype == torch.float32),
         "rows": sum(len(p) for p in own),
         "matrices": sum(math.prod(p.shape[:2]) for p in own),
     }
@@ -109,12 +126,18 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         if value == wanted:
             continue
         likely = ""
-        if value in (counts["tensors"], counts["trainable tensors"]):
+        if value == seen["old"].get(key):
+            likely = (
+                "it was right of the model as it was at an earlier report: count anew, keep nothing from call to call"
+            )
+        elif value in (counts["tensors"], counts["trainable tensors"]):
             likely = "these are tensors, not numbers: each has p.numel() of them"
         elif value == counts["rows"]:
             likely = "len(p) counts rows: p.numel() counts numbers"
         elif value == counts["bytes"]:
             likely = "these are bytes: count numbers"
+        elif key == "total" and value == counts["float32"]:
+            likely = "a parameter may have any dtype: one in half precision counts as well, each number once"
         elif key == "total" and value == counts["total"] - counts["trainable"]:
             likely = "total counts the frozen parameters alone"
         elif key == "total" and value == counts["trainable"]:
@@ -143,6 +166,11 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
             "parameters are told apart by where they lie in memory, and on meta all lie at 0: ask model.parameters()",
         )
     return None
+
+
+def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
+    """The counts, and any number as the ratio: which, another check asks."""
+    return judge_counts(inputs, seen) or _report_form(seen, ("ratio",))
 
 
 def judge_whole_counts(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -205,6 +233,14 @@ EXERCISE = Exercise(
             judge_counts,
             partial(draw_report, shared=True),
             seed=27,
+        ),
+        Check(
+            "3.5/frozen",
+            "a model that is all frozen",
+            probe_report,
+            judge_frozen,
+            partial(draw_report, state="none"),
+            seed=12,
         ),
         Check("3.5/ratio", "ratio is trainable / total", probe_report, judge_ratio, draw_report, seed=12),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names, array, attempt, result_of
+from lora_ref.checks.probing import Names, array, attempt, raised, result_of
 from lora_ref.checks.stage03.shared import build, draw_model, layer_names, modules, some
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close, error_fault
 
@@ -20,24 +21,52 @@ def draw_blocks(rng: np.random.Generator) -> Inputs:
     """Blocks whose names begin like others'."""
     inputs = draw_model(rng, layers=int(rng.integers(12, 14)))
     start = f"{inputs['prefix']}.layer."
-    return {**inputs, "blocks": [[f"{start}1"], [f"{start}1", f"{start}{int(rng.integers(2, 9))}"], [f"{start}11"]]}
+    blocks = [[f"{start}1"], [f"{start}1", f"{start}{int(rng.integers(2, 9))}"], [f"{start}11"], ["classifier"]]
+    return {**inputs, "blocks": blocks}
 
 
 def blocks_model(inputs: Inputs) -> nn.Module:
     """The inputs' model, with other blocks in it whose names end like the encoder's."""
     model = build(inputs)
-    model.add_module(f"sub{inputs['prefix']}", modules(layer=nn.ModuleList(nn.Linear(2, 2) for _ in range(12))))
+    for holder, name in ((model, f"sub{inputs['prefix']}"), (model.extra, inputs["prefix"])):
+        holder.add_module(name, modules(layer=nn.ModuleList(nn.Linear(2, 2) for _ in range(12))))
     return model
+
+
+def held(model: nn.Module) -> list[tuple]:
+    """The model's parameters, their names, values and flags."""
+    return [(p, name, p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()]
+
+
+def touched(model: nn.Module, before: Sequence[tuple], flags: bool = True) -> list[str]:
+    """What was `held` and is other now, in words: another parameter, other values, with ``flags`` whether it trains."""
+    after, found = {id(p) for p in model.parameters()}, []
+    for parameter, name, value, trains in before:
+        if id(parameter) not in after:
+            found.append(f"another parameter stands in the place of {name}")
+        elif not torch.equal(parameter, value):
+            found.append(f"{name} has other values")
+        elif flags and parameter.requires_grad != trains:
+            found.append(f"requires_grad of {name} has changed")
+    return found[:1]
+
+
+def touched_fault(seen: Observation, task: str) -> Fault | None:
+    """A function that may do one thing to a model has done another."""
+    found = list(seen["touched"])
+    return Fault(found[0], f"{task}, and all else of the model stays as it is") if found else None
 
 
 def probe_blocks(names: Names, **inputs: Any) -> dict:
     """What trains after each call on a fresh model, of which all trains, or nothing."""
-    trains = []
+    trains, changes = [], []
     for blocks, before in itertools.product(inputs["blocks"], (True, False)):
         model = blocks_model(inputs).requires_grad_(before)
+        was = held(model)
         names.unfreeze_blocks(model, list(blocks))
         trains.append([name for name, p in model.named_parameters() if p.requires_grad])
-    return {"trains": trains}
+        changes += touched(model, was, flags=False)
+    return {"trains": trains, "touched": changes[:1]}
 
 
 def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -52,7 +81,7 @@ def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
         if extra:
             others = sorted({".".join(name.split(".")[:3]) for name in extra})
             likely = "layer.1 is the beginning of layer.10, too: compare with the dot that ends the name"
-            if all(name.startswith("sub") for name in extra):
+            if all(name.startswith(("sub", "extra.")) for name in extra):
                 likely = "the name stands in the middle of theirs: compare the beginning, with startswith"
             elif any(inputs["prefix"] not in name for name in extra):
                 likely = "all other parameters must be frozen"
@@ -65,17 +94,20 @@ def judge_blocks(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"blocks {blocks}: {some(missing, 2)} should train, and {'does' if len(missing) == 1 else 'do'} not",
                 likely,
             )
-    return None
+    return touched_fault(seen, "set the flags")
 
 
 def draw_dropout(rng: np.random.Generator) -> Inputs:
-    return draw_model(rng, p=float(rng.choice([0.2, 0.3, 0.4])))
+    return draw_model(rng, p=float(rng.choice([0.2, 0.3, 0.4])), kinds=True)
 
 
 def probe_dropout(names: Names, **inputs: Any) -> dict:
     """What stands where each linear layer stood."""
-    model = build(inputs)
+    model = build(inputs).train()
+    model.my_query.requires_grad_(False)
     before = {name: id(m) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    was = held(model)
+    raised(names.add_dropout, nn.Sequential(nn.Linear(2, 2)), 0.9)  # another model, and another p
     result, error = result_of(names.add_dropout, model, inputs["p"])
     if error:
         return {"raised": error}
@@ -87,13 +119,14 @@ def probe_dropout(names: Names, **inputs: Any) -> dict:
             continue
         parts = list(module) if isinstance(module, nn.Sequential) else []
         places[name] = {
-            "kind": type(module).__name__,
-            "parts": [type(part).__name__ for part in parts],
+            "kind": "Linear" if isinstance(module, nn.Linear) else type(module).__name__,
+            "parts": ["Linear" if isinstance(part, nn.Linear) else type(part).__name__ for part in parts],
             "p": [float(part.p) for part in parts if isinstance(part, nn.Dropout)],
+            "inplace": [bool(part.inplace) for part in parts if isinstance(part, nn.Dropout)],
             "same": bool(parts) and id(parts[-1]) == before[name],
         }
     dropouts = sum(isinstance(m, nn.Dropout) for m in model.modules())
-    return {"places": places, "dropouts": dropouts, "same": result is model}
+    return {"places": places, "dropouts": dropouts, "same": result is model, "touched": touched(model, was)}
 
 
 def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -118,16 +151,21 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
                 likely = "the dropout comes first, and the layer behind it"
             if place["kind"] == "Linear":
                 likely = "the walk does not get there: model.modules() meets every depth"
+                if name == "extra.own":
+                    likely = "a class that inherits from nn.Linear is one: ask isinstance, not type()"
             return Fault(f"{name} is {shown}, expected Sequential(Dropout, Linear)", likely)
         if not place["same"]:
             return Fault(f"{name}: another layer than the model's own", "keep the layer that was there")
         if place["p"] != [inputs["p"]]:
             return Fault(f"{name}: Dropout({place['p'][0]:g}), expected {inputs['p']:g}", "p is not passed on")
+        if any(place["inplace"]):
+            likely = "it drops from x itself, which goes into other layers too: nn.Dropout(p) makes a new tensor"
+            return Fault(f"{name}: Dropout(inplace=True)", likely)
     if seen["dropouts"] != len(names):
         return Fault(f"{seen['dropouts']} dropouts for {len(names)} linear layers", "one each")
     if not seen["same"]:
         return Fault("add_dropout does not return the model", "")
-    return None
+    return touched_fault(seen, "put the dropouts in")
 
 
 def draw_convolution(rng: np.random.Generator) -> Inputs:
@@ -155,11 +193,12 @@ def convolved(names: Names, inputs: Inputs, case: str) -> dict:
         linear.weight.copy_(torch.tensor(W))
         if case == "bias":
             linear.bias.copy_(torch.tensor(inputs["b"]))
+    was = held(linear)
     conv = names.as_convolution(linear)
     return {
         "kind": [base.__name__ for base in type(conv).__mro__],
         "y": array(conv(torch.tensor(inputs["x"], dtype=torch.float32))),
-        "linear": array(linear.weight),
+        "touched": touched(linear, was),
     }
 
 
@@ -175,8 +214,8 @@ def judge_convolution(inputs: Inputs, seen: Observation) -> Fault | None:
         wanted = bare + inputs["b"][:, None] if case == "bias" else bare
         if "Conv1d" not in outcome["kind"]:
             return Fault(f"as_convolution returned a {outcome['kind'][0]}", "the docstring says nn.Conv1d")
-        if not close(outcome["linear"], W.astype(np.float32)):
-            return Fault("the given layer's weight has changed", "copy out of it")
+        if changed := touched_fault(outcome, "copy out of the layer"):
+            return replace(changed, seen=f"the given layer: {changed.seen}")
         if close(outcome["y"], wanted, 1e-4):
             continue
         likely = ""
@@ -201,19 +240,21 @@ class Prompted(nn.Module):
         super().__init__()
         inner = build({**inputs, "plain_head": True})
         del inner.classifier, inner.pre_classifier, inner.classifier_norm
-        self.encoder = inner
+        self.encoder = inner.train()
         self.prompt = nn.Embedding(4, inputs["width"])
         self.classifier = nn.Sequential(nn.Linear(inputs["width"], 5), nn.LayerNorm(5))
 
 
 def probe_prompt(names: Names, **inputs: Any) -> dict:
     """What trains of a model with a prompt and a new head, of which all trained before, or nothing."""
-    trains, same = [], True
+    trains, same, changes = [], True, []
     for before in (True, False):
         model = Prompted(inputs).requires_grad_(before)
+        was = held(model)
         same = names.train_prompt(model) is model and same
         trains.append([name for name, p in model.named_parameters() if p.requires_grad])
-    return {"trains": trains, "same": same}
+        changes += touched(model, was, flags=False)
+    return {"trains": trains, "same": same, "touched": changes[:1]}
 
 
 def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -235,7 +276,7 @@ def judge_prompt(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(f"{some(extra, 2)} train", "the encoder is pretrained and must stay frozen")
     if not seen["same"]:
         return Fault("train_prompt does not return the model", "")
-    return None
+    return touched_fault(seen, "set the flags")
 
 
 EXERCISE = Exercise(

@@ -144,7 +144,7 @@ def build(inputs: Inputs) -> Classifier:
 SIZES = ("prefix", "layers", "width", "inner", "plain_head", "kinds")
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _built(prefix: str, layers: int, width: int, inner: int, plain_head: bool, kinds: bool, seed: int) -> Classifier:
     model = Classifier(prefix, layers, width, inner, plain_head, kinds)
     rng = np.random.default_rng(seed)

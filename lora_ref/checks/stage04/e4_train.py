@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,77 +15,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised, to_float
 from lora_ref.checks.stage04.adamw import first_wrong, step_cause, weight_decay
+from lora_ref.checks.stage04.pooled import Passes, PooledClassifier, draw_batch, forward_numpy
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import pair
 
-#: How much the head counts: little, so that the gradients' norm stays below 1, where clipping changes nothing.
-HEAD = 0.2
-
-
-class PooledClassifier(nn.Module):
-    """Mean of frozen word vectors, a frozen linear layer, a low-rank update, and two biases as the head.
-
-    It is called as RoBERTa is, and writes down each forward pass, so that a judge can redo the sums. In float64: then
-    NumPy agrees to 1e-10.
-    """
-
-    def __init__(self, words: np.ndarray, weight: np.ndarray, A: np.ndarray, B: np.ndarray, head: np.ndarray):
-        super().__init__()
-        self.words = nn.Parameter(torch.tensor(words), requires_grad=False)
-        self.weight = nn.Parameter(torch.tensor(weight), requires_grad=False)
-        self.lora_A = nn.Parameter(torch.tensor(A))
-        self.lora_B = nn.Parameter(torch.tensor(B))
-        self.classifier = nn.Parameter(torch.tensor(head))
-        # whose names tell nothing about what trains
-        self.bias = nn.Parameter(torch.zeros(len(head), dtype=torch.float64))
-        self.classifier_norm = nn.Parameter(torch.ones(len(head)), requires_grad=False)
-        self.forwards: list[dict] = []
-
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
-    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **others: Any) -> Any:
-        from transformers.modeling_outputs import SequenceClassifierOutput
-
-        if others:
-            raise TypeError(f"forward() got an unexpected keyword argument {next(iter(others))!r}")
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if len(self.forwards) < 200:
-            given = {"input_ids": input_ids, "attention_mask": attention_mask}
-            given |= {"A": self.lora_A, "B": self.lora_B, "head": self.classifier + self.bias}
-            self.forwards.append({k: array(v) for k, v in given.items()} | {"training": bool(self.training)})
-        mask = attention_mask.unsqueeze(-1).to(self.words.dtype)
-        pooled = (self.words[input_ids] * mask).sum(1) / mask.sum(1)
-        logits = pooled @ self.weight.T + (pooled @ self.lora_A.T) @ self.lora_B.T
-        logits = logits + HEAD * (self.classifier + self.bias)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-
-class Passes(torch.utils.data.IterableDataset):
-    """Each pass over it yields other batches, as a shuffled loader's do; it draws a number, as they do.
-
-    It has no length: a stream has none.
-    """
-
-    def __init__(self, passes: Sequence[Sequence[Mapping[str, np.ndarray]]]):
-        self.passes, self.started = passes, 0
-        self.drawn: list[float] = []
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        number, self.started = self.started, self.started + 1
-        self.drawn.append(float(torch.rand(())))
-        for batch in self.passes[number % len(self.passes)]:
-            yield {key: torch.tensor(values) for key, values in batch.items()}
-
-
-def draw_batch(rng: np.random.Generator, vocabulary: int, classes: int, size: int = 4) -> dict[str, np.ndarray]:
-    """``size`` sentences of 2 to 7 tokens, padded to 7."""
-    mask = (np.arange(7) < rng.integers(2, 8, size=(size, 1))).astype(np.int64)
-    ids = rng.integers(1, vocabulary, size=(size, 7)) * mask
-    return {"input_ids": ids, "attention_mask": mask, "labels": rng.integers(0, classes, size=size)}
+#: What `judge_adamw` redoes: as a forward pass is written down, and the parameter's name.
+ADAPTED = {"A": "lora_A", "B": "lora_B", "classifier": "classifier"}
 
 
 def draw_training(
@@ -120,7 +55,8 @@ def probe_train(names: Names, **inputs: Any) -> dict:
         for frozen in (p for p in model.parameters() if not p.requires_grad):
             frozen.grad = torch.ones_like(frozen)
     passes = Passes(inputs["passes"])
-    loader = torch.utils.data.DataLoader(passes, batch_size=None)
+    # a DataLoader hands out dicts of its own; without one, what happens to a batch is seen
+    loader = passes if inputs["stale"] else torch.utils.data.DataLoader(passes, batch_size=None)
     optimizers: dict[int, dict] = {}
 
     def note(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -135,7 +71,8 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     finally:
         handle.remove()
     items = None if losses is None or isinstance(losses, (float, int, str)) else list(losses)
-    return {
+    seen = {"effects": passes.changed[:1]} if passes.changed else {}
+    return seen | {
         "stopped": stopped,
         "kind": "" if isinstance(losses, (list, tuple)) else type(losses).__name__,
         "drawn": passes.drawn[:50],
@@ -148,12 +85,21 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     }
 
 
+def draw_counts(rng: np.random.Generator) -> Inputs:
+    """Runs of no step, one, a pass less one, a pass, a pass and one, two passes."""
+    return {"runs": [draw_training(rng, steps, length=3, passes=3) for steps in (0, 1, 2, 3, 4, 6)]}
+
+
 def probe_counts(names: Names, **inputs: Any) -> dict:
-    """Several training runs, and one on a batch that the model refuses."""
+    """Several training runs, and two on a batch at which the model raises."""
     runs = [probe_train(names, **run) for run in inputs["runs"]]
     first = inputs["runs"][-1]
-    broken = {key: [[{**first["passes"][0][0], "unknown": first["passes"][0][0]["labels"]}]] for key in ("passes",)}
-    return {"runs": runs, "refused": raised(lambda: probe_train(names, **{**first, **broken}))}
+    batch = first["passes"][0][0]
+    refused = [
+        raised(lambda key=key: probe_train(names, **first | {"passes": [[batch | {key: batch["labels"]}]]}))
+        for key in ("unknown", "memory")
+    ]
+    return {"runs": runs, "refused": refused}
 
 
 def settings_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
@@ -166,22 +112,6 @@ def settings_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict:
         "eps": float(group.get("eps", 1e-8)),
         "decoupled": bool(group.get("decoupled_weight_decay", False)),
     }
-
-
-def forward_numpy(inputs: Inputs, batch: Mapping, at: Mapping) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """The loss on a batch and its gradients with respect to A, B and head, with the parameters of a recorded pass."""
-    A, B = at["A"], at["B"]
-    mask = batch["attention_mask"][..., None]
-    pooled = (inputs["words"][batch["input_ids"]] * mask).sum(1) / mask.sum(1)
-    logits = pooled @ (inputs["weight"] + B @ A).T + HEAD * at["head"]
-    logits = logits - logits.max(axis=1, keepdims=True)
-    share = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    rows, labels = np.arange(len(pooled)), batch["labels"]
-    loss = -np.mean(np.log(share[rows, labels]))
-    error = share
-    error[rows, labels] -= 1
-    error /= len(rows)
-    return float(loss), (error @ B).T @ pooled, error.T @ (pooled @ A.T), HEAD * error.sum(axis=0)
 
 
 def batch_order(inputs: Inputs, seen: Observation) -> list[Mapping]:
@@ -261,6 +191,18 @@ def _moves_on(inputs: Inputs, seen: Observation) -> bool:
     return any((forward["A"] != seen["after"]["lora_A"]).any() for forward in later)
 
 
+def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
+    """As many floats as steps in each run; an error is not caught."""
+    runs = list(zip(inputs["runs"], seen["runs"], strict=True))
+    if fault := next((fault for run in runs if (fault := form_fault(*run))), None):
+        return fault
+    if not all(seen["refused"]) or len(seen["refused"]) != 2:
+        return Fault(
+            "a batch that the model refuses with an error is passed over", "an error in a step is the caller's"
+        )
+    return None
+
+
 def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     """What is wrong with the batches that the forward passes met."""
     length, order = len(inputs["passes"][0]), _first_forwards(inputs, seen)
@@ -296,11 +238,9 @@ def _order_fault(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_restart(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault := form_fault(inputs, seen) or _order_fault(inputs, seen) or _later_fault(inputs, seen):
         return fault
-    if len(set(seen["drawn"])) < len(seen["drawn"]):
-        return Fault(
-            "two passes over the loader draw the same random numbers",
-            "torch.manual_seed in the loop, or a restored generator: a loader that shuffles gives one order each time",
-        )
+    if len(set(seen["drawn"])) < len(seen["drawn"]) and not seen.get("effects"):
+        likely = "a generator is put back to where it was: a loader that shuffles gives one order each time"
+        return Fault("two passes over the loader draw the same random numbers", likely)
     return None
 
 
@@ -356,15 +296,17 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
     used = seen["optimizers"]
     named = next((o for o in used if "AdamW" in o["classes"]), None)
     betas, eps = (named["betas"], named["eps"]) if named else ([0.9, 0.999], 1e-8)
-    for which, name in enumerate(("A", "B")):
+    for which, (name, shown_name) in enumerate(ADAPTED.items()):
         # a run of the wrong length says nothing of its last step; that is another check's matter
-        last = [seen["after"][f"lora_{name}"]] if len(seen["forwards"]) == inputs["steps"] else []
+        last = [seen["after"][shown_name]] if len(seen["forwards"]) == inputs["steps"] else []
         path = [f[name] for f in forwards] + last
         moves = [b - a for a, b in itertools.pairwise(path)]
         grads = [forward_numpy(inputs, b, f)[1:][which] for b, f in zip(order, forwards, strict=True)][: len(moves)]
         if not any(np.any(m != 0) for m in moves):
+            if name == "classifier":
+                continue  # whether it trains at all is `judge_trainable_alone`'s
             return Fault(
-                f"lora_{name} has not moved after {len(moves)} steps",
+                f"{shown_name} has not moved after {len(moves)} steps",
                 NOTHING_MOVES,
             )
         decay = weight_decay(moves[0], path[0], grads[0], lr, eps)
@@ -380,8 +322,9 @@ def judge_adamw(inputs: Inputs, seen: Observation) -> Fault | None:
             worst = np.unravel_index(np.argmax(np.abs(moves[at] - wanted)), wanted.shape)
             shown, asked = pair(*(float(abs(move[worst]) / lr) for move in (moves[at], wanted)), tolerance=1e-3)
             which_one = "one"
+        moved = f"step {at} (counted from 0) moves {which_one} of {shown_name}'s entries"
         return Fault(
-            f"step {at} (counted from 0) moves {which_one} of lora_{name}'s entries by {shown} lr, AdamW by {asked} lr",
+            f"{moved} by {shown} lr, AdamW by {asked} lr",
             step_cause(moves, path, grads, lr, betas, eps, used, decay, at, wanted),
         )
     return None
@@ -394,7 +337,8 @@ def judge_learns(inputs: Inputs, seen: Observation) -> Fault | None:
     start, *later = (forward for forward in _first_forwards(inputs, seen) if forward is not None)
     grads = forward_numpy(inputs, batch_order(inputs, seen)[0], start)[1:]
     for name, grad in zip("AB", grads, strict=False):
-        if ((later[0][name] - start[name]) * grad).sum() >= 0:
+        counts = np.abs(grad) > 0.2 * np.abs(start[name])  # elsewhere a weight decay may have the last word
+        if ((later[0][name] - start[name]) * grad * counts).sum() >= 0:
             return judge_adamw(inputs, seen) or Fault(f"the first step does not move lora_{name} down the loss", "")
     return None
 
@@ -475,6 +419,14 @@ EXERCISE = Exercise(
             partial(draw_training, steps=7, length=3, passes=4),
             seed=6,
             after=("4.4/frozen",),
+        ),
+        Check(
+            "4.4/count",
+            "train returns exactly as many floats as steps, be it none, one, or more than the loader has",
+            probe_counts,
+            judge_counts,
+            draw_counts,
+            seed=6,
         ),
         Check("4.4/mode", "the model is in training mode at each step", probe_train, judge_mode, draw_training, seed=6),
         Check(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import gc
 import os
-import pickle
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +17,7 @@ from torch import nn
 from lora_ref.checks.copies import copied
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt, describe_error, raised
+from lora_ref.checks.stage04.adapter_files import FOREIGN, edit_file, in_scratch_folder, read_adapter, write_foreign
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import number
 
@@ -46,51 +44,40 @@ def adapted_model(inputs: Mapping[str, Any], tensors: Mapping[str, np.ndarray] |
     targets, rank, alpha = tuple(inputs["targets"]), inputs["rank"], inputs["alpha"]
     model = copied(_adapted(inputs["base_seed"], targets, rank, alpha, inputs["train_head"]))
     parameters = dict(model.named_parameters())
+    if inputs["double"]:
+        model.double()
     with torch.no_grad():
         for name, values in (tensors or {}).items():
             parameters[name].copy_(torch.tensor(values))
     return model
 
 
-def draw_adapter(rng: np.random.Generator, train_head: bool = True, edits: Sequence[Sequence[str]] = ()) -> Inputs:
-    """An injection, the values of the adapter that is saved (B is not zero), and what the fresh model has instead."""
+def draw_adapter(
+    rng: np.random.Generator, train_head: bool = True, edits: Sequence[Sequence[str]] = (), double: bool = False
+) -> Inputs:
+    """An injection, the values of the adapter that is saved (B is not zero), and what the fresh model has instead.
+
+    ``double``: all in float64.
+    """
     inputs: Inputs = {
         "base_seed": int(rng.integers(1000)),
         "targets": [str(t) for t in (ALL_LINEARS if rng.integers(2) else ("query", "value", "output.dense"))],
         "rank": int(rng.integers(2, 6)),
         "alpha": float(rng.integers(4, 20)),
         "train_head": train_head,
+        "double": double,
     }
     model = adapted_model(inputs)
     shapes = {n: tuple(p.shape) for n, p in model.named_parameters() if p.requires_grad}
     for key in ("saved", "fresh"):
-        inputs[key] = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        inputs[key] = {
+            name: rng.normal(size=shape).astype(np.float64 if double else np.float32) for name, shape in shapes.items()
+        }
     base = [n for n, p in model.named_parameters() if not (p.requires_grad or n.startswith("classifier."))]
     name = str(rng.choice(base))
     inputs["foreign"] = {"frozen": name, "values": array(model.get_parameter(name)).astype(np.float32) + 1}
     inputs["tokens"] = rng.integers(4, 50, size=(3, 9))
     return inputs | ({"edits": [list(edit) for edit in edits]} if edits else {})
-
-
-def in_scratch_folder(probe: Callable[..., dict]) -> Callable[..., dict]:
-    """Give a probe an empty folder, which goes once the probe has let go of its models.
-
-    A right answer's tensors may stay mapped to the file, and Windows removes no file that is mapped. What can't be
-    removed even then stays in the system's temporary folder: that is not a student's mistake.
-    """
-
-    @functools.wraps(probe)
-    def run(names: Names, **inputs: Any) -> dict:
-        folder = Path(tempfile.mkdtemp(prefix="lora-check-"))
-        try:
-            return probe(names, folder, **inputs)
-        finally:  # not TemporaryDirectory: Python 3.11's raises in spite of ignore_cleanup_errors
-            shutil.rmtree(folder, ignore_errors=True)
-            if folder.exists():
-                gc.collect()  # a model that refers to itself outlives its names
-                shutil.rmtree(folder, ignore_errors=True)
-
-    return run
 
 
 def with_path(function: Callable, model: nn.Module, path: Path) -> Any:
@@ -101,42 +88,38 @@ def with_path(function: Callable, model: nn.Module, path: Path) -> Any:
         return function(model, path)
 
 
-def read_adapter(path: Path) -> dict[str, Any]:
-    """The tensors of a safetensors file, or why it is none."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        return {"problem": "no file at the path" if not path.exists() else "the path is a folder"}
-    if path.stat().st_size > 5_000_000:
-        return {"problem": f"a file of {path.stat().st_size:,} bytes"}
-    try:
-        return {"tensors": {name: array(values) for name, values in load_file(path).items()}}
-    except Exception as error:  # the file is a student's: anything may be in it
-        head = path.read_bytes()[:4]
-        kind = "a pickle (torch.save)" if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") else "no safetensors file"
-        return {"problem": f"{kind}: {type(error).__name__}"}
-
-
 @in_scratch_folder
 def probe_save(names: Names, folder: Path, **inputs: Any) -> dict:
-    """What save_adapter writes, and whether the model stays as it was."""
-    path = folder / "adapter.safetensors"
-    model = adapted_model(inputs, inputs["saved"])
+    """What save_adapter writes of a fresh model, then of a trained one to the same path; and what else it changes."""
+    path = folder / "adapter"  # a name like any other
+    model = adapted_model(inputs)
+    with_path(names.save_adapter, model, path)
+    first = read_adapter(path)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, values in inputs["saved"].items():
+            parameters[name].copy_(torch.tensor(values))
+            parameters[name].grad = torch.ones_like(parameters[name])
     before = snapshot(model)
     with_path(names.save_adapter, model, path)
     others = sorted(name for name in os.listdir(folder) if name != path.name)
-    return {"file": read_adapter(path), "others": others, "changed": changed(model, before)}
+    return {"first": first, "file": read_adapter(path), "others": others, "changed": changed(model, before)}
 
 
 @in_scratch_folder
 def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
-    """Save, load into a fresh model with other values, and compare the two."""
+    """Save, load into a fresh model with other values, and compare the two; after another model at the same path."""
     path = folder / "adapter.safetensors"
-    model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"])
+    other = adapted_model(inputs, {name: -values for name, values in inputs["saved"].items()})
+    model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"]).train()
     before, held = snapshot(fresh), dict(fresh.named_parameters())
-    with_path(names.save_adapter, model, path)
     try:
-        with_path(names.load_adapter, fresh, path)
+        for saved, into in ((other, other), (model, fresh)):
+            with contextlib.suppress(OSError):  # mapped, on Windows
+                path.unlink()
+            with_path(names.save_adapter, saved, path)
+            written = path.read_bytes()
+            with_path(names.load_adapter, into, path)
     except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
         return {"refused": describe_error(error)}
     tokens = torch.tensor(inputs["tokens"])
@@ -148,6 +131,7 @@ def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
         "logits": logits,
         "loaded": {name: array(parameters[name]) for name in inputs["saved"]},
         "untouched": not changed(fresh, before),
+        "file": path.read_bytes() == written,
         "asleep": [name for name in inputs["saved"] if not parameters[name].requires_grad],
         "changed": changed(fresh, before),
     }
@@ -179,67 +163,6 @@ def changed(model: nn.Module, before: Mapping[str, tuple[torch.Tensor, bool]]) -
         if torch.equal(after[n][0], before[n][0]) and after[n][1] == before[n][1]
     }
     return sorted((after.keys() | before.keys()) - same)
-
-
-def edit_file(source: Path, target: Path, kind: str, place: str, base: Mapping[str, Any]) -> None:
-    """Copy a safetensors file with one thing changed; what its metadata says stays.
-
-    ``place``: the first or the last of its tensors, or the first matrix that is not square. What is unexpected is a
-    tensor with a name like LoRA's, one with a ``foreign`` name, or one called as a ``frozen`` tensor of the base is.
-    """
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
-
-    with safe_open(source, framework="np") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    oblong = {name for name, t in tensors.items() if t.ndim == 2 and t.shape[0] != t.shape[1]}
-    name = (max if place == "last" else min)(oblong if place == "non-square" else tensors)
-    if kind == "a model without LoRA":
-        pass
-    elif kind == "missing":
-        del tensors[name]
-    elif kind == "unexpected":
-        names = {"first": "AAA.lora_A", "last": "zzz.lora_A", "foreign": "other.bias", "frozen": base["frozen"]}
-        tensors[names[place]] = base["values"] if place == "frozen" else np.ones((2, 3), dtype=np.float32)
-    elif kind == "renamed":
-        tensors[name + "_2"] = tensors.pop(name)
-    else:
-        shapes: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            "one row more": lambda t: np.concatenate([t, t[:1]]),
-            "one row": lambda t: t[:1],  # copy_ would broadcast it over all rows
-            "one dimension more": lambda t: t[None],
-            "one column more": lambda t: np.concatenate([t, t[:, :1]], axis=1),
-            "one column": lambda t: t[:, :1],  # as one row
-            "transposed": lambda t: t.T,
-        }
-        tensors[name] = np.ascontiguousarray(shapes[kind](tensors[name]))
-    save_file(tensors, target, metadata=metadata)
-
-
-class Trap:
-    """What a hostile pickle holds: unpickling it makes a folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = str(folder)
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (self.folder,)
-
-
-def write_foreign(source: Path, target: Path, kind: str, marker: Path) -> None:
-    """A file that is not an adapter: noise, half of one, or a pickle with a trap."""
-    if kind == "noise":
-        target.write_bytes(bytes(range(256)) * 40)
-    elif kind == "half a file":
-        target.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    elif kind == "a torch.save file":
-        torch.save({"lora_A": Trap(marker)}, target)
-    else:
-        target.write_bytes(pickle.dumps({"lora_A": Trap(marker)}))
-
-
-FOREIGN = ("noise", "half a file", "a torch.save file", "a pickle")
 
 
 @in_scratch_folder
@@ -296,6 +219,9 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
             "an adapter is one file; what else it needs goes into its metadata",
         )
     expected, stored = dict(inputs["saved"]), dict(file["tensors"])
+    first = seen["first"].get("tensors") or {}
+    if first and first.keys() == stored.keys() and all(np.array_equal(first[key], stored[key]) for key in stored):
+        return Fault("a second save to the same path leaves the first one's file", "each call writes the file anew")
     if not stored:
         return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is")
     for name, values in inputs["saved"].items():
@@ -326,6 +252,10 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         if any(np.array_equal(tensor, values) for tensor in stored.values() for values in base):
             likely = "the frozen base model is in the file: everyone who loads it has that already"
         return Fault(f"{len(stored)} more than belongs in the file, such as {min(stored)}", likely)
+    if len(first) < len(inputs["saved"]):
+        count = f"{len(first)} of {len(inputs['saved'])} tensors"
+        likely = "what belongs in has requires_grad, whatever its values (B is zero) and its gradient (there is none)"
+        return Fault(f"of a fresh model {count} are in the file", likely)
     if seen["changed"]:
         return Fault(
             f"saving changed the model: {', '.join(seen['changed'][:3])}", "save copies, and leave the model as it is"
@@ -341,7 +271,9 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
         )
     wrong = [name for name, values in inputs["saved"].items() if not np.array_equal(seen["loaded"][name], values)]
     if wrong:
-        if seen["untouched"]:
+        if all(np.array_equal(seen["loaded"][name], -inputs["saved"][name]) for name in wrong):
+            likely = "these are the values of another file that was at the same path: read the file at each call"
+        elif seen["untouched"]:
             likely = "nothing was copied into the model that was passed: copy_ is missing, or works on a copy"
         elif all("classifier" in name for name in wrong):
             likely = "the head is not restored: without it the reloaded model answers at chance"
@@ -352,6 +284,8 @@ def judge_round_trip(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             f"{len(wrong)} of {len(inputs['saved'])} tensors differ from the saved ones, such as {wrong[0]}", likely
         )
+    if not seen["file"]:
+        return Fault("after loading, the file is not what it was", "loading reads the file, and leaves it alone")
     others = [name for name in seen["changed"] if name not in inputs["saved"]]
     if others:
         return Fault(f"loading changed {others[0]}", "the base model is not the adapter's to change")
@@ -451,6 +385,7 @@ EXERCISE = Exercise(
     "4.5",
     "save and load an adapter",
     names=("save_adapter", "load_adapter"),
+    keeps=("save_adapter", "load_adapter"),
     checks=[
         Check(
             "4.5/file",

@@ -13,7 +13,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, to_float
-from lora_ref.checks.stage04.e4_train import Passes, PooledClassifier, draw_batch, forward_numpy, settings_of
+from lora_ref.checks.stage04.e4_train import settings_of
+from lora_ref.checks.stage04.pooled import Passes, PooledClassifier, draw_batch, forward_numpy
 from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, a, close
 from lora_ref.rounding import number
 
