@@ -20,9 +20,10 @@ TRICKY_ATTRIBUTES |= {"run_cell", "run_cell_magic", "ev", "ex", "safe_execfile"}
 TRICKY_ATTRIBUTES |= {"get_objects", "get_referrers", "get_referents"}  # of gc, which else is only asked to collect
 TRICKY_MODULES = {"__main__", "builtins", "inspect"}
 #: By which a student's cell may prepare what no name shows: a module or a file that an answer reads, a path, a variable
-#: of the process.
+#: of the process, all names of a module.
 PREPARES = re.compile(
-    r"\.py\b|\bopen\(|write|sys\.path|chdir|environ|mkdir|subprocess|os\.system|\.save\(|savetxt|to_csv|^\s*(?:%%|%cd|%env|%run|!)",
+    r"\.py\b|\bopen\(|write|sys\.path|chdir|environ|mkdir|subprocess|os\.system|\.save\(|savetxt|to_csv"
+    r"|\bimport[ \t]*\*|\bglobals\(\)\.|^\s*(?:%%|%cd|%env|%run|!)",
     re.MULTILINE,
 )
 #: IPython's own lines that no name depends on; what stands below or behind the last two is Python.

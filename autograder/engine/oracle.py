@@ -40,7 +40,7 @@ AHEAD = 60_000
 MAX_OUTPUTS = 5_000_000
 #: A cell that runs an exercise's visible checks, whatever the notebook calls them.
 VISIBLE = "_ = __import__('lora_ref.checks').checks.check('{}', globals())"
-#: Errors whose text names what is not there.
+#: Errors whose text names what is not there; the second is a package's.
 NOT_THERE = ("NameError", "ModuleNotFoundError", "FileNotFoundError")
 #: Most texts of such errors, and characters of one message, that are kept.
 MAX_NAMES, MAX_MESSAGE = 200, 5_000
@@ -335,6 +335,7 @@ class _Run:
         causes = [(n, f"its cell was stopped: {why}") for n, why in self.lost.items()]
         for number, (kind, text) in self.raised.items():
             line = (text.strip().splitlines() or [""])[0][:200]
+            line += " (no such package where this is graded: leave the import out)" if kind == NOT_THERE[1] else ""
             causes.append((number, f"its cell raised {kind}: {line}".rstrip(": ")))
         ours = [cause for number, cause in causes if name[1] in names_bound(self.cells[number]["source"])]
         if not ours and self.lost:

@@ -17,6 +17,9 @@ TIMED = re.compile(r"\A\s*%%(?:time|capture|prun|timeit)\b.*")
 OTHER = re.compile(
     r"\A\s*%%(?:writefile|file|bash|sh|shell|script|system|sx|!|cmd|html|js|javascript|latex|markdown|svg|perl|ruby|R)\b"
 )
+#: The first line of a cell that writes a module, and a fence around Python in a text.
+WRITTEN = re.compile(r"%%(?:writefile|file)\b.*?(\w+)\.py\s*$")
+FENCE = re.compile(r"\s*(?:```|~~~)\s*(?:i?python\w*|py)?\s*$", re.IGNORECASE)
 PROSE = re.compile(r"\A\s*%%(?:html|latex|markdown)\b")
 
 
@@ -86,7 +89,7 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
     open_still = [name for name, dump in defined(source) if dump and name in done and gaps.get(name) == dump]
     if not open_still:
         return source
-    lines, tree = source.splitlines(), parsed(source)
+    lines, tree = source.split("\n"), parsed(source)  # `splitlines` ends one at more characters than Python does
     for node in tree.body if tree else ():
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
@@ -97,6 +100,32 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
     return "\n".join(lines)
 
 
+def written(source: str) -> tuple[str, str]:
+    """The module that a cell with ``%%writefile`` makes, and its text; two empty ones for another cell."""
+    first, _, text = source.lstrip().partition("\n")
+    made = WRITTEN.match(first)
+    return (made[1], text) if made else ("", "")
+
+
+def takes_all(source: str, module: str) -> bool:
+    """Whether a cell takes all names of a module that another one wrote."""
+    name = re.escape(module)
+    return bool(re.search(rf"\bfrom\s+{name}\s+import\s*\*|(?:%run|\bexec)\b.*\b{name}\b", source)) or (
+        "globals().update" in source and bool(re.search(rf"\b{name}\b", source))
+    )
+
+
+def fenced(text: str) -> str:
+    """A text with Python in fences as code, its prose as comments; "" where it has none."""
+    lines, inside, code = [], False, False
+    for line in text.split("\n"):
+        if FENCE.match(line):
+            inside, line = not inside, ""
+        code |= inside
+        lines.append(line if inside or not line.strip() else f"# {line}")
+    return "\n".join(lines) if code else ""
+
+
 def added_code(source: str, released: str) -> str:
     """The statements that a student added to a locked cell, or changed; "" if there are none that could matter."""
     if norm(source) == norm(released):
@@ -105,7 +134,7 @@ def added_code(source: str, released: str) -> str:
     if tree is None or ours is None or MAGIC.search(source):
         return added_lines(source, released)
     known = {ast.dump(node) for node in ours.body}
-    lines, kept = source.splitlines(), []
+    lines, kept = source.split("\n"), []
     for node in tree.body:
         empty = isinstance(node, (ast.Raise, ast.Pass)) or (
             isinstance(node, ast.Expr) and isinstance(node.value, (ast.Constant, ast.Name))
