@@ -17,9 +17,8 @@ TIMED = re.compile(r"\A\s*%%(?:time|capture|prun|timeit)\b.*")
 OTHER = re.compile(
     r"\A\s*%%(?:writefile|file|bash|sh|shell|script|system|sx|!|cmd|html|js|javascript|latex|markdown|svg|perl|ruby|R)\b"
 )
-#: The first line of a cell that writes a module, and a fence around Python in a text.
-WRITTEN = re.compile(r"%%(?:writefile|file)\b.*?(\w+)\.py\s*$")
-FENCE = re.compile(r"\s*(?:```|~~~)\s*(?:i?python\w*|py)?\s*$", re.IGNORECASE)
+#: A fence around Python in a text.
+FENCE = re.compile(r"(?:```|~~~)[ \t]*(?:i?python\w*|py)?", re.IGNORECASE)
 PROSE = re.compile(r"\A\s*%%(?:html|latex|markdown)\b")
 
 
@@ -103,15 +102,18 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
 def written(source: str) -> tuple[str, str]:
     """The module that a cell with ``%%writefile`` makes, and its text; two empty ones for another cell."""
     first, _, text = source.lstrip().partition("\n")
-    made = WRITTEN.match(first)
-    return (made[1], text) if made else ("", "")
+    magic, *words = first.split()[:9] or [""]
+    module = words[-1].removesuffix(".py").rpartition("/")[2] if words and words[-1].endswith(".py") else ""
+    made = magic in ("%%writefile", "%%file") and module.isidentifier()
+    return (module, text) if made else ("", "")
 
 
 def takes_all(source: str, module: str) -> bool:
     """Whether a cell takes all names of a module that another one wrote."""
-    name = re.escape(module)
-    return bool(re.search(rf"\bfrom\s+{name}\s+import\s*\*|(?:%run|\bexec)\b.*\b{name}\b", source)) or (
-        "globals().update" in source and bool(re.search(rf"\b{name}\b", source))
+    lines = [line for line in source.split("\n") if re.search(rf"\b{module}\b", line)]
+    words = ("%run", "exec(", "globals().update")
+    return any(re.match(rf"\s*from\s+{module}\s+import\s*\*", line) for line in lines) or (
+        bool(lines) and any(word in source for word in words)
     )
 
 
@@ -119,7 +121,7 @@ def fenced(text: str) -> str:
     """A text with Python in fences as code, its prose as comments; "" where it has none."""
     lines, inside, code = [], False, False
     for line in text.split("\n"):
-        if FENCE.match(line):
+        if FENCE.fullmatch(line.strip()):
             inside, line = not inside, ""
         code |= inside
         lines.append(line if inside or not line.strip() else f"# {line}")
