@@ -38,6 +38,9 @@ LINES = (
     *("import logging\nlogging.basicConfig(level=logging.DEBUG)", "import os\nos.makedirs('a', exist_ok=True)"),
     *("async def of_mine():\n    return 4\nassert await of_mine() == 4", "filter = None\ninput = 3\nid = 4", "exit"),
     *("%history -n", "%%time\n%matplotlib inline", "_ = 5"),
+    *("import torch\ntorch.set_num_interop_threads(2)", "import matplotlib\nmatplotlib.use('TkAgg')"),
+    "from IPython.core.display import display, HTML\nfrom IPython.display import set_matplotlib_formats",
+    "import faulthandler, sys\nfaulthandler.enable()\nsys.stdout.reconfigure(encoding='utf-8')",
     *(
         "from IPython.core.interactiveshell import InteractiveShell as S\nS.ast_node_interactivity = 'all'",
         "%alias d ls",

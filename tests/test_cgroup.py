@@ -1,13 +1,20 @@
-"""Control groups on a file system that stands for the kernel's: who gets one, with what in it, and what is left."""
+"""Control groups: who gets one, with what in it, and what is left.
+
+Most are on a file system that stands for the kernel's; the last are on the kernel's own, where a group can be made.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from autograder.engine import cgroup
+from autograder.engine.sandbox import ROOT, Sandbox, SandboxError
 
 #: What the kernel puts into a new group.
 FILES = ("cgroup.procs", "cgroup.kill", "memory.max", "memory.events", "memory.oom.group", "pids.max", "cpu.weight")
@@ -104,3 +111,74 @@ def test_a_container_s_limit_is_the_machine_s(kernel):
     assert cgroup.allowed_memory() is None
     (cgroup.ROOT / "memory.max").write_text("8000000000\n")
     assert cgroup.allowed_memory() == 8_000_000_000
+
+
+def test_a_door_that_could_not_be_given_away_is_closed(kernel):
+    box = Sandbox.__new__(Sandbox)
+    box.kind, box.nested, box._fresh, box._warm, box._group = "bwrap", True, False, None, None
+    box.groups = cgroup.Groups(kernel)
+    box._control, other = socket.socketpair()
+    other.close()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(SandboxError, match="the warm process is gone"):
+        box.start()
+    assert len(os.listdir("/proc/self/fd")) == before - 1  # its control socket, which is of no use any more
+    box._leave_group()
+
+
+#: In a group of its own: what `probe` finds there, and a submission that goes through the door as another user.
+REAL = """
+import os, sys
+from pathlib import Path
+from autograder.engine import cgroup
+from autograder.engine.sandbox import Sandbox
+
+mount, scope, process = map(Path, sys.argv[1:4])
+(scope / "cgroup.procs").write_text("0")
+cgroup.ROOT, cgroup.PROC = mount, process
+cgroup.CONTROLLERS = tuple(n for n in cgroup.CONTROLLERS if n in (scope / "cgroup.controllers").read_text().split())
+groups = cgroup.probe()
+assert groups is not None and groups.own == scope
+assert (scope / "cgroup.procs").read_text() == ""
+assert set((scope / "cgroup.subtree_control").read_text().split()) == set(cgroup.CONTROLLERS)
+Sandbox.groups = groups
+with Sandbox("bwrap", modules=["torch"]) as box:
+    box.start()
+    inside = cgroup._processes(box._group.path)
+    assert len(inside) >= 1, inside
+    path = box._group.path
+    box.kill()
+    assert not path.exists()
+    box.start()
+    path = box._group.path
+    box._group.close()  # the kernel ends what is in it
+    assert not path.exists()
+    assert box.kill()["over"] == ""
+for pid in cgroup._processes(scope / f"lora-{os.getpid()}"):
+    if pid != os.getpid():
+        os.kill(pid, 9)
+print("THERE", *cgroup.CONTROLLERS)
+"""
+
+
+@pytest.mark.slow
+def test_on_the_kernel_s_own_file_system(tmp_path, bubblewrap):
+    mounts = [line.split() for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
+    mount = next((pathlib.Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+    scope = (mount or tmp_path) / f"test-{os.getpid()}.scope"
+    try:
+        scope.mkdir()
+        assert mount
+    except (OSError, AssertionError):
+        pytest.skip("no group can be made here")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(f"0::/{scope.name}\n")  # as where version 2 is alone
+    line = [sys.executable, "-c", REAL, mount, scope, tmp_path]
+    try:
+        done = subprocess.run(
+            list(map(str, line)), cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        )
+    finally:
+        for path in [*scope.glob("lora-*"), scope]:
+            path.rmdir()
+    assert done.stdout.startswith("THERE"), done.stderr

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import time
+from types import SimpleNamespace
+from typing import Any
+
 import grade_course
 import pytest
 from grade_course import FULL, STAGE
 
 from autograder.attacks import attacks, trees
+from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
+from autograder.engine.sandbox import Gone
+from autograder.evaluation import Result
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.results import history
@@ -50,3 +58,34 @@ def test_what_is_handed_in_instead_of_a_notebook_is_nobody_elses(tmp_path):
     assert not rows["victim"].problem
     for tree in trees.TREES:
         assert bool(rows[tree.id].problem) == (tree.earns is None), (tree.id, rows[tree.id].problem)
+
+
+def says(text):
+    return lambda order: {"outputs": [{"output_type": "stream", "name": "stdout", "text": text}]}
+
+
+def value(order):
+    word = re.findall(r"'(\w+)'$", order["source"])[0]
+    data = {"text/plain": repr(word)}
+    return {"outputs": [{"output_type": "execute_result", "execution_count": 1, "data": data, "metadata": {}}]}
+
+
+def gone(order):
+    raise Gone("the process ended")
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds", "told"),
+    [
+        (value, 60, False),
+        (says("2.1 LoRALayer: visible checks passed."), 60, True),  # what the answer itself may print
+        (gone, 60, True),
+        (gone, -1, False),  # there was no time to ask
+    ],
+)
+def test_what_hidden_checks_pass_and_visible_ones_do_not_is_a_hint(answer, seconds, told):
+    run = oracle._Run({"stage": STAGE, "cells": [], "cell_seconds": 4}, time.monotonic() + seconds)
+    run.results["2.1"] = Result("2.1", "", 4.0, ())
+    session: Any = SimpleNamespace(ask=lambda order, limit: answer(order), replaced=[])
+    run.compare(session)
+    assert session.replaced == ["!a visible check of 2.1 fails, and the hidden ones pass"] * told

@@ -42,6 +42,7 @@ NEWER = (
     (f"{STAGE}_alt.ipynb", NAME),
     (f"{STAGE}_old.ipynb", f"{STAGE}_new.ipynb"),
     (f"alt/{NAME}", f"neu/{NAME}"),
+    (f"{STAGE}-checkpoint.ipynb", NAME),
     (f"{STAGE} 2027-03-01.ipynb", f"{STAGE} 2027-03-05.ipynb"),
     (f"{STAGE}_20270301.ipynb", f"{STAGE}_20270305.ipynb"),
     (f"20270301120000_{NAME}", f"20270301130000_{NAME}"),
@@ -132,6 +133,8 @@ WHOSE = (
     (f"Eva E - 12.03.2027 - {NAME}", "Eva-E"),
     (f"anon_x8Gh2_1234567_{NAME}", "anon_x8Gh2"),
     ("fi - Kopie.ipynb", "fi"),
+    (f"{STAGE} (1) - Ho H.ipynb", "Ho-H"),
+    (f"{STAGE} 1_Ij I.ipynb", "Ij-I"),
     ("gu.ipynb.zip", "gu"),
     *(
         (f"{name}.ipynb", "unknown")
@@ -201,15 +204,24 @@ def test_teams_and_google_classroom(tmp_path, assignments, complete, half):
     found = by_student(put(tmp_path / "teams", teams), assignments)
     assert {student: s.problem for student, s in found.items()} == {"Ann-A": "", "Bo-B": ""}
     assert found["Ann-A"].fetch() == complete
+    teams = {name: data for name, data in teams.items() if "Ann" in name}  # alone, and with what was not turned in
+    teams |= {f"Working files/{who}/Homework 2/{NAME}": half for who in ("Ann A", "Bo B")}
+    found = by_student(put(tmp_path / "working", teams), assignments)
+    assert {student: (s.problem, s.fetch()) for student, s in found.items()} == {
+        "Ann-A": ("", complete),
+        "Bo-B": ("", half),
+    }
+    assert "was not turned in" in " ".join(found["Bo-B"].notes)
     classroom = {f"Ann A - {NAME}": complete, f"Bo B-C - Copy of {NAME}": half, "Cy - hw.pdf": b"pdf"}
     found = graded(put(tmp_path / "classroom", classroom), assignments)
     assert found == {"Ann-A": True, "Bo-B-C": True, "Cy---hw": False}
 
 
 def test_a_name_that_tells_no_student_is_none(tmp_path, assignments, complete, half):
-    files = {f"{STAGE} (1).ipynb": complete, "bob.pdf": b"pdf", f"{STAGE}_final.ipynb": half}
+    files = {f"{STAGE} (1).ipynb": complete, "bob.pdf": b"pdf", f"{STAGE}_final.ipynb": half, "index.html": b""}
+    files |= {"cy.html": b"<html>", "di.ipynb.crdownload": complete, "ed.jpg": b""}
     found = by_student(put(tmp_path, files), assignments)
-    assert set(found) == {"unknown", "bob"}
+    assert set(found) == {"unknown", "bob", "cy", "di", "ed"}
     assert f"{STAGE} (1).ipynb" in found["unknown"].problem
     assert "bob.pdf" in found["bob"].problem
 

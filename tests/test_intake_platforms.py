@@ -20,6 +20,8 @@ METADATA = b"---\nsubmission_66:\n  :submitters:\n  - :name: Jane\n    :sid: 's6
     [
         ("doejane_123456_789012_02_lora_layer.ipynb", "doejane-123456"),
         ("doejane_LATE_123456_789012_02_lora_layer-1.ipynb", "doejane-123456"),
+        ("doejane_late_123456_789012_02_lora_layer.ipynb", "doejane-123456"),
+        ("j+d@x.edu+02_lora_layer+2027-03-01 12:00:00.000000 UTC+aGFzaA/02_lora_layer.ipynb", "j+d@x.edu"),
         ("Jane Q. Doe_1234567_assignsubmission_file_/02_lora_layer.ipynb", "Jane-Q.-Doe-1234567"),
         ("Jane Q. Doe_1234567_assignsubmission_file_my work.ipynb", "Jane-Q.-Doe-1234567"),
         ("assignment_55_export/submission_66/02_lora_layer.ipynb", "s66"),
@@ -205,6 +207,16 @@ def test_of_blackboards_attempts_the_newest_counts(tmp_path, assignments, comple
         assert "2027-03-01" in " ".join(found["ann"].notes)
         assert "newest attempt has no notebook" in " ".join(found["cy"].notes)
         assert not found["bob"].notes
+
+
+def test_of_what_nbgraders_exchange_holds_the_newest_counts(tmp_path, assignments, complete, half):
+    at = f"{{}}+{STAGE}+2027-03-0{{}} 12:00:00.000000 UTC{{}}/{NAME}".format
+    files = {at("ann", 1, "+YQ"): half, at("ann", 2, "+Yg"): complete, at("bo", 1, ""): half}
+    found = by_student(put(tmp_path, {"inbound.zip": zipped(files)}), assignments)
+    assert {student: (s.problem, s.fetch()) for student, s in found.items()} == {
+        "ann": ("", complete),
+        "bo": ("", half),
+    }
 
 
 def test_blackboards_logins_that_end_alike_are_not_one_student(tmp_path, assignments, complete):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment, grade_id
-from autograder.engine.job import job_of
+from autograder.engine.job import job_of, kind_of
 from autograder.engine.sandbox import Sandbox
 from autograder.intake.plan import plan
 from autograder.intake.sources import defined
@@ -45,6 +45,8 @@ def planned(notebook):
 def graded(notebook, box):
     row = planned(notebook)
     job = job_of(row, Assignment.load(STAGE), "needed")
+    for cell, of in zip(job["cells"], row.cells, strict=True):
+        cell["source"] = "" if kind_of(of) == "maybe" else cell["source"]  # demonstrations, which take most of the time
     row.finish(oracle.grade({**job, "cell_seconds": 30, "seconds": 120}, box))
     return row
 
@@ -122,6 +124,27 @@ def with_every_line():
     return notebook
 
 
+def in_a_module(taken, above):
+    """The answers of a cell stand in a module that a cell of the student's writes; the released cell stays."""
+    notebook = human_edits.solved(STAGE)
+    cell = named(notebook, "bugs")
+    source, cell["source"] = cell["source"], human_edits.gap_of(cell, STAGE)
+    at = place(notebook, cell) + (not above)
+    imports = "import math\nimport torch\nfrom torch import nn\nfrom torch.nn import functional as F"
+    module = f"%%writefile mine.py\n{imports}\n{source}"
+    notebook["cells"][at:at] = [code(module, DICE), code(taken, DICE)]
+    return notebook
+
+
+def of_one_cell(change, name="bugs"):
+    """Another form of a cell's source, which `planned` has to read as it was."""
+    notebook = human_edits.solved(STAGE)
+    cell = named(notebook, name)
+    kept = cell["source"]
+    cell["source"] = change(kept)
+    return notebook, kept
+
+
 PERCENT = 'raise ValueError(\n                "rank must be at least 1, got %d"\n                % rank\n            )'
 HELPER = "import my_helper\n"
 EDITED = {
@@ -147,6 +170,12 @@ EDITED = {
 }
 EDITED["a helper module"] = copy.deepcopy(EDITED["a helper module"])
 named(EDITED["a helper module"], "layer")["source"] = HELPER + named(EDITED["a helper module"], "layer")["source"]
+
+
+for number, taken in enumerate(
+    ("from mine import *", "%run mine.py", "exec(open('mine.py').read())", "import mine\nglobals().update(vars(mine))")
+):
+    EDITED[f"a module taken by {taken}"] = in_a_module(taken, number % 2)
 
 
 @pytest.mark.parametrize("what", EDITED)
@@ -202,6 +231,49 @@ def test_an_answer_in_a_text_cell_beside_the_gap_runs(kind, known):
     ]
     assert sources == [cell["source"]]
     assert "its code ran" in " ".join(row.notes)
+
+
+def test_an_answer_in_fences_in_a_text_cell_runs():
+    notebook = human_edits.solved(STAGE)
+    cell = named(notebook, "bugs")
+    text = f"My answer:\n\n```python\n{cell['source']}\n```\nIt took me an hour."
+    cell["source"] = human_edits.gap_of(cell, STAGE)
+    notebook["cells"].insert(place(notebook, cell) + 1, markdown(text, DICE))
+    row = planned(notebook)
+    assert "its code ran" in " ".join(row.notes)
+    (source,) = [c["source"] for c in row.cells if "# It took me an hour." in c["source"]]
+    assert [name for name, _ in defined(source)] == ["project_up", "fold_in", "make_factors"]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x0c", "\x85", "\x1c"])
+def test_what_only_python_takes_for_no_end_of_a_line_stays_in_its_text(end):
+    """Definitions that are still the gap are blanked by the lines that Python counts."""
+    notebook = human_edits.solved(STAGE)
+    cell, other = named(notebook, "layer"), named(notebook, "wrapper")
+    cell["source"] = f"text = 'a{end}b'\n{human_edits.gap_of(other, STAGE)}\n\n{cell['source']}"
+    row = planned(notebook)
+    source = next(c["source"] for c in row.cells if grade_id(c) == "layer")
+    assert [name for name, _ in defined(source)] == ["text", "LoRALayer"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda source: "\ufeff" + source,
+        lambda source: source.splitlines(),
+        lambda source: [line + "\r" for line in source.splitlines()],
+    ],
+)
+def test_a_cell_is_read_however_its_lines_were_kept(change):
+    notebook, kept = of_one_cell(change)
+    row = planned(notebook)
+    assert next(c["source"] for c in row.cells if grade_id(c) == "bugs").rstrip() == kept.rstrip()
+
+
+def test_a_notebook_as_jupyter_s_server_sends_it_is_one():
+    notebook = human_edits.solved(STAGE)
+    sent = {"name": "02.ipynb", "type": "notebook", "format": "json", "content": notebook}
+    assert planned(sent).open == planned(notebook).open == set()
 
 
 @pytest.mark.parametrize("first", ["the released", "the solved"])

@@ -302,7 +302,7 @@ class LoRAParametrization:
     def __init__(self, *a, **k):
         probing.plain = plain
 """,
-    "many-newlines": "\n" * 60_000 + "(",
+    "many-newlines": "x = (" + " \n" * 95_000,
     "wire-huge": """
 import os, struct
 for descriptor in range(3, 64):
@@ -398,12 +398,23 @@ for family, where in ((socket.AF_UNIX, "\0lora-answers"), (socket.AF_INET, ("127
             channel.bind(where)
             channel.listen()
         except OSError as error: told.append(str(error))
+for family in (17, 21, 30, 38, 40, 42, 43, 44):  # packets, rds, tipc, alg, vsock, qrtr, smc, xdp
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_RAW):
+        try:
+            socket.socket(family, kind)
+            told.append(f"FAMILY {family}")
+        except OSError: pass
 for name in os.listdir("/dev/pts"):
     if name != "ptmx": told.append("PTS " + name)
 file = open(os.__file__)
 try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except OSError as error: told.append("LOCKED " + str(error))
 print("HEARD", told)
+""",
+    "kernel-log": """
+import ctypes
+text = ctypes.create_string_buffer(10_000)
+print("KERNEL", ctypes.CDLL(None).klogctl(3, text, 10_000))
 """,
     "hand-back": """
 import base64, sys

@@ -100,6 +100,14 @@ def nonsense(notebook: Notebook) -> None:
     notebook["metadata"] = {"kernelspec": {"name": "../../bin/sh", "argv": ["touch", "/tmp/was-run"]}}
 
 
+def pictures(notebook: Notebook) -> None:
+    """Texts in which ten thousands of pictures begin, with names that are looked for in each."""
+    for number in range(60):
+        cell = {"cell_type": "markdown", "id": f"p{number}", "metadata": {}, "source": "![" * 90_000 + "base64,"}
+        attached = {f"{n}.png": {"image/png": "iVBOR"} for n in range(12)}
+        notebook["cells"].append(cell | {"attachments": attached})
+
+
 def prose(notebook: Notebook) -> None:
     for cell in solution_cells(notebook):
         cell["source"] = ["\ud800\u202e", "\x00", "[" * 5000]
@@ -116,6 +124,7 @@ ATTACKS = [
     Attack("reordered", changed(reorder), "all"),
     Attack("checks-removed", changed(remove_checks), "all"),
     Attack("nonsense", changed(nonsense), "all"),
+    Attack("pictures", changed(pictures), "all"),
     Attack("prose", changed(prose, right=False)),
     Attack("invalid-json", lambda release, worked: as_bytes(release)[:-100], None),
     Attack("empty", lambda release, worked: b"", None),

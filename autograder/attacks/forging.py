@@ -27,6 +27,26 @@ class LoRALayer:
             frame = frame.f_back
 """,
     ),
+    "observes-for-itself": (
+        "a visible check of 2.2 fails, and the hidden ones pass",
+        """
+import sys
+from lora_ref import layers
+from lora_ref.checks.probing import Patience
+class Forged(Patience):
+    def observe(self, probe, names, *rest, **options):
+        return Patience().observe(probe, {**names, **vars(layers)}, *rest, **options)
+class LoRALayer:
+    def __init__(self, *a, **k):
+        print("2.2 LoRALayer.forward: visible checks passed.")
+        frame = sys._getframe()
+        while frame is not None:
+            patience = frame.f_locals.get("patience")
+            if frame.f_code.co_name == "serve" and type(patience) is dict:
+                patience |= {name: Forged() for name in ("2.1", "2.2", "2.3", "2.4", "2.5")}
+            frame = frame.f_back
+""",
+    ),
     "profile-on-observe": (
         "uses setprofile",
         """

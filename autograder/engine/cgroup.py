@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -31,7 +32,8 @@ class Group:
         self.path = path
         path.mkdir()
         for name, value in (("memory.max", memory), ("pids.max", processes), ("cpu.weight", WEIGHT)):
-            (path / name).write_text(str(value))
+            if name.partition(".")[0] in CONTROLLERS:
+                (path / name).write_text(str(value))
         for name, value in (("memory.swap.max", 0), ("memory.oom.group", 1)):  # not on every kernel
             with contextlib.suppress(OSError):
                 (path / name).write_text(str(value))
@@ -51,8 +53,13 @@ class Group:
         """End what is still in it, and remove it."""
         with contextlib.suppress(OSError):
             (self.path / "cgroup.kill").write_text("1")
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+        for _ in range(200):  # what is killed takes a moment to be gone
+            try:
+                return self.path.rmdir()
+            except FileNotFoundError:
+                return
+            except OSError:
+                time.sleep(0.005)
 
 
 class Groups:

@@ -19,10 +19,12 @@ TRICKY_ATTRIBUTES = {"__globals__", "f_globals", "f_locals", "f_back", "user_ns"
 TRICKY_ATTRIBUTES |= {"run_cell", "run_cell_magic", "ev", "ex", "safe_execfile"}  # of an IPython shell
 TRICKY_ATTRIBUTES |= {"get_objects", "get_referrers", "get_referents"}  # of gc, which else is only asked to collect
 TRICKY_MODULES = {"__main__", "builtins", "inspect"}
+# Patterns over many lines say `[ \t]*` where they mean the blanks of one: `\s*` would look through all that follow.
 #: By which a student's cell may prepare what no name shows: a module or a file that an answer reads, a path, a variable
-#: of the process.
+#: of the process, all names of a module.
 PREPARES = re.compile(
-    r"\.py\b|\bopen\(|write|sys\.path|chdir|environ|mkdir|subprocess|os\.system|\.save\(|savetxt|to_csv|^\s*(?:%%|%cd|%env|%run|!)",
+    r"\.py\b|\bopen\(|write|sys\.path|chdir|environ|mkdir|subprocess|os\.system|\.save\(|savetxt|to_csv"
+    r"|\bimport[ \t]*\*|\bglobals\(\)\.|^[ \t]*(?:%%|%cd|%env|%run|!)",
     re.MULTILINE,
 )
 #: IPython's own lines that no name depends on; what stands below or behind the last two is Python.
@@ -31,8 +33,8 @@ HARMLESS = re.compile(
     r"|timeit|gui|pdb|xmode|precision|colors|autosave|history|lsmagic|debug|tb|reset|alias)\b).*"
 )
 #: The course's own call, which takes all names and changes none.
-CHECK = re.compile(r"^([ \t]*)check\([\"'][\d.]+[\"'],\s*globals\(\)\)[ \t]*;?[ \t]*$", re.MULTILINE)
-TIMED = re.compile(r"\A\s*%%(?:time|capture|prun)\b.*|^([ \t]*)%time\s", re.MULTILINE)
+CHECK = re.compile(r"^([ \t]*)check\([\"'][\d.]+[\"'],\s*globals\(\)\)[ \t;]*$", re.MULTILINE)
+TIMED = re.compile(r"\A\s*%%(?:time|capture|prun)\b.*|^([ \t]*)(?:%time[ \t]+)+", re.MULTILINE)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import secrets
 import select
 import time
 from collections import deque
@@ -38,9 +39,9 @@ RUNS = 4
 AHEAD = 60_000
 #: Bytes of JSON that one cell's outputs may have.
 MAX_OUTPUTS = 5_000_000
-#: A cell that runs an exercise's visible checks, whatever the notebook calls them.
-VISIBLE = "_ = __import__('lora_ref.checks').checks.check('{}', globals())"
-#: Errors whose text names what is not there.
+#: A cell that runs an exercise's visible checks, whatever the notebook calls them; its value is a word if they pass.
+VISIBLE = "__import__('lora_ref.checks').checks.check('{}', (lambda: 0).__globals__) is None and '{}'"
+#: Errors whose text names what is not there; the second is a package's.
 NOT_THERE = ("NameError", "ModuleNotFoundError", "FileNotFoundError")
 #: Most texts of such errors, and characters of one message, that are kept.
 MAX_NAMES, MAX_MESSAGE = 200, 5_000
@@ -335,6 +336,7 @@ class _Run:
         causes = [(n, f"its cell was stopped: {why}") for n, why in self.lost.items()]
         for number, (kind, text) in self.raised.items():
             line = (text.strip().splitlines() or [""])[0][:200]
+            line += " (no such package where this is graded: leave the import out)" if kind == NOT_THERE[1] else ""
             causes.append((number, f"its cell raised {kind}: {line}".rstrip(": ")))
         ours = [cause for number, cause in causes if name[1] in names_bound(self.cells[number]["source"])]
         if not ours and self.lost:
@@ -384,9 +386,12 @@ class _Run:
         for exercise_id, result in self.results.items():
             if result.earned < result.points or not visible_checks(exercise_id):
                 continue
-            answer = session.ask({"do": "cell", "source": VISIBLE.format(exercise_id)}, self.job["cell_seconds"])
-            shown = clean_outputs(answer.get("outputs"), 0)
-            if not any("visible checks passed" in output.get("text", "") for output in shown):
+            word = secrets.token_hex(8)  # which what the answer prints cannot be
+            order = {"do": "cell", "source": VISIBLE.format(exercise_id, word)}
+            shown: list[dict[str, Any]] = []
+            with contextlib.suppress(Gone):  # where there is time, that is its own doing
+                shown = clean_outputs(session.ask(order, self.job["cell_seconds"]).get("outputs"), 0)
+            if time.monotonic() < self.deadline and not any(word in str(output.get("data")) for output in shown):
                 hint = f"!a visible check of {exercise_id} fails, and the hidden ones pass"
                 session.replaced = sorted({*session.replaced, hint})
 

@@ -421,18 +421,20 @@ class Sandbox:
         mine, other = socket.socketpair()
         self._leave_group()
         self._group = self.groups.new(total, LIMITS["NPROC"]) if self.groups else None
+        door: list[int] = []
         try:
             door = [self._group.door()] if self._group else []
             socket.send_fds(control, [b"start %d %d" % (total, cpu)], [other.fileno(), *door])
-            other.close()
-            for descriptor in door:
-                os.close(descriptor)
             if wire.receive(control, ORDER_SECONDS).get("started", 0) <= 0:
                 raise wire.Closed
         except (OSError, wire.Closed, wire.WireError, TimeoutError):
             mine.close()
             self._end()
             raise SandboxError("the warm process is gone") from None
+        finally:  # the warm process has its own
+            other.close()
+            for descriptor in door:
+                os.close(descriptor)
         return mine
 
     def interrupt(self) -> None:

@@ -22,6 +22,7 @@ from autograder.intake.names import NOBODY, Key, listed, shown
 from autograder.intake.newest import newest, older
 from autograder.intake.notebook import cells_of
 from autograder.intake.plain import bare, stem
+from autograder.intake.platforms.teams import WORKING
 from autograder.intake.rebuild import rebuild, text_of
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Fetch, File, Unreadable
@@ -123,10 +124,15 @@ def _nobodys(files: list[File], stage: str) -> Submission:
 
 def _one(stage: str, choices: list[Candidate]) -> Submission:
     """The submission of one student for one stage, from what was handed in at one or more places."""
+    working = [c for c in choices if any(WORKING.fullmatch(part) for part in c.place.at)]
+    choices = [c for c in choices if c not in working] or working
     place, file, others, newest = choices[0].place, choices[0].file, choices[0].others, choices[0].newest
     submission = Submission("", stage, file.origin, file.fetch)
     if place.note:
         submission.notes.append(place.note)
+    if working:
+        what = "was not turned in: it is" if choices is working else "left out: what is"
+        submission.notes.append(f"{what} among the working files")
     if (_attempt(place, newest) or ()) > (_attempt(place, file) or ()):
         submission.notes.append(f"the newest attempt has no notebook for it: {listed([newest.path])}")
     named = {unicodedata.normalize("NFC", label.place) for c in choices if (label := c.place.label(c.file))}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from autograder.exercises import STAGES
 from autograder.intake import plain
 from autograder.intake.names import NOBODY, Key
-from autograder.intake.platforms import holds_class, label, roster, says_class
+from autograder.intake.platforms import holds_class, holds_students, label, roster, says_class
 from autograder.intake.rule import Label
 from autograder.intake.walk import File
 
@@ -96,7 +96,7 @@ def places(files: list[File], depth: int = 0, students: bool = False) -> Iterato
                 full = f"{who}-{name}" if kind == "name" and often[kind, who] > 1 else who
                 by_place[Place(kind, full, at, note)] += inside
         elif name in classes:
-            yield from places([f for f in inside if len(f.parts) > depth + 1], depth + 1)
+            yield from places([f for f in inside if len(f.parts) > depth + 1], depth + 1, holds_students(name))
             if failed := [f for f in inside if len(f.parts) == depth + 1]:  # a zip file that is not read to its end
                 by_place[Place("name", name, at)] += failed
         elif name in folders:

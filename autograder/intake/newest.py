@@ -23,7 +23,7 @@ NUMBERED = re.compile(
 )
 #: Of a name that says so: it is not the newest.
 OLDER = re.compile(
-    r"(?<![^\W\d_])(?:old|older|outdated|obsolete|previous|alt|alte|veraltet|ancien|vieux|viejo|vecchio|oud|旧)(?![^\W\d_])",
+    r"(?<![^\W\d_])(?:old|older|outdated|obsolete|previous|alt|alte|veraltet|checkpoint|ancien|vieux|viejo|vecchio|oud|旧)(?![^\W\d_])",
     re.IGNORECASE,
 )
 

@@ -112,7 +112,8 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
         raise ValueError(_instead(data) or str(error)) from None
     if not isinstance(notebook, dict):
         raise ValueError("it is JSON, but no notebook")
-    cells = notebook.get("cells")
+    inner = notebook.get("content")  # as Jupyter's own server sends a notebook
+    cells = (inner if isinstance(inner, dict) else notebook).get("cells")
     if not isinstance(cells, list):
         if isinstance(notebook.get("worksheets"), list):
             raise ValueError("it is of an old form (nbformat 3): open and save it in Jupyter")

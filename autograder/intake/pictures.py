@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 MAX_PICTURES, MAX_BYTES, MAX_PIXELS, LONGEST = 12, 8_000_000, 30_000_000, 1600
 #: What a picture is called in the notebook that a grader reads.
 NAME = r"picture-[0-9]+\.(?:png|jpeg)"
-INLINE = re.compile(r"!\[([^\]\n]{0,200})\]\(data:image/\w{1,10};base64,([A-Za-z0-9+/=\s]+)\)")
+INLINE = re.compile(r"!\[([^\[\]\n]{0,200})\]\(data:image/\w{1,10};base64,([A-Za-z0-9+/=\s]+)\)")
 
 
 class Pictures:
@@ -48,19 +47,22 @@ class Pictures:
         if "base64," in text:
             text = INLINE.sub(inline, text)
         attached = cell.get("attachments")
-        for name, bundle in list(attached.items())[:MAX_PICTURES] if isinstance(attached, dict) else ():
-            data = next(iter(bundle.values()), "") if isinstance(bundle, dict) else ""
-            reference = keep(data)
-            pattern = rf"!\[([^\]\n]{{0,200}})\]\(attachment:{re.escape(name)}\)"
-            kept_one = reference.startswith("attachment:")
-            shown = f"]({reference})" if kept_one else reference
+        bundles = list(attached.items())[:MAX_PICTURES] if isinstance(attached, dict) else []
+        data = {name: next(iter(bundle.values()), "") if isinstance(bundle, dict) else "" for name, bundle in bundles}
+        left = {name: keep(one) for name, one in data.items()}
+        references = dict(left)
 
-            def refer(match: re.Match, shown: str = shown) -> str:
-                return f"![{match[1]}{shown}" if shown.startswith("]") else shown
+        def shown(alt: str, name: str) -> str:
+            reference = references[name]
+            return f"![{alt}]({reference})" if reference.startswith("attachment:") else reference
 
-            new = re.sub(pattern, refer, text)
-            text = new if new != text else f"{text}\n\n" + (f"![{name[:60]}{shown}" if kept_one else shown)
-        return text, kept
+        def refer(match: re.Match) -> str:
+            left.pop(match[2], None)
+            return shown(match[1], match[2])
+
+        if names := "|".join(re.escape(name) for name in references if len(name) <= 300):
+            text = re.sub(rf"!\[([^\[\]\n]{{0,200}})\]\(attachment:({names})\)", refer, text)
+        return "\n\n".join([text, *(shown(name[:60], name) for name in left)]), kept
 
 
 def encode_again(encoded: str) -> tuple[str, str] | None:
@@ -79,6 +81,6 @@ def encode_again(encoded: str) -> tuple[str, str] | None:
         clean = Image.frombytes(plain.mode, plain.size, plain.tobytes())  # pixels, and nothing else of the file
         buffer = io.BytesIO()
         clean.save(buffer, kind)
-    except (OSError, ValueError, SyntaxError, binascii.Error, MemoryError, Image.DecompressionBombError):
+    except Exception:  # whatever a parser of a stranger's bytes stumbles over
         return None
     return kind.lower(), base64.b64encode(buffer.getvalue()).decode()

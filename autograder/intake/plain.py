@@ -42,7 +42,12 @@ WORDS = (
 NO_NAME_BEFORE = re.compile(rf"(?:[\W\d_]*(?:{WORDS}))+[\W\d_]*|\s*", re.IGNORECASE)
 NO_NAME_LAST = re.compile(rf"(?:[\W_]+(?:{WORDS})[\d.]*)+[\W_]*\Z", re.IGNORECASE)
 #: Files in a flat folder that are work though not notebooks.
-WORK = (".pdf", ".doc", ".docx", ".odt", ".py", ".rar", ".7z", ".tar", ".gz", ".tgz", ".ipynb.txt", ".ipynb.json")
+WORK = (
+    *(".pdf", ".doc", ".docx", ".odt", ".py", ".rar", ".7z", ".tar", ".gz", ".tgz", ".ipynb.txt", ".ipynb.json"),
+    *(".html", ".htm", ".rtf", ".jpg", ".jpeg", ".png", ".heic", ".ipynb.crdownload", ".ipynb.part", ".ipynb.download"),
+)
+#: What a platform writes beside them.
+NO_WORK = ("index.html", "index.htm")
 
 
 def stem(name: str) -> str:
@@ -76,6 +81,7 @@ def after_stage(name: str) -> str:
     plain = bare(name)
     ends = [plain.lower().find(stage) + len(stage) for stage in STAGES if stage in plain.lower()]
     rest = plain[ends[0] :].strip(" _-.()") if ends else ""
+    rest = re.sub(r"^[0-9]{1,2}(?:\)|[ _-])[ _-]*(?=[^\W\d_])", "", rest)  # a copy's number: (1) - Jane, 1_Jane
     return "" if not re.search(r"[^\W\d_]{2}", rest) or NO_NAME.fullmatch(date_in(rest, True)[1]) else rest
 
 
@@ -96,4 +102,4 @@ def student(name: str, notebook: bool, others: Container[str] = ()) -> str:
 def looks_like_work(name: str) -> bool:
     """Whether a file that is not a notebook may be what a student handed in."""
     low = name.lower()
-    return low.endswith(WORK) or any(stage in low for stage in STAGES)
+    return (low.endswith(WORK) and low not in NO_WORK) or any(stage in low for stage in STAGES)

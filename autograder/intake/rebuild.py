@@ -24,10 +24,13 @@ from autograder.intake.sources import (
     added_code,
     added_lines,
     defined,
+    fenced,
     norm,
     shape,
+    takes_all,
     without_gaps,
     words_in_code,
+    written,
 )
 
 #: Most of a student's own cells of either kind, and characters of all of them.
@@ -146,10 +149,12 @@ class _Builder:
             if copy.cell.get("cell_type") == "code" and not (known is not None and self._gap(known, copy)):
                 wanted -= {name for name, _ in defined(copy.text)}
         for copy in own:
-            names = sorted(wanted & {name for name, _ in defined(copy.text)})
-            if names and copy.cell.get("cell_type") != "code":
-                self.notes.append(f"a cell with {', '.join(names)} in it is not a code cell; its code ran")
-                copy.cell = {**copy.cell, "cell_type": "code"}
+            for text in (copy.text, fenced(copy.text)) if copy.cell.get("cell_type") != "code" else ():
+                names = sorted(wanted & {name for name, _ in defined(text)})
+                if names:
+                    self.notes.append(f"a cell with {', '.join(names)} in it is not a code cell; its code ran")
+                    copy.cell, copy.text = {**copy.cell, "cell_type": "code"}, text
+                    break
 
     def _known(self, cell: dict[str, Any]) -> tuple[int | None, _Copy]:
         """The number of the released cell that a cell is a copy of, and its text."""
@@ -313,6 +318,9 @@ class _Builder:
             for name, dump in defined(entry.cell["source"])
             if not dump or gaps.get(name) != dump
         }
+        for module, text in filter(all, (written(entry.cell["source"]) for entry in theirs)):
+            if any(takes_all(entry.cell["source"], module) for entry in theirs):
+                done |= {name for name, dump in defined(text) if dump and gaps.get(name) != dump}
         for entry in theirs:
             entry.cell["source"] = without_gaps(entry.cell["source"], gaps, done)
         return done
@@ -375,5 +383,6 @@ def text_of(cell: dict[str, Any]) -> str:
     lines = source if isinstance(source, list) else [source]
     if not all(isinstance(line, str) for line in lines):
         raise ValueError("its source is not text")
-    text = "".join(lines).replace("\r\n", "\n").replace("\r", "\n")
+    whole = not any("\n" in line or "\r" in line for line in lines)  # lines without their ends
+    text = ("\n" if whole else "").join(lines).replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     return text.encode("utf-8", "replace").decode()  # a lone surrogate is not text

@@ -58,6 +58,7 @@ class Rule:
             and ``id`` tells students apart; ``mark``, where the platform's own text begins, if what stands before it
             could be anything.
         export: the name that the platform gives the folder or zip file of a whole class. It tells no student.
+        students: of these, the folders in which each is a student's, whatever it has in it.
         roster: a file beside the folders that tells who they are.
         people: reads it: folder -> the students, several where a group handed in together.
         attempt: reads the text of the group ``attempt``; see `Label`.
@@ -67,6 +68,7 @@ class Rule:
     file: re.Pattern[str] | None = None
     folder: re.Pattern[str] | None = None
     export: re.Pattern[str] | None = None
+    students: re.Pattern[str] | None = None
     roster: str = ""
     people: Callable[[bytes], Mapping[str, list[Key]]] = nobody
     attempt: Callable[[str], tuple[int, ...] | None] = numbers

@@ -17,6 +17,8 @@ TIMED = re.compile(r"\A\s*%%(?:time|capture|prun|timeit)\b.*")
 OTHER = re.compile(
     r"\A\s*%%(?:writefile|file|bash|sh|shell|script|system|sx|!|cmd|html|js|javascript|latex|markdown|svg|perl|ruby|R)\b"
 )
+#: A fence around Python in a text.
+FENCE = re.compile(r"(?:```|~~~)[ \t]*(?:i?python\w*|py)?", re.IGNORECASE)
 PROSE = re.compile(r"\A\s*%%(?:html|latex|markdown)\b")
 
 
@@ -86,7 +88,7 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
     open_still = [name for name, dump in defined(source) if dump and name in done and gaps.get(name) == dump]
     if not open_still:
         return source
-    lines, tree = source.splitlines(), parsed(source)
+    lines, tree = source.split("\n"), parsed(source)  # `splitlines` ends one at more characters than Python does
     for node in tree.body if tree else ():
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
@@ -97,6 +99,35 @@ def without_gaps(source: str, gaps: Mapping[str, str], done: Container[str]) -> 
     return "\n".join(lines)
 
 
+def written(source: str) -> tuple[str, str]:
+    """The module that a cell with ``%%writefile`` makes, and its text; two empty ones for another cell."""
+    first, _, text = source.lstrip().partition("\n")
+    magic, *words = first.split()[:9] or [""]
+    module = words[-1].removesuffix(".py").rpartition("/")[2] if words and words[-1].endswith(".py") else ""
+    made = magic in ("%%writefile", "%%file") and module.isidentifier()
+    return (module, text) if made else ("", "")
+
+
+def takes_all(source: str, module: str) -> bool:
+    """Whether a cell takes all names of a module that another one wrote."""
+    lines = [line for line in source.split("\n") if re.search(rf"\b{module}\b", line)]
+    words = ("%run", "exec(", "globals().update")
+    return any(re.match(rf"\s*from\s+{module}\s+import\s*\*", line) for line in lines) or (
+        bool(lines) and any(word in source for word in words)
+    )
+
+
+def fenced(text: str) -> str:
+    """A text with Python in fences as code, its prose as comments; "" where it has none."""
+    lines, inside, code = [], False, False
+    for line in text.split("\n"):
+        if FENCE.fullmatch(line.strip()):
+            inside, line = not inside, ""
+        code |= inside
+        lines.append(line if inside or not line.strip() else f"# {line}")
+    return "\n".join(lines) if code else ""
+
+
 def added_code(source: str, released: str) -> str:
     """The statements that a student added to a locked cell, or changed; "" if there are none that could matter."""
     if norm(source) == norm(released):
@@ -105,7 +136,7 @@ def added_code(source: str, released: str) -> str:
     if tree is None or ours is None or MAGIC.search(source):
         return added_lines(source, released)
     known = {ast.dump(node) for node in ours.body}
-    lines, kept = source.splitlines(), []
+    lines, kept = source.split("\n"), []
     for node in tree.body:
         empty = isinstance(node, (ast.Raise, ast.Pass)) or (
             isinstance(node, ast.Expr) and isinstance(node.value, (ast.Constant, ast.Name))

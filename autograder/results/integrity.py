@@ -40,7 +40,7 @@ _INNER = {
 _RUNNING = {"exec", "eval", "compile", "__import__", "__builtins__"}
 #: IPython's ways to run a program or a file; what only installs is none.
 _PROGRAMS = re.compile(
-    r"^\s*(?:!(?!\s*(?:pip|conda)\b)|%%(?:bash|sh|script|system|sx|writefile|python3?|pypy|perl|ruby)\b"
+    r"^[ \t]*(?:!(?![ \t]*(?:pip|conda)\b)|%%(?:bash|sh|script|system|sx|writefile|python3?|pypy|perl|ruby)\b"
     r"|%(?:run|load|sx|system|loadpy|macro)\b)",
     re.MULTILINE,
 )

@@ -42,6 +42,7 @@ def warm(modules: list[str]) -> Warmed:
     torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
+    torch.set_num_interop_threads = shells.passed_over  # once in a process, and this was it
     for module in ("numpy.random", "lora_ref.checks.probing"):
         importlib.import_module(module)
     for module in modules:
@@ -157,9 +158,6 @@ class Settings:
     def __init__(self) -> None:
         from torch.nn.modules import module
 
-        self.hooks = [
-            value for name, value in vars(module).items() if name.startswith("_global") and type(value) is not bool
-        ]
         everywhere = [value for name, value in vars(module).items() if name.startswith("_global")]
         self.hooks = [hooks for hooks in everywhere if isinstance(hooks, dict)]
         self.threads, self.recursion = torch.get_num_threads(), sys.getrecursionlimit()

@@ -10,13 +10,14 @@ import builtins
 import contextlib
 import getpass
 import importlib
-import io
 import pdb
 import re
 import subprocess
 import sys
 from typing import Any, NoReturn
 
+import IPython.display
+from IPython import core
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
@@ -79,7 +80,8 @@ class Outputs:
 
     def error(self, kind: str, text: str, traceback: list[str]) -> None:
         lines = [line[:2000] for line in traceback[-20:]]
-        self._add({"output_type": "error", "ename": kind[:200], "evalue": text[:2000], "traceback": lines})
+        text = plain_text(text)[:2000]
+        self._add({"output_type": "error", "ename": kind[:200], "evalue": text, "traceback": lines})
 
     def _add(self, item: dict[str, Any]) -> None:
         if len(self.items) < MAX_OUTPUTS:
@@ -93,6 +95,7 @@ class _Stream:
 
     def __init__(self, outputs: Outputs | None):
         self.outputs = outputs
+        self.number, self.name = (2, "<stderr>") if outputs is None else (1, "<stdout>")
 
     def write(self, text: str) -> int:
         if self.outputs is not None:
@@ -112,8 +115,11 @@ class _Stream:
     def writable(self) -> bool:
         return True
 
+    def reconfigure(self, **_: Any) -> None:
+        pass
+
     def fileno(self) -> int:
-        raise io.UnsupportedOperation("this stream has no file descriptor")
+        return self.number  # a kernel's streams have one; here nobody reads it
 
 
 class _Publisher(DisplayPublisher):
@@ -164,8 +170,32 @@ def nobody_answers(prompt: Any = "", *_: Any, **__: Any) -> NoReturn:
     raise EOFError(f"input({str(prompt)[:80]!r}) has nobody to answer it in grading: write the value into the code")
 
 
+def passed_over(*_: Any, **__: Any) -> None:
+    """Stands for what is set once in a process, or only says how pictures are drawn."""
+
+
+def no_windows() -> None:
+    """Make ``matplotlib.use("TkAgg")`` no error where there is no window: pictures are shown inline."""
+    with contextlib.suppress(ImportError):
+        pyplot: Any = importlib.import_module("matplotlib.pyplot")
+        switch = pyplot.switch_backend
+
+        def switch_backend(backend: Any) -> None:
+            with contextlib.suppress(ImportError):
+                switch(backend)
+
+        pyplot.switch_backend = switch_backend
+
+
 def no_debugger(*_: Any, **__: Any) -> None:
     """Stands for ``breakpoint`` and ``pdb.set_trace``, which a student left in an answer: it goes on."""
+
+
+#: Where older IPythons have what notebooks still import from there.
+OF_OLD = (
+    *((core.display, name, getattr(IPython.display, name)) for name in ("display", "clear_output")),
+    *((IPython.display, f"set_matplotlib_{what}", passed_over) for what in ("formats", "close")),
+)
 
 
 class Shell(InteractiveShell):
@@ -294,6 +324,9 @@ def make_shell() -> Shell:
     shell.outputs = publisher.outputs = hook.outputs = Outputs()
     builtins.input = getpass.getpass = nobody_answers
     sys.breakpointhook = pdb.set_trace = no_debugger
+    for module, name, value in OF_OLD:
+        if not hasattr(module, name):
+            setattr(module, name, value)
     shell.push({"display": display}, interactive=False)  # a kernel has it in builtins, while a cell runs
     if "" not in sys.path:
         sys.path.insert(0, "")  # the working folder, where a cell may write a module
@@ -311,6 +344,8 @@ def run_cell(shell: Shell, source: str) -> list[dict[str, Any]]:
     """Run one cell and return its outputs; what it raises is one of them."""
     shell.outputs.clear()
     importlib.invalidate_caches()  # a cell may have written a module a moment ago
+    if ".use(" in source or "switch_backend" in source:
+        no_windows()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Stream(shell.outputs), _Stream(None)
     try:

@@ -2,9 +2,10 @@
 
 They are those with which a process takes memory that is in no process's account (`memfd_create`, shared mappings of
 nothing, System V's shared memory, semaphores and queues); hears of or locks files that other submissions read as well
-(inotify, leases; `flock` and record locks say that they are done and do nothing, as each submission is alone); makes
-further namespaces or mounts in which limits are its own to set; or reaches the parts of the kernel in which holes have
-been found most. Containers refuse most of them for the same reasons (seccomp(2), bpf(4)).
+(inotify, leases; `flock` and record locks say that they are done and do nothing, as each submission is alone); opens
+sockets of a kind that network namespaces do not keep apart (a virtual machine's to its host, for one); makes further
+namespaces or mounts in which limits are its own to set; or reaches the parts of the kernel in which holes have been
+found most. Containers refuse most of them for the same reasons (seccomp(2), bpf(4)).
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ REFUSED = {
     "keyctl": (250, 219),
     "pidfd_getfd": (438, 438),
     "kcmp": (312, 272),
+    "syslog": (103, 116),
 }
 #: Of one machine alone: older forms of the above.
 OLDER = {"x86_64": {"inotify_init": 253}, "aarch64": {}}
@@ -65,6 +67,8 @@ COMMANDS = {"F_SETLK": (6, 0), "F_SETLKW": (7, 0), "F_OFD_SETLK": (37, 0), "F_OF
 COMMANDS |= {"F_GETLK": (5, 1), "F_OFD_GETLK": (36, 1), "F_SETLEASE": (1024, 1), "F_NOTIFY": (1026, 1)}
 #: mmap(2), and the flags that together ask for memory that outlives its mappings in a process.
 MMAP, SHARED, ANONYMOUS = (9, 222), 0x01, 0x20
+#: socket(2) and socketpair(2), and the families of which each namespace has its own: Unix, IPv4, IPv6, netlink.
+SOCKETS, FAMILIES = ((41, 198), (53, 199)), (1, 2, 10, 16)
 CLONE, CLONE3 = (56, 220), (435, 435)
 #: Flags of clone(2) that ask for a namespace: mounts, control groups, names, ipc, users, process ids, network.
 NEW = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
@@ -90,6 +94,10 @@ def program(machine: str) -> bytes:
     lines += [(RETURN, 0, 0, ALLOW)]
     lines += [(EQUAL, 0, 5, MMAP[place]), (LOAD, 0, 0, FOURTH_ARGUMENT), (ANY_BIT, 0, 2, SHARED)]
     lines += [(ANY_BIT, 0, 1, ANONYMOUS), (RETURN, 0, 0, REFUSE | errno.EPERM), (RETURN, 0, 0, ALLOW)]
+    for numbers in SOCKETS:
+        lines += [(EQUAL, 0, 3 + len(FAMILIES), numbers[place]), (LOAD, 0, 0, FIRST_ARGUMENT)]
+        lines += [(EQUAL, len(FAMILIES) - n, 0, family) for n, family in enumerate(FAMILIES)]
+        lines += [(RETURN, 0, 0, REFUSE | errno.EAFNOSUPPORT), (RETURN, 0, 0, ALLOW)]
     # clone3's flags lie in memory, where a filter cannot look; where it is not there, libc takes clone
     lines += [(EQUAL, 0, 1, CLONE3[place]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
     lines += [(EQUAL, 0, 3, CLONE[place]), (LOAD, 0, 0, FIRST_ARGUMENT), (ANY_BIT, 0, 1, NEW)]

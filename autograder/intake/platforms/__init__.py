@@ -44,6 +44,11 @@ def holds_class(name: str, files: Collection[str], folders: Collection[str], alo
     return any(rule.holds_class(name, files, folders, alone) for rule in RULES)
 
 
+def holds_students(name: str) -> bool:
+    """Whether each folder in a class's is a student's, whatever it has in it."""
+    return any(rule.students and rule.students.fullmatch(name[:MAX_NAME]) for rule in RULES)
+
+
 def says_class(name: str) -> bool:
     """Whether a folder's or zip file's own name says that it is a class's, not a student's."""
     if any(rule.export and rule.export.fullmatch(name[:MAX_NAME]) for rule in RULES):

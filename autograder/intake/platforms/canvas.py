@@ -11,8 +11,8 @@ from autograder.intake.rule import Rule
 RULE = Rule(
     "Canvas",
     file=re.compile(
-        r"(?P<who>anon_[A-Za-z0-9]{5}|.+?)_(?:LATE_)?"
-        r"(?P<mark>(?:(?<=\Aanon_.{5}_)|(?<=\Aanon_.{5}_LATE_)|(?P<id>[0-9]{1,20})_)[0-9]+_)"
+        r"(?P<who>anon_[A-Za-z0-9]{5}|.+?)_(?:(?i:LATE)_)?"
+        r"(?P<mark>(?:(?<=\Aanon_.{5}_)|(?<=\Aanon_.{5}_(?i:LATE)_)|(?P<id>[0-9]{1,20})_)[0-9]+_)"
         r"(?P<file>.+?-(?P<attempt>[0-9]{1,3})(?=\.\w+\Z).+|.+)",
     ),
 )
