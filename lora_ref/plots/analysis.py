@@ -30,7 +30,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     """Energy in the leading directions of updates, and their size: by name, frames of `analysis.spectra` or
     `analysis.update_spectra`.
 
-    Left, the median over layers, with a band that leaves out a tenth at either end; right, a point a layer.
+    Left, the median over layers, with a band that leaves out a tenth at either end; right, a point per layer.
 
     Example:
         >>> from torch import nn
@@ -97,7 +97,7 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
 
     Args:
         grids: by name, what `analysis.similarity_grid` returns.
-        n: width of the space, for the comparison with random subspaces; one number, or one a grid.
+        n: width of the space, for the comparison with random subspaces; one number, or one per grid.
 
     Example:
         >>> import torch

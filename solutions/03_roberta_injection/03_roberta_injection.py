@@ -84,7 +84,7 @@ print(describe(figure))
 #
 # > **Exercise 3.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [PyTorch docs, `named_parameters`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.named_parameters)
 # >
-# > Fill `audit`. If you leave it open, the course's own takes its place.
+# > Fill in `audit`. If you leave it open, the course's own takes its place.
 #
 # <details><summary>Hint 1: a question</summary>A dotted name is a list of words. Why is <code>"attention" in name.split(".")</code> safer
 # than <code>"attention" in name</code>?</details>
@@ -148,7 +148,7 @@ with after("3.8", "the audit of the base model"):
 #
 # > **Exercise 3.1** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.2
 # >
-# > Fill `freeze`.
+# > Fill in `freeze`.
 #
 # <details><summary>Hint 1: a question</summary>Which method of a module gives all parameters, however deep they
 # lie?</details>
@@ -269,7 +269,7 @@ for call in ("first call", "second call"):
 #
 # > **Exercise 3.2** · 3 points · difficulty 2 of 3 · 20 minutes · LoRA paper, section 4.2
 # >
-# > Fill `match_targets`. The docstring is the contract.
+# > Fill in `match_targets`. The docstring is the contract.
 #
 # <details><summary>Hint 1: a question</summary>Which comparison of texts is true for <code>a.query</code> and
 # <code>query</code>, and false for <code>a.my_query</code>?</details>
@@ -311,7 +311,7 @@ def match_targets(model, targets):
 check("3.2", globals())
 
 # %% [markdown]
-# **Predict** for the encoder: what does `dense` mean? And `output.dense`, in a block that has two of them?
+# **Predict** for the encoder: which layers does `dense` mean? And `output.dense`, in a block that has two of them?
 
 # %%
 with after("3.2", "what some targets mean in this model"):
@@ -349,11 +349,11 @@ print("deleted, added: ", [f"{name}: {type(module).__name__}" for name, module i
 
 # %% [markdown]
 # <details><summary>Answer</summary>The new one runs last: a deleted name loses its place, and comes back at the end of
-# the order.</details>
+# the order. (`del pair[0]` goes further and renumbers: what was 1 is now called 0.)</details>
 #
 # > **Exercise 3.3** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `nn.Module.get_submodule`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.get_submodule)
 # >
-# > Fill `replace_module`. It must work at any depth, and in lists, dicts and sequences of modules.
+# > Fill in `replace_module`. It must work at any depth, and in lists, dicts and sequences of modules.
 #
 # <details><summary>Hint 1: a question</summary>What are parent and child of <code>my_query</code>, a name without a
 # dot?</details>
@@ -416,7 +416,7 @@ print(
 #
 # > **Exercise 3.4** · 6 points · difficulty 2 of 3 · 30 minutes · LoRA paper, sections 4.1 and 4.2
 # >
-# > Fill `inject_lora` with the three functions above and `LinearWithLoRA(linear, rank, alpha, dropout)`. Wrap the layers that are there:
+# > Fill in `inject_lora` with the three functions above and `LinearWithLoRA(linear, rank, alpha, dropout)`. Wrap the layers that are there:
 # > every pretrained number stays, bit for bit.
 #
 # <details><summary>Hint 1: a question</summary>Run it twice in your head. What does <code>freeze</code> do to the updates of the first
@@ -462,7 +462,7 @@ def inject_lora(model, targets, rank=8, alpha=16, dropout=0.0, train_head=True):
 check("3.4", globals())
 
 # %% [markdown]
-# The audit, before and after. **Predict**: which of the base model's tensors have another name now, and which have another value?
+# Now the audit, before and after. **Predict**: which of the base model's tensors have another name now, and which have another value?
 
 # %%
 inject_mine = pick(inject_lora, inject.inject_lora)
@@ -504,7 +504,7 @@ with after("3.8", "the audit before and after"):
 #
 # > **Exercise 3.5** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper, table 2 (its column of trainable parameters)
 # >
-# > Fill `trainable_report`.
+# > Fill in `trainable_report`.
 #
 # <details><summary>Hint 1: a question</summary>How many numbers are in a tensor of shape (768, 8)? Which method of it knows?</details>
 # <details><summary>Hint 2: the parts</summary>Two sums over <code>model.parameters()</code>, one of them with a condition; a
@@ -664,7 +664,7 @@ check("3.6", globals())
 # %% [markdown]
 # ## Lab: a vision transformer
 #
-# No points; no language either. A common mistake is to inject LoRA into a vision transformer with a new layer: `torch.empty` in place of the
+# This lab carries no points, and has no language in it. A common mistake is to inject LoRA into a vision transformer with a new layer: `torch.empty` in place of the
 # pretrained weight, and no bias. **Predict** the logits, before any training, where a right injection changes nothing.
 
 # %%
@@ -694,7 +694,7 @@ for name, options in kept.items():
 # (Memory that nobody filled is shown as NaN here, so that the cell always says the same; in the wild it holds whatever was there before, and
 # now and then that looks harmless.)
 #
-# Now the right injection. The model reads upright digits; now it has to learn digits turned by 90 degrees, from 1,000 images. LoRA can be switched
+# Now the right injection. The model reads upright digits, and has to learn digits turned by 90 degrees, from 1,000 images. LoRA can be switched
 # off again. **Predict**: which methods still read upright digits afterwards?
 
 # %%
@@ -754,7 +754,7 @@ print(describe(figure))
 #
 # > **Exercise 3.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [PyTorch docs, `MultiheadAttention`](https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html)
 # >
-# > Fill `InProjLoRA` and `adapt_attention`: query and value get an update each, key none.
+# > Fill in `InProjLoRA` and `adapt_attention`: query and value get an update each, key none.
 #
 # <details><summary>Hint 1: a question</summary>Which rows of the matrix are query's? What would writing into a slice of W do to W?</details>
 # <details><summary>Hint 2: shapes</summary><code>lora_B @ lora_A</code> multiplies stacks of matrices: (2, size, rank) and (2, rank, size) give
