@@ -154,6 +154,8 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
     others = [name for name in values if name != best]
     if not others:
         return words
+    if max(means.values()) - min(means.values()) < 5e-4:  # none is ahead in what is shown
+        return f"{first_upper(listed(list(values)))} all reach {means[best]:.3f}"
     seeds = min(len(v) for v in values.values())
     if seeds < 2:
         worst = min(others, key=lambda name: means[name])

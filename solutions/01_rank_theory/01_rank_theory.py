@@ -510,6 +510,9 @@ display(network.round(1))
 #
 # A model that only answers needs memory for its weights. One that trains needs more, for each **trainable** parameter: its gradient,
 # and the optimiser's states. Adam has two: running averages of the gradient and of its square.
+#
+# In the picture, the **encoder** turns a sentence into vectors; the **head** is the small part on top that turns those into a score for
+# each class. A new task needs a new head, so the head always trains.
 
 # %%
 figure = plots.memory_parts()
@@ -517,9 +520,6 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# The **encoder** turns a sentence into vectors; the **head** is the small part on top that turns those into a score for each class. A new
-# task needs a new head, so the head always trains.
-#
 # > **Exercise 1.5** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.2, "Practical benefits"
 # >
 # > Fill in `training_memory`. `n_params` counts all parameters, the trainable ones among them.
@@ -589,7 +589,7 @@ display(plots.with_controls(calculator, r=choice, targets=where, bytes_per_param
 print("the same for a rank from 1 to 256, two choices of layers, and two precisions")
 
 # %% [markdown]
-# <details><summary>Answer</summary>Of the ranks on offer, only 256 needs more than half (1.18 GB of 1.99); 128 needs
+# <details><summary>Answer</summary>Of the ranks on offer, only 256 needs more than half (1.19 GB of 1.99); 128 needs
 # 0.85 GB. The line is crossed at rank 186. With query and value alone, no rank of the menu gets there.</details>
 #
 # With few parameters to train, what remains is the weights: LoRA cannot go below them.
