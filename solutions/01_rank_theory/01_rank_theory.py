@@ -209,7 +209,8 @@ with after("1.1", "the rank of sums of rank-1 matrices"):
 #
 # $$M = U S V^T = \sum_i \sigma_i\, u_i v_i^T, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0$$
 #
-# Keep the first $k$ terms and drop the rest. Eckart and Young (1936) proved that no matrix of rank $k$ is closer.
+# Keep the first $k$ terms and drop the rest. Eckart and Young (1936) proved that no matrix of rank $k$ is closer, measured
+# by the **Frobenius norm**: the root of the sum of all squared entries.
 #
 # > **Exercise 1.2** · 3 points · difficulty 2 of 3 · 15 minutes · [Eckart and Young, Psychometrika 1 (1936), 211-218](https://doi.org/10.1007/BF02288367)
 # >
@@ -619,7 +620,7 @@ with after("1.5", "the formula's figures for GPT-3"):
 #
 # ### Against a real run
 #
-# A formula deserves one measurement. Here are two real AdamW steps on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
+# A formula deserves one measurement. Here are two real steps of AdamW (Adam with weight decay) on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
 # weight, gradient and state tensor afterwards. **Predict**: what else takes memory, which the formula leaves out, and is it less with LoRA?
 
 # %%

@@ -84,7 +84,8 @@ print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} ti
 # > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
 # > Fill in `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is up to you, as long as it is
-# > random with mean zero: small normal numbers will do, and so will `nn.init.kaiming_uniform_`, which PEFT uses.
+# > random with mean zero: small normal numbers will do, and so will `nn.init.kaiming_uniform_`, which Hugging Face's
+# > library PEFT uses.
 #
 # <details><summary>Hint 1: a question</summary>What must an attribute be, so that <code>layer.parameters()</code> finds
 # it? Which of the two matrices is allowed to be zero, and which must not be?</details>
@@ -144,7 +145,7 @@ check("2.1", globals())
 # `nn.Linear` stores its weight as (out, in) and computes `x @ weight.T`. The update does the same twice: first `A`, from
 # in_features down to rank, then `B`, up to out_features. The order of the brackets decides the cost.
 #
-# **Predict**: one token through a 768 x 768 layer at rank 8. How many multiplications does $x (BA)^T$ take, with the product
+# **Predict**: one input vector through a 768 x 768 layer at rank 8. How many multiplications does $x (BA)^T$ take, with the product
 # built on the way, and how many does $(x A^T) B^T$?
 
 # %%
@@ -154,7 +155,7 @@ print(f"B A first: {build_first:,}; two thin products: {two_thin:,}: {build_firs
 
 # %% [markdown]
 # <details><summary>Answer</summary>5,308,416 with the product built first, 12,288 without: 432 times fewer. Building B
-# A costs 768 x 8 x 768 before a single token has been looked at.</details>
+# A costs 768 x 8 x 768 before a single input has been looked at.</details>
 #
 # Dropout, if there is any, acts on `x` on its way into `A`, and only in training mode. The frozen layer's input is left alone.
 #
@@ -362,7 +363,7 @@ with after("2.3", "how many parameters of a wrapped layer train"):
 # >
 # > Fill in `LinearWithLoRA.forward` in the cell above, run that cell again, then the check.
 #
-# <details><summary>Hint 1: a question</summary>Who applies the bias, and who the scale? Must you do either again?</details>
+# <details><summary>Hint 1: a question</summary>Which of the two modules applies the bias, and which the scale? Is there anything left for you to apply?</details>
 # <details><summary>Hint 2: the shapes</summary>Both terms are (..., out_features).</details>
 # <details><summary>Hint 3: almost the code</summary>Call both modules on <code>x</code> and add.</details>
 
@@ -649,7 +650,7 @@ with after("2.6", "a layer that learns a task and forgets it at the flip of a sw
 # %% [markdown]
 # ## 2.7 Spot the bug
 #
-# Three small functions, each with one mistake that has really been published. Read the docstring, find what breaks it, and fix it
+# Three small functions, each with one mistake that is easily made and hard to see. Read the docstring, find what breaks it, and fix it
 # in place.
 #
 # > **Exercise 2.7** · 2 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1

@@ -22,7 +22,7 @@
 # - **find** layers by name, so that `layer.1` is not `layer.10`, and put others in their place;
 # - **inject** LoRA into a RoBERTa without changing one pretrained bit;
 # - **count** what trains, and recompute the published figures for `roberta-base` without its weights;
-# - **find** the mistakes of published helpers, and see what they cost on a vision transformer.
+# - **find** the mistakes of common helpers, and see what they cost on a vision transformer.
 
 # %% locked="setup"
 import copy
@@ -66,8 +66,9 @@ def pick(mine, reference):
 # %% [markdown]
 # ## 3.1 A model is a tree of names
 #
-# Modules hold modules, and a path through them is a dotted name. The **encoder** is a stack of equal blocks that turn a sentence into
-# vectors; the **head** (`classifier`) turns those into a **logit** for each class, a score of which the largest wins. One block:
+# Modules hold modules, and a path through them is a dotted name. The **embeddings** give each token, a word or a piece of one, a vector.
+# The **encoder** is a stack of equal blocks in which these vectors take in their neighbours; the **head** (`classifier`) turns the result into
+# a **logit** for each class, a score of which the largest wins. One block:
 
 # %%
 base = models.base_model(profile)
@@ -854,7 +855,7 @@ with after("3.9", "LoRA in a block of torch's own transformer"):
 # (b) The new head is random: no pretraining has said which direction means which class. Frozen, it stays a random projection, and all that the updates can do is to bend
 # the encoder's features towards its random directions, with a low rank. In the lab the same LoRA reached 0.757 with the
 # frozen head and 0.790 with the trained one, means of three seeds, and was behind in each of them, once by one image; the new head alone
-# reached 0.659. The published rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
+# reached 0.659. The common rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
 # what is pretrained, not by what a name looks like.
 #
 # (c) Where the head itself is pretrained for the same classes. Then the adapter switched off gives the original model bit for bit (the lab's upright digits), several

@@ -634,6 +634,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# The file's format is **safetensors**: names, shapes and numbers, and no code that could run when somebody opens it.
+#
 # > **Exercise 4.5** · 6 points · difficulty 3 of 3 · 40 minutes · [safetensors docs, "Torch API"](https://huggingface.co/docs/safetensors/api/torch)
 # >
 # > Fill in both functions. `load_adapter` meets files that were made for another rank, another model, or by somebody else's code: it checks
