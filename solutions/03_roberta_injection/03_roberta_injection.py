@@ -36,7 +36,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from lora_ref import costs, data, inject, models, plots, profiles, training, vision
 from lora_ref.checks import check
-from lora_ref.checks.gaps import after
+from lora_ref.checks.gaps import after, passed
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.plots import describe
 
@@ -48,7 +48,7 @@ profile = profiles.announce(3)
 # below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True` they
-# use yours. `LinearWithLoRA` is the course's layer; to build on your own, paste your two classes of stage 2 into the next cell.
+# use yours, once its check passes. `LinearWithLoRA` is the course's layer; to build on your own, paste your two classes of stage 2 into the next cell.
 #
 # The notebook says RoBERTa and, on the laptop profile, runs MiniLM, which is BERT-like and small, in RoBERTa's classes: same parts, same
 # names, smaller matrices.
@@ -58,9 +58,9 @@ USE_MY_CODE = False
 # your LoRALayer and LinearWithLoRA of stage 2, if you like
 
 
-def pick(mine, reference):
-    """Your function, or the course's where the switch is off."""
-    return mine if USE_MY_CODE else reference
+def pick(exercise, mine, reference):
+    """Your function once its check passes; until then, or with the switch off, the course's."""
+    return mine if USE_MY_CODE and passed(exercise, globals()) else reference
 
 
 # %% [markdown]
@@ -126,7 +126,7 @@ check("3.8", globals())
 # **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
 
 # %%
-audit_mine = pick(audit, inject.audit)
+audit_mine = pick("3.8", audit, inject.audit)
 
 
 def show_audit(model):
@@ -466,7 +466,7 @@ check("3.4", globals())
 # Now the audit, before and after. **Predict**: which of the base model's tensors have another name now, and which have another value?
 
 # %%
-inject_mine = pick(inject_lora, inject.inject_lora)
+inject_mine = pick("3.4", inject_lora, inject.inject_lora)
 torch.manual_seed(0)
 adapted = inject_mine(models.base_model(profile), ["query", "value"])
 before, renamed, identical = base.state_dict(), 0, 0
@@ -548,7 +548,7 @@ choices = {
     "all in the encoder": list(training.ENCODER_LINEARS),
     "homework: the head's as well": homework,
 }
-report = pick(trainable_report, inject.trainable_report)
+report = pick("3.5", trainable_report, inject.trainable_report)
 meta = costs.meta_model(config)
 head = report(meta.classifier)["total"]
 print(f"roberta-base with a head for two classes: {report(meta)['total']:,} parameters, {head:,} of them in the head")
