@@ -74,7 +74,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.yaxis.set_minor_locator(NullLocator())
-    right.set_ylabel("update's norm / frozen weight's norm (log)")
+    right.set_ylabel("update / frozen weight, norms (log)")
     directions = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
     finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {directions}"
     note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: one mark for each layer."
