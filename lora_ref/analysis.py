@@ -86,7 +86,7 @@ def compose(layers: Sequence[nn.Module], weights: Sequence[float]) -> Tensor:
 
     Args:
         layers: as in `delta_spectrum`; ranks and scalings may differ.
-        weights: one a layer.
+        weights: one for each layer.
 
     Raises:
         ValueError: there are not as many weights as layers, none at all, or the updates have different shapes.

@@ -59,8 +59,8 @@ def main(as_json: bool = False) -> int:
         return int(bool(bad))
     wide = max(len(line.name) for line in found)
     for line in found:
-        optional = "" if line.needed or line.status == OK else " (a student can do without)"
-        print(f"{line.status:<8} {line.name:<{wide}}  {line.found}{optional}")
+        status = line.status if line.needed or line.status == OK else "optional"
+        print(f"{status:<8} {line.name:<{wide}}  {line.found}")
         if line.status != OK and line.fix:
             print(f"{'':<8} {'':<{wide}}  -> {line.fix}")
     names = ", ".join(line.name for line in bad)

@@ -1,12 +1,15 @@
 """Demonstrations never stop a run: a notebook gets to its end with any mixture of right, wrong and open answers."""
 
 import os
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from autograder.exercises import ROOT, STAGES, mutants
+from lora_ref.checks.gaps import passed
+from lora_ref.inject import trainable_report
 
 #: Runs a stage in the slow test: each takes a whole notebook.
 FIRST = 10
@@ -54,6 +57,16 @@ def test_a_wrong_answer_shows_as_a_sentence_that_names_it():
         assert f"{BUILDS} {exercise} and could not finish" in text
         assert f"Fix exercise {exercise} first; its check says more." in text
         assert any(line.startswith(f"  {exercise}'s check: ") and seen in line for line in text.splitlines())
+
+
+def test_later_cells_build_on_an_answer_once_its_check_passes(capsys):
+    kernel = {"get_ipython": lambda: SimpleNamespace(kernel=None)}
+    for wrong in (None, lambda model: {"trainable": 0, "total": 1, "ratio": 0.0}):
+        assert not passed("3.5", {**kernel, "trainable_report": wrong})
+        assert not passed("3.5", {**kernel, "trainable_report": wrong})
+        assert capsys.readouterr().out.count("Exercise 3.5 does not pass its check yet") == 1
+    assert passed("3.5", {**kernel, "trainable_report": trainable_report})
+    assert not capsys.readouterr().out
 
 
 @pytest.mark.slow

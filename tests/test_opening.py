@@ -88,7 +88,7 @@ def test_the_start_page_has_what_a_student_asks():
             rf'<code>0{number}_\w+</code></td><td>[^<]+</td><td class="number">{points}</td><td>about ', page
         )
     block = page[page.index("<pre>") : page.index("</pre>")]
-    assert block.index("install torch --index-url") < block.index("install lora_ref-1.whl"), "else CUDA comes first"
+    assert "uv pip install lora_ref-1.whl jupyterlab --torch-backend cpu" in block, "else Linux gets CUDA"
     for words in (
         "python3 -m venv",
         "Set-ExecutionPolicy",

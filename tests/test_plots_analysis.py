@@ -27,7 +27,7 @@ def sweep_frame(column, values, accuracies) -> pd.DataFrame:
     [
         (
             [[0.70, 0.71], [0.80, 0.81], [0.90, 0.91]],
-            "Rank 16 reaches 0.905, 10.0 points above rank 4: more than seeds differ",
+            "Rank 16 reaches 0.905, 10.0 points above rank 4: more than two standard errors",
         ),
         ([[0.70, 0.71], [0.805, 0.815], [0.80, 0.81]], "Rank 4 reaches 0.810; 2 seeds do not tell rank 16 from it"),
         (
@@ -35,6 +35,7 @@ def sweep_frame(column, values, accuracies) -> pd.DataFrame:
             "Rank 4 reaches 0.780, but 2 seeds tell no other from it",
         ),
         ([[0.70], [0.75], [0.80]], "Rank 16 reaches 0.800, 10.0 points above rank 1; with one seed each, that may be"),
+        ([[0.70], [0.70], [0.70]], "Rank 1, rank 4 and rank 16 all reach 0.700"),
         (
             [[0.70, 0.78], [0.75, 0.76], [0.80]],
             "Rank 16 reaches 0.800, 6.0 points above rank 1; seeds of rank 1 differ by 8.0",
@@ -115,5 +116,6 @@ def test_every_figure_is_drawn_and_described(tmp_path):
         assert len(title(figure)) > 30
         assert "nan" not in alt_text(figure)
     assert title(figures[-1]) == "Unmerged, a forward pass takes 1.20 times the base model's; merged, 1.01"
+    assert "this tells little" in title(plots.latency(frame.assign(slowest=90.0)))
     with pytest.raises(ValueError, match="no rank 5"):
         plots.layer_costs(costs.layer_table(), rank=5)

@@ -30,7 +30,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     """Energy in the leading directions of updates, and their size: by name, frames of `analysis.spectra` or
     `analysis.update_spectra`.
 
-    Left, the median over layers, with a band that leaves out a tenth at either end; right, a point a layer.
+    Left, the median over layers, with a band that leaves out a tenth at either end; right, a point per layer.
 
     Example:
         >>> from torch import nn
@@ -74,7 +74,7 @@ def spectra(frames: Mapping[str, pd.DataFrame], energy: float = 0.9) -> Figure:
     right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     right.yaxis.set_minor_locator(NullLocator())
-    right.set_ylabel("update's norm / frozen weight's norm (log)")
+    right.set_ylabel("update / frozen weight, norms (log)")
     directions = ", ".join(f"{_directions(count)} for {name}" for name, count in needed.items())
     finding = f"In the median layer, {energy:.0%} of the update's squared norm lies in {directions}"
     note = f"Left: median over layers, band: 80% of them; dotted: {energy:.0%}. Right: one mark for each layer."
@@ -97,7 +97,7 @@ def similarity(grids: Mapping[str, np.ndarray], n: int | Mapping[str, int]) -> F
 
     Args:
         grids: by name, what `analysis.similarity_grid` returns.
-        n: width of the space, for the comparison with random subspaces; one number, or one a grid.
+        n: width of the space, for the comparison with random subspaces; one number, or one per grid.
 
     Example:
         >>> import torch

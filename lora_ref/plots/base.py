@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 #: Okabe and Ito (2008), "Color universal design".
 BLUE, VERMILION, GREEN, ORANGE, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7"
 INK, GREY = "#222222", "#6B6B6B"
-#: One colour a method, and a marker for prints without colour.
+#: One colour per method, and a marker for prints without colour.
 STYLES = {
     "head": (ORANGE, "s", "head only"),
     "lora": (BLUE, "o", "LoRA"),
     "full": (GREEN, "D", "full fine-tuning"),
 }
-# a marker and a line each, for prints without colour
+# a marker and a line style each, for prints without colour
 LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE, "^", ":"), (PURPLE, "v", "-"))
 
 

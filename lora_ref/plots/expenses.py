@@ -59,8 +59,9 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
             float,
         )
     total = np.sum(list(columns.values()), axis=0)
-    unit = 1e9 if total.max() >= 1e9 else 1e6
-    start, digits = np.zeros(len(names)), 2 if unit == 1e9 else 1
+    units = ((1e9, 9, "GB", 2), (1e7, 6, "MB", 1), (0, 3, "kB", 1))  # from how many bytes on
+    _, power, amount, digits = next(unit for unit in units if total.max() >= unit[0])
+    unit, start = 10.0**power, np.zeros(len(names))
     for (name, colour), hatch in zip(parts, ("", "//", "..", "xx"), strict=False):
         label = "optimiser states" if name == "optimizer" else name
         ax.barh(
@@ -73,7 +74,7 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.14 * total.max() / unit)
-    ax.set_xlabel("GB ($10^9$ bytes)" if unit == 1e9 else "MB ($10^6$ bytes)")
+    ax.set_xlabel(f"{amount} ($10^{power}$ bytes)")
     ax.grid(axis="x", color="#DDDDDD", linewidth=0.8)
     ax.grid(visible=False, axis="y")
     ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
@@ -85,7 +86,6 @@ def costs(frame: pd.DataFrame, activations: Mapping[str, int] | None = None) -> 
         f"{name} {value / unit:,.{digits}f}, {state / unit:,.{digits}f}"
         for name, value, state in zip(names, total, states, strict=True)
     )
-    amount = "GB" if unit == 1e9 else "MB"
     set_alt(figure, f"Stacked bars of {amount} kept, in all and for gradients and optimiser states: {numbers}.")
     return figure
 
@@ -191,7 +191,10 @@ def latency(frame: pd.DataFrame) -> Figure:
     finding = (
         f"Unmerged, a forward pass takes {ratio['unmerged']:.2f} times the base model's; merged, {ratio['merged']:.2f}"
     )
-    set_title(figure, finding, "Bars: medians, measured in turns in one run; lines: fastest to slowest.")
+    spread = (frame["slowest"] / frame["fastest"]).max()
+    if spread > 2:  # a busy machine: the differences of interest are of some per cent
+        finding += f"; but one and the same pass varied {spread:.1f}-fold, so this tells little"
+    set_title(figure, finding, "Bars: medians; lines: fastest to slowest. The title's ratios: medians over the turns.")
     numbers = "; ".join(f"{row.state} {row.milliseconds:.1f}" for row in frame.itertuples())
     set_alt(figure, f"Bars of milliseconds for one forward pass: {numbers}.")
     return figure

@@ -172,8 +172,8 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
     """Accuracy of several ways to train a model whose head is new.
 
     Args:
-        results: ``{method: (numbers that train, one accuracy a seed)}``; the title compares the first with the second,
-            seed by seed.
+        results: ``{method: (numbers that train, one accuracy per seed)}``; the title compares the first with the
+            second, seed by seed.
         n: test images behind each accuracy.
 
     Raises:
@@ -185,7 +185,7 @@ def new_head(results: Mapping[str, tuple[int, Sequence[float]]], n: int) -> Figu
     """
     seeds = {len(accuracies) for _, accuracies in results.values()}
     if len(results) < 2 or len(seeds) != 1 or seeds == {0}:
-        raise ValueError("at least two results are needed to compare them, each with one accuracy a seed")
+        raise ValueError("at least two results are needed to compare them, each with one accuracy per seed")
     figure, (ax,) = new_figure(1, (8.2, 1.6 + 0.6 * len(results)))
     styles = ((ORANGE, "s"), (BLUE, "o"), (GREY, "D"))
     details, means = [], {}

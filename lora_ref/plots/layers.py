@@ -46,7 +46,7 @@ def first_gradients(norms_A: Sequence[float], norms_B: Sequence[float]) -> Figur
 
 
 def step_sizes(sizes: Mapping[str, Mapping[int, Sequence[float]]]) -> Figure:
-    """The update's size after one optimiser step by rank, one line a rule: ``{rule: {rank: [one value a seed]}}``.
+    """The update's size after one optimiser step by rank, one line per rule: ``{rule: {rank: [one value per seed]}}``.
 
     Example:
         >>> rules = {"alpha / r": {1: [0.02], 64: [0.003]}, "alpha / sqrt(r)": {1: [0.02], 64: [0.024]}}
@@ -117,7 +117,7 @@ def rank_and_spectrum(
     """Left: what each method leaves unlearned, beside the least possible. Right: singular values of learned updates.
 
     Args:
-        errors: by method, a value a seed.
+        errors: by method, one value per seed.
         floor: by method, the least that any update of its rank leaves.
         spectra: singular values of some of the methods' updates, largest first.
 

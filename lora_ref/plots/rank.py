@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# a marker and a line each, for prints without colour
+# a marker and a line style each, for prints without colour
 _LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."))
 
 

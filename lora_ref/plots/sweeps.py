@@ -119,7 +119,7 @@ def target_ablation(frame: pd.DataFrame, n: int | None = None) -> Figure:
 
 
 def _sweep_axes(ax: Axes, frame: pd.DataFrame, column: str, label: str, n: int | None = None) -> tuple[str, str]:
-    """Accuracy against one column: a point a seed, a line through the means; returns the finding and the numbers."""
+    """Accuracy against one column: a point per seed, a line through the means; returns the finding and the numbers."""
     values: dict[float, list[float]] = {}
     for key, accuracy in zip(frame[column], frame["accuracy"], strict=True):
         values.setdefault(key, []).append(accuracy)
@@ -154,6 +154,8 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
     others = [name for name in values if name != best]
     if not others:
         return words
+    if max(means.values()) - min(means.values()) < 5e-4:  # none is ahead in what is shown
+        return f"{first_upper(listed(list(values)))} all reach {means[best]:.3f}"
     seeds = min(len(v) for v in values.values())
     if seeds < 2:
         worst = min(others, key=lambda name: means[name])
@@ -174,7 +176,8 @@ def _best_finding(values: Mapping[str, Sequence[float]]) -> str:
     level = [name for name in others if not differs(name)]
     if not level:
         second = max(others, key=lambda name: means[name])
-        return f"{words}, {100 * (means[best] - means[second]):.1f} points above {second}: more than seeds differ"
+        gap = 100 * (means[best] - means[second])
+        return f"{words}, {gap:.1f} points above {second}: more than two standard errors"
     if len(level) == len(others):
         return f"{words}, but {seeds} seeds tell no other from it"
     return f"{words}; {seeds} seeds do not tell {listed(level)} from it"
@@ -185,4 +188,4 @@ def _seed_note(frame: pd.DataFrame, mean: str = "line", n: int | None = None) ->
     words = f"Dots: one for each seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
     if seeds > 1 and frame.groupby("seed").size().nunique() == 1:
         words = words.replace("up to ", "")
-    return words + (f" Grey: the 95 % interval for {n} test sentences." if n is not None else "")
+    return words + (f" Grey: the 95 % interval for {n:,} test sentences." if n is not None else "")

@@ -20,10 +20,10 @@
 # changes every weight a little. For GPT-3's 175 billion weights that takes 1.2 TB of memory during training, and leaves a file of
 # 350 GB behind for each task (LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.2).
 #
-# Does the change need that much room? Aghajanyan et al. ([arXiv:2012.13255](https://arxiv.org/abs/2012.13255)) let a RoBERTa move along only 200
-# directions, drawn at random in the space of all its weights, and it reached 90 % of full fine-tuning's score on a task. The number
+# Does the change need that much room? Aghajanyan et al. ([arXiv:2012.13255](https://arxiv.org/abs/2012.13255)) let RoBERTa, a pretrained language model, move
+# along only 200 directions, drawn at random in the space of all its weights, and it reached 90 % of full fine-tuning's score on a task. The number
 # of directions that a task needs is its **intrinsic dimension**, and it is small. **LoRA, low-rank adaptation**, builds on
-# that: keep every weight $W$ as it is, and learn a change of it that takes few numbers to write down.
+# that: keep every weight $W$ as it is, and learn a change to it that takes few numbers to write down.
 #
 # Here is such a change, small enough to read. A layer turns four inputs into three outputs, so its weight has 12 entries, and training has
 # added this to them:
@@ -40,10 +40,10 @@
 #
 # In this notebook you will
 #
-# - **count** the rank of a matrix from its singular values, and say what rounding has to do with it;
+# - **count** the rank of a matrix from its singular values, and see what rounding has to do with it;
 # - **find** the closest matrix of a given rank, and know in advance how far away it is;
 # - **split** it into a tall matrix times a wide one, the shape of a LoRA update;
-# - **compute** what such an update costs, and from which rank on it saves nothing;
+# - **compute** what such an update costs, and the rank from which it saves nothing;
 # - **predict** the bytes that fine-tuning keeps, and check the prediction against a real run.
 
 # %% locked="setup"
@@ -112,7 +112,7 @@ for name, M in examples.items():
 #
 # > **Exercise 1.1** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `torch.linalg.svdvals`](https://docs.pytorch.org/docs/stable/generated/torch.linalg.svdvals.html)
 # >
-# > Fill `matrix_rank`. The docstring is the contract.
+# > Fill in `matrix_rank`. The docstring is the contract.
 #
 # <details><summary>Hint 1: a question</summary>What is the threshold of a zero matrix, and is a singular value of 0 above
 # it?</details>
@@ -145,7 +145,7 @@ def matrix_rank(M, rtol=None):
 check("1.1", globals())
 
 # %% [markdown]
-# Where is the tolerance? **Predict**: a (60, 5) times a (5, 40) matrix in float32. How many of its 40 singular values are not
+# Where is the tolerance? **Predict**: multiply a (60, 5) matrix by a (5, 40) one in float32. How many of the product's 40 singular values are not
 # exactly zero?
 
 # %%
@@ -161,11 +161,12 @@ with after("1.1", "the singular values of a product of rank 5"):
 # %% [markdown]
 # <details><summary>Answer</summary>All 40 are above zero, though the exact product has rank 5: rounding leaves 35 small
 # ones, none larger than a ten-millionth of the largest. The gap between the two groups is wide, and the tolerance
-# lies in it.</details>
+# lies inside it.</details>
 #
 # ### Rank you can see
 #
-# A picture is a matrix of brightness. **Predict**: which of these five parts has the lowest rank, and which the highest?
+# A grey picture is a matrix of brightness values. **Predict**: of sky, fence, windows, roof and sun in the picture of a house, which
+# has the lowest rank, and which the highest?
 
 # %%
 with after("1.1", "five pictures and their ranks"):
@@ -208,11 +209,12 @@ with after("1.1", "the rank of sums of rank-1 matrices"):
 #
 # $$M = U S V^T = \sum_i \sigma_i\, u_i v_i^T, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0$$
 #
-# Keep the first $k$ terms and drop the rest. Eckart and Young (1936) proved that no matrix of rank $k$ is closer.
+# Keep the first $k$ terms and drop the rest. Eckart and Young (1936) proved that no matrix of rank $k$ is closer, measured
+# by the **Frobenius norm**: the root of the sum of all squared entries.
 #
 # > **Exercise 1.2** · 3 points · difficulty 2 of 3 · 15 minutes · [Eckart and Young, Psychometrika 1 (1936), 211-218](https://doi.org/10.1007/BF02288367)
 # >
-# > Fill `best_rank_k`.
+# > Fill in `best_rank_k`.
 #
 # <details><summary>Hint 1: a question</summary><code>torch.linalg.svd(M, full_matrices=False)</code> returns three tensors. Is the third
 # one V or its transpose?</details>
@@ -256,7 +258,7 @@ check("1.2", globals())
 #
 # $$\lVert M - M_k \rVert_F^2 = \sigma_{k+1}^2 + \sigma_{k+2}^2 + \dots$$
 #
-# There are other ways to a matrix of rank $k$: keep the best mix of $k$ of the picture's own columns, or of $k$ random
+# There are other ways to get to rank $k$: keep the best mix of $k$ of the picture's own columns, or of $k$ random
 # directions. **Predict**: by how much does the SVD beat them at rank 8?
 
 # %%
@@ -343,7 +345,7 @@ print("rank:", reference.matrix_rank(B @ A), "- whatever the numbers in B and A,
 # %% [markdown]
 # > **Exercise 1.3** · 2 points · difficulty 2 of 3 · 10 minutes · LoRA paper, section 4.1
 # >
-# > Fill `rank_factors`. How you share the singular values between the two is up to you.
+# > Fill in `rank_factors`. How you share the singular values between the two is up to you.
 #
 # <details><summary>Hint 1: a question</summary>In $(U S) V^T$, which two matrices have the shapes of B and A? And if r is larger than
 # min(M.shape): which numbers in the additional columns and rows change nothing?</details>
@@ -380,7 +382,7 @@ check("1.3", globals())
 # **Predict**: two students share the singular values differently. Their `B` and `A` differ; does the product?
 
 # %%
-with after("1.3", "one product from many pairs of factors"):
+with after("1.3", "two pairs of factors, and their products"):
     B, A = rank_factors(image, 8)
     torch.manual_seed(0)
     R = torch.randn(8, 8, dtype=image.dtype)
@@ -436,7 +438,7 @@ print("with B = 0 the output is W0 x, bit for bit:", torch.equal(W0 @ x + B @ (A
 #
 # > **Exercise 1.4** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 5.1 (how its trainable parameters are counted)
 # >
-# > Fill both functions. Each is one line of integers.
+# > Fill in both functions. Each is one line of integer arithmetic.
 #
 # <details><summary>Hint 1: a question</summary>How many numbers does B have, how many A? At which r do they have as many as the
 # matrix, and is that fewer?</details>
@@ -473,7 +475,7 @@ with after("1.4", "the rank at which LoRA stops saving"):
     print(f"the picture of {len(image)} x {image.shape[1]}: up to rank {break_even_rank(*image.shape)}")
 
 # %% [markdown]
-# Above that rank a pair of factors is a waste. Typical ranks are 4 to 64. **Predict**: how many times fewer parameters does rank 8
+# Above that rank, a pair of factors is a waste; typical ranks are 4 to 64. **Predict**: how many times fewer parameters does rank 8
 # train in a layer of 768 x 768, and does a larger layer save more or less?
 
 # %%
@@ -507,8 +509,11 @@ display(network.round(1))
 #
 # ## 1.5 What training keeps in memory
 #
-# A model that only answers keeps its weights. One that trains keeps more, for each **trainable** parameter: its gradient, and the
-# optimiser's states. Adam has two: running averages of the gradient and of its square.
+# A model that only answers needs memory for its weights. One that trains needs more, for each **trainable** parameter: its gradient,
+# and the optimiser's states. Adam has two: running averages of the gradient and of its square.
+#
+# In the picture, the **encoder** turns a sentence into vectors; the **head** is the small part on top that turns those into a score for
+# each class. A new task needs a new head, so the head always trains.
 
 # %%
 figure = plots.memory_parts()
@@ -516,12 +521,9 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# The **encoder** turns a sentence into vectors; the **head** is the small part on top that turns those into a score for each class. A new
-# task needs a new head, so the head always trains.
-#
 # > **Exercise 1.5** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.2, "Practical benefits"
 # >
-# > Fill `training_memory`. `n_params` counts all parameters, the trainable ones among them.
+# > Fill in `training_memory`. `n_params` counts all parameters, the trainable ones among them.
 #
 # <details><summary>Hint 1: a question</summary>A frozen weight: is it in memory? Does it have a gradient? Does the optimiser know it?</details>
 # <details><summary>Hint 2: an example</summary>10 parameters, 3 of them trainable, Adam: 10 weights, 3 gradients, 6 states: 19 numbers, 76
@@ -554,7 +556,7 @@ check("1.5", globals())
 # %% [markdown]
 # ### A memory calculator
 #
-# Counting takes shapes, not weights. **Predict** for `roberta-base`: how many times as much memory does full fine-tuning with Adam need
+# Counting needs shapes, not values. **Predict** for `roberta-base`: how many times as much memory does full fine-tuning with Adam need
 # as LoRA of rank 8 on all linear layers of the encoder?
 
 # %%
@@ -569,7 +571,7 @@ print(describe(figure))
 # times; the frozen weights, which LoRA keeps in full, are what is left.</details>
 #
 # Choose a rank, the layers and the precision. (The figure above is what remains without a running kernel.) **Predict** first: from
-# which rank on does LoRA on all linear layers keep more than half of what full fine-tuning keeps?
+# which rank on does LoRA on all linear layers need more than half of full fine-tuning's memory?
 
 # %%
 choice = ipywidgets.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64, 128, 256], value=8, description="rank r")
@@ -588,10 +590,10 @@ display(plots.with_controls(calculator, r=choice, targets=where, bytes_per_param
 print("the same for a rank from 1 to 256, two choices of layers, and two precisions")
 
 # %% [markdown]
-# <details><summary>Answer</summary>Of the ranks offered, only 256 keeps more than half (1.18 GB of 1.99); 128 keeps
+# <details><summary>Answer</summary>Of the ranks on offer, only 256 needs more than half (1.19 GB of 1.99); 128 needs
 # 0.85 GB. The line is crossed at rank 186. With query and value alone, no rank of the menu gets there.</details>
 #
-# With few parameters trained, what remains are the weights: LoRA cannot go below them.
+# With few parameters to train, what remains is the weights: LoRA cannot go below them.
 #
 # The menu's "half" keeps *every* number in two bytes. Real mixed-precision training does not: it computes in half precision but keeps a master
 # copy of the weights and Adam's states in float32, so a trainable parameter costs about 16 bytes there too. LoRA's frozen weights
@@ -618,8 +620,8 @@ with after("1.5", "the formula's figures for GPT-3"):
 #
 # ### Against a real run
 #
-# A formula deserves one measurement. Here are two real AdamW steps on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
-# weight, gradient and state tensor afterwards. **Predict**: what keeps memory that the formula leaves out, and is it smaller with LoRA?
+# A formula deserves one measurement. Here are two real steps of AdamW (Adam with weight decay) on 16 sentences, for full fine-tuning and for LoRA, and the bytes of every
+# weight, gradient and state tensor afterwards. **Predict**: what else takes memory, which the formula leaves out, and is it less with LoRA?
 
 # %%
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # A LoRA layer from scratch
 #
-# **Stage 2 of 5** · 25 points · about 2 hours · runs on a laptop's CPU in about a minute · you should know `nn.Module`,
+# **Stage 2 of 5** · 25 points · about 2 hours · runs on a laptop's CPU in under a minute · you should know `nn.Module`,
 # `nn.Linear`, the shapes of matrix products, and what the rank of a matrix is
 #
 # In this notebook you will
@@ -83,8 +83,9 @@ print(f"full update {full:,}, rank {rank} {low_rank:,}: {full / low_rank:.0f} ti
 #
 # > **Exercise 2.1** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.1
 # >
-# > Fill `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is up to you, as long as it is
-# > random with mean zero: small normal numbers will do, and so will `nn.init.kaiming_uniform_`, which PEFT uses.
+# > Fill in `LoRALayer.__init__`. The docstring is the contract. How you draw `lora_A` is up to you, as long as it is
+# > random with mean zero: small normal numbers will do, and so will `nn.init.kaiming_uniform_`, which Hugging Face's
+# > library PEFT uses.
 #
 # <details><summary>Hint 1: a question</summary>What must an attribute be, so that <code>layer.parameters()</code> finds
 # it? Which of the two matrices is allowed to be zero, and which must not be?</details>
@@ -144,7 +145,7 @@ check("2.1", globals())
 # `nn.Linear` stores its weight as (out, in) and computes `x @ weight.T`. The update does the same twice: first `A`, from
 # in_features down to rank, then `B`, up to out_features. The order of the brackets decides the cost.
 #
-# **Predict**: one token through a 768 x 768 layer at rank 8. How many multiplications does $x (BA)^T$ take, with the product
+# **Predict**: one input vector through a 768 x 768 layer at rank 8. How many multiplications does $x (BA)^T$ take, with the product
 # built on the way, and how many does $(x A^T) B^T$?
 
 # %%
@@ -154,13 +155,13 @@ print(f"B A first: {build_first:,}; two thin products: {two_thin:,}: {build_firs
 
 # %% [markdown]
 # <details><summary>Answer</summary>5,308,416 with the product built first, 12,288 without: 432 times fewer. Building B
-# A costs 768 x 8 x 768 before a single token has been looked at.</details>
+# A costs 768 x 8 x 768 before a single input has been looked at.</details>
 #
 # Dropout, if there is any, acts on `x` on its way into `A`, and only in training mode. The frozen layer's input is left alone.
 #
 # > **Exercise 2.2** · 4 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 4.1, equation 3
 # >
-# > Fill `LoRALayer.forward` in the cell above, run that cell again, then the check.
+# > Fill in `LoRALayer.forward` in the cell above, run that cell again, then the check.
 #
 # <details><summary>Hint 1: a question</summary>Which axis of <code>x</code> does <code>x @ M</code> work on, and what
 # happens to the axes before it?</details>
@@ -173,13 +174,13 @@ print(f"B A first: {build_first:,}; two thin products: {two_thin:,}: {build_firs
 check("2.2", globals())
 
 # %% [markdown]
-# ### A test that cannot fail
+# ### How would you test it?
 #
-# A common mistake is to test a fresh layer like this: wrap, run, compare with `x @ (W + scaling * B A)^T`. **Predict**: does that test
+# Here is a test that many write: make a fresh layer, run it, and compare with `x @ (scaling * B A)^T`. **Predict**: does it
 # notice a scale that is 999 times too large?
 
 # %%
-with after("2.2", "a test that a broken layer passes"):
+with after("2.2", "a test of a broken layer"):
     broken = LoRALayer(64, 32, rank=4, alpha=999 * 8)  # as if the layer had multiplied its scale by 999
     x = torch.randn(5, 64)
     for state in ("B as it starts (zeros)", "B with values"):
@@ -219,7 +220,7 @@ with after("2.2", "the gradients of A and B over the first steps"):
 #
 # `A` waits one step for `B`. Had both started at zero, both gradients would be zero, and would stay so.
 #
-# ### What alpha / rank keeps constant, and what it does not
+# ### What does alpha / rank keep constant?
 #
 # It is often said that dividing by the rank keeps the update's size the same for every rank. Measure it: one Adam step
 # at each rank, with `alpha` fixed. **Predict**: flat, rising or falling? The second line divides by $\sqrt{r}$ instead
@@ -270,7 +271,7 @@ for name, parameter in nn.Linear(768, 768).named_parameters():
 #
 # > **Exercise 2.3** · 3 points · difficulty 1 of 3 · 10 minutes · LoRA paper, sections 4.1 and 4.2
 # >
-# > Fill `LinearWithLoRA.__init__` in the next cell. Anything but an `nn.Linear` is a `TypeError`.
+# > Fill in `LinearWithLoRA.__init__` in the next cell. Anything but an `nn.Linear` is a `TypeError`.
 #
 # <details><summary>Hint 1: a question</summary>An <code>nn.Linear</code> may have one parameter or two. Which call freezes
 # all of a module's parameters at once?</details>
@@ -360,9 +361,9 @@ with after("2.3", "how many parameters of a wrapped layer train"):
 #
 # > **Exercise 2.4** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper, section 4.1, equation 3
 # >
-# > Fill `LinearWithLoRA.forward` in the cell above, run that cell again, then the check.
+# > Fill in `LinearWithLoRA.forward` in the cell above, run that cell again, then the check.
 #
-# <details><summary>Hint 1: a question</summary>Who applies the bias, and who the scale? Must you do either again?</details>
+# <details><summary>Hint 1: a question</summary>Which of the two modules applies the bias, and which the scale? Is there anything left for you to apply?</details>
 # <details><summary>Hint 2: the shapes</summary>Both terms are (..., out_features).</details>
 # <details><summary>Hint 3: almost the code</summary>Call both modules on <code>x</code> and add.</details>
 
@@ -491,7 +492,7 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# Three common traps:
+# There are three common traps:
 #
 # - **counted twice**: after `merge()` the weight holds the update, and `forward` adds it again;
 # - **merged twice**: the second call adds it again;
@@ -518,7 +519,7 @@ for cycle in range(1, 101):
 #
 # > **Exercise 2.5** · 4 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1, "No additional inference latency"
 # >
-# > Fill `merge` and `unmerge` in the class cell above, keep `.merged` up to date, and give `forward` its second case: what
+# > Fill in `merge` and `unmerge` in the class cell above, keep `.merged` up to date, and give `forward` its second case: what
 # > does it return when the layer is merged?
 #
 # <details><summary>Hint 1: a question</summary><code>linear.weight</code> is frozen, but <code>A</code> and <code>B</code> are
@@ -649,7 +650,7 @@ with after("2.6", "a layer that learns a task and forgets it at the flip of a sw
 # %% [markdown]
 # ## 2.7 Spot the bug
 #
-# Three small functions, each with one mistake that has really been published. Read the docstring, find what breaks it, and fix it
+# Three small functions, each with one mistake that is easily made and hard to see. Read the docstring, find what breaks it, and fix it
 # in place.
 #
 # > **Exercise 2.7** · 2 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.1
@@ -756,10 +757,10 @@ print("to another dtype:   ", type(parameter.to(torch.float64)).__name__)
 # %% [markdown]
 # ## Lab: one digit of MNIST
 #
-# No points. A popular recipe trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs one digit that it gets wrong:
+# This lab carries no points. A popular recipe trains a wide network (784-1000-2000-10) on MNIST for one epoch, then repairs one digit that it gets wrong:
 # LoRA as a parametrization of all three layers, rank 1, trained on that digit **alone**. It reports that the errors on the digit
-# nearly vanish. We do the same with 4,000 images. The recipe's digit is 9, its network's worst, and we keep it, though the worst of ours may be
-# another: the second part below needs a digit that the base has seen too rarely, and there it is 9.
+# nearly vanish. We do the same with 4,000 images. The recipe's digit is 9, the one that its network gets wrong most often. Ours may well be
+# worse at another, but we keep the 9: the second part of the lab has a base that has seen too few nines.
 #
 # **Predict**: what becomes of the other nine digits?
 
@@ -775,10 +776,10 @@ else:
     print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>They are ruined: five images in six are now called a 9, and the accuracy falls from
-# 0.92 to about a quarter. The errors on 9 itself are gone, which is all that the recipe looks at.</details>
+# <details><summary>Answer</summary>They are ruined: five in six of them are now called a 9, and the overall accuracy falls
+# from 0.92 to about a quarter. The errors on 9 itself are gone, and that is what the recipe is praised for.</details>
 #
-# The digit's own errors say nothing here: a model that calls everything a nine makes none. This is **forgetting**, and only the other
+# The errors on the digit itself say nothing here: a model that calls everything a nine makes none. This is **forgetting**, and only the other
 # digits show it. (A **logit**, in the next cell, is the score that a network gives a class; the largest one wins.) The frozen weights are not to blame. **Predict**: are they untouched, bit for bit?
 
 # %%

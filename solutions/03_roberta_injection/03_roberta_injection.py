@@ -22,7 +22,7 @@
 # - **find** layers by name, so that `layer.1` is not `layer.10`, and put others in their place;
 # - **inject** LoRA into a RoBERTa without changing one pretrained bit;
 # - **count** what trains, and recompute the published figures for `roberta-base` without its weights;
-# - **find** the mistakes of published helpers, and see what they cost on a vision transformer.
+# - **find** the mistakes of common helpers, and see what they cost on a vision transformer.
 
 # %% locked="setup"
 import copy
@@ -36,7 +36,7 @@ from torch.nn.utils.parametrize import is_parametrized, register_parametrization
 
 from lora_ref import costs, data, inject, models, plots, profiles, training, vision
 from lora_ref.checks import check
-from lora_ref.checks.gaps import after
+from lora_ref.checks.gaps import after, passed
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.plots import describe
 
@@ -48,7 +48,7 @@ profile = profiles.announce(3)
 # below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True` they
-# use yours. `LinearWithLoRA` is the course's layer; to build on your own, paste your two classes of stage 2 into the next cell.
+# use yours, once its check passes. `LinearWithLoRA` is the course's layer; to build on your own, paste your two classes of stage 2 into the next cell.
 #
 # The notebook says RoBERTa and, on the laptop profile, runs MiniLM, which is BERT-like and small, in RoBERTa's classes: same parts, same
 # names, smaller matrices.
@@ -58,16 +58,17 @@ USE_MY_CODE = False
 # your LoRALayer and LinearWithLoRA of stage 2, if you like
 
 
-def pick(mine, reference):
-    """Your function, or the course's where the switch is off."""
-    return mine if USE_MY_CODE else reference
+def pick(exercise, mine, reference):
+    """Your function once its check passes; until then, or with the switch off, the course's."""
+    return mine if USE_MY_CODE and passed(exercise, globals()) else reference
 
 
 # %% [markdown]
 # ## 3.1 A model is a tree of names
 #
-# Modules hold modules, and a path through them is a dotted name. The **encoder** is a stack of equal blocks that turn a sentence into
-# vectors; the **head** (`classifier`) turns those into a **logit** for each class, a score of which the largest wins. One block:
+# Modules hold modules, and a path through them is a dotted name. The **embeddings** give each token, a word or a piece of one, a vector.
+# The **encoder** is a stack of equal blocks in which these vectors take in their neighbours; the **head** (`classifier`) turns the result into
+# a **logit** for each class, a score of which the largest wins. One block:
 
 # %%
 base = models.base_model(profile)
@@ -84,7 +85,7 @@ print(describe(figure))
 #
 # > **Exercise 3.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [PyTorch docs, `named_parameters`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.named_parameters)
 # >
-# > Fill `audit`. If you leave it open, the course's own takes its place.
+# > Fill in `audit`. If you leave it open, the course's own takes its place.
 #
 # <details><summary>Hint 1: a question</summary>A dotted name is a list of words. Why is <code>"attention" in name.split(".")</code> safer
 # than <code>"attention" in name</code>?</details>
@@ -125,7 +126,7 @@ check("3.8", globals())
 # **Predict**: which part is the largest, and how many numbers train in a model fresh from its file?
 
 # %%
-audit_mine = pick(audit, inject.audit)
+audit_mine = pick("3.8", audit, inject.audit)
 
 
 def show_audit(model):
@@ -148,7 +149,7 @@ with after("3.8", "the audit of the base model"):
 #
 # > **Exercise 3.1** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.2
 # >
-# > Fill `freeze`.
+# > Fill in `freeze`.
 #
 # <details><summary>Hint 1: a question</summary>Which method of a module gives all parameters, however deep they
 # lie?</details>
@@ -269,7 +270,7 @@ for call in ("first call", "second call"):
 #
 # > **Exercise 3.2** · 3 points · difficulty 2 of 3 · 20 minutes · LoRA paper, section 4.2
 # >
-# > Fill `match_targets`. The docstring is the contract.
+# > Fill in `match_targets`. The docstring is the contract.
 #
 # <details><summary>Hint 1: a question</summary>Which comparison of texts is true for <code>a.query</code> and
 # <code>query</code>, and false for <code>a.my_query</code>?</details>
@@ -311,7 +312,7 @@ def match_targets(model, targets):
 check("3.2", globals())
 
 # %% [markdown]
-# **Predict** for the encoder: what does `dense` mean? And `output.dense`, in a block that has two of them?
+# **Predict** for the encoder: which layers does `dense` mean? And `output.dense`, in a block that has two of them?
 
 # %%
 with after("3.2", "what some targets mean in this model"):
@@ -349,11 +350,11 @@ print("deleted, added: ", [f"{name}: {type(module).__name__}" for name, module i
 
 # %% [markdown]
 # <details><summary>Answer</summary>The new one runs last: a deleted name loses its place, and comes back at the end of
-# the order.</details>
+# the order. (`del pair[0]` goes further and renumbers: what was 1 is now called 0.)</details>
 #
 # > **Exercise 3.3** · 2 points · difficulty 1 of 3 · 10 minutes · [PyTorch docs, `nn.Module.get_submodule`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.get_submodule)
 # >
-# > Fill `replace_module`. It must work at any depth, and in lists, dicts and sequences of modules.
+# > Fill in `replace_module`. It must work at any depth, and in lists, dicts and sequences of modules.
 #
 # <details><summary>Hint 1: a question</summary>What are parent and child of <code>my_query</code>, a name without a
 # dot?</details>
@@ -416,7 +417,7 @@ print(
 #
 # > **Exercise 3.4** · 6 points · difficulty 2 of 3 · 30 minutes · LoRA paper, sections 4.1 and 4.2
 # >
-# > Fill `inject_lora` with the three functions above and `LinearWithLoRA(linear, rank, alpha, dropout)`. Wrap the layers that are there:
+# > Fill in `inject_lora` with the three functions above and `LinearWithLoRA(linear, rank, alpha, dropout)`. Wrap the layers that are there:
 # > every pretrained number stays, bit for bit.
 #
 # <details><summary>Hint 1: a question</summary>Run it twice in your head. What does <code>freeze</code> do to the updates of the first
@@ -462,10 +463,10 @@ def inject_lora(model, targets, rank=8, alpha=16, dropout=0.0, train_head=True):
 check("3.4", globals())
 
 # %% [markdown]
-# The audit, before and after. **Predict**: which of the base model's tensors have another name now, and which have another value?
+# Now the audit, before and after. **Predict**: which of the base model's tensors have another name now, and which have another value?
 
 # %%
-inject_mine = pick(inject_lora, inject.inject_lora)
+inject_mine = pick("3.4", inject_lora, inject.inject_lora)
 torch.manual_seed(0)
 adapted = inject_mine(models.base_model(profile), ["query", "value"])
 before, renamed, identical = base.state_dict(), 0, 0
@@ -504,7 +505,7 @@ with after("3.8", "the audit before and after"):
 #
 # > **Exercise 3.5** · 2 points · difficulty 1 of 3 · 5 minutes · LoRA paper, table 2 (its column of trainable parameters)
 # >
-# > Fill `trainable_report`.
+# > Fill in `trainable_report`.
 #
 # <details><summary>Hint 1: a question</summary>How many numbers are in a tensor of shape (768, 8)? Which method of it knows?</details>
 # <details><summary>Hint 2: the parts</summary>Two sums over <code>model.parameters()</code>, one of them with a condition; a
@@ -547,7 +548,7 @@ choices = {
     "all in the encoder": list(training.ENCODER_LINEARS),
     "homework: the head's as well": homework,
 }
-report = pick(trainable_report, inject.trainable_report)
+report = pick("3.5", trainable_report, inject.trainable_report)
 meta = costs.meta_model(config)
 head = report(meta.classifier)["total"]
 print(f"roberta-base with a head for two classes: {report(meta)['total']:,} parameters, {head:,} of them in the head")
@@ -664,7 +665,7 @@ check("3.6", globals())
 # %% [markdown]
 # ## Lab: a vision transformer
 #
-# No points; no language either. A common mistake is to inject LoRA into a vision transformer with a new layer: `torch.empty` in place of the
+# This lab carries no points, and has no language in it. A common mistake is to inject LoRA into a vision transformer with a new layer: `torch.empty` in place of the
 # pretrained weight, and no bias. **Predict** the logits, before any training, where a right injection changes nothing.
 
 # %%
@@ -694,7 +695,7 @@ for name, options in kept.items():
 # (Memory that nobody filled is shown as NaN here, so that the cell always says the same; in the wild it holds whatever was there before, and
 # now and then that looks harmless.)
 #
-# Now the right injection. The model reads upright digits; now it has to learn digits turned by 90 degrees, from 1,000 images. LoRA can be switched
+# Now the right injection. The model reads upright digits, and has to learn digits turned by 90 degrees, from 1,000 images. LoRA can be switched
 # off again. **Predict**: which methods still read upright digits afterwards?
 
 # %%
@@ -754,7 +755,7 @@ print(describe(figure))
 #
 # > **Exercise 3.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [PyTorch docs, `MultiheadAttention`](https://docs.pytorch.org/docs/stable/generated/torch.nn.MultiheadAttention.html)
 # >
-# > Fill `InProjLoRA` and `adapt_attention`: query and value get an update each, key none.
+# > Fill in `InProjLoRA` and `adapt_attention`: query and value get an update each, key none.
 #
 # <details><summary>Hint 1: a question</summary>Which rows of the matrix are query's? What would writing into a slice of W do to W?</details>
 # <details><summary>Hint 2: shapes</summary><code>lora_B @ lora_A</code> multiplies stacks of matrices: (2, size, rank) and (2, rank, size) give
@@ -854,7 +855,7 @@ with after("3.9", "LoRA in a block of torch's own transformer"):
 # (b) The new head is random: no pretraining has said which direction means which class. Frozen, it stays a random projection, and all that the updates can do is to bend
 # the encoder's features towards its random directions, with a low rank. In the lab the same LoRA reached 0.757 with the
 # frozen head and 0.790 with the trained one, means of three seeds, and was behind in each of them, once by one image; the new head alone
-# reached 0.659. The published rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
+# reached 0.659. The common rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
 # what is pretrained, not by what a name looks like.
 #
 # (c) Where the head itself is pretrained for the same classes. Then the adapter switched off gives the original model bit for bit (the lab's upright digits), several

@@ -47,7 +47,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lora_ref import adapters, data, models, plots, profiles, training
 from lora_ref.checks import check
-from lora_ref.checks.gaps import after
+from lora_ref.checks.gaps import after, passed
 from lora_ref.inject import freeze, inject_lora, match_targets
 from lora_ref.plots import describe
 from lora_ref.rounding import apart
@@ -61,7 +61,7 @@ profile = profiles.announce(4)
 # below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True`
-# they use yours.
+# they use yours, once its check passes.
 
 # %%
 USE_MY_CODE = False
@@ -71,18 +71,18 @@ print(
 )
 
 
-def pick(mine, reference):
-    """Your function, or the course's where the switch is off."""
-    return mine if USE_MY_CODE else reference
+def pick(exercise, mine, reference):
+    """Your function once its check passes; until then, or with the switch off, the course's."""
+    return mine if USE_MY_CODE and passed(exercise, globals()) else reference
 
 
 # %% [markdown]
 # ## 4.1 From sentences to batches
 #
-# The reviews come in SST-2's shape: short sentences from film reviews, label 1 for a positive one. A `DatasetDict` is a dict
+# **SST-2** is a well-known set of short sentences from film reviews, labelled by their sentiment. Our reviews come in its shape, with
+# label 1 for a positive sentence. A `DatasetDict` is a dict
 # of splits. Each split is a `Dataset`: a table whose columns have one type each (its `features`), kept in an Arrow file on
-# disk or in memory and read row by row, so it may be larger than the memory. (**SST-2** is a well-known set of film-review sentences,
-# labelled by their sentiment.)
+# disk or in memory and read row by row, so it may be larger than the memory.
 
 # %%
 reviews = data.reviews(profile, seed=0)
@@ -121,7 +121,7 @@ print("padding token:", tokenizer.pad_token, tokenizer.pad_token_id)
 #
 # > **Exercise 4.1** · 3 points · difficulty 1 of 3 · 20 minutes · [Transformers docs, "Padding and truncation"](https://huggingface.co/docs/transformers/pad_truncation)
 # >
-# > Fill both functions. The docstrings are the contract. The mask is 1 on the sentence's tokens and 0 on padding.
+# > Fill in both functions. The docstrings are the contract. The mask is 1 on the sentence's tokens and 0 on padding.
 #
 # <details><summary>Hint 1: a question</summary>Who knows how long the longest sentence of a batch is: the function that sees
 # the whole data set, or the one that sees the batch?</details>
@@ -185,7 +185,7 @@ check("4.1", globals())
 
 # %%
 tokenised = reviews.map(
-    pick(tokenize, data.tokenize),
+    pick("4.1", tokenize, data.tokenize),
     batched=True,
     fn_kwargs={"tokenizer": tokenizer, "max_length": profile.max_length},
     remove_columns="sentence",
@@ -195,7 +195,7 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def to_batch(examples):
     """A padded batch, on the training device."""
-    batch = pick(collate, data.collate)(examples, tokenizer)
+    batch = pick("4.1", collate, data.collate)(examples, tokenizer)
     return {key: tensor.to(device) for key, tensor in batch.items()}
 
 
@@ -238,7 +238,7 @@ print(f"with 30 more columns of padding the logits change {apart(gap)}")
 #
 # > **Exercise 4.2** · 2 points · difficulty 1 of 3 · 5 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer), `compute_metrics`
 # >
-# > Fill `compute_metrics`. It must work for any number of classes.
+# > Fill in `compute_metrics`. It must work for any number of classes.
 #
 # <details><summary>Hint 1: a question</summary>Logits have shape (n, classes). Which axis disappears when each row is asked for
 # its best class?</details>
@@ -291,7 +291,7 @@ with after("4.2", "the accuracy of a model that ignores the sentence"):
 #
 # > **Exercise 4.3** · 2 points · difficulty 1 of 3 · 10 minutes · [Transformers docs, `get_linear_schedule_with_warmup`](https://huggingface.co/docs/transformers/main_classes/optimizer_schedules)
 # >
-# > Fill `linear_schedule`: the factor by which the learning rate is multiplied.
+# > Fill in `linear_schedule`: the factor by which the learning rate is multiplied.
 #
 # <details><summary>Hint 1: a question</summary>At which step does the second line start, and how many steps does it have left to
 # fall?</details>
@@ -342,7 +342,7 @@ with after("4.3", "two schedules for this run"):
 # <details><summary>Answer</summary>The laptop profile's 126 steps reach a quarter: step 126 of 500 is as far as it
 # gets, and then the run is over. Our own warm-up is a tenth of the run.</details>
 #
-# In the homework the warm-up is most of the run; in a shorter one it never ends. Choose a warm-up as a share of the run; don't copy the number.
+# In the homework the warm-up takes most of the run; in a shorter run it never ends. Choose a warm-up as a share of the run; don't copy the number.
 #
 # ## 4.4 The training loop
 #
@@ -351,7 +351,7 @@ with after("4.3", "two schedules for this run"):
 #
 # > **Exercise 4.4** · 6 points · difficulty 2 of 3 · 30 minutes · [PyTorch docs, `torch.optim`, "Taking an optimization step"](https://docs.pytorch.org/docs/stable/optim.html)
 # >
-# > Fill `train`. When the loader ends, start it again, so that it can shuffle again. Keep the losses as floats: a loss kept as a tensor keeps its whole graph. `base_model` returns models in evaluation mode.
+# > Fill in `train`. When the loader ends, start it again, so that it can shuffle again. Keep the losses as floats: a loss kept as a tensor keeps its whole graph. `base_model` returns models in evaluation mode.
 #
 # <details><summary>Hint 1: a question</summary>After <code>for batch in loader</code> has ended, what does a second
 # <code>for batch in loader</code> do? And what would <code>itertools.cycle(loader)</code> do?</details>
@@ -515,7 +515,7 @@ with after("4.4", "your loop beside the Trainer, loss by loss"):
 # There is no magic in it. The Trainer also shuffles; on request it puts sentences of similar length into one batch, which saves most of the padding
 # that was left; and it clips, schedules and logs.
 #
-# ### Rates that learn little
+# ### Four learning rates
 #
 # Four short runs of the tiny model that differ in nothing but the learning rate and its schedule: ours; the copied warm-up of 500
 # steps; 5e-5, a usual rate for full fine-tuning; ten times ours. **Predict** the order of their last losses.
@@ -549,7 +549,7 @@ print(f"learning rates of the profile {profile.name}: {dict(profile.learning_rat
 # <details><summary>Answer</summary>Ours ends lowest, near zero. The copied warm-up starts learning late and is still on its
 # way. Ten times our rate falls back to guessing, and 5e-5 has never left it.</details>
 #
-# Nothing raises an error. The copied warm-up gets to an eighth of its rate by the last step. LoRA wants a higher rate than full
+# None of this raises an error. The copied warm-up gets to an eighth of its rate by the last step. LoRA wants a higher rate than full
 # fine-tuning (the last line has those of the trainings below), but not just any. When a loss stays at guessing, look at the rate first: it may be too low or too high.
 #
 # Two more lines that often get copied. **Predict** what each of them does: `!export` in a cell, and `logging_dir` for the Trainer.
@@ -634,9 +634,11 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
+# The file's format is **safetensors**: names, shapes and numbers, and no code that could run when somebody opens it.
+#
 # > **Exercise 4.5** · 6 points · difficulty 3 of 3 · 40 minutes · [safetensors docs, "Torch API"](https://huggingface.co/docs/safetensors/api/torch)
 # >
-# > Fill both functions. `load_adapter` meets files that were made for another rank, another model, or by somebody else's code: it checks
+# > Fill in both functions. `load_adapter` meets files that were made for another rank, another model, or by somebody else's code: it checks
 # > **everything before it changes anything**.
 #
 # <details><summary>Hint 1: a question</summary>Which property have LoRA's tensors and the head in common after
@@ -693,7 +695,7 @@ check("4.5", globals())
 # Why so strict? `copy_` broadcasts: a tensor of shape (1, n) fills a parameter of shape (m, n) without a word. And
 # `load_state_dict(strict=False)` takes a file that has none of the model's names.
 #
-# **Predict** the adapter's size as a share of the base model's, and the largest difference between a logit before saving and after loading.
+# **Predict** the adapter's size as a share of the base model's.
 
 # %%
 folder = Path(tempfile.mkdtemp(prefix="lora-course-"))
@@ -713,7 +715,7 @@ with after("4.5", "the adapter's size, and the logits of a reloaded model"):
     )
 
 # %% [markdown]
-# <details><summary>Answer</summary>On the laptop profile about 2 % of the base model (1.9 MB of 91), and no difference at all: the file holds the same bits.</details>
+# <details><summary>Answer</summary>On the laptop profile about 2 % of the base model (1.9 MB of 91). And no logit differs: the file holds the same bits.</details>
 #
 # ### LoRA without its head
 #
@@ -777,7 +779,7 @@ else:
 #
 # ## 4.6 Are these two evaluations the same?
 #
-# A reloaded model should evaluate as the trained one did. A common mistake is to compare the two dicts with `==` and to raise an error
+# A reloaded model should evaluate as the trained one did. One homework compares the two dicts with `==`, and raises an error
 # if they differ. **Predict**: do they?
 
 
@@ -797,8 +799,8 @@ def evaluation(model):
         model=model,
         args=arguments,
         eval_dataset=sample,
-        data_collator=lambda examples: pick(collate, data.collate)(examples, tokenizer),
-        compute_metrics=pick(compute_metrics, training.compute_metrics),
+        data_collator=lambda examples: pick("4.1", collate, data.collate)(examples, tokenizer),
+        compute_metrics=pick("4.2", compute_metrics, training.compute_metrics),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer.evaluate()
@@ -815,7 +817,7 @@ print("first == second:", first == second)
 #
 # > **Exercise 4.6** · 2 points · difficulty 1 of 3 · 10 minutes · [Python docs, `math.isclose`](https://docs.python.org/3/library/math.html#math.isclose)
 # >
-# > Fill `metrics_match`. The docstring says which keys do not count.
+# > Fill in `metrics_match`. The docstring says which keys do not count.
 #
 # <details><summary>Hint 1: a question</summary>What should <code>metrics_match({"eval_loss": 0.5}, {})</code> say, and the same the other way
 # round?</details>
@@ -928,14 +930,14 @@ with after("4.5", "your adapter, loaded by peft"):
 # does. You now know what is inside.
 
 # %% [markdown]
-# ## Stretch: five variations
+# ## Stretch: variations on LoRA
 #
-# These exercises are optional: checked as all others are, and without points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits
+# These exercises are optional: checked like all others, but without points. **DoRA** ([arXiv:2402.09353](https://arxiv.org/abs/2402.09353)) splits
 # a weight into lengths and directions: LoRA changes the directions, the lengths train directly. As a weight parametrization:
 #
 # > **Exercise 4.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [DoRA paper, sections 4.1 and 4.3](https://arxiv.org/abs/2402.09353)
 # >
-# > Fill `DoRA`. A row of `W` holds the weights of one output; each row has a length of its own.
+# > Fill in `DoRA`. A row of `W` holds the weights of one output; each row has a length of its own.
 #
 # <details><summary>Hint 1: a question</summary>When B is zero, which length gives back each row of W exactly?</details>
 # <details><summary>Hint 2: shapes</summary>W and the update: (out, in). The lengths: (out, 1), so that each meets all of its row. A norm
@@ -987,7 +989,7 @@ check("4.8", globals())
 #
 # > **Exercise 4.9** · optional, no points · difficulty 3 of 3 · 25 minutes · [QLoRA paper, section 3](https://arxiv.org/abs/2305.14314)
 # >
-# > Fill `FourBit`. As a parametrization, `right_inverse` says what is kept of a weight, and `forward` makes the weight of it again.
+# > Fill in `FourBit`. As a parametrization, `right_inverse` says what is kept of a weight, and `forward` makes the weight of it again.
 #
 # <details><summary>Hint 1: a question</summary>A byte has 256 values. Which of them stands for the two codes 3 and 10, and how do you get both
 # back? What does a block of zeros do to a division?</details>
@@ -1056,7 +1058,7 @@ loader = DataLoader(list(tokens)[:480], 16, collate_fn=lambda examples: data.col
 def variation(name):
     """A model that trains in this way, and its optimiser's parameter groups."""
     torch.manual_seed(0)
-    rate = small.learning_rates["lora"] / 4  # low enough for all five
+    rate = small.learning_rates["lora"] / 4  # low enough for all of them
     model = freeze(models.base_model(small))
     layers = [model.get_submodule(layer) for layer in match_targets(model, training.ENCODER_LINEARS)]
     if name == "DoRA":
@@ -1120,7 +1122,7 @@ print(describe(figure))
 #
 # > **Exercise 4.10** · optional, no points · difficulty 3 of 3 · 25 minutes · [Transformers docs, "Trainer"](https://huggingface.co/docs/transformers/main_classes/trainer)
 # >
-# > Fill `train_accumulated`: what the Trainer does between two log lines.
+# > Fill in `train_accumulated`: what the Trainer does between two log lines.
 #
 # <details><summary>Hint 1: a question</summary>One batch has 2 sentences, the other 6. Which share of the whole mean does each batch's
 # own mean have?</details>

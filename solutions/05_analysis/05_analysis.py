@@ -40,7 +40,7 @@ from transformers import set_seed
 from lora_ref import analysis, costs, data, models, plots, profiles, sweeps, training
 from lora_ref.adapter_set import AdapterSet
 from lora_ref.checks import check
-from lora_ref.checks.gaps import after
+from lora_ref.checks.gaps import after, passed
 from lora_ref.inject import inject_lora, lora_layers
 from lora_ref.plots import describe
 from lora_ref.rounding import apart
@@ -55,7 +55,7 @@ profile = profiles.announce(5)
 # below it. Grading uses other inputs and looks at more: "visible checks passed" is a good sign, not a proof.
 #
 # Cells between the exercises use the course's own functions, so an open exercise stops nothing. With `USE_MY_CODE = True`
-# they use yours. Note the figures that you will cite in the report, exercise 5.5; its cell lists them again.
+# they use yours, once its check passes. Note the figures that you will cite in the report, exercise 5.5; its cell lists them again.
 
 # %%
 USE_MY_CODE = False
@@ -70,23 +70,23 @@ print(f"{short.train_size:,} sentences, 1 epoch of {steps} steps")
 print(f"learning rate: {rates['lora']:g} for LoRA, {rates['full']:g} for full fine-tuning")
 
 
-def pick(mine, reference):
-    """Your function, or the course's where the switch is off."""
-    return mine if USE_MY_CODE else reference
+def pick(exercise, mine, reference):
+    """Your function once its check passes; until then, or with the switch off, the course's."""
+    return mine if USE_MY_CODE and passed(exercise, globals()) else reference
 
 
 # %% [markdown]
 # ## 5.1 What does the rank buy?
 #
-# A sweep trains the same model once for each rank and collects the results in a table, a row for each. The training itself is somebody else's
+# A sweep trains the same model once for each rank and collects the results in a table with one row for each. The training itself is somebody else's
 # job: a function `run(rank)` that returns what it measured.
 #
 # > **Exercise 5.1** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 7.2, table 6
 # >
-# > Fill `rank_sweep`. Each call of `run` is a whole training, so call it once a rank.
+# > Fill in `rank_sweep`. Each call of `run` is a whole training, so call it once for each rank.
 #
 # <details><summary>Hint 1: a question</summary>What does <code>run</code>'s dict not hold that the table needs?</details>
-# <details><summary>Hint 2: the shapes</summary>A list of dicts, one a row, becomes a DataFrame with one column a
+# <details><summary>Hint 2: the shapes</summary>A list of dicts, one for each row, becomes a DataFrame with one column for each
 # key.</details>
 # <details><summary>Hint 3: almost the code</summary><code>rows = [run(rank) | {"rank": rank} for ...]</code>, then
 # <code>pd.DataFrame(rows, columns=[...])</code>: the list chooses the columns and their order.</details>
@@ -162,7 +162,7 @@ def run(rank, seed=0):
 # step worth?
 
 # %%
-sweep = pick(rank_sweep, analysis.rank_sweep)(run, [1, 8, 64])
+sweep = pick("5.1", rank_sweep, analysis.rank_sweep)(run, [1, 8, 64])
 display(sweep.round(3))
 
 # %% [markdown]
@@ -173,7 +173,7 @@ display(sweep.round(3))
 # accuracy move by less than the ranks differ?
 
 # %%
-again = pick(rank_sweep, analysis.rank_sweep)(lambda rank: run(rank, seed=1), [8])
+again = pick("5.1", rank_sweep, analysis.rank_sweep)(lambda rank: run(rank, seed=1), [8])
 both = pd.concat([sweep.assign(seed=0), again.assign(seed=1)])
 n = len(tokenised["test"])
 figure = plots.rank_sweep(both, n)
@@ -192,7 +192,7 @@ moved = (by_rank.max() - by_rank.min())[by_rank.count() > 1].max()
 print(f"the same rank, another seed: up to {100 * moved:.1f} points; steps of training: {steps}")
 
 # %% [markdown]
-# This sweep cannot show a best rank: so few steps, two seeds and a few hundred sentences leave several points to chance. What it
+# This sweep cannot show a best rank: so few steps, one or two seeds and a few hundred sentences leave several points to chance. What it
 # can show is whether a rank is far too small. The paper trained to the end and found rank 1 enough for query and value in GPT-3 (table 6).
 #
 # So here is a longer sweep, made in advance: stage 4's sentences, two epochs, three seeds. To make it again (a quarter of an hour on two quiet cores; it
@@ -256,7 +256,7 @@ print(describe(figure))
 #
 # > **Exercise 5.2** · 2 points · difficulty 1 of 3 · 10 minutes · LoRA paper, section 7.2
 # >
-# > Fill `delta_spectrum`. It takes a wrapper, whose update is its `.lora`, or the update itself.
+# > Fill in `delta_spectrum`. It takes a wrapper, whose update is its `.lora`, or the update itself.
 #
 # <details><summary>Hint 1: a question</summary>Which attribute does a wrapper have that a bare <code>LoRALayer</code>
 # doesn't?</details>
@@ -351,7 +351,7 @@ display(by_kind.round(3))
 #
 # > **Exercise 5.3** · 3 points · difficulty 2 of 3 · 20 minutes · LoRA paper, section 7.2, equation 4
 # >
-# > Fill `subspace_similarity`.
+# > Fill in `subspace_similarity`.
 #
 # <details><summary>Hint 1: a question</summary>A is (rank, in). Which of U, S and Vh holds directions in the space of
 # inputs, and are they its rows or its columns?</details>
@@ -423,7 +423,7 @@ print(describe(figure))
 # still span after it?
 
 # %%
-similarity = pick(subspace_similarity, analysis.subspace_similarity)
+similarity = pick("5.3", subspace_similarity, analysis.subspace_similarity)
 kept = {}
 for (rank, seed), model in trained.items():
     if rank == 8:
@@ -515,7 +515,7 @@ print("largest entries of three untrained updates:", [update.abs().max().item() 
 #
 # > **Exercise 5.4** · 2 points · difficulty 2 of 3 · 15 minutes · LoRA paper, section 4.2, on switching tasks
 # >
-# > Fill `compose`. The ranks may differ, and so may the scales.
+# > Fill in `compose`. The ranks may differ, and so may the scales.
 #
 # <details><summary>Hint 1: a question</summary>Why is (B_1 + B_2)(A_1 + A_2) not B_1 A_1 + B_2 A_2? And what does
 # <code>zip</code> do with lists of unequal lengths?</details>
@@ -532,7 +532,7 @@ def compose(layers, weights):
     Args:
         layers: a list of at least one `LinearWithLoRA` or `LoRALayer`, of the same sizes; ranks and scalings may differ.
             They stay as they are.
-        weights: a list of numbers, one a layer; the lists stay, too. They may be negative, and need not sum to 1.
+        weights: a list of numbers, one for each layer; the lists stay, too. They may be negative, and need not sum to 1.
 
     Returns:
         A tensor of shape (out, in).
