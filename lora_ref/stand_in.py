@@ -62,7 +62,7 @@ class StandsForLinear(nn.Module):
             return self.refuse_training(W if self.enabled else self._weight_before_merge)
         if not self.enabled:
             return self.refuse_training(W)
-        if W.dtype not in ARITHMETIC or W.is_meta:
+        if not isinstance(W, Tensor) or W.dtype not in ARITHMETIC or W.is_meta:
             return W
         return W + self.lora.delta_weight()
 
@@ -129,6 +129,8 @@ class StandsForLinear(nn.Module):
     def refuse_training(self, y: Tensor) -> Tensor:
         """``y``, which has no update in it that could train: a backward pass that wants its gradient is an error."""
         A: Tensor = self.lora.lora_A
+        if not isinstance(y, Tensor):  # torch.fx traces, or a quantised layer's weight is a method
+            return y
         if not (torch.is_grad_enabled() and A.requires_grad and in_plain_eager_mode()):
             return y
         A = A.view_as(A)
