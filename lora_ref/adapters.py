@@ -324,7 +324,9 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_config(path: Path) -> dict:
     """PEFT's configuration, still to be checked."""
     if not path.is_file():
-        raise FileNotFoundError(f"no adapter configuration at {path}")
+        inside = sorted(config.parent.name for config in path.parent.glob(f"*/{PEFT_CONFIG}"))
+        note = f"; there is one in each of its folders {', '.join(map(repr, inside))}: name one" if inside else ""
+        raise FileNotFoundError(f"no adapter configuration at {path}{note}")
     with path.open("rb") as file:
         text = file.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:

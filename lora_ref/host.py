@@ -134,7 +134,7 @@ def write_adapter(model: nn.Module, path: Path, save_file: Callable) -> None:
     """Write the adapter as one safetensors file, whole or not at all; ``save_file`` is safetensors'.
 
     Raises:
-        ValueError: a tensor is not finite; the message names it.
+        ValueError: a tensor is not finite, or is offloaded; the message names it.
 
     Example:
         >>> import tempfile
@@ -145,11 +145,33 @@ def write_adapter(model: nn.Module, path: Path, save_file: Callable) -> None:
         >>> path.exists()
         True
     """
-    tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
+    tensors = on_cpu(adapter_parameters(model))
     refuse_non_finite(tensors)
     with whole_file(path) as unfinished:
         save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(scalings(model))})
         _sort_metadata(unfinished)
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as a file takes them.
+
+    Raises:
+        ValueError: one is on the meta device; the message names it.
+
+    Example:
+        >>> import torch
+        >>> on_cpu({"A": torch.ones(1, device="meta")})
+        Traceback (most recent call last):
+            ...
+        ValueError: A is on the meta device, which holds no numbers: load the model, or save it before it is offloaded
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device, which holds no numbers: load the model, or save it before it is "
+                "offloaded"
+            )
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:

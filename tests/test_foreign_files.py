@@ -261,6 +261,33 @@ def test_a_copy_of_another_base_is_refused(tmp_path):
     assert not lora_layers(other)
 
 
+@pytest.mark.parametrize("module", ["embed_tokens", "lm_head"])
+def test_a_copy_of_a_tied_module_is_refused_both_ways(tmp_path, module):
+    """PEFT trains the copy alone, and what was tied keeps its old weight."""
+    by_peft(llama(tied=True), tmp_path, target_modules=["q_proj"], modules_to_save=[module])
+    fresh = llama(tied=True)
+    with pytest.raises(ValueError, match=r"'model.embed_tokens.weight' is 'lm_head.weight' too"):
+        load_adapter(fresh, tmp_path)
+    assert not lora_layers(fresh)
+    ours = inject_lora(llama(tied=True), ["q_proj"], rank=2, train_head=[module])
+    with pytest.raises(ValueError, match=r"'model.embed_tokens.weight' is 'lm_head.weight' too"):
+        save_adapter(ours, tmp_path / "ours", format="peft")
+
+
+def test_the_folders_of_named_adapters_are_named(tmp_path):
+    by_peft(tiny(), tmp_path / "films", target_modules=["query"])
+    with pytest.raises(FileNotFoundError, match="there is one in each of its folders 'films': name one"):
+        load_adapter(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("format", ["lora_ref", "peft"])
+def test_an_offloaded_update_is_named(tmp_path, format):
+    model = inject_lora(tiny(), ["query"], rank=2).to("meta")
+    with pytest.raises(ValueError, match="is on the meta device, which holds no numbers"):
+        save_adapter(model, tmp_path / "adapter", format=format)
+    assert not list(tmp_path.iterdir())
+
+
 def test_keys_with_an_adapters_name_and_a_wrappers(tmp_path):
     theirs = by_peft(tiny(), tmp_path, target_modules=["query"], modules_to_save=["classifier"])
     right = logits(theirs)
