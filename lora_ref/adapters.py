@@ -233,7 +233,7 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
     refuse_injected(model)
     if not saved.scaling:
         raise ValueError(f"{title} does not say its layers' scaling: inject them yourself, then load it")
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linears = {plain_name(name): m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     names = {layer: layer.removesuffix(".lora") for layer in saved.scaling}
     expected, ranks = {}, {}
     for layer, name in names.items():
@@ -243,7 +243,7 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
         ranks[name] = max(1, len(A)) if A.ndim == 2 else 1  # another shape is found below
         expected[f"{layer}.lora_A"] = torch.Size((ranks[name], linears[name].in_features))
         expected[f"{layer}.lora_B"] = torch.Size((linears[name].out_features, ranks[name]))
-    head = {name: p for name, p in model.named_parameters() if name in saved.tensors}
+    head = {plain_name(name): p for name, p in model.named_parameters() if plain_name(name) in saved.tensors}
     expected |= {name: p.shape for name, p in head.items()}
     _check_fits(expected, saved.scaling, saved, title)
 

@@ -216,19 +216,20 @@ def _sort_metadata(path: Path) -> None:
 
 
 def adopt(model: nn.Module) -> None:
-    """Let ``model.save_pretrained`` and ``resize_token_embeddings``, where it has them, know of LoRA layers.
+    """Let ``save_pretrained`` and ``resize_token_embeddings``, in the model and all in it that has them, know of LoRA.
 
     Example:
         >>> from lora_ref.models import tiny_roberta
         >>> model = tiny_roberta()
         >>> adopt(model)
-        >>> model.save_pretrained.func.__module__
-        'lora_ref.host'
+        >>> model.save_pretrained.func.__module__, model.roberta.save_pretrained.func.__module__
+        ('lora_ref.host', 'lora_ref.host')
     """
-    model = unwrapped(model)
-    for name in METHODS:
-        if hasattr(type(model), name) and name not in vars(model):
-            setattr(model, name, partial(globals()[name], model))  # a partial: it is copied and pickled with the model
+    for module in model.modules():
+        for name in METHODS:
+            if hasattr(type(module), name) and name not in vars(module):
+                own = partial(globals()[name], module)  # a partial: it is copied and pickled with the model
+                setattr(module, name, own)
 
 
 def release(model: nn.Module) -> None:
@@ -242,10 +243,10 @@ def release(model: nn.Module) -> None:
         >>> "save_pretrained" in vars(model)
         False
     """
-    model = unwrapped(model)
-    for name in METHODS:
-        if isinstance(vars(model).get(name), partial):
-            delattr(model, name)
+    for module in model.modules():
+        for name in METHODS:
+            if isinstance(vars(module).get(name), partial):
+                delattr(module, name)
 
 
 def save_pretrained(
@@ -313,8 +314,8 @@ def plain_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> 
             )
         own = {k.removeprefix(f"{name}.linear."): t for k, t in plain.items() if k.startswith(f"{name}.linear.")}
         A, B = (plain[f"{name}.lora.lora_{letter}"].to(own["weight"]) for letter in "AB")
-        if name in tied:  # a file has no two names for one tensor
-            plain[f"{name}.linear.weight"] = own["weight"].clone()
+        # a file has no two names for one tensor, and BERT's output layer shares its bias
+        plain |= {f"{name}.linear.{key}": t.clone() for key, t in own.items() if key != "weight" or name in tied}
         own["weight"] = own["weight"] + layer.lora.scaling * (B @ A)
         refuse_non_finite({f"{name}.weight, with the update in it,": own["weight"]})
         plain |= {f"{name}.{key}": tensor if key == "weight" else tensor.clone() for key, tensor in own.items()}

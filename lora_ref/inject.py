@@ -184,10 +184,7 @@ def inject_lora(
     wrapped: dict[str, LinearWithLoRA] = {}
     for name in names:
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
-        if isinstance(r, bool) or not isinstance(r, Integral):
-            raise TypeError(f"rank must be a whole number, got {r!r}")
-        if not isinstance(a, Real) or not math.isfinite(a):
-            raise ValueError(f"alpha must be finite, got {a!r}")
+        _check_numbers(r, a)
         linear = linear_at(model, name)
         if any(isinstance(p, UninitializedParameter) for p in linear.parameters()):
             raise ValueError(f"{name!r} is lazy and has no size yet: call the model once before injection")
@@ -262,6 +259,13 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
             )
         found += fitting
     return found
+
+
+def _check_numbers(rank: Any, alpha: Any) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, Integral):
+        raise TypeError(f"rank must be a whole number, got {rank!r}")
+    if not isinstance(alpha, Real) or not math.isfinite(alpha):
+        raise ValueError(f"alpha must be finite, got {alpha!r}")
 
 
 def _first_match(name: str, pattern: Mapping[str, Any] | None, default: Any) -> Any:

@@ -103,6 +103,37 @@ def test_save_pretrained(tmp_path, tied, state):
     assert torch.equal(inside(IDS).logits, right)
 
 
+def test_save_pretrained_of_the_encoder_alone(tmp_path):
+    from transformers import RobertaModel
+
+    model = perturbed(inject_lora(tiny(), ["query"], rank=2))
+    model.roberta.save_pretrained(tmp_path)
+    alone = RobertaModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
+    right, seen = (encoder(IDS).last_hidden_state for encoder in (model.roberta, alone))
+    torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
+    assert "save_pretrained" not in vars(merge_and_unload(model).roberta)
+
+
+def test_save_pretrained_with_a_bias_that_is_shared(tmp_path):
+    """BERT's output layer has its bias twice: in the layer, and beside it."""
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = learned(inject_lora(transformers.BertForMaskedLM(config), ["decoder"], rank=2)).eval()
+    model.save_pretrained(tmp_path)
+    right, seen = (m(IDS).logits for m in (model, from_pretrained(tmp_path, transformers.BertForMaskedLM)))
+    torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
+
+
+def test_pefts_folder_for_a_model_that_is_compiled_in_part(tmp_path):
+    right = logits(by_peft(tiny(), tmp_path, target_modules=["query"], modules_to_save=["classifier"]))
+    model = tiny()
+    model.roberta.encoder.layer[0] = torch.compile(model.roberta.encoder.layer[0], backend="eager")
+    close(logits(load_adapter(model, tmp_path)), right)
+
+
 def test_trainers_own_loading_brings_the_update_back(tmp_path):
     """What `load_best_model_at_end` and `resume_from_checkpoint` do."""
     model = perturbed(inject_lora(tiny(), ["query"], rank=2))
