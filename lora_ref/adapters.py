@@ -33,7 +33,7 @@ from lora_ref.host import scalings as _scalings
 from lora_ref.inject import lora_layers, put_layers, refuse_injected
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.peft_format import from_peft, to_peft
-from lora_ref.stand_in import same_numbers
+from lora_ref.stand_in import same_numbers, update_options
 
 FORMATS = ("lora_ref", "peft")
 
@@ -147,7 +147,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         inject_saved(inner, saved, path.name)
         return model
     expected = adapter_parameters(inner)
-    _check_fits({name: p.shape for name, p in expected.items()}, _scalings(inner), saved, path.name)
+    _check_fits({name: (p.shape, p.dtype) for name, p in expected.items()}, _scalings(inner), saved, path.name)
     _copy(saved, inner)
     return model
 
@@ -235,16 +235,18 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
         raise ValueError(f"{title} does not say its layers' scaling: inject them yourself, then load it")
     linears = {plain_name(name): m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     names = {layer: layer.removesuffix(".lora") for layer in saved.scaling}
-    expected, ranks = {}, {}
+    expected: dict[str, tuple[torch.Size, torch.dtype]] = {}
+    ranks = {}
     for layer, name in names.items():
         if name not in linears or name == layer:
             raise ValueError(f"{title} does not fit this model: it has no linear layer {name!r}")
         A = saved.tensors.get(f"{layer}.lora_A", torch.empty(1, 0))
         ranks[name] = max(1, len(A)) if A.ndim == 2 else 1  # another shape is found below
-        expected[f"{layer}.lora_A"] = torch.Size((ranks[name], linears[name].in_features))
-        expected[f"{layer}.lora_B"] = torch.Size((linears[name].out_features, ranks[name]))
+        dtype = update_options(linears[name])["dtype"]
+        expected[f"{layer}.lora_A"] = torch.Size((ranks[name], linears[name].in_features)), dtype
+        expected[f"{layer}.lora_B"] = torch.Size((linears[name].out_features, ranks[name])), dtype
     head = {plain_name(name): p for name, p in model.named_parameters() if plain_name(name) in saved.tensors}
-    expected |= {name: p.shape for name, p in head.items()}
+    expected |= {name: (p.shape, p.dtype) for name, p in head.items()}
     _check_fits(expected, saved.scaling, saved, title)
 
     wrapped = {}
@@ -275,16 +277,24 @@ def refuse_merged(model: nn.Module) -> None:
 
 
 def _check_fits(
-    shapes: Mapping[str, torch.Size], scaling: Mapping[str, float], saved: SavedAdapter, title: str
+    expected: Mapping[str, tuple[torch.Size, torch.dtype]],
+    scaling: Mapping[str, float],
+    saved: SavedAdapter,
+    title: str,
 ) -> None:
     """Raise a ValueError that lists what differs between what a model takes and what a file holds."""
-    problems = [f"missing: {name}" for name in shapes if name not in saved.tensors]
-    problems += [f"unexpected: {name}" for name in saved.tensors if name not in shapes]
-    problems += [
-        f"shape of {name}: file {tuple(saved.tensors[name].shape)}, model {tuple(shape)}"
-        for name, shape in shapes.items()
-        if name in saved.tensors and saved.tensors[name].shape != shape
-    ]
+    problems = [f"missing: {name}" for name in expected if name not in saved.tensors]
+    problems += [f"unexpected: {name}" for name in saved.tensors if name not in expected]
+    for name, (shape, dtype) in expected.items():
+        tensor = saved.tensors.get(name)
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            problems.append(f"shape of {name}: file {tuple(tensor.shape)}, model {tuple(shape)}")
+        elif not (tensor.is_floating_point() or tensor.is_complex()) or (tensor.is_complex() and not dtype.is_complex):
+            problems.append(f"type of {name}: file {tensor.dtype}, model {dtype}")
+        elif is_finite(tensor) and not is_finite(tensor.to(dtype)):
+            problems.append(f"{name} holds numbers that are too large for the model's {dtype}")
     problems += [f"{name} holds NaN or infinity" for name, t in saved.tensors.items() if not is_finite(t)]
     problems += [
         f"scaling of {name}: file {saved.scaling[name]:g}, model {value:g}"

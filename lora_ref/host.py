@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from lora_ref.files import whole_file
 from lora_ref.layers import LinearWithLoRA, LoRALayer
@@ -28,6 +29,9 @@ FORMAT = "lora_ref adapter 1"
 #: Beside ``model.safetensors`` in a folder that `save_pretrained` wrote.
 ADAPTER_FILE = "adapter.safetensors"
 
+#: What torch's wrappers call the module inside: ``torch.compile``, checkpointing of activations, FSDP.
+WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+
 #: Methods that adapted models get, by `adopt`.
 METHODS = ("save_pretrained", "resize_token_embeddings")
 
@@ -36,7 +40,7 @@ METHODS = ("save_pretrained", "resize_token_embeddings")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``'s, ``DataParallel``'s and ``DistributedDataParallel``'s wrappers.
+    """The model inside the wrappers of ``torch.compile``, ``DataParallel`` and its like, and ``AveragedModel``.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 2))
@@ -44,22 +48,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
         True
     """
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model.get_submodule("_orig_mod")
+        elif inside := WRAPPED.intersection(model._modules):
+            model = model.get_submodule(inside.pop())
         else:
             return model
 
 
 def plain_name(name: str) -> str:
-    """A module's or parameter's name without what ``torch.compile`` of a part of the model puts into it.
+    """A module's or parameter's name without what a wrapper around a part of the model puts into it.
 
     Example:
         >>> plain_name("encoder._orig_mod.layer.0.query")
         'encoder.layer.0.query'
     """
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part not in WRAPPED)
 
 
 # --- the head -------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from lora_ref.host import (
 )
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.names import holds, is_expression, matches, names_in, nearest, no_match, one_string
+from lora_ref.stand_in import unload_problem
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -320,7 +321,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     configuration says so.
 
     Raises:
-        ValueError: as in `merge_lora`.
+        ValueError: as in `merge_lora`, or a wrapper has hooks, which would be lost.
 
     Example:
         >>> import torch
@@ -330,6 +331,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
         >>> torch.allclose(merge_and_unload(model)(x), before), type(model[0]).__name__
         (True, 'Linear')
     """
+    _refuse_losses(model)
     config: Any = getattr(unwrapped(model), "config", None)
     untie = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
     if untie:
@@ -349,7 +351,14 @@ def unload_lora(model: nn.Module) -> nn.Module:
           (0): Linear(in_features=4, out_features=2, bias=True)
         )
     """
+    _refuse_losses(model)
     return _take_out(unmerge_lora(model))
+
+
+def _refuse_losses(model: nn.Module) -> None:
+    for name, layer in lora_layers(model).items():
+        if problem := unload_problem(layer):
+            raise ValueError(f"{name}: this LoRA layer can't be taken out: {problem}")
 
 
 def _take_out(model: nn.Module) -> nn.Module:

@@ -194,11 +194,20 @@ def compiled_part(model):
     return model
 
 
+def checkpointed_part(model):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model[0] = checkpoint_wrapper(model[0])
+    return model
+
+
 WRAPPERS = {
     "compiled": lambda m: torch.compile(m, backend="eager"),
     "DataParallel": nn.DataParallel,
     "both": lambda m: nn.DataParallel(torch.compile(m, backend="eager")),
     "a compiled part": compiled_part,
+    "a checkpointed part": checkpointed_part,
+    "AveragedModel": torch.optim.swa_utils.AveragedModel,
 }
 
 
