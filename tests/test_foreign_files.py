@@ -326,6 +326,19 @@ def test_an_offloaded_update_is_named(tmp_path, format):
     with pytest.raises(ValueError, match="is on the meta device, which holds no numbers"):
         save_adapter(model, tmp_path / "adapter", format=format)
     assert not list(tmp_path.iterdir())
+    path = save_adapter(inject_lora(tiny(), ["query"], rank=2), tmp_path / "adapter", format=format)
+    for target in (model, tiny().to("meta")) if format == "peft" else (model,):
+        with pytest.raises(ValueError, match="is on the meta device in the model, which holds no numbers"):
+            load_adapter(target, path)
+
+
+def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
+    model = inject_lora(tiny(), ["query"], rank=2)
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file in it"):
+        save_adapter(model, tmp_path)
+    save_adapter(model, tmp_path, format="peft")
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors is PEFT's: give its folder"):
+        load_adapter(model, tmp_path / TENSORS)
 
 
 def test_keys_with_an_adapters_name_and_a_wrappers(tmp_path):
