@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
@@ -440,3 +441,29 @@ def swap_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     places = [(parent, name) for parent in model.modules() for name, child in parent._modules.items() if child is old]
     for parent, name in places:
         parent.register_module(name, new)
+
+
+def other_references(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """Modules that some module of ``model`` keeps in an attribute of plain Python, itself or a method of it.
+
+    torch knows nothing of these attributes, so `swap_module` doesn't either.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4))
+        >>> model.layers = [model[0]]
+        >>> other_references(model)
+        {Linear(in_features=4, out_features=4, bias=True): ['layers of Sequential']}
+    """
+    torchs_own = set(vars(nn.Module()))
+    places: dict[nn.Module, list[str]] = {}
+    for module in model.modules():
+        for key in vars(module).keys() - torchs_own:
+            value = vars(module)[key]
+            items = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            )
+            for item in items:
+                kept = item.__self__ if isinstance(item, MethodType) else item
+                if isinstance(kept, nn.Module) and kept is not module:
+                    places.setdefault(kept, []).append(f"{key} of {type(module).__name__}")
+    return places

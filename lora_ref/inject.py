@@ -16,6 +16,7 @@ from lora_ref.host import (
     HEAD_NAMES,  # noqa: F401 (it is offered here too)
     adopt,
     head_names,
+    other_references,
     predicts_words,
     refuse_scaled_outputs,
     release,
@@ -230,7 +231,14 @@ def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
         'LinearWithLoRA'
     """
     freeze(model)
-    for layer in layers.values():
+    kept = other_references(model)
+    for name, layer in layers.items():
+        if layer.linear in kept:
+            places = " and ".join(sorted(kept[layer.linear]))
+            warnings.warn(
+                f"{name!r} is also in {places}, which torch knows nothing of: what is called there has no update",
+                stacklevel=3,
+            )
         swap_module(model, layer.linear, layer)
     adopt(model)
 

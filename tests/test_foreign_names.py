@@ -52,6 +52,18 @@ def test_recurrent_quantised_and_lazy_layers():
 
 
 @pytest.mark.parametrize(
+    "keep",
+    [lambda linear: linear.forward, lambda linear: [linear], lambda linear: {"k": linear}],
+    ids=["method", "list", "dict"],
+)
+def test_a_layer_that_is_also_kept_outside_of_torchs_modules(keep):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model.others = keep(model[0])
+    with pytest.warns(UserWarning, match="'0' is also in others of Sequential, which torch knows nothing of"):
+        inject_lora(model, ["0", "1"], rank=2, train_head=False)
+
+
+@pytest.mark.parametrize(
     ("targets", "says"),
     [
         (None, "targets is a list of names, got a NoneType"),
