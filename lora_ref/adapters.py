@@ -32,8 +32,8 @@ from lora_ref.host import (
 from lora_ref.host import scalings as _scalings
 from lora_ref.inject import lora_layers, put_layers, refuse_injected
 from lora_ref.layers import LinearWithLoRA
-from lora_ref.peft_format import from_peft, to_peft
-from lora_ref.stand_in import same_numbers
+from lora_ref.peft_format import PREFIX, from_peft, to_peft
+from lora_ref.stand_in import same_numbers, update_options
 
 FORMATS = ("lora_ref", "peft")
 
@@ -77,6 +77,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
     Raises:
         ValueError: the model has no LoRA layers, there is no such format, a tensor holds NaN or infinity, or PEFT's
             format cannot hold this adapter.
+        OSError: the file can't be written, or ``path`` is a folder where a file should be.
 
     Example:
         >>> import tempfile
@@ -102,6 +103,8 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         with whole_file(path / PEFT_CONFIG) as unfinished:
             unfinished.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
         return path
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: name a file in it, or write PEFT's with format='peft'")
     write_adapter(model, path, save_file)
     return path
 
@@ -147,7 +150,7 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         inject_saved(inner, saved, path.name)
         return model
     expected = adapter_parameters(inner)
-    _check_fits({name: p.shape for name, p in expected.items()}, _scalings(inner), saved, path.name)
+    _check_fits(expected, _scalings(inner), saved, path.name)
     _copy(saved, inner)
     return model
 
@@ -178,6 +181,8 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
         tensors, _ = _read_tensors(path / PEFT_TENSORS)
         return SavedAdapter(*from_peft(model, config, tensors))
     tensors, metadata = _read_tensors(path)
+    if tensors and all(name.startswith(PREFIX) for name in tensors):
+        raise ValueError(f"{path.name} is PEFT's: give its folder, where {PEFT_CONFIG} says what the tensors mean")
     if metadata.get("format") != FORMAT:
         tensors = _of_the_adapter(model, tensors, path.name)
     return SavedAdapter(tensors, _saved_scalings(metadata), 0.0)
@@ -233,18 +238,20 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
     refuse_injected(model)
     if not saved.scaling:
         raise ValueError(f"{title} does not say its layers' scaling: inject them yourself, then load it")
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linears = {plain_name(name): m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     names = {layer: layer.removesuffix(".lora") for layer in saved.scaling}
-    expected, ranks = {}, {}
+    expected: dict[str, Tensor] = {}
+    ranks = {}
     for layer, name in names.items():
         if name not in linears or name == layer:
             raise ValueError(f"{title} does not fit this model: it has no linear layer {name!r}")
         A = saved.tensors.get(f"{layer}.lora_A", torch.empty(1, 0))
         ranks[name] = max(1, len(A)) if A.ndim == 2 else 1  # another shape is found below
-        expected[f"{layer}.lora_A"] = torch.Size((ranks[name], linears[name].in_features))
-        expected[f"{layer}.lora_B"] = torch.Size((linears[name].out_features, ranks[name]))
-    head = {name: p for name, p in model.named_parameters() if name in saved.tensors}
-    expected |= {name: p.shape for name, p in head.items()}
+        options = update_options(linears[name])
+        expected[f"{layer}.lora_A"] = torch.empty(ranks[name], linears[name].in_features, **options)
+        expected[f"{layer}.lora_B"] = torch.empty(linears[name].out_features, ranks[name], **options)
+    head = {plain_name(name): p for name, p in model.named_parameters() if plain_name(name) in saved.tensors}
+    expected |= head
     _check_fits(expected, saved.scaling, saved, title)
 
     wrapped = {}
@@ -274,17 +281,22 @@ def refuse_merged(model: nn.Module) -> None:
         raise ValueError(f"{len(merged)} LoRA layers are merged ({merged[0]} and on): call unmerge_lora(model) first")
 
 
-def _check_fits(
-    shapes: Mapping[str, torch.Size], scaling: Mapping[str, float], saved: SavedAdapter, title: str
-) -> None:
-    """Raise a ValueError that lists what differs between what a model takes and what a file holds."""
-    problems = [f"missing: {name}" for name in shapes if name not in saved.tensors]
-    problems += [f"unexpected: {name}" for name in saved.tensors if name not in shapes]
-    problems += [
-        f"shape of {name}: file {tuple(saved.tensors[name].shape)}, model {tuple(shape)}"
-        for name, shape in shapes.items()
-        if name in saved.tensors and saved.tensors[name].shape != shape
-    ]
+def _check_fits(expected: Mapping[str, Tensor], scaling: Mapping[str, float], saved: SavedAdapter, title: str) -> None:
+    """Raise a ValueError that lists what differs between the tensors that a model has and those of a file."""
+    problems = [f"missing: {name}" for name in expected if name not in saved.tensors]
+    problems += [f"unexpected: {name}" for name in saved.tensors if name not in expected]
+    for name, own in expected.items():
+        tensor, dtype = saved.tensors.get(name), own.dtype
+        if tensor is None:
+            continue
+        if tensor.shape != own.shape:
+            problems.append(f"shape of {name}: file {tuple(tensor.shape)}, model {tuple(own.shape)}")
+        elif own.is_meta:
+            problems.append(f"{name} is on the meta device in the model, which holds no numbers")
+        elif not (tensor.is_floating_point() or tensor.is_complex()) or (tensor.is_complex() and not dtype.is_complex):
+            problems.append(f"type of {name}: file {tensor.dtype}, model {dtype}")
+        elif is_finite(tensor) and not is_finite(tensor.to(dtype)):
+            problems.append(f"{name} holds numbers that are too large for the model's {dtype}")
     problems += [f"{name} holds NaN or infinity" for name, t in saved.tensors.items() if not is_finite(t)]
     problems += [
         f"scaling of {name}: file {saved.scaling[name]:g}, model {value:g}"
@@ -324,7 +336,9 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_config(path: Path) -> dict:
     """PEFT's configuration, still to be checked."""
     if not path.is_file():
-        raise FileNotFoundError(f"no adapter configuration at {path}")
+        inside = sorted(config.parent.name for config in path.parent.glob(f"*/{PEFT_CONFIG}"))
+        note = f"; there is one in each of its folders {', '.join(map(repr, inside))}: name one" if inside else ""
+        raise FileNotFoundError(f"no adapter configuration at {path}{note}")
     with path.open("rb") as file:
         text = file.read(MAX_CONFIG_BYTES + 1)
     if len(text) > MAX_CONFIG_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def evaluate(
         ``accuracy`` and ``loss`` (natural logarithm).
 
     Raises:
-        ValueError: there are no sentences.
+        ValueError: there are no sentences, or a label is not the number of one of the model's classes.
 
     Example:
         >>> from lora_ref import models
@@ -87,13 +88,47 @@ def evaluate(
         >>> evaluate(models.tiny_roberta(), sentences, models.tiny_tokenizer())["accuracy"] in (0.0, 0.5, 1.0)
         True
     """
-    examples = sorted(tokenized(dataset, tokenizer, max_length), key=length_first)
+    examples = tokenized(dataset, tokenizer, max_length)
+    check_labels(examples, "", getattr(getattr(model, "config", None), "num_labels", None))
+    examples = sorted(examples, key=length_first)
     labels = torch.tensor([int(example["label"]) for example in examples])
     logits = _logits(model, examples, tokenizer, batch_size)
     return {
         "accuracy": float((logits.argmax(-1) == labels).double().mean()),
         "loss": float(F.cross_entropy(logits.double(), labels)),
     }
+
+
+def check_labels(examples: Sequence[Mapping[str, Any]], where: str, classes: int | None) -> None:
+    """Raise a ValueError for the first label that is not the number of a class.
+
+    Args:
+        examples: each with ``label`` or ``labels``.
+        where: what the message says behind the label's number.
+        classes: how many there are, or None if the model does not say.
+
+    Example:
+        >>> check_labels([{"label": 0}, {"label": 0.5}], " of the 'test' split", classes=2)
+        Traceback (most recent call last):
+            ...
+        ValueError: label 1 of the 'test' split is 0.5: classes are numbered from 0, as whole numbers
+    """
+    for number, example in enumerate(examples):
+        label: Any = example["label"] if "label" in example else example.get("labels")
+        if not _is_whole(label):
+            advice = "classes are numbered from 0, as whole numbers"
+            raise ValueError(f"label {number}{where} is {label!r}: {advice}")
+        if label < 0 or (classes is not None and label >= classes):
+            top = "" if classes is None else f" to {classes - 1}, as the model has {classes} outputs"
+            note = " (-1 stands for a label that is kept secret, as in GLUE's test split)" if label == -1 else ""
+            raise ValueError(f"label {number}{where} is {label}{note}: classes are numbered from 0{top}")
+
+
+def _is_whole(label: Any) -> bool:
+    """Whether it is one integer or truth value, of Python's, NumPy's or torch's."""
+    if isinstance(label, (Tensor, np.generic)):
+        return label.ndim == 0 and "float" not in str(label.dtype) and float(label).is_integer()
+    return isinstance(label, Integral)
 
 
 def predict_logits(
@@ -167,6 +202,8 @@ def tokenized(dataset: Any, tokenizer: PreTrainedTokenizerBase, max_length: int)
     if not isinstance(dataset, list):
         dataset = [dict(example) for example in dataset]
     if dataset and "input_ids" not in dataset[0]:
+        if "sentence" not in dataset[0]:
+            raise ValueError(f"an example needs 'sentence' or 'input_ids'; it has: {', '.join(map(repr, dataset[0]))}")
         tokens = data.tokenize({"sentence": [e["sentence"] for e in dataset]}, tokenizer, max_length)
         dataset = [
             {"input_ids": ids, "attention_mask": mask, "label": example.get("label", example.get("labels"))}

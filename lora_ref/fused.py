@@ -58,8 +58,9 @@ def can_fuse(linear: nn.Linear, lora: nn.Module, x: Tensor | None = None) -> boo
     """True where the one function computes what the two modules would, and nobody could tell the difference.
 
     Not with active dropout, not under autocast (which casts each product by itself), not with a weight that trains, is
-    parametrized or quantised, lies on ``meta`` or is a tensor of a class of its own, not where a module is a subclass,
-    has a hook or another forward, and not while something looks at the single operations (`in_plain_eager_mode`).
+    parametrized or quantised, lies on ``meta`` or is a tensor of a class of its own, not with a scale that is a tensor
+    (it may train), not where a module is a subclass, has a hook or another forward, and not while something looks at
+    the single operations (`in_plain_eager_mode`).
 
     Example:
         >>> from lora_ref.layers import LoRALayer
@@ -86,7 +87,7 @@ def can_fuse(linear: nn.Linear, lora: nn.Module, x: Tensor | None = None) -> boo
         return False
     if W.requires_grad or (b is not None and b.requires_grad) or W.is_meta or not W.is_floating_point():
         return False
-    if not W.dtype == A.dtype == B.dtype:
+    if not W.dtype == A.dtype == B.dtype or not isinstance(lora.scaling, (int, float)):
         return False
     if x is not None and (type(x) not in (Tensor, nn.Parameter) or x.is_nested or x.layout != torch.strided):
         return False
@@ -143,7 +144,8 @@ class FrozenLinearPlusLoRA(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, b: Tensor | None, A: Tensor, B: Tensor, scaling: float) -> Tensor:
         """``x`` (rows, in), ``W`` (out, in), ``b`` (out) or None, ``A`` (rank, in), ``B`` (out, rank): (rows, out)."""
-        ctx.save_for_backward(x, W, A, B)
+        # W only where the plain path keeps it, too: whoever changes it before the backward pass gets torch's error
+        ctx.save_for_backward(x, W if ctx.needs_input_grad[0] else None, A, B)
         ctx.scaling = scaling
         if adds_to_weight(x, W):
             return functional.linear(x, torch.addmm(W, B, A, alpha=scaling), b)
@@ -155,7 +157,7 @@ class FrozenLinearPlusLoRA(torch.autograd.Function):
         x, W, A, B = ctx.saved_tensors
         dx = dA = dB = None
         needs_x, needs_A, needs_B = (ctx.needs_input_grad[i] for i in (0, 3, 4))
-        merges = adds_to_weight(x, W)
+        merges = needs_x and adds_to_weight(x, W)
         if needs_A or (needs_x and not merges):
             G_T = (B.T @ dy.T).mul_(ctx.scaling)
         if needs_x and merges:

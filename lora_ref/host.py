@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from lora_ref.files import whole_file
 from lora_ref.layers import LinearWithLoRA, LoRALayer
@@ -28,6 +30,9 @@ FORMAT = "lora_ref adapter 1"
 #: Beside ``model.safetensors`` in a folder that `save_pretrained` wrote.
 ADAPTER_FILE = "adapter.safetensors"
 
+#: What torch's wrappers call the module inside: ``torch.compile``, checkpointing of activations, FSDP.
+WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+
 #: Methods that adapted models get, by `adopt`.
 METHODS = ("save_pretrained", "resize_token_embeddings")
 
@@ -36,7 +41,7 @@ METHODS = ("save_pretrained", "resize_token_embeddings")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``'s, ``DataParallel``'s and ``DistributedDataParallel``'s wrappers.
+    """The model inside the wrappers of ``torch.compile``, ``DataParallel`` and its like, and ``AveragedModel``.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 2))
@@ -44,22 +49,22 @@ def unwrapped(model: nn.Module) -> nn.Module:
         True
     """
     while True:
-        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module
-        elif "_orig_mod" in model._modules:
-            model = model.get_submodule("_orig_mod")
+        elif inside := WRAPPED.intersection(model._modules):
+            model = model.get_submodule(inside.pop())
         else:
             return model
 
 
 def plain_name(name: str) -> str:
-    """A module's or parameter's name without what ``torch.compile`` of a part of the model puts into it.
+    """A module's or parameter's name without what a wrapper around a part of the model puts into it.
 
     Example:
         >>> plain_name("encoder._orig_mod.layer.0.query")
         'encoder.layer.0.query'
     """
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+    return ".".join(part for part in name.split(".") if part not in WRAPPED)
 
 
 # --- the head -------------------------------------------------------------------------------------------------------
@@ -134,7 +139,7 @@ def write_adapter(model: nn.Module, path: Path, save_file: Callable) -> None:
     """Write the adapter as one safetensors file, whole or not at all; ``save_file`` is safetensors'.
 
     Raises:
-        ValueError: a tensor is not finite; the message names it.
+        ValueError: a tensor is not finite, or is offloaded; the message names it.
 
     Example:
         >>> import tempfile
@@ -145,11 +150,33 @@ def write_adapter(model: nn.Module, path: Path, save_file: Callable) -> None:
         >>> path.exists()
         True
     """
-    tensors = {name: p.detach().cpu().contiguous() for name, p in adapter_parameters(model).items()}
+    tensors = on_cpu(adapter_parameters(model))
     refuse_non_finite(tensors)
     with whole_file(path) as unfinished:
         save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(scalings(model))})
         _sort_metadata(unfinished)
+
+
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as a file takes them.
+
+    Raises:
+        ValueError: one is on the meta device; the message names it.
+
+    Example:
+        >>> import torch
+        >>> on_cpu({"A": torch.ones(1, device="meta")})
+        Traceback (most recent call last):
+            ...
+        ValueError: A is on the meta device, which holds no numbers: load the model, or save it before it is offloaded
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} is on the meta device, which holds no numbers: load the model, or save it before it is "
+                "offloaded"
+            )
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -194,19 +221,20 @@ def _sort_metadata(path: Path) -> None:
 
 
 def adopt(model: nn.Module) -> None:
-    """Let ``model.save_pretrained`` and ``resize_token_embeddings``, where it has them, know of LoRA layers.
+    """Let ``save_pretrained`` and ``resize_token_embeddings``, in the model and all in it that has them, know of LoRA.
 
     Example:
         >>> from lora_ref.models import tiny_roberta
         >>> model = tiny_roberta()
         >>> adopt(model)
-        >>> model.save_pretrained.func.__module__
-        'lora_ref.host'
+        >>> model.save_pretrained.func.__module__, model.roberta.save_pretrained.func.__module__
+        ('lora_ref.host', 'lora_ref.host')
     """
-    model = unwrapped(model)
-    for name in METHODS:
-        if hasattr(type(model), name) and name not in vars(model):
-            setattr(model, name, partial(globals()[name], model))  # a partial: it is copied and pickled with the model
+    for module in model.modules():
+        for name in METHODS:
+            if hasattr(type(module), name) and name not in vars(module):
+                own = partial(globals()[name], module)  # a partial: it is copied and pickled with the model
+                setattr(module, name, own)
 
 
 def release(model: nn.Module) -> None:
@@ -220,10 +248,10 @@ def release(model: nn.Module) -> None:
         >>> "save_pretrained" in vars(model)
         False
     """
-    model = unwrapped(model)
-    for name in METHODS:
-        if isinstance(vars(model).get(name), partial):
-            delattr(model, name)
+    for module in model.modules():
+        for name in METHODS:
+            if isinstance(vars(module).get(name), partial):
+                delattr(module, name)
 
 
 def save_pretrained(
@@ -291,8 +319,8 @@ def plain_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> 
             )
         own = {k.removeprefix(f"{name}.linear."): t for k, t in plain.items() if k.startswith(f"{name}.linear.")}
         A, B = (plain[f"{name}.lora.lora_{letter}"].to(own["weight"]) for letter in "AB")
-        if name in tied:  # a file has no two names for one tensor
-            plain[f"{name}.linear.weight"] = own["weight"].clone()
+        # a file has no two names for one tensor, and BERT's output layer shares its bias
+        plain |= {f"{name}.linear.{key}": t.clone() for key, t in own.items() if key != "weight" or name in tied}
         own["weight"] = own["weight"] + layer.lora.scaling * (B @ A)
         refuse_non_finite({f"{name}.weight, with the update in it,": own["weight"]})
         plain |= {f"{name}.{key}": tensor if key == "weight" else tensor.clone() for key, tensor in own.items()}
@@ -413,3 +441,29 @@ def swap_module(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
     places = [(parent, name) for parent in model.modules() for name, child in parent._modules.items() if child is old]
     for parent, name in places:
         parent.register_module(name, new)
+
+
+def other_references(model: nn.Module) -> dict[nn.Module, list[str]]:
+    """Modules that some module of ``model`` keeps in an attribute of plain Python, itself or a method of it.
+
+    torch knows nothing of these attributes, so `swap_module` doesn't either.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 4))
+        >>> model.layers = [model[0]]
+        >>> other_references(model)
+        {Linear(in_features=4, out_features=4, bias=True): ['layers of Sequential']}
+    """
+    torchs_own = set(vars(nn.Module()))
+    places: dict[nn.Module, list[str]] = {}
+    for module in model.modules():
+        for key in vars(module).keys() - torchs_own:
+            value = vars(module)[key]
+            items = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            )
+            for item in items:
+                kept = item.__self__ if isinstance(item, MethodType) else item
+                if isinstance(kept, nn.Module) and kept is not module:
+                    places.setdefault(kept, []).append(f"{key} of {type(module).__name__}")
+    return places

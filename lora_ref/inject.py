@@ -6,14 +6,17 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from lora_ref.host import (
     HEAD_NAMES,  # noqa: F401 (it is offered here too)
     adopt,
     head_names,
+    other_references,
     predicts_words,
     refuse_scaled_outputs,
     release,
@@ -22,7 +25,8 @@ from lora_ref.host import (
     unwrapped,
 )
 from lora_ref.layers import LinearWithLoRA
-from lora_ref.names import holds, matches, nearest, no_match, one_string
+from lora_ref.names import holds, is_expression, matches, names_in, nearest, no_match, one_string
+from lora_ref.stand_in import unload_problem
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -44,7 +48,7 @@ def match_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:
 
     Raises:
         ValueError: a target matches no linear layer; the message names it and the nearest names there are.
-        TypeError: ``targets`` is one string instead of several.
+        TypeError: ``targets`` is one string instead of several, or not of strings.
 
     Example:
         >>> model = nn.ModuleDict({"query": nn.Linear(4, 4), "my_query": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
@@ -58,7 +62,7 @@ def match_targets(model: nn.Module, targets: Iterable[str]) -> list[str]:
     linears = linear_names(model)
     if isinstance(targets, str):
         raise TypeError(one_string(model, targets, list(linears)))
-    targets = list(targets)
+    targets = names_in(targets, "targets")
     for target in targets:
         if not any(matches(name, target) for names in linears.values() for name in names):
             raise ValueError(no_match(model, target, list(linears)))
@@ -165,22 +169,27 @@ def inject_lora(
         {'classifier'}
     """
     refuse_injected(model)
-    targets = targets if isinstance(targets, str) else list(targets)
+    targets = targets if isinstance(targets, str) else names_in(targets, "targets")
     names = match_targets(model, targets)  # all of them before the first replacement: it changes what there is
     if not names:
         raise ValueError("no targets: name the linear layers that get an update")
     _refuse_half_of_a_shared_layer(model, names, targets)
     for title, pattern in (("rank_pattern", rank_pattern), ("alpha_pattern", alpha_pattern)):
+        if not isinstance(pattern, Mapping | None):
+            raise TypeError(f"{title} is a dict with names as keys, got {pattern!r}")
         for key in pattern or {}:
             if not any(holds(name, key) for name in names):
-                raise ValueError(f"{title} names {key!r}, which is none of the targets; nearest: {nearest(key, names)}")
+                note = ". Its keys are parts of names, not expressions" if is_expression(str(key)) else ""
+                near = nearest(key, names)
+                raise ValueError(f"{title} names {key!r}, which is none of the targets; nearest: {near}{note}")
     heads = _heads(model, train_head)
     wrapped: dict[str, LinearWithLoRA] = {}
     for name in names:
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
-        if not math.isfinite(a):
-            raise ValueError(f"alpha must be finite, got {a}")
+        _check_numbers(r, a)
         linear = linear_at(model, name)
+        if any(isinstance(p, UninitializedParameter) for p in linear.parameters()):
+            raise ValueError(f"{name!r} is lazy and has no size yet: call the model once before injection")
         trained_before = [p.requires_grad for p in linear.parameters()]
         try:
             wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
@@ -222,7 +231,14 @@ def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
         'LinearWithLoRA'
     """
     freeze(model)
-    for layer in layers.values():
+    kept = other_references(model)
+    for name, layer in layers.items():
+        if layer.linear in kept:
+            places = " and ".join(sorted(kept[layer.linear]))
+            warnings.warn(
+                f"{name!r} is also in {places}, which torch knows nothing of: what is called there has no update",
+                stacklevel=3,
+            )
         swap_module(model, layer.linear, layer)
     adopt(model)
 
@@ -243,7 +259,7 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
         return [inner.get_submodule(name) for name in (head_names(inner) if train_head else [])]
     found = []
     modules = [(n, m) for n, m in inner.named_modules() if n and any(True for _ in m.parameters())]
-    for wanted in [train_head] if isinstance(train_head, str) else train_head:
+    for wanted in [train_head] if isinstance(train_head, str) else names_in(train_head, "train_head"):
         fitting = [module for name, module in modules if matches(name, wanted)]
         if not fitting:
             near = nearest(wanted, [name for name, _ in modules])
@@ -252,6 +268,13 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
             )
         found += fitting
     return found
+
+
+def _check_numbers(rank: Any, alpha: Any) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, Integral):
+        raise TypeError(f"rank must be a whole number, got {rank!r}")
+    if not isinstance(alpha, Real) or not math.isfinite(alpha):
+        raise ValueError(f"alpha must be finite, got {alpha!r}")
 
 
 def _first_match(name: str, pattern: Mapping[str, Any] | None, default: Any) -> Any:
@@ -306,7 +329,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     configuration says so.
 
     Raises:
-        ValueError: as in `merge_lora`.
+        ValueError: as in `merge_lora`, or a wrapper has hooks, which would be lost.
 
     Example:
         >>> import torch
@@ -316,6 +339,7 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
         >>> torch.allclose(merge_and_unload(model)(x), before), type(model[0]).__name__
         (True, 'Linear')
     """
+    _refuse_losses(model)
     config: Any = getattr(unwrapped(model), "config", None)
     untie = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
     if untie:
@@ -335,7 +359,14 @@ def unload_lora(model: nn.Module) -> nn.Module:
           (0): Linear(in_features=4, out_features=2, bias=True)
         )
     """
+    _refuse_losses(model)
     return _take_out(unmerge_lora(model))
+
+
+def _refuse_losses(model: nn.Module) -> None:
+    for name, layer in lora_layers(model).items():
+        if problem := unload_problem(layer):
+            raise ValueError(f"{name}: this LoRA layer can't be taken out: {problem}")
 
 
 def _take_out(model: nn.Module) -> nn.Module:

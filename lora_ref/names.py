@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -22,6 +22,31 @@ def matches(name: str, target: str) -> bool:
     """
     name = plain_name(name)
     return name == target or name.endswith("." + target)
+
+
+def names_in(value: Iterable[str], what: str) -> list[str]:
+    """Several names, as a list.
+
+    Raises:
+        TypeError: they are not strings; the message starts with ``what``.
+
+    Example:
+        >>> names_in(("query", "value"), "targets")
+        ['query', 'value']
+        >>> names_in({"query": 4}, "targets")
+        Traceback (most recent call last):
+            ...
+        TypeError: targets is a list of names, got a dict: a rank for each goes into rank_pattern
+    """
+    note = ": a rank for each goes into rank_pattern" if isinstance(value, Mapping) else ""
+    if note or not isinstance(value, Iterable) or isinstance(value, nn.Module):
+        kind = type(value).__name__
+        raise TypeError(f"{what} is a list of names, got {'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}{note}")
+    names = list(value)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} is a list of names, and {name!r} in it is not a string")
+    return names
 
 
 def holds(name: str, key: str) -> bool:
@@ -84,7 +109,10 @@ def kind_of(module: nn.Module) -> str:
     """
     kind = type(module).__name__
     note = " (transformers' transposed linear layer, as in GPT-2)" if kind == "Conv1D" else ""
-    return f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}{note}"
+    if kind == "Linear":
+        note = f" of {type(module).__module__}"
+    vowel = kind[0] in ("AEFHILMNORSX" if kind[:2].isupper() else "AEIOU")  # an LSTM, a GRU
+    return f"{'an' if vowel else 'a'} {kind}{note}"
 
 
 def _meant(model: nn.Module, target: str, linears: list[str]) -> list[str] | None:
@@ -93,7 +121,7 @@ def _meant(model: nn.Module, target: str, linears: list[str]) -> list[str] | Non
         outside = tuple(f"{name}." for name in head_names(model))
         output: Any = getattr(unwrapped(model), "get_output_embeddings", lambda: None)()
         names = [n for n in linears if not f"{n}.".startswith(outside) and model.get_submodule(n) is not output]
-    elif re.search(r"[\\^$*+?()\[\]|{}]", target):
+    elif is_expression(target):
         try:
             names = [name for name in linears if re.fullmatch(target, name)]
         except re.error:
@@ -101,6 +129,16 @@ def _meant(model: nn.Module, target: str, linears: list[str]) -> list[str] | Non
     else:
         return None
     return shortest_targets(names, [name for name, _ in model.named_modules() if name not in set(names)]) or names
+
+
+def is_expression(target: str) -> bool:
+    """Whether it looks like a regular expression, which no name does.
+
+    Example:
+        >>> is_expression(".*_proj"), is_expression("layer.0.q_proj")
+        (True, False)
+    """
+    return re.search(r"[\\^$*+?()\[\]|{}]", target) is not None
 
 
 def one_string(model: nn.Module, targets: str, linears: list[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lora_ref.host import plain_name, unwrapped
+from lora_ref.host import on_cpu, plain_name, unwrapped
 from lora_ref.inject import lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.names import kind_of, shortest_targets
@@ -102,7 +102,7 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     for name in whole:
         module = model.get_submodule(name)
-        if any(layer == name or layer.startswith(name + ".") for layer in layers):
+        if any(_is_inside(layer, name) for layer in layers):
             raise ValueError(f"{name!r} both trains and holds a LoRA layer; PEFT allows one: freeze it")
         if any(True for _ in module.buffers()):
             raise ValueError(f"{name!r} trains and has buffers, which an adapter does not hold")
@@ -110,7 +110,7 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name, layer in layers.items():
         tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora.lora_A
         tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora.lora_B
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = on_cpu(tensors)
 
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -220,6 +220,7 @@ def from_peft(
     updates, head = _by_our_names(tensors)
     names = _names(model)
     whole = _ending_in(names, settings.modules_to_save)
+    _refuse_tied(model, whole)
     targets = [name for name in settings.targets(model) if not any(_is_inside(name, module) for module in whole)]
 
     found = {name.removesuffix(".lora.lora_A").removesuffix(".lora.lora_B") for name in updates}
@@ -240,6 +241,20 @@ def from_peft(
             raise ValueError(f"rank of {name}: adapter_config.json says {rank} (r, rank_pattern), its tensor {len(A)}")
         scaling[f"{name}.lora"] = scale
     return {**updates, **head}, scaling, settings.lora_dropout
+
+
+def _refuse_tied(model: nn.Module, whole: Iterable[str]) -> None:
+    """PEFT trains a copy of a module, so what was tied no longer is; here all that share a parameter would change."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for raw_name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(plain_name(raw_name))
+    for parameter in (p for module in whole for p in model.get_submodule(module).parameters()):
+        name, *others = names[parameter]
+        if others:
+            raise ValueError(
+                f"{name!r} is {' and '.join(map(repr, others))} too, and PEFT's modules_to_save means a copy of one of "
+                "them alone: give each its own parameter first, nn.Parameter(weight.clone())"
+            )
 
 
 def _without_base(model: nn.Module, tensors: dict[str, Tensor], saved_whole: set[str]) -> dict[str, Tensor]:
@@ -331,9 +346,7 @@ class _Settings:
                 f"init_lora_weights is {_short(init)}, which may change the base weights too: save the adapter with "
                 "PEFT's `path_initial_model_for_weight_conversion`, which makes it plain LoRA"
             )
-        self.all_linear = isinstance(config.get("target_modules"), str) and (
-            config["target_modules"].lower() == "all-linear"
-        )
+        self.all_linear = str(config.get("target_modules")).lower() == "all-linear"
         self.task_type = _field(config, "task_type", None, _is_text, "a name")
         self.r = _field(config, "r", 8, _is_rank, "a whole number from 1")
         self.lora_alpha = _field(config, "lora_alpha", 8, _is_number, "a finite number")
@@ -482,6 +495,5 @@ def _is_inside(name: str, module: str) -> bool:
     return name == module or name.startswith(module + ".")
 
 
-def _outermost(names: Iterable[str]) -> list[str]:
-    names = list(names)
+def _outermost(names: list[str]) -> list[str]:
     return [name for name in names if not any(name != other and _is_inside(name, other) for other in names)]

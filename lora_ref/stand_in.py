@@ -62,7 +62,7 @@ class StandsForLinear(nn.Module):
             return self.refuse_training(W if self.enabled else self._weight_before_merge)
         if not self.enabled:
             return self.refuse_training(W)
-        if W.dtype not in ARITHMETIC or W.is_meta:
+        if not isinstance(W, Tensor) or W.dtype not in ARITHMETIC or W.is_meta:
             return W
         return W + self.lora.delta_weight()
 
@@ -129,6 +129,8 @@ class StandsForLinear(nn.Module):
     def refuse_training(self, y: Tensor) -> Tensor:
         """``y``, which has no update in it that could train: a backward pass that wants its gradient is an error."""
         A: Tensor = self.lora.lora_A
+        if not isinstance(y, Tensor):  # torch.fx traces, or a quantised layer's weight is a method
+            return y
         if not (torch.is_grad_enabled() and A.requires_grad and in_plain_eager_mode()):
             return y
         A = A.view_as(A)
@@ -218,11 +220,36 @@ def merge_problem(linear: nn.Linear) -> str | None:
     if type(W) is not nn.Parameter:
         return f"its weight is a {type(W).__name__}, not a plain parameter"
     own = getattr(linear, "_old_forward", linear.forward)  # accelerate keeps the forward that its hook replaced
-    if getattr(own, "__func__", None) is not FORWARDS[nn.Linear]:
-        x = torch.randn(3, linear.in_features, device=W.device, dtype=W.dtype)
-        with torch.no_grad():
-            if not same_numbers(linear(x), functional.linear(x, W, linear.bias)):
-                return f"this {type(linear).__name__} has a forward of its own, which is not x W^T + b"
+    is_patched = getattr(own, "__func__", None) is not FORWARDS[nn.Linear]
+    if (is_patched or linear._forward_hooks or linear._forward_pre_hooks) and not _is_affine(linear):
+        what = "a forward" if is_patched else "a hook"
+        return f"this {type(linear).__name__} has {what} of its own, so its output is not x W^T + b"
+    return None
+
+
+@torch.no_grad()
+def _is_affine(linear: nn.Linear) -> bool:
+    W = linear.weight
+    x = torch.linspace(-1, 1, 3 * linear.in_features, device=W.device).to(W.dtype).view(3, -1)
+    try:
+        return same_numbers(linear(x), functional.linear(x, W, linear.bias))
+    except Exception:  # a hook may want another shape
+        return False
+
+
+def unload_problem(layer: StandsForLinear) -> str | None:
+    """What would be lost if only the linear layer stayed; None where nothing would.
+
+    Example:
+        >>> from lora_ref.layers import LinearWithLoRA
+        >>> unload_problem(LinearWithLoRA(nn.Linear(4, 2), rank=1, alpha=1)) is None
+        True
+    """
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    if any(hooks):
+        return "it has hooks, which would be lost: remove them first, and register them again afterwards"
+    if "forward" in vars(layer) and not hasattr(layer, "_old_forward"):
+        return "its forward was replaced, which would be lost"
     return None
 
 

@@ -18,16 +18,15 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from lora_ref import data as data_module
 from lora_ref import models
 from lora_ref.evaluation import (  # some for the names alone: they are offered here too
+    check_labels,
     compute_metrics,
     evaluate,
     length_first,
@@ -289,29 +288,17 @@ def _check_labels(examples: Mapping[str, list], model: nn.Module) -> None:
     classes = getattr(getattr(model, "config", None), "num_labels", None)
     if classes == 1:
         raise ValueError("the model has one output, which is for regression: give it num_labels=2 for two classes")
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem not in (None, "single_label_classification"):
+        raise ValueError(
+            f"the model's config.problem_type is {problem!r}: only one class for each sentence trains here"
+        )
     for split, rows in examples.items():
-        for number, example in enumerate(rows):
-            label = example["label"] if "label" in example else example.get("labels")
-            whole = isinstance(label, Integral) or (
-                isinstance(label, (torch.Tensor, np.generic)) and _is_integer(label)
-            )
-            if not whole:
-                advice = "classes are numbered from 0, as whole numbers"
-                raise ValueError(f"label {number} of the {split!r} split is {label!r}: {advice}")
-            if label < 0 or (classes is not None and label >= classes):
-                top = "" if classes is None else f" to {classes - 1}, as the model has {classes} outputs"
-                note = " (-1 stands for a label that is kept secret, as in GLUE's test split)" if label == -1 else ""
-                raise ValueError(
-                    f"label {number} of the {split!r} split is {label}{note}: classes are numbered from 0{top}"
-                )
+        check_labels(rows, f" of the {split!r} split", classes)
     seen = {int(e["label"] if "label" in e else e["labels"]) for e in examples["train"]}
     missing = sorted(set(range(classes or 0)) - seen)
     if missing:
         warnings.warn(f"no training example has label {', '.join(map(str, missing))}", stacklevel=3)
-
-
-def _is_integer(label: Any) -> bool:
-    return label.ndim == 0 and float(label).is_integer() and "float" not in str(label.dtype)
 
 
 def _prepare(model: nn.Module, method: str, rank, alpha, targets, dropout) -> bool:

@@ -197,6 +197,12 @@ def edited(path, edit, metadata=None):
         (lambda t, name: t.update({name: t[name][:1]}), "shape of {name}: file (1"),  # copy_ would broadcast it
         (lambda t, name: t.update({name: t[name][None]}), "shape of {name}: file (1, "),
         (lambda t, name: t.update({"other": t.pop(name)}), "missing: {name}"),
+        (
+            lambda t, name: t.update({name: t[name].to(torch.int8)}),
+            "type of {name}: file torch.int8, model torch.float",
+        ),
+        (lambda t, name: t.update({name: t[name] + 0j}), "type of {name}: file torch.complex64, model torch.float32"),
+        (lambda t, name: t.update({name: t[name].double() + 1e300}), "{name} holds numbers that are too large for"),
     ],
 )
 def test_a_file_that_does_not_fit_changes_nothing(saved, name, edit, problem):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 from torch.nn.utils import parametrize
 
-from lora_ref import inject_lora
+from lora_ref import enable_lora, inject_lora, merge_lora
 from lora_ref.fused import FrozenLinearPlusLoRA, can_fuse
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 
@@ -58,6 +58,30 @@ def test_a_gradient_penalty(target):
 
     for seen, right in zip(penalty(net(target)), penalty(written_out(net(target))), strict=True):
         torch.testing.assert_close(seen, right)
+
+
+def test_a_scale_that_trains_has_its_gradient():
+    def gradient(model):
+        model[0].lora.scaling = torch.tensor(2.0, requires_grad=True)
+        model(X).pow(2).sum().backward()
+        return model[0].lora.scaling.grad
+
+    same_as_written_out(gradient)
+
+
+def test_a_weight_that_changes_before_the_backward_pass():
+    """As on the plain path: nothing is wrong where the weight is not needed, and torch says so where it is."""
+    model = net("0", "2")
+
+    def change_and_go_back(layer):
+        loss = model(X).sum()
+        with torch.no_grad():
+            layer.linear.weight.add_(1)
+        loss.backward()
+
+    change_and_go_back(model[0])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        change_and_go_back(model[2])
 
 
 def test_gradients_for_several_outputs_at_once():
@@ -144,6 +168,13 @@ def test_a_compiled_model_is_one_graph():
     y = torch.compile(model, backend=backend, fullgraph=True)(X)
     torch.testing.assert_close(y, model(X))
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("state", ["on", "merged", "off"])
+def test_torch_fx(state):
+    model = net("0")
+    merge_lora(model) if state == "merged" else enable_lora(model, state == "on")
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(X), model(X))
 
 
 def test_a_symbolic_trace_and_a_dispatch_mode_see_the_plain_operations():

@@ -103,6 +103,37 @@ def test_save_pretrained(tmp_path, tied, state):
     assert torch.equal(inside(IDS).logits, right)
 
 
+def test_save_pretrained_of_the_encoder_alone(tmp_path):
+    from transformers import RobertaModel
+
+    model = perturbed(inject_lora(tiny(), ["query"], rank=2))
+    model.roberta.save_pretrained(tmp_path)
+    alone = RobertaModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
+    right, seen = (encoder(IDS).last_hidden_state for encoder in (model.roberta, alone))
+    torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
+    assert "save_pretrained" not in vars(merge_and_unload(model).roberta)
+
+
+def test_save_pretrained_with_a_bias_that_is_shared(tmp_path):
+    """BERT's output layer has its bias twice: in the layer, and beside it."""
+    import transformers
+
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = learned(inject_lora(transformers.BertForMaskedLM(config), ["decoder"], rank=2)).eval()
+    model.save_pretrained(tmp_path)
+    right, seen = (m(IDS).logits for m in (model, from_pretrained(tmp_path, transformers.BertForMaskedLM)))
+    torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
+
+
+def test_pefts_folder_for_a_model_that_is_compiled_in_part(tmp_path):
+    right = logits(by_peft(tiny(), tmp_path, target_modules=["query"], modules_to_save=["classifier"]))
+    model = tiny()
+    model.roberta.encoder.layer[0] = torch.compile(model.roberta.encoder.layer[0], backend="eager")
+    close(logits(load_adapter(model, tmp_path)), right)
+
+
 def test_trainers_own_loading_brings_the_update_back(tmp_path):
     """What `load_best_model_at_end` and `resume_from_checkpoint` do."""
     model = perturbed(inject_lora(tiny(), ["query"], rank=2))
@@ -163,11 +194,20 @@ def compiled_part(model):
     return model
 
 
+def checkpointed_part(model):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model[0] = checkpoint_wrapper(model[0])
+    return model
+
+
 WRAPPERS = {
     "compiled": lambda m: torch.compile(m, backend="eager"),
     "DataParallel": nn.DataParallel,
     "both": lambda m: nn.DataParallel(torch.compile(m, backend="eager")),
     "a compiled part": compiled_part,
+    "a checkpointed part": checkpointed_part,
+    "AveragedModel": torch.optim.swa_utils.AveragedModel,
 }
 
 
@@ -259,6 +299,46 @@ def test_a_copy_of_another_base_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"lm_head.base_layer.weight: the file has a copy of the base model's tensor"):
         load_adapter(other, tmp_path)
     assert not lora_layers(other)
+
+
+@pytest.mark.parametrize("module", ["embed_tokens", "lm_head"])
+def test_a_copy_of_a_tied_module_is_refused_both_ways(tmp_path, module):
+    """PEFT trains the copy alone, and what was tied keeps its old weight."""
+    by_peft(llama(tied=True), tmp_path, target_modules=["q_proj"], modules_to_save=[module])
+    fresh = llama(tied=True)
+    with pytest.raises(ValueError, match=r"'model.embed_tokens.weight' is 'lm_head.weight' too"):
+        load_adapter(fresh, tmp_path)
+    assert not lora_layers(fresh)
+    ours = inject_lora(llama(tied=True), ["q_proj"], rank=2, train_head=[module])
+    with pytest.raises(ValueError, match=r"'model.embed_tokens.weight' is 'lm_head.weight' too"):
+        save_adapter(ours, tmp_path / "ours", format="peft")
+
+
+def test_the_folders_of_named_adapters_are_named(tmp_path):
+    by_peft(tiny(), tmp_path / "films", target_modules=["query"])
+    with pytest.raises(FileNotFoundError, match="there is one in each of its folders 'films': name one"):
+        load_adapter(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("format", ["lora_ref", "peft"])
+def test_an_offloaded_update_is_named(tmp_path, format):
+    model = inject_lora(tiny(), ["query"], rank=2).to("meta")
+    with pytest.raises(ValueError, match="is on the meta device, which holds no numbers"):
+        save_adapter(model, tmp_path / "adapter", format=format)
+    assert not list(tmp_path.iterdir())
+    path = save_adapter(inject_lora(tiny(), ["query"], rank=2), tmp_path / "adapter", format=format)
+    for target in (model, tiny().to("meta")) if format == "peft" else (model,):
+        with pytest.raises(ValueError, match="is on the meta device in the model, which holds no numbers"):
+            load_adapter(target, path)
+
+
+def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
+    model = inject_lora(tiny(), ["query"], rank=2)
+    with pytest.raises(IsADirectoryError, match="is a folder: name a file in it"):
+        save_adapter(model, tmp_path)
+    save_adapter(model, tmp_path, format="peft")
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors is PEFT's: give its folder"):
+        load_adapter(model, tmp_path / TENSORS)
 
 
 def test_keys_with_an_adapters_name_and_a_wrappers(tmp_path):

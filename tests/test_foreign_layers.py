@@ -167,6 +167,9 @@ def refusing():
     quantised.forward = lambda x: nn.functional.linear(x, quantised.weight.to(x), quantised.bias)
     doubled = nn.Linear(8, 4)
     doubled.forward = lambda x: 2 * nn.functional.linear(x, doubled.weight, doubled.bias)
+    hooked, fed = nn.Linear(8, 4), nn.Linear(8, 4)
+    hooked.register_forward_hook(lambda module, args, y: 2 * y)
+    fed.register_forward_pre_hook(lambda module, args: (2 * args[0],))
     spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 4)).eval()  # it changes as it trains
     pruned = prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
     return {
@@ -178,6 +181,8 @@ def refusing():
         "quantised": (quantised, "quantised .torch.int8."),
         "meta": (nn.Linear(8, 4, device="meta"), "meta device"),
         "own forward": (doubled, "forward of its own"),
+        "hook": (hooked, "hook of its own"),
+        "pre-hook": (fed, "hook of its own"),
     }
 
 
@@ -195,6 +200,25 @@ def test_a_weight_that_is_not_plain_works_and_is_not_merged(kind):
     if kind != "meta":
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
         torch.testing.assert_close(model(X), y)
+
+
+def test_a_hook_that_only_looks_is_no_hindrance():
+    model, outputs = net("0"), []
+    model[0].linear.register_forward_hook(lambda module, args, y: outputs.append(y.shape))
+    y = model(X)
+    torch.testing.assert_close(merge_lora(model)(X), y)
+
+
+@pytest.mark.parametrize("take_out", [merge_and_unload, unload_lora])
+def test_what_hangs_on_the_wrapper_is_not_lost_in_silence(take_out):
+    model = net("0")
+    handle = model[0].register_forward_hook(lambda module, args, y: 2 * y)
+    y = model(X)
+    with pytest.raises(ValueError, match=r"^0: this LoRA layer can't be taken out: it has hooks"):
+        take_out(model)
+    torch.testing.assert_close(model(X), y)
+    handle.remove()
+    assert type(take_out(model)[0]) is nn.Linear
 
 
 def test_a_subclass_that_computes_the_same_is_merged():

@@ -1,5 +1,6 @@
 """Names: each one given must mean something, and a message says what there is instead; heads, whatever their names."""
 
+import re
 import warnings
 
 import pytest
@@ -26,6 +27,7 @@ def message(model, targets, **options):
         ("c_attn", "'transformer.h.0.attn.c_attn' is a Conv1D (transformers' transposed linear layer, as in GPT-2)"),
         ("wte", "'transformer.wte' is an Embedding, which can't be adapted here: only nn.Linear can"),
         ("ln_1", "'transformer.h.0.ln_1' is a LayerNorm"),
+        ("Linear", "no linear layer matches 'Linear'"),
         ("c_atn", "no linear layer matches 'c_atn'; nearest: 'score'"),
     ],
 )
@@ -38,6 +40,58 @@ def test_a_container_and_a_model_without_linear_layers():
     assert "'deep' is a Sequential, which holds linear layers ('deep.0'): name those" in message(model, ["deep"])
     assert "MultiheadAttention, which holds linear layers ('attention.out_proj')" in message(model, ["attention"])
     assert "Sequential has none" in message(nn.Sequential(nn.Embedding(9, 4)), ["0"])
+
+
+def test_recurrent_quantised_and_lazy_layers():
+    model = nn.ModuleDict({"rnn": nn.LSTM(4, 4), "out": nn.Linear(4, 2), "lazy": nn.LazyLinear(3)})
+    assert "'rnn' is an LSTM, which can't be adapted here" in message(model, ["rnn"])
+    assert "'lazy' is lazy and has no size yet: call the model once" in message(model, ["out", "lazy"])
+    assert all(p.requires_grad for p in model["out"].parameters())
+    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 2)), {nn.Linear})
+    assert "'0' is a Linear of torch.ao.nn.quantized.dynamic" in message(model, ["0"])
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [lambda linear: linear.forward, lambda linear: [linear], lambda linear: {"k": linear}],
+    ids=["method", "list", "dict"],
+)
+def test_a_layer_that_is_also_kept_outside_of_torchs_modules(keep):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model.others = keep(model[0])
+    with pytest.warns(UserWarning, match="'0' is also in others of Sequential, which torch knows nothing of"):
+        inject_lora(model, ["0", "1"], rank=2, train_head=False)
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        (None, "targets is a list of names, got a NoneType"),
+        (re.compile("query"), "targets is a list of names, got a Pattern"),
+        (nn.Linear(2, 2), "got a Linear"),
+        ({"query": 4}, "got a dict: a rank for each goes into rank_pattern"),
+        (["query", 3], "targets is a list of names, and 3 in it is not a string"),
+        ([nn.Linear], "in it is not a string"),
+    ],
+)
+def test_targets_that_are_not_names(targets, says):
+    assert says in message(tiny_roberta(), targets)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"rank_pattern": {"query": 2.5}}, "rank must be a whole number, got 2.5"),
+        ({"rank_pattern": {"query": True}}, "rank must be a whole number, got True"),
+        ({"rank_pattern": ["query"]}, "rank_pattern is a dict with names as keys, got ['query']"),
+        ({"rank_pattern": {r"^.*query$": 3}}, "Its keys are parts of names, not expressions"),
+        ({"alpha": "16"}, "alpha must be finite, got '16'"),
+        ({"alpha_pattern": {"query": None}}, "alpha must be finite, got None"),
+        ({"train_head": None}, "train_head is a list of names, got a NoneType"),
+    ],
+)
+def test_options_of_another_kind(options, says):
+    assert says in message(tiny_roberta(), ["query"], **options)
 
 
 @pytest.mark.parametrize("as_list", [True, False])
@@ -227,6 +281,28 @@ def test_costs_count_the_same_head():
 def test_a_label_that_is_not_a_class_is_named_before_training(split, labels, says):
     with pytest.raises(ValueError, match=says):
         train_on({split: labels})
+
+
+@pytest.mark.parametrize(("label", "says"), [(-100, "is -100"), (0.7, "is 0.7"), ("1", "is '1'"), (-1, "kept secret")])
+def test_an_evaluation_takes_no_other_labels(label, says):
+    from lora_ref.evaluation import evaluate
+    from lora_ref.models import tiny_tokenizer
+
+    rows = [{"sentence": "a warm film", "label": 0}, {"sentence": "a cold film", "label": label}]
+    with pytest.raises(ValueError, match=f"^label 1 {says}|{says}"):
+        evaluate(tiny_roberta(), rows, tiny_tokenizer())
+
+
+def test_another_problem_and_other_columns():
+    from lora_ref.evaluation import predict_logits
+    from lora_ref.models import tiny_tokenizer
+
+    model = tiny_roberta()
+    model.config.problem_type = "regression"
+    with pytest.raises(ValueError, match="problem_type is 'regression': only one class"):
+        train_on({}, model)
+    with pytest.raises(ValueError, match="an example needs 'sentence' or 'input_ids'; it has: 'text', 'label'"):
+        predict_logits(model, [{"text": "a warm film", "label": 0}], tiny_tokenizer())
 
 
 def train_on(labels, model=None):
