@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
 from autograder.results import items, picture
+from autograder.results.copies import Group
 from autograder.results.roster import Person, match
 from autograder.results.templates import render
 
@@ -26,7 +27,11 @@ COMMONEST = 15
 
 
 def page(
-    rows: Sequence[Row], seconds: float, changes: Mapping[str, Any] | None = None, people: Sequence[Person] = ()
+    rows: Sequence[Row],
+    seconds: float,
+    changes: Mapping[str, Any] | None = None,
+    people: Sequence[Person] = (),
+    alike: Sequence[Group] = (),
 ) -> str:
     """The report on everything graded so far.
 
@@ -35,6 +40,7 @@ def page(
         seconds: what this run took.
         changes: what the last run brought (`autograder.results.history.last_changes`).
         people: the class list, if there is one.
+        alike: groups of students whose work is alike (`autograder.results.copies.groups`).
     """
     graded = [row for row in rows if row.status == "graded"]
     flagged = [(row, row.flags) for row in rows if row.flags]
@@ -47,7 +53,7 @@ def page(
         tiles={
             "students": len({row.student for row in rows}),
             "graded": f"{len(graded)} of {len(rows)}",
-            "integrity hints": len(flagged),
+            "integrity hints": len(flagged) + len(alike),
             "median seconds each": f"{median(used):.1f}" if used else "-",
             "seconds, this run": f"{seconds:.0f}",
         },
@@ -68,6 +74,7 @@ def page(
         changes=changes or {},
         attention=[(row, row.attention) for row in rows if row.attention],
         flagged=flagged,
+        alike=alike,
         slowest=sorted(graded, key=lambda row: -row.seconds)[:5],
     )
 
