@@ -21,7 +21,7 @@ from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, keep_out, require
 from autograder.engine.store import Store, locked
 from autograder.exercises import OPTIONAL, STAGES
-from autograder.files import ignored_by_git, no_room
+from autograder.files import ignored_by_git, sentence
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.intake.register import Register
@@ -84,12 +84,7 @@ def main(args: argparse.Namespace) -> int:
             ignored_by_git(out)
             return grade(args, out)
     except (SandboxError, cluster.ClusterError, OSError) as error:
-        print(f"grade: {no_room(error) or error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        if not (why := no_room(error)):
-            raise
-        print(f"grade: {why}", file=sys.stderr)
+        print(f"grade: {sentence(error)}", file=sys.stderr)
         return 2
 
 
@@ -161,7 +156,6 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
-            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
             if row.problem or (row.key in store and not args.regrade):
                 known.append(row)
                 continue
@@ -172,6 +166,8 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         if doubt and not args.anyway and not sure(doubt):
             return 2
         register.save()
+        for submission in submissions:
+            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
         from autograder.engine import pool  # with torch: not before the warm process is on its way
 
         for exercise in [e for stage in {row.stage for row in todo} for e in (*STAGES[stage], *OPTIONAL[stage])]:

@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from autograder.files import sentence
 from autograder.intake.register import Register
 from autograder.results import history, roster
 from autograder.results.fill import people
@@ -36,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
         roster.save(out, listed)
         roster.name_students(out)
     except (ValueError, OSError) as error:
-        print(f"roster: {error}", file=sys.stderr)
+        print(f"roster: {sentence(error)}", file=sys.stderr)
         return 2
     students = {student for _, student in history.stamps(out)}
     known, missing = roster.match(listed, students, Register(out).numbers())

@@ -318,6 +318,69 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch, capsys):
     assert "disk is full" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_a_sentence_for_every_command(course, monkeypatch, capsys):
+    """What is in the gradebook stays, and no half of a file is left."""
+    course.grade("ann")
+    course.grade("pdf", key="a PDF", problem="no notebook")
+    course.mark("ann", 2.0)
+    table, up = course.out.parent / "list.csv", course.out.parent / "up"
+    table.write_text(f"Student,ID,SIS Login ID,Section,{STAGE} (7)\nL A,7,ann,S,\n", encoding="utf-8")
+
+    def no_more(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_database(*arguments, connect=sqlite3.connect, **options):
+        db = connect(*arguments, **options)
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+        return db
+
+    monkeypatch.setattr("tempfile.mkstemp", no_more)
+    monkeypatch.setattr(sqlite3, "connect", full_database)
+    before = (course.out / "gradebook.db").read_bytes()
+    for line in (
+        "student remove ann --marked", f"student zero pdf {STAGE}", f"roster {table}", "feedback", "mark",
+        f"extension {STAGE} ann --days 1", f"export {STAGE} --table {table} --out {up}", f"export course --out {up}",
+    ):  # fmt: skip
+        assert run(course, *line.split()) == 2, line
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "the disk is full" in said, line
+        assert (course.out / "gradebook.db").read_bytes() == before
+        assert all(copy.stat().st_size for copy in (course.out / ".grading" / "copies").glob("*"))
+
+
+def test_copies_of_one_second_are_two(course):
+    course.grade("ann", "bob", "cy")
+    for student in ("ann", "bob"):
+        assert run(course, "student", "remove", student) == 0
+    kept = sorted((course.out / ".grading" / "copies").glob("*.db"))
+    counts = set()
+    for path in kept:
+        with closing(sqlite3.connect(path)) as db:
+            counts.add(db.execute("SELECT count(*) FROM student").fetchone()[0])
+    assert counts == {2, 3}
+
+
+def test_an_extension_without_a_due_date_and_for_nobody_is_said(course, capsys):
+    course.grade("ann-lee")
+    assert run(course, "extension", STAGE, "an-lee", "--days", "1") == 0
+    assert "nobody here is called 'an-lee' so far; there are ann-lee" in capsys.readouterr().out
+    assert run(course, "extension", STAGE, "ann-lee", "--days", "1") == 0
+    assert run(course, "late") == 0
+    said = capsys.readouterr().out
+    assert "nobody" not in said
+    assert f"no due date, so nothing is late: {STAGE}" in said
+
+
+def test_a_damaged_zip_of_a_class_is_no_student(tmp_path, capsys):
+    (tmp_path / "submissions.zip").write_bytes(b"PK\x03\x04 half of it")
+    line = ["grade", "--submissions", str(tmp_path / "submissions.zip"), "--out", str(tmp_path / "out")]
+    for more in ([], ["--dry-run"], ["--anyway"]):
+        assert command_line.main([*line, "--stage", STAGE, "--sandbox", "none", *more]) == 2
+        assert "download it again" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "grades.csv").exists()
+
+
 def test_real_names_reach_formgrader(course):
     course.grade("ann-7")
     roster.save(course.out, [Person("Ann Mary Lee", "7", ["ann@example.org"])])

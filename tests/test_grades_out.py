@@ -159,6 +159,18 @@ def test_excels_first_line_stays():
     assert list(fill_sheet(sheet, STAGE, RESULTS).rows) == list(RESULTS)
 
 
+def test_canvas_is_known_by_its_assignments_whatever_language_the_other_titles_are_in():
+    table = [["Studierende", "ID", "Abschnitt", f"{STAGE} (78)"], ["L, Ada", "1234567", "S1", ""]]
+    assert fill(text_of(table), STAGE, RESULTS)[2] == "canvas"
+
+
+def test_a_worksheet_of_blind_marking_has_no_names():
+    table = [[row[0], *row[3:]] for row in MOODLE]
+    person = people(Sheet.of(text_of(table)))[0]
+    assert (person.name, person.number) == ("Participant 1234567", "1234567")
+    assert list(fill(text_of(table), STAGE, RESULTS)[1]) == list(RESULTS)
+
+
 def test_an_excused_student_stays_excused_and_other_grades_are_named():
     table = [row[:] for row in CANVAS]
     table[2][6], table[3][6] = "EX", "3"
@@ -381,6 +393,8 @@ def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded):
     assert command_line.main(line) == 1
     with zipfile.ZipFile(graded.tmp / "feedback.zip") as archive:
         assert archive.namelist() == [f"lada_LATE_1234567_98_{STAGE}.html"]
+    inside = f"in.zip!lada_LATE_1234567_98_work.zip!{STAGE}.ipynb"  # the student handed in a zip
+    assert tables.canvas_name(inside) == "lada_LATE_1234567_98_"
 
 
 def test_a_folder_without_a_gradebook_is_refused(tmp_path, capsys):

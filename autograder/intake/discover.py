@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from autograder.intake.identity import places
 from autograder.intake.names import Key, listed, safe_name, scripts, shown, skeleton
 from autograder.intake.register import Register
 from autograder.intake.submission import Submission
-from autograder.intake.walk import files_in
+from autograder.intake.walk import Unreadable, files_in
 
 
 def discover(
@@ -33,11 +34,13 @@ def discover(
         register: what the course's students are called; it learns those that it does not know.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: there is no such folder, or the zip file cannot be read.
         NamesError: ``names`` is not what it may be.
     """
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
+    if folder.is_file():
+        _look(folder)
     if names:
         by_name = naming.places(list(files_in(folder, set())), naming.rule(names))
         return _named(submissions(by_name, assignments, {}, beside_nbgraders=False), [], register)
@@ -50,6 +53,16 @@ def discover(
         if pairs:
             break
     return _named(pairs, nbgrader.folder_keys(root) if claimed else [], register)
+
+
+def _look(path: Path) -> None:
+    """Look whether the class's own file can be read: one that cannot is nobody's work (FileNotFoundError: why)."""
+    first = list(itertools.islice(files_in(path, set()), 2))
+    if len(first) == 1 and first[0].parts == (path.name,):
+        try:
+            first[0].fetch()
+        except Unreadable as error:
+            raise FileNotFoundError(f"{error}: download it again") from None
 
 
 def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Register | None) -> list[Submission]:

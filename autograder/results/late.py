@@ -29,6 +29,7 @@ from autograder.results.database import explained, look
 from autograder.results.fill import columns, people
 from autograder.results.roster import match
 from autograder.results.sheet import Sheet
+from autograder.results.tables import canvas_name
 
 
 class PerDay(LateSubmissionPlugin):
@@ -73,7 +74,7 @@ def _on_the_clock(time: datetime, zone: str) -> datetime:
     return time.replace(tzinfo=timezone.utc).astimezone(gettz(zone) or timezone.utc).replace(tzinfo=None)
 
 
-def more_time(due: datetime | None, hours: float, zone: str) -> timedelta:
+def more_time(due: datetime, hours: float, zone: str) -> timedelta:
     """An extension from a due date in UTC: whole days end at its time of day in the course's zone.
 
     Example:
@@ -81,7 +82,7 @@ def more_time(due: datetime | None, hours: float, zone: str) -> timedelta:
         49.0
     """
     days, rest = divmod(hours, 24)
-    if due is None or not days:
+    if not days:
         return timedelta(hours=hours)
     local = (_on_the_clock(due, zone) + timedelta(days=days)).replace(tzinfo=gettz(zone) or timezone.utc)
     until = resolve_imaginary(enfold(local, fold=1))  # a time of day that is there twice: the later one
@@ -166,7 +167,8 @@ def _apply(
         for of, student, hours in extensions(graded):
             if (of, student) in submissions:
                 submission = book.find_submission(of, student)
-                submission.extension = more_time(submission.assignment.duedate, hours, here) if hours else None
+                due = submission.assignment.duedate
+                submission.extension = more_time(due, hours, here) if hours and due else None
         book.db.commit()
     for of, student in submissions:
         where = {"notebook": of, "assignment": of, "student": student, "db_url": url}
@@ -254,5 +256,11 @@ def late_without_a_time(graded: Path) -> list[tuple[str, str]]:
         (stage, student)
         for stage, files in history.handed_in(graded).items()
         for student, (_, origin) in files.items()
-        if re.search(r"_LATE_[0-9]+_[0-9]+_[^/\\!]*$", origin)
+        if "_LATE_" in canvas_name(origin)
     ]
+
+
+def stages_without_a_date(graded: Path) -> list[str]:
+    """Stages of a graded course that have no due date."""
+    with Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
+        return sorted(assignment.name for assignment in book.assignments if assignment.duedate is None)
