@@ -97,9 +97,16 @@ def stages_of(args: argparse.Namespace) -> dict[str, Assignment]:
     return assignments
 
 
+def register_of(out: Path) -> Register:
+    """Who is who in the course, and which names tell nobody."""
+    register = Register(out)
+    register.namesakes = roster.namesakes(roster.load(out))
+    return register
+
+
 def dry_run(args: argparse.Namespace, out: Path) -> int:
     """Say what a run would find; exit status 0, or 2 if it would ask first."""
-    assignments, register, before = stages_of(args), Register(out), history.stamps(out)
+    assignments, register, before = stages_of(args), register_of(out), history.stamps(out)
     rows = [
         plan(s, assignments[s.stage], 0, args.cells)
         for s in discover(args.submissions, assignments, args.names, register)
@@ -139,7 +146,7 @@ def warming(
 def grade(args: argparse.Namespace, out: Path) -> int:
     """Plan, run, write; what was done when it is interrupted stays done."""
     started = time.monotonic()
-    assignments, register, before = stages_of(args), Register(out), history.stamps(out)
+    assignments, register, before = stages_of(args), register_of(out), history.stamps(out)
     submissions = discover(args.submissions, assignments, args.names, register)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")

@@ -76,6 +76,40 @@ def test_a_student_who_is_called_otherwise_since_is_the_same(tmp_path):
     assert len(set(Register(tmp_path).names(two).values()) - {"Ada-Lovelace-1234567"}) == 2
 
 
+def moodles(stage: str, **numbers: str) -> dict:
+    return {("id", f"{name.replace('_', ' ')}-{number}"): {stage} for name, number in numbers.items()}
+
+
+def known(register: Register, keys: dict) -> set[str]:
+    """What the students of a batch are called, as `discover` finds it."""
+    same = register.same(keys)
+    names = register.names(set(keys) - set(same))
+    names |= {key: names.get(one) or register.keys[one] for key, one in same.items()}
+    register.add(names)
+    register.stages |= keys
+    return set(names.values())
+
+
+def test_moodle_numbers_a_student_anew_in_each_assignment(tmp_path):
+    """Its numbers are of a student in one assignment, so that in the next one the name tells who it is."""
+    first, second = "01_rank_theory", STAGE
+    register = Register(tmp_path)
+    one = moodles(first, Ada_L="111", Li_Wei="112") | {("id", "Li Wei-113"): {first}}
+    assert known(register, one) == {"Ada-L-111", "Li-Wei-112", "Li-Wei-113"}
+    register.save()
+    register = Register(tmp_path)
+    assert known(register, moodles(second, Ada_L="211", Li_Wei="212")) == {"Ada-L-111", "Li-Wei-212"}
+    assert register.namesakes_of(("id", "Li Wei-212")) == {"Li-Wei-112", "Li-Wei-113"}
+    assert not register.namesakes_of(("id", "Ada L-111"))
+    assert known(register, moodles(second, Ada_L="299")) == {"Ada-L-299"}, "another of that name, in the same stage"
+    assert known(register, moodles(second, Ada_King="211")) == {"Ada-L-111"}, "the number tells within an assignment"
+    register = Register(None)
+    register.namesakes = {"ada l"}
+    known(register, moodles(first, Ada_L="111"))
+    assert known(register, moodles(second, Ada_L="211")) == {"Ada-L-211"}, "the class list has two"
+    assert known(Register(None), moodles(first, Bo="1") | moodles(second, Bo="2")) == {"Bo-1"}, "two zips in one batch"
+
+
 def test_nearly_equal_names_of_two_batches_are_two_students(tmp_path):
     register = Register(tmp_path)
     register.add(register.names([("name", "ann lee")]))
@@ -163,10 +197,12 @@ def test_who_has_not_handed_in():
     rows = [Row("ann-7", STAGE, status="graded", results=results())]
     rows.append(Row("bob", "01_rank_theory", status="graded", results=results(stage="01_rank_theory")))
     stages = ["01_rank_theory", STAGE]
-    assert report.not_handed_in(rows, stages, []) == {"01_rank_theory": ["ann-7"], STAGE: ["bob"]}
+    assert report.not_handed_in(rows, stages, [], {}) == {"01_rank_theory": ["ann-7"], STAGE: ["bob"]}
     people = [Person("Ann A", "7", []), Person("Cy C", "9", ["cy"])]
-    assert report.not_handed_in(rows, stages, people)[STAGE] == ["Cy C"]
-    assert report.not_handed_in(rows, stages, people)["01_rank_theory"] == ["Ann A (ann-7)", "Cy C"]
+    assert report.not_handed_in(rows, stages, people, {})[STAGE] == ["Cy C"]
+    moved = [Person("Ann A", "17", []), Person("Bob B", "9", [])]  # Moodle's worksheet of another assignment
+    assert report.not_handed_in([rows[1], Row("Ann-A-7", STAGE)], stages, moved, {"9": "bob"})[STAGE] == ["Bob B (bob)"]
+    assert report.not_handed_in(rows, stages, people, {})["01_rank_theory"] == ["Ann A (ann-7)", "Cy C"]
 
 
 # --- a wrong batch --------------------------------------------------------------------------------------------------

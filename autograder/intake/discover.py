@@ -12,9 +12,14 @@ from autograder.intake import naming, nbgrader
 from autograder.intake.choice import submissions
 from autograder.intake.identity import places
 from autograder.intake.names import Key, listed, safe_name, scripts, shown, skeleton
-from autograder.intake.register import Register
+from autograder.intake.register import Register, number_of
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Unreadable, files_in
+
+NAMESAKES = (
+    "may be {} of another stage: Moodle numbers students anew in each assignment, and several have this name; "
+    "python -m autograder student merge makes two one"
+)
 
 
 def discover(
@@ -68,19 +73,29 @@ def _look(path: Path) -> None:
 def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Register | None) -> list[Submission]:
     """The submissions with the students' names as the output has them, none of them another's."""
     register = register or Register(None)
-    names = register.names([key for key, _ in pairs] + others)
+    moodles: dict[Key, set[str]] = defaultdict(set)
+    for key, submission in pairs:
+        if key[0] == "id" and f"_{number_of(key)}_assignsubmission_" in submission.origin:
+            moodles[key].add(submission.stage)
+    same = register.same(moodles)
+    names = register.names({*(key for key, _ in pairs), *others} - set(same))
+    names |= {key: names.get(one) or register.keys[one] for key, one in same.items()}
     register.add({key: names[key] for key, _ in pairs})
+    for key, stages in moodles.items():
+        register.stages[key] = register.stages.get(key, set()) | stages
     shared = Counter(safe_name(name) for _, name in {key for key, _ in pairs})
     alike: dict[str, set[str]] = defaultdict(set)
     for student in register.keys.values():
         alike[skeleton(student)].add(student)
     for key, submission in pairs:
         submission.student = names[key]
-        safe, given = safe_name(key[1]), shown(key[1])
+        safe, named, given = safe_name(key[1]), safe_name(key[1].rpartition("-")[0]), shown(key[1])
         if shared[safe] > 1 or submission.student.startswith(f"{safe[:60]}-x"):
             submission.notes.append(f"called {submission.student}, for {given!r}: others have nearly that name")
-        elif submission.student != safe:
+        elif submission.student != safe and not (key in moodles and named == submission.student.rpartition("-")[0]):
             submission.notes.append(f"called {given!r} there, and known here as {submission.student}")
+        if key in moodles and (namesakes := register.namesakes_of(key)):
+            submission.notes.append(NAMESAKES.format(listed(sorted(namesakes))))
         if twins := alike[skeleton(submission.student)] - {submission.student}:
             submission.notes.append(f"the name looks like another student's: {listed(sorted(twins))}")
         if mixed := scripts(submission.student):

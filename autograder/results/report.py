@@ -32,6 +32,7 @@ def page(
     changes: Mapping[str, Any] | None = None,
     people: Sequence[Person] = (),
     alike: Sequence[Group] = (),
+    numbers: Mapping[str, str] | None = None,
 ) -> str:
     """The report on everything graded so far.
 
@@ -41,11 +42,12 @@ def page(
         changes: what the last run brought (`autograder.results.history.last_changes`).
         people: the class list, if there is one.
         alike: groups of students whose work is alike (`autograder.results.copies.groups`).
+        numbers: the platform's number -> student (`autograder.intake.register.Register.numbers`).
     """
     graded = [row for row in rows if row.status == "graded"]
     flagged = [(row, row.flags) for row in rows if row.flags]
     stages = [stage for stage in STAGES if any(row.stage == stage for row in rows)]
-    missing = not_handed_in(rows, stages, people)
+    missing = not_handed_in(rows, stages, people, numbers or {})
     used = [row.seconds for row in graded]
     return render(
         "report.html",
@@ -79,11 +81,13 @@ def page(
     )
 
 
-def not_handed_in(rows: Sequence[Row], stages: Sequence[str], people: Sequence[Person]) -> dict[str, list[str]]:
+def not_handed_in(
+    rows: Sequence[Row], stages: Sequence[str], people: Sequence[Person], numbers: Mapping[str, str]
+) -> dict[str, list[str]]:
     """Stage -> who has not handed in: of the class list or, without one, of those who handed in another stage."""
     of_stage = {stage: {row.student for row in rows if row.stage == stage} for stage in stages}
     everybody = {row.student for row in rows}
-    known, strangers = match(people, everybody, {}) if people else ({}, [])
+    known, strangers = match(people, everybody, numbers) if people else ({}, [])
     named = {student: f"{known[student].name} ({student})" if student in known else student for student in everybody}
     wanted = set(known) if people else everybody
     return {

@@ -17,6 +17,7 @@ from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.intake.names import NOBODY
+from autograder.intake.register import Register
 from autograder.results import copies, feedback, handed_in, history, integrity, report, roster, tables
 from autograder.results.database import explained, look
 
@@ -155,7 +156,7 @@ def rewrite_tables(out: Path, store: Store, rows: Sequence[Row] = (), seconds: f
         everything.append(row)
     everything.sort(key=lambda row: (row.stage, row.student))
     alike = copies.groups(out, {(row.stage, row.student) for row in everything})
-    page = report.page(everything, seconds, history.last_changes(out), roster.load(out), alike)
+    page = report.page(everything, seconds, history.last_changes(out), roster.load(out), alike, Register(out).numbers())
     write_whole(out / "report.html", page.encode())
     write_whole(out / "grades.csv", tables.grades_csv(everything).encode())
 
