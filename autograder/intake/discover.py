@@ -16,6 +16,8 @@ from autograder.intake.register import Register, number_of
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Unreadable, files_in
 
+#: So many students of one name are a class with blind marking.
+FEW = 6
 NAMESAKES = (
     "may be {} of another stage: Moodle numbers students anew in each assignment, and several have this name; "
     "python -m autograder student merge makes two one"
@@ -94,7 +96,7 @@ def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Reg
             submission.notes.append(f"called {submission.student}, for {given!r}: others have nearly that name")
         elif submission.student != safe and not (key in moodles and named == submission.student.rpartition("-")[0]):
             submission.notes.append(f"called {given!r} there, and known here as {submission.student}")
-        if key in moodles and (namesakes := register.namesakes_of(key)):
+        if key in moodles and 0 < len(namesakes := register.namesakes_of(key)) < FEW:  # blind marking calls all alike
             submission.notes.append(NAMESAKES.format(listed(sorted(namesakes))))
         if twins := alike[skeleton(submission.student)] - {submission.student}:
             submission.notes.append(f"the name looks like another student's: {listed(sorted(twins))}")
