@@ -316,11 +316,13 @@ def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):
     [
         ("Last modified (submission)", "Tuesday, 2 March 2027, 8:00 PM", "Monday, 1 March 2027, 5:14 PM"),
         ("Zuletzt geändert (Abgabe)", "Dienstag, 2. März 2027, 20:00", "Montag, 1. März 2027, 17:14"),
+        ("Dernière modification (travail remis)", "mardi 2 mars 2027, 20:00", "lundi 1 mars 2027, 17:14"),
         ("Last modified (submission)", "2027-03-02 20:00", "-"),
     ],
 )
 def test_moodles_times_are_read(graded, title, first, second):
-    rows = [[*row, text] for row, text in zip(MOODLE, [title, first, second, "-"], strict=True)]
+    rows = [[*row, text, ""] for row, text in zip(MOODLE, [title, first, second, "-"], strict=True)]
+    rows[0][-1] = f"{title.partition('(')[0]}(note)"  # of the grade
     table = graded.tmp / "worksheet.csv"
     table.write_text(text_of(rows), encoding="utf-8", newline="")
     late = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "UTC")}
@@ -328,6 +330,8 @@ def test_moodles_times_are_read(graded, title, first, second):
     assert late.get("Bo-M-2345678", 0) == pytest.approx(0 if second == "-" else 14 / 60)
     berlin = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "Europe/Berlin")}
     assert berlin["Ada-L-1234567"] == pytest.approx(26)
+    with pytest.raises(ValueError, match="no time zone is called 'Europe/Nowhere'"):
+        apply(graded.course, None, STAGE, table, "Europe/Nowhere")
 
 
 def test_what_canvas_calls_late_is_named(graded, capsys):
