@@ -60,7 +60,9 @@ def export(args: argparse.Namespace) -> int:
     results = finals(args.graded, args.stage, args.automatic)
     sheet, register = Sheet.read(args.table.read_bytes()), Register(args.graded)
     texts = comments(args.graded, args.stage)
-    done = fill_sheet(sheet, args.stage, results, args.column, args.above_maximum, texts, register.numbers())
+    done = fill_sheet(sheet, args.stage, results, args.column, args.above_maximum, texts, register.numbers(args.stage))
+    if not done.rows:
+        raise ExportError(f"no row is a student's of {args.stage}: is the table of another course or assignment?")
     write_whole(args.out / "grades.csv", sheet.bytes)
     pages = feedback_zip(args.graded, args.stage, done.rows, done.platform)
     if pages:

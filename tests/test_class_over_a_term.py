@@ -103,6 +103,8 @@ def test_moodle_numbers_a_student_anew_in_each_assignment(tmp_path):
     assert not register.namesakes_of(("id", "Ada L-111"))
     assert known(register, moodles(second, Ada_L="299")) == {"Ada-L-299"}, "another of that name, in the same stage"
     assert known(register, moodles(second, Ada_King="211")) == {"Ada-L-111"}, "the number tells within an assignment"
+    assert register.numbers(second) == {"111": "", "112": "", "113": "", "211": "Ada-L-111", "212": "Li-Wei-212",
+                                        "299": "Ada-L-299"}  # fmt: skip
     register = Register(None)
     register.namesakes = {"ada l"}
     known(register, moodles(first, Ada_L="111"))

@@ -201,6 +201,10 @@ def test_a_renamed_student_is_found_by_the_registers_number():
     assert done.rows["bride"][0] == "M, Bo"
 
 
+def test_another_assignments_worksheet_of_moodles_is_not_filled_in():
+    assert not fill_sheet(Sheet.of(text_of(MOODLE)), STAGE, RESULTS, numbers={"1234567": "", "2345678": ""}).rows
+
+
 def test_what_stands_before_an_address_tells_a_student_only_where_all_are_of_one_domain():
     for domain, found in (("example.org", ["ada"]), ("elsewhere.example", [])):
         table = [row[:] for row in MOODLE]

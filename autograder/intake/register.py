@@ -96,9 +96,14 @@ class Register:
         if instead is not None:
             self.keys.setdefault(("name", student), instead)
 
-    def numbers(self) -> dict[str, str]:
-        """The platform's number -> student."""
-        return {number: student for key, student in self.keys.items() if (number := number_of(key))}
+    def numbers(self, stage: str = "") -> dict[str, str]:
+        """The platform's number -> student; with a stage, "" where Moodle uses the number in another one."""
+        found = {}
+        for key, student in self.keys.items():
+            elsewhere = stage and stage not in self.stages.get(key, {stage})
+            if number := number_of(key):
+                found[number] = "" if elsewhere else student
+        return found
 
     def save(self) -> None:
         """Write it down."""

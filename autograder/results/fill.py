@@ -197,7 +197,8 @@ def fill_sheet(
     folded: dict[str, list[str]] = defaultdict(list)
     for student in results:
         folded[student.casefold()].append(student)
-        if number := re.search(r"-([0-9]+)$", student):
+        number = re.search(r"-([0-9]+)$", student)
+        if number and (numbers or {}).get(number[1], student):
             by_number[number[1]].add(student)
     for known, student in (numbers or {}).items():
         if student in results:
