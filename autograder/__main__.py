@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 
+from autograder.files import no_room
 from lora_ref.files import print_anything
 
 #: Each command is a module with ``add_arguments(parser)`` and ``main(args) -> exit status``.
@@ -39,7 +40,13 @@ def main(argv: list[str] | None = None) -> int:
             modules[name] = importlib.import_module(f"autograder.{name}")
             modules[name].add_arguments(sub)
     args = parser.parse_args(argv)
-    return modules[args.command].main(args)
+    try:
+        return modules[args.command].main(args)
+    except Exception as error:
+        if not (why := no_room(error)):
+            raise
+        print(f"{args.command}: {why}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

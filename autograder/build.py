@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from autograder.files import sentence
 from autograder.publish.notebooks import BuildError, build
 
 
@@ -21,7 +22,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         paths = build(args.root, args.stages or None, check=args.check)
     except BuildError as error:
-        print(f"build: {error}", file=sys.stderr)
+        print(f"build: {sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("build: interrupted; every file is whole, old or new", file=sys.stderr)

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from autograder.exercises import STAGES
-from autograder.files import write_whole
+from autograder.files import sentence, write_whole
 from autograder.intake.register import Register
-from autograder.results.fill import fill, fill_sheet
+from autograder.results.fill import EXCUSED, fill, fill_sheet
 from autograder.results.sheet import Sheet
 from autograder.results.tables import ExportError, Final, comments, course_csv, feedback_zip, finals, too_many
 
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         return course(args) if args.stage == COURSE else export(args)
     except (ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
+        print(f"export: {sentence(error)}", file=sys.stderr)
         return 2
 
 
@@ -60,7 +60,9 @@ def export(args: argparse.Namespace) -> int:
     results = finals(args.graded, args.stage, args.automatic)
     sheet, register = Sheet.read(args.table.read_bytes()), Register(args.graded)
     texts = comments(args.graded, args.stage)
-    done = fill_sheet(sheet, args.stage, results, args.column, args.above_maximum, texts, register.numbers())
+    done = fill_sheet(sheet, args.stage, results, args.column, args.above_maximum, texts, register.numbers(args.stage))
+    if not done.rows:
+        raise ExportError(f"no row is a student's of {args.stage}: is the table of another course or assignment?")
     write_whole(args.out / "grades.csv", sheet.bytes)
     pages = feedback_zip(args.graded, args.stage, done.rows, done.platform)
     if pages:
@@ -83,7 +85,8 @@ def export(args: argparse.Namespace) -> int:
         if students:
             print(f"{what}: {', '.join(students)}")
     unwritten = len(open_rows) + (0 if args.above_maximum else len(above))
-    counts = f"{len(done.rows) - unwritten} of {len(results)} grades for {done.platform.capitalize()}"
+    written = len(done.rows) - unwritten - len(done.said.get(EXCUSED, ()))
+    counts = f"{written} of {len(results)} grades for {done.platform.capitalize()}"
     counts += ", those that wait with their automatic points" if args.automatic else ""
     print(f"{args.stage}: {counts}, in {args.out}: grades.csv{', feedback.zip' if pages else ''}")
     return int(bool(unwritten or absent or same))

@@ -6,11 +6,14 @@ Run ``python -m autograder late`` afterwards: it works out every penalty again.
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from pathlib import Path
 
 from autograder.engine.store import locked
 from autograder.exercises import STAGES
+from autograder.files import sentence
+from autograder.results import history, roster
 from autograder.results.late import extend, extensions
 
 
@@ -34,8 +37,13 @@ def main(args: argparse.Namespace) -> int:
             raise ValueError("give a stage, a student and --days or --hours")
         with locked(out):
             extend(out, args.stage, args.student, hours)
+        students = {student for _, student in history.stamps(out)}
+        listed = {key for person in roster.load(out) for key in person.keys}
+        if args.student not in students and args.student.casefold() not in listed:
+            near = ", ".join(difflib.get_close_matches(args.student, sorted(students), 3))
+            print(f"nobody here is called {args.student!r} so far{f'; there are {near}' if near else ''}")
     except (ValueError, OSError) as error:
-        print(f"extension: {error}", file=sys.stderr)
+        print(f"extension: {sentence(error)}", file=sys.stderr)
         return 2
     print(f"{args.student}, {args.stage}: {f'{hours:g} hours more' if hours else 'no extension'}; now run late again")
     return 0

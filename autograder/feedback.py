@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autograder.engine.store import locked
 from autograder.exercises import STAGES
-from autograder.files import write_whole
+from autograder.files import sentence, write_whole
 from autograder.results.feedback import again, file_of
 
 
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
                     write_whole(path, page.encode())
                     changed += 1
     except OSError as error:
-        print(f"feedback: {error}", file=sys.stderr)
+        print(f"feedback: {sentence(error)}", file=sys.stderr)
         return 2
     for name in missing:
         print(f"not made: {name}: graded before answers were kept, or by another version; run `grade --regrade`")

@@ -28,6 +28,11 @@ def ignored_by_git(folder: Path) -> None:
         write_whole(folder / ".gitignore", b"*\n")
 
 
+def sentence(error: BaseException) -> str:
+    """An error for the person at the command line."""
+    return no_room(error) or str(error)
+
+
 def no_room(error: BaseException) -> str:
     """What to do if the disk is full, or a quota; "" if an error says something else."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -21,7 +21,7 @@ from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, keep_out, require
 from autograder.engine.store import Store, locked
 from autograder.exercises import OPTIONAL, STAGES
-from autograder.files import ignored_by_git, no_room
+from autograder.files import ignored_by_git, sentence
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
 from autograder.intake.register import Register
@@ -84,12 +84,7 @@ def main(args: argparse.Namespace) -> int:
             ignored_by_git(out)
             return grade(args, out)
     except (SandboxError, cluster.ClusterError, OSError) as error:
-        print(f"grade: {no_room(error) or error}", file=sys.stderr)
-        return 2
-    except Exception as error:
-        if not (why := no_room(error)):
-            raise
-        print(f"grade: {why}", file=sys.stderr)
+        print(f"grade: {sentence(error)}", file=sys.stderr)
         return 2
 
 
@@ -102,9 +97,16 @@ def stages_of(args: argparse.Namespace) -> dict[str, Assignment]:
     return assignments
 
 
+def register_of(out: Path) -> Register:
+    """Who is who in the course, and which names tell nobody."""
+    register = Register(out)
+    register.namesakes = roster.namesakes(roster.load(out))
+    return register
+
+
 def dry_run(args: argparse.Namespace, out: Path) -> int:
     """Say what a run would find; exit status 0, or 2 if it would ask first."""
-    assignments, register, before = stages_of(args), Register(out), history.stamps(out)
+    assignments, register, before = stages_of(args), register_of(out), history.stamps(out)
     rows = [
         plan(s, assignments[s.stage], 0, args.cells)
         for s in discover(args.submissions, assignments, args.names, register)
@@ -144,7 +146,7 @@ def warming(
 def grade(args: argparse.Namespace, out: Path) -> int:
     """Plan, run, write; what was done when it is interrupted stays done."""
     started = time.monotonic()
-    assignments, register, before = stages_of(args), Register(out), history.stamps(out)
+    assignments, register, before = stages_of(args), register_of(out), history.stamps(out)
     submissions = discover(args.submissions, assignments, args.names, register)
     if not submissions:
         raise FileNotFoundError(f"no submission of {', '.join(assignments)} in {args.submissions}")
@@ -161,7 +163,6 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
-            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
             if row.problem or (row.key in store and not args.regrade):
                 known.append(row)
                 continue
@@ -172,6 +173,8 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         if doubt and not args.anyway and not sure(doubt):
             return 2
         register.save()
+        for submission in submissions:
+            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
         from autograder.engine import pool  # with torch: not before the warm process is on its way
 
         for exercise in [e for stage in {row.stage for row in todo} for e in (*STAGES[stage], *OPTIONAL[stage])]:

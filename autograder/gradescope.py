@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from autograder.exercises import STAGES
-from autograder.files import write_whole
+from autograder.files import sentence, write_whole
 from autograder.publish.gradescope import SHOW, bundle
 from autograder.publish.notebooks import BuildError
 
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         data = bundle(args.stage, seed=args.seed, show=args.show, torch_index=args.torch_index, **limits)
     except (BuildError, ValueError, FileNotFoundError) as error:
-        print(f"gradescope: {error}", file=sys.stderr)
+        print(f"gradescope: {sentence(error)}", file=sys.stderr)
         return 1
     path = args.out / f"gradescope-{args.stage}.zip"
     write_whole(path, data)

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from autograder.exercises import STAGES
-from autograder.results.late import PerDay, apply, late_without_a_time
+from autograder.files import sentence
+from autograder.results.late import PerDay, apply, late_without_a_time, stages_without_a_date
 
 __all__ = ["PerDay"]  # the path that a course's settings name
 
@@ -33,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
             raise ValueError("--table and --stage belong together")
         late = apply(args.graded, args.submitted, args.stage, args.table, args.timezone)
     except (OSError, ValueError) as error:
-        print(f"late: {error}", file=sys.stderr)
+        print(f"late: {sentence(error)}", file=sys.stderr)
         return 2
     for stage, student, hours, points in late:
         print(f"{student}, {stage}: {hours:.1f} h late, {points:g} points off")
@@ -43,5 +44,7 @@ def main(args: argparse.Namespace) -> int:
     ]
     if unknown:
         print(f"late, says Canvas, which tells no time (its Late Policies can take points off): {'; '.join(unknown)}")
+    if undated := stages_without_a_date(args.graded):
+        print(f"no due date, so nothing is late: {', '.join(undated)} (nbgrader db assignment add STAGE --duedate=...)")
     print(f"{len(late)} late")
     return 0

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from autograder.files import sentence
 from autograder.marking import page
 from autograder.marking.desk import Desk
+from autograder.results.database import explained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +25,11 @@ def main(args: argparse.Namespace) -> int:
     """Exit status 0: every written answer is marked; 1: some are left; 2: there is no graded course."""
     out = args.graded.resolve()
     try:
-        questions = Desk(out, "").questions()
-        path = page.write(out)
+        with explained(out / "gradebook.db"):
+            questions = Desk(out, "").questions()
+            path = page.write(out)
     except OSError as error:
-        print(f"mark: {error}", file=sys.stderr)
+        print(f"mark: {sentence(error)}", file=sys.stderr)
         return 2
     for question in questions:
         blank = f", {question.blank} blank" if question.blank else ""

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from autograder.files import sentence
 from autograder.publish.notebooks import BuildError
 from autograder.publish.release import LeakError, release
 
@@ -21,7 +22,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         path = release(args.root, args.out)
     except (BuildError, LeakError, RuntimeError) as error:
-        print(f"release: {error}", file=sys.stderr)
+        print(f"release: {sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("release: interrupted; nothing was written", file=sys.stderr)

@@ -10,10 +10,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from autograder.engine.store import Store, locked
+from autograder.files import sentence
 from autograder.intake.register import Register
 from autograder.results import history, roster
 from autograder.results.fill import people
 from autograder.results.sheet import Sheet
+from autograder.results.writer import rewrite_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +36,13 @@ def main(args: argparse.Namespace) -> int:
         listed = people(Sheet.read(args.table.read_bytes()))
         if not listed:
             raise ValueError(f"nobody is in {args.table}")
-        roster.save(out, listed)
-        roster.name_students(out)
+        with locked(out):
+            roster.save(out, listed)
+            roster.name_students(out)
+            if (out / "gradebook.db").is_file():
+                rewrite_tables(out, Store(out / ".grading"))
     except (ValueError, OSError) as error:
-        print(f"roster: {error}", file=sys.stderr)
+        print(f"roster: {sentence(error)}", file=sys.stderr)
         return 2
     students = {student for _, student in history.stamps(out)}
     known, missing = roster.match(listed, students, Register(out).numbers())

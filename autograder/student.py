@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autograder.engine.store import locked
 from autograder.exercises import STAGES
+from autograder.files import sentence
 from autograder.results import students
 
 
@@ -60,6 +61,6 @@ def main(args: argparse.Namespace) -> int:
                     print(f"was graded before, and stays as the run left it: {', '.join(again[:20])}")
                     print("To put that back, grade the earlier files again; nothing that is known runs twice.")
     except (students.StudentError, OSError) as error:
-        print(f"student: {error}", file=sys.stderr)
+        print(f"student: {sentence(error)}", file=sys.stderr)
         return 2
     return 0

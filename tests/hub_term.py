@@ -21,6 +21,7 @@ STAGE, HUB, TOKEN = "02_lora_layer", "http://127.0.0.1:8000", "of-the-driver"
 HOMES = Path("/", "home")
 COURSE = HOMES / "ines" / "lora"
 LOGS = Path("/srv/logs")
+COMMENT = "Say what starts at zero."
 
 
 def ask(path: str, method: str = "GET", body: object = None, form: bool = False) -> tuple[int, Message, bytes]:
@@ -119,14 +120,19 @@ def term() -> dict[str, object]:
         (written,) = (grade for grade in grades if grade["name"] == "written_2_8")
         status, _, said = ask(f"/user/ines/formgrader/api/grade/{written['id']}", "PUT", {"manual_score": 1 + number})
         assert status == 200, said
+        comments = json.loads(ask(f"/user/ines/formgrader/api/comments?submission_id={notebook['id']}")[2])
+        (own,) = (comment for comment in comments if comment["name"] == "written_2_8")
+        status, _, said = ask(f"/user/ines/formgrader/api/comment/{own['id']}", "PUT", {"manual_comment": COMMENT})
+        assert status == 200, said
 
-    shell(*nbgrader, "generate_feedback", STAGE, "--force", cwd=COURSE / "graded")
+    shell(sys.executable, "-m", "autograder", "feedback", "--graded", "graded")
     shell(*nbgrader, "release_feedback", STAGE, cwd=COURSE / "graded")
     for user in ("ann", "bob"):
         assert (said := act(user, "assignments/fetch_feedback")) == "", said
         pages = sorted((HOMES / user / STAGE / "feedback").glob("*/*.html"))
         texts = [page.read_text(encoding="utf-8") for page in pages]
-        seen[user] = [[f"The {which} answer of {user}." in text for which in ("first", "second")] for text in texts]
+        looked_for = (f"The first answer of {user}.", f"The second answer of {user}.", COMMENT)
+        seen[user] = [[what in text for what in looked_for] for text in texts]
     shared = os.stat("/srv/nbgrader/exchange")
     seen["exchange"] = oct(shared.st_mode & 0o7777)
     return seen

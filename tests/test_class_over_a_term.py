@@ -76,6 +76,42 @@ def test_a_student_who_is_called_otherwise_since_is_the_same(tmp_path):
     assert len(set(Register(tmp_path).names(two).values()) - {"Ada-Lovelace-1234567"}) == 2
 
 
+def moodles(stage: str, **numbers: str) -> dict:
+    return {("id", f"{name.replace('_', ' ')}-{number}"): {stage} for name, number in numbers.items()}
+
+
+def known(register: Register, keys: dict) -> set[str]:
+    """What the students of a batch are called, as `discover` finds it."""
+    same = register.same(keys)
+    names = register.names(set(keys) - set(same))
+    names |= {key: names.get(one) or register.keys[one] for key, one in same.items()}
+    register.add(names)
+    register.stages |= keys
+    return set(names.values())
+
+
+def test_moodle_numbers_a_student_anew_in_each_assignment(tmp_path):
+    """Its numbers are of a student in one assignment, so that in the next one the name tells who it is."""
+    first, second = "01_rank_theory", STAGE
+    register = Register(tmp_path)
+    one = moodles(first, Ada_L="111", Li_Wei="112") | {("id", "Li Wei-113"): {first}}
+    assert known(register, one) == {"Ada-L-111", "Li-Wei-112", "Li-Wei-113"}
+    register.save()
+    register = Register(tmp_path)
+    assert known(register, moodles(second, Ada_L="211", Li_Wei="212")) == {"Ada-L-111", "Li-Wei-212"}
+    assert register.namesakes_of(("id", "Li Wei-212")) == {"Li-Wei-112", "Li-Wei-113"}
+    assert not register.namesakes_of(("id", "Ada L-111"))
+    assert known(register, moodles(second, Ada_L="299")) == {"Ada-L-299"}, "another of that name, in the same stage"
+    assert known(register, moodles(second, Ada_King="211")) == {"Ada-L-111"}, "the number tells within an assignment"
+    assert register.numbers(second) == {"111": "", "112": "", "113": "", "211": "Ada-L-111", "212": "Li-Wei-212",
+                                        "299": "Ada-L-299"}  # fmt: skip
+    register = Register(None)
+    register.namesakes = {"ada l"}
+    known(register, moodles(first, Ada_L="111"))
+    assert known(register, moodles(second, Ada_L="211")) == {"Ada-L-211"}, "the class list has two"
+    assert known(Register(None), moodles(first, Bo="1") | moodles(second, Bo="2")) == {"Bo-1"}, "two zips in one batch"
+
+
 def test_nearly_equal_names_of_two_batches_are_two_students(tmp_path):
     register = Register(tmp_path)
     register.add(register.names([("name", "ann lee")]))
@@ -163,10 +199,12 @@ def test_who_has_not_handed_in():
     rows = [Row("ann-7", STAGE, status="graded", results=results())]
     rows.append(Row("bob", "01_rank_theory", status="graded", results=results(stage="01_rank_theory")))
     stages = ["01_rank_theory", STAGE]
-    assert report.not_handed_in(rows, stages, []) == {"01_rank_theory": ["ann-7"], STAGE: ["bob"]}
+    assert report.not_handed_in(rows, stages, [], {}) == {"01_rank_theory": ["ann-7"], STAGE: ["bob"]}
     people = [Person("Ann A", "7", []), Person("Cy C", "9", ["cy"])]
-    assert report.not_handed_in(rows, stages, people)[STAGE] == ["Cy C"]
-    assert report.not_handed_in(rows, stages, people)["01_rank_theory"] == ["Ann A (ann-7)", "Cy C"]
+    assert report.not_handed_in(rows, stages, people, {})[STAGE] == ["Cy C"]
+    moved = [Person("Ann A", "17", []), Person("Bob B", "9", [])]  # Moodle's worksheet of another assignment
+    assert report.not_handed_in([rows[1], Row("Ann-A-7", STAGE)], stages, moved, {"9": "bob"})[STAGE] == ["Bob B (bob)"]
+    assert report.not_handed_in(rows, stages, people, {})["01_rank_theory"] == ["Ann A (ann-7)", "Cy C"]
 
 
 # --- a wrong batch --------------------------------------------------------------------------------------------------
@@ -279,7 +317,6 @@ def test_the_class_list_is_taken_in(course, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "2 people; 1 have handed in something, 1 nothing" in said
     assert "not in the list: stranger" in said
-    course.grade("Ada-L-7")
     page = (course.out / "report.html").read_text(encoding="utf-8")
     assert "Not handed in:\nM, Bo" in page or "Not handed in:\nBo M" in page
     with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
@@ -316,6 +353,69 @@ def test_a_full_disk_is_a_sentence(tmp_path, monkeypatch, capsys):
     line = ["grade", "--submissions", str(tmp_path), "--out", str(tmp_path / "out"), "--sandbox", "none"]
     assert command_line.main(line) == 2
     assert "disk is full" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_sentence_for_every_command(course, monkeypatch, capsys):
+    """What is in the gradebook stays, and no half of a file is left."""
+    course.grade("ann")
+    course.grade("pdf", key="a PDF", problem="no notebook")
+    course.mark("ann", 2.0)
+    table, up = course.out.parent / "list.csv", course.out.parent / "up"
+    table.write_text(f"Student,ID,SIS Login ID,Section,{STAGE} (7)\nL A,7,ann,S,\n", encoding="utf-8")
+
+    def no_more(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_database(*arguments, connect=sqlite3.connect, **options):
+        db = connect(*arguments, **options)
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+        return db
+
+    monkeypatch.setattr("tempfile.mkstemp", no_more)
+    monkeypatch.setattr(sqlite3, "connect", full_database)
+    before = course.marks("ann")
+    for line in (
+        "student remove ann --marked", f"student zero pdf {STAGE}", f"roster {table}", "feedback", "mark",
+        f"extension {STAGE} ann --days 1", f"export {STAGE} --table {table} --out {up}", f"export course --out {up}",
+    ):  # fmt: skip
+        assert run(course, *line.split()) == 2, line
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "the disk is full" in said, line
+        assert course.marks("ann") == before, line
+        assert all(copy.stat().st_size for copy in (course.out / ".grading" / "copies").glob("*"))
+
+
+def test_copies_of_one_second_are_two(course):
+    course.grade("ann", "bob", "cy")
+    for student in ("ann", "bob"):
+        assert run(course, "student", "remove", student) == 0
+    kept = sorted((course.out / ".grading" / "copies").glob("*.db"))
+    counts = set()
+    for path in kept:
+        with closing(sqlite3.connect(path)) as db:
+            counts.add(db.execute("SELECT count(*) FROM student").fetchone()[0])
+    assert counts == {2, 3}
+
+
+def test_an_extension_without_a_due_date_and_for_nobody_is_said(course, capsys):
+    course.grade("ann-lee")
+    assert run(course, "extension", STAGE, "an-lee", "--days", "1") == 0
+    assert "nobody here is called 'an-lee' so far; there are ann-lee" in capsys.readouterr().out
+    assert run(course, "extension", STAGE, "ann-lee", "--days", "1") == 0
+    assert run(course, "late") == 0
+    said = capsys.readouterr().out
+    assert "nobody" not in said
+    assert f"no due date, so nothing is late: {STAGE}" in said
+
+
+def test_a_damaged_zip_of_a_class_is_no_student(tmp_path, capsys):
+    (tmp_path / "submissions.zip").write_bytes(b"PK\x03\x04 half of it")
+    line = ["grade", "--submissions", str(tmp_path / "submissions.zip"), "--out", str(tmp_path / "out")]
+    for more in ([], ["--dry-run"], ["--anyway"]):
+        assert command_line.main([*line, "--stage", STAGE, "--sandbox", "none", *more]) == 2
+        assert "download it again" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "grades.csv").exists()
 
 
 def test_real_names_reach_formgrader(course):

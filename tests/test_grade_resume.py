@@ -77,7 +77,8 @@ def test_hints_and_report(tmp_path):
         "LoRALayer comes from lora_ref",
         "uses lora_ref.layers.LoRALayer",
         "own uses lora_ref.parametrize",
-        "the same code as two",
+        "the same code</td>",
+        "one, two</td>",
         "<svg",
     ):
         assert part in page

@@ -159,6 +159,18 @@ def test_excels_first_line_stays():
     assert list(fill_sheet(sheet, STAGE, RESULTS).rows) == list(RESULTS)
 
 
+def test_canvas_is_known_by_its_assignments_whatever_language_the_other_titles_are_in():
+    table = [["Studierende", "ID", "Abschnitt", f"{STAGE} (78)"], ["L, Ada", "1234567", "S1", ""]]
+    assert fill(text_of(table), STAGE, RESULTS)[2] == "canvas"
+
+
+def test_a_worksheet_of_blind_marking_has_no_names():
+    table = [[row[0], *row[3:]] for row in MOODLE]
+    person = people(Sheet.of(text_of(table)))[0]
+    assert (person.name, person.number) == ("Participant 1234567", "1234567")
+    assert list(fill(text_of(table), STAGE, RESULTS)[1]) == list(RESULTS)
+
+
 def test_an_excused_student_stays_excused_and_other_grades_are_named():
     table = [row[:] for row in CANVAS]
     table[2][6], table[3][6] = "EX", "3"
@@ -187,6 +199,10 @@ def test_a_renamed_student_is_found_by_the_registers_number():
     sheet = Sheet.of(text_of(CANVAS))
     done = fill_sheet(sheet, STAGE, {"bride": Final(3, 25)}, numbers={"2345678": "bride"})
     assert done.rows["bride"][0] == "M, Bo"
+
+
+def test_another_assignments_worksheet_of_moodles_is_not_filled_in():
+    assert not fill_sheet(Sheet.of(text_of(MOODLE)), STAGE, RESULTS, numbers={"1234567": "", "2345678": ""}).rows
 
 
 def test_what_stands_before_an_address_tells_a_student_only_where_all_are_of_one_domain():
@@ -304,11 +320,13 @@ def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):
     [
         ("Last modified (submission)", "Tuesday, 2 March 2027, 8:00 PM", "Monday, 1 March 2027, 5:14 PM"),
         ("Zuletzt geändert (Abgabe)", "Dienstag, 2. März 2027, 20:00", "Montag, 1. März 2027, 17:14"),
+        ("Dernière modification (travail remis)", "mardi 2 mars 2027, 20:00", "lundi 1 mars 2027, 17:14"),
         ("Last modified (submission)", "2027-03-02 20:00", "-"),
     ],
 )
 def test_moodles_times_are_read(graded, title, first, second):
-    rows = [[*row, text] for row, text in zip(MOODLE, [title, first, second, "-"], strict=True)]
+    rows = [[*row, text, ""] for row, text in zip(MOODLE, [title, first, second, "-"], strict=True)]
+    rows[0][-1] = f"{title.partition('(')[0]}(note)"  # of the grade
     table = graded.tmp / "worksheet.csv"
     table.write_text(text_of(rows), encoding="utf-8", newline="")
     late = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "UTC")}
@@ -316,6 +334,8 @@ def test_moodles_times_are_read(graded, title, first, second):
     assert late.get("Bo-M-2345678", 0) == pytest.approx(0 if second == "-" else 14 / 60)
     berlin = {s: hours for _, s, hours, _ in apply(graded.course, None, STAGE, table, "Europe/Berlin")}
     assert berlin["Ada-L-1234567"] == pytest.approx(26)
+    with pytest.raises(ValueError, match="no time zone is called 'Europe/Nowhere'"):
+        apply(graded.course, None, STAGE, table, "Europe/Nowhere")
 
 
 def test_what_canvas_calls_late_is_named(graded, capsys):
@@ -381,6 +401,8 @@ def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded):
     assert command_line.main(line) == 1
     with zipfile.ZipFile(graded.tmp / "feedback.zip") as archive:
         assert archive.namelist() == [f"lada_LATE_1234567_98_{STAGE}.html"]
+    inside = f"in.zip!lada_LATE_1234567_98_work.zip!{STAGE}.ipynb"  # the student handed in a zip
+    assert tables.canvas_name(inside) == "lada_LATE_1234567_98_"
 
 
 def test_a_folder_without_a_gradebook_is_refused(tmp_path, capsys):

@@ -119,6 +119,23 @@ def test_undo_lays_the_answer_out_to_be_corrected(out):
     assert graded(out)[student][0] == 1
 
 
+def test_what_is_left_unsaved_is_there_when_one_comes_back(out):
+    at, before = desk(out), graded(out)
+    student, place = at.answer.student, at.place
+    press(at, "1")
+    at.text = "A long text."
+    press(at, "ArrowRight")
+    assert (at.on, at.text) == (set(), "")
+    press(at, "ArrowLeft")
+    assert (at.on, at.text, at.message) == ({"a1"}, "A long text.", "As you left it; it is not saved.")
+    assert graded(out) == before
+    at.choose(STAGE, at.question.id)
+    at.go(place)
+    press(at, "Enter")
+    assert graded(out)[student][1].endswith("A long text.")
+    assert not at.drafts
+
+
 def test_marking_again_what_is_marked_changes_nothing(out):
     at = desk(out)
     press(at, "1", "Enter")

@@ -72,6 +72,7 @@ class Desk:
         on, kept_on, text: the switches, kept comments and free text as they stand, saved or not.
         part: the part whose switches the number keys are, where there are too many for all.
         message: what happened last, for the marker.
+        drafts: answer -> what was switched on and written and not saved when the marker went on.
         looked: near-identical answers are shown; without a look they cannot be marked together.
         measure: by what the answers are ordered.
     """
@@ -87,7 +88,8 @@ class Desk:
         self.on: set[str] = set()
         self.kept_on: set[int] = set()
         self.left_out: set[int] = set()
-        self._shown = (State(None, True), Mark())
+        self.drafts: dict[str, Mark] = {}
+        self._shown, self._at = (State(None, True), Mark()), ""
         self._contested = False
         self._pictures: tuple[str, list[dict[str, str]]] = ("", [])
         self._kept: list[Kept] = []
@@ -122,6 +124,7 @@ class Desk:
         Raises:
             KeyError: there is no such question.
         """
+        self._leave()
         self.stage, self._question = stage, exercise(exercise_id)
         cell = cell_of(exercise_id)
         entries = [entry for entry in self.ledger.entries(stage, cell) if not entry.empty]
@@ -255,6 +258,7 @@ class Desk:
 
     def go(self, place: int) -> None:
         """Show an answer; what others did meanwhile is seen then."""
+        self._leave()
         self._refresh()
         self.looked, self.left_out = False, set()
         if not self.answers:
@@ -264,7 +268,18 @@ class Desk:
         self.ledger.claim(self.answers[self.place].grade)
         entry = self.entry
         self._lay_out(entry.mark or Mark(text=entry.state.comment))
-        self._shown, self._contested = (entry.state, self.mark), False
+        self._shown, self._contested, self._at = (entry.state, self.mark), False, entry.grade
+        if draft := self.drafts.get(entry.grade):
+            self._lay_out(draft)
+            self.message = self.message or "As you left it; it is not saved."
+
+    def _leave(self) -> None:
+        """Keep what is not saved, until this marker comes back."""
+        grade, self._at = self._at, ""
+        if grade:
+            self.drafts.pop(grade, None)
+            if self.mark != self._shown[1]:
+                self.drafts[grade] = self.mark
 
     def _lay_out(self, mark: Mark) -> None:
         self.on = set(mark.switches) & set(keys(self.question.scheme))
@@ -354,6 +369,9 @@ class Desk:
             self._shown, self._contested = (self.entry.state, self._shown[1]), True
             return
         count = "" if len(places) == 1 else f" to {len(places)} answers"
+        self._at = ""  # nothing of it is unsaved
+        for place in places:
+            self.drafts.pop(self.answers[place].grade, None)
         said = f"Gave {self.points:g} of {self.question.points:g}{count}. u takes it back."
         self._refresh()
         self.go(self._next(self.place))

@@ -79,6 +79,7 @@ class Panel:
         self._filling = False
         for row in (self.switches, self.comments, self.near):
             row.add_class("lora-rows")
+        self.near.add_class("lora-near")
         self.reading.add_class("lora-reading")
         self.count.add_class("lora-count")
         self.keys = widgets.HBox(list(self.buttons.values()))
@@ -94,7 +95,7 @@ class Panel:
         answer.add_class("lora-answers")
         top = widgets.HBox([self.choice, self.name, self.bar, self.count])
         top.add_class("lora-top")
-        self.box = widgets.VBox([self.style, top, self.scheme, answer, decide, self.near, self.log])
+        self.box = widgets.VBox([self.style, top, self.scheme, answer, self.near, decide, self.log])
         self.box.add_class("lora-marking")
         self.choice.observe(self._chosen, names="value")
         self.name.observe(self._named, names="value")
@@ -262,12 +263,13 @@ class Panel:
         if not desk.looked:
             self.near.children = []
             return
-        rows: list[widgets.Widget] = [widgets.HTML("<h3>Nearly the same: what is only there is underlined</h3>")]
+        heading = widgets.HTML("<h3>Nearly the same: what is only there is underlined</h3>")
+        rows: list[widgets.Widget] = [heading, self.together]
         for place in others:
             check = widgets.Checkbox(place not in desk.left_out, description=f"answer {place + 1}", indent=False)
             check.observe(lambda _, n=place: desk.leave_out(n), names="value")
             rows += [check, widgets.HTML(_pieces(desk.difference(place)))]
-        self.near.children = [*rows, self.together]
+        self.near.children = rows
 
 
 def _pieces(pieces: list[tuple[str, str]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ def explained(path: Path) -> Iterator[None]:
     Raises:
         GradebookError: instead of what sqlite3 or SQLAlchemy raise.
     """
+    quiet = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # nbgrader would log the traceback, too
     try:
         yield
     except Exception as error:
@@ -56,6 +59,8 @@ def explained(path: Path) -> Iterator[None]:
             raise
         text = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
         raise GradebookError(f"{path}: {_sentence(text.lower())} ({text})") from None
+    finally:
+        logging.disable(quiet)
 
 
 def _sentence(text: str) -> str:

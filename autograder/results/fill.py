@@ -17,6 +17,10 @@ GRADE = {"grade", "bewertung", "note", "calificación", "valutazione", "voto", "
 MOST = re.compile(r"maximum|maximal|höchst|best(?!ät)|máxim|massim|maksim", re.IGNORECASE)
 FEEDBACK = re.compile(r"(?=.*(feedback|retro|rück))(?=.*(comment|komment|coment))", re.IGNORECASE)
 LOGIN = re.compile(r"e-?mail|courriel|correo|username|anmeldename|^id[ -]n|matrikel|login", re.IGNORECASE)
+#: Moodle's column of full names, which a worksheet of blind marking lacks.
+NAME = re.compile(r"name|naam|namn|nom\b|nombre|nome\b|nazwisk", re.IGNORECASE)
+#: What a row says whose student Canvas leaves out, and so do we.
+EXCUSED = "excused on the platform, and stays so"
 #: What a cell says that has no grade.
 EMPTY = {"", "-", "n/a"}
 
@@ -65,7 +69,8 @@ def columns(rows: Sequence[Sequence[str]]) -> Columns:
     header = list(rows[0])
     small = [title.casefold() for title in header]
     sis = [i for i, title in enumerate(small) if title.startswith("sis") or title == "integration id"]
-    if "id" in small and ({"student", "section"} <= set(small) or (sis and any(map(_numbered, header)))):
+    numbers = any(map(_numbered, header))  # of Canvas's assignments, whatever language the other titles are in
+    if "id" in small and ({"student", "section"} <= set(small) or numbers):
         own = small.index("id")
         return Columns("canvas", own, [own, *sis], 0)
     numbered = sum(bool(re.fullmatch(r"\D+[0-9]+", row[0].strip())) for row in rows[1:] if row)
@@ -73,7 +78,8 @@ def columns(rows: Sequence[Sequence[str]]) -> Columns:
         most = next((i for i, title in enumerate(header) if MOST.search(title)), None)
         feedback = next((i for i, title in enumerate(header) if FEEDBACK.search(title)), None)
         names = [0, *(i for i, title in enumerate(header) if i and LOGIN.search(title) and i != feedback)]
-        return Columns("moodle", 0, names, min(1, len(header) - 1), most, feedback)
+        who = next((i for i, title in enumerate(small) if NAME.search(title) and i not in names), 0)
+        return Columns("moodle", 0, names, who, most, feedback)
     raise ExportError(
         "neither Moodle's grading worksheet (columns Identifier, Grade) nor Canvas's gradebook (Student, ID, Section); "
         f"its columns are: {', '.join(header)[:300]}"
@@ -191,7 +197,8 @@ def fill_sheet(
     folded: dict[str, list[str]] = defaultdict(list)
     for student in results:
         folded[student.casefold()].append(student)
-        if number := re.search(r"-([0-9]+)$", student):
+        number = re.search(r"-([0-9]+)$", student)
+        if number and (numbers or {}).get(number[1], student):
             by_number[number[1]].add(student)
     for known, student in (numbers or {}).items():
         if student in results:
@@ -264,7 +271,7 @@ def _fill_row(
     if final.above and not above:
         return
     if old.upper() == "EX":
-        done.said["excused on the platform, and stays so"].append(student)
+        done.said[EXCUSED].append(student)
         return
     new = f"{round(final.score * scale, 2):.10g}"
     if old.casefold() not in EMPTY and _number(old) != float(new):

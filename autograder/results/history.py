@@ -92,8 +92,8 @@ def handed_in(out: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def forget(out: Path, stage: str, student: str, instead: str | None = None) -> None:
-    """Take a submission out of what was handed in and of the hints, or let it be another student's."""
-    for name in ("handed_in", "hints"):
+    """Take a submission out of what was handed in, of the hints and of what is compared, or let it be another's."""
+    for name in ("handed_in", "hints", "alike"):
         known = _read(out, name, {})
         if student in known.get(stage, {}):
             what = known[stage].pop(student)

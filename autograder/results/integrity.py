@@ -9,12 +9,11 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from autograder.engine.assignment import STUDENT, Assignment, digest, nbgrader, source_of
+from autograder.engine.assignment import STUDENT, Assignment, nbgrader, source_of
 from autograder.engine.job import Row
-from autograder.intake.sources import parsed, shape
+from autograder.intake.sources import parsed
 
 #: Packages that hold finished answers. What the release itself imports from them is not a hint.
 SOLVED = ("lora_ref", "peft")
@@ -182,23 +181,3 @@ def imports(source: str) -> frozenset[str]:
         elif isinstance(node, ast.Name) and node.id in SOLVED:
             names.add(node.id)
     return frozenset(name[:100] for name in names if name.partition(".")[0] in {*SOLVED, *_PLUMBING})
-
-
-def identical(rows: Iterable[Row], assignments: Mapping[str, Assignment]) -> dict[tuple[str, str], list[str]]:
-    """(stage, student) -> other students whose code is the same, comments and layout aside.
-
-    Untouched notebooks are all the same and say nothing; they are left out.
-    """
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for row in rows:
-        cells = assignments[row.stage].answer_cells()
-        code = {name: shape(text) for name, text in row.answers.items() if cells[name]["cell_type"] == "code"}
-        empty = {name: shape(source_of(cells[name])) for name in code}
-        if code and code != empty:
-            groups[row.stage, digest(repr(sorted(code.items())).encode())].append(row.student)
-    return {
-        (stage, student): [other for other in students if other != student]
-        for (stage, _), students in groups.items()
-        if len(students) > 1
-        for student in students
-    }

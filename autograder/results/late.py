@@ -9,9 +9,8 @@ import unicodedata
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import ClassVar
 
-from dateutil.parser import parse, parserinfo
+from dateutil.parser import parse
 from dateutil.tz import enfold, gettz, resolve_imaginary
 from nbformat.v4 import new_notebook
 from nbgrader.api import Gradebook
@@ -22,6 +21,7 @@ from traitlets.config import Config, PyFileConfigLoader
 
 from autograder.engine.assignment import ROOT
 from autograder.files import write_whole
+from autograder.intake.dates import date_in
 from autograder.intake.nbgrader import folder_keys
 from autograder.intake.register import Register
 from autograder.results import history
@@ -29,6 +29,7 @@ from autograder.results.database import explained, look
 from autograder.results.fill import columns, people
 from autograder.results.roster import match
 from autograder.results.sheet import Sheet
+from autograder.results.tables import canvas_name
 
 
 class PerDay(LateSubmissionPlugin):
@@ -64,8 +65,8 @@ class PerDay(LateSubmissionPlugin):
 
 
 def course_zone(config: Config) -> str:
-    """The course's time zone, by its settings."""
-    return config.get("Exchange", {}).get("timezone", None) or "UTC"
+    """The course's time zone, by its settings (ValueError: there is no such zone)."""
+    return known_zone(config.get("Exchange", {}).get("timezone", None) or "UTC")
 
 
 def _on_the_clock(time: datetime, zone: str) -> datetime:
@@ -73,7 +74,7 @@ def _on_the_clock(time: datetime, zone: str) -> datetime:
     return time.replace(tzinfo=timezone.utc).astimezone(gettz(zone) or timezone.utc).replace(tzinfo=None)
 
 
-def more_time(due: datetime | None, hours: float, zone: str) -> timedelta:
+def more_time(due: datetime, hours: float, zone: str) -> timedelta:
     """An extension from a due date in UTC: whole days end at its time of day in the course's zone.
 
     Example:
@@ -81,7 +82,7 @@ def more_time(due: datetime | None, hours: float, zone: str) -> timedelta:
         49.0
     """
     days, rest = divmod(hours, 24)
-    if due is None or not days:
+    if not days:
         return timedelta(hours=hours)
     local = (_on_the_clock(due, zone) + timedelta(days=days)).replace(tzinfo=gettz(zone) or timezone.utc)
     until = resolve_imaginary(enfold(local, fold=1))  # a time of day that is there twice: the later one
@@ -139,6 +140,8 @@ def apply(
     """
     if not (graded / "gradebook.db").is_file():
         raise FileNotFoundError(f"no gradebook.db in {graded}")
+    if zone is not None:
+        known_zone(zone)
     look(graded / "gradebook.db")
     with explained(graded / "gradebook.db"):
         return _apply(graded, submitted, stage, table, zone)
@@ -166,7 +169,8 @@ def _apply(
         for of, student, hours in extensions(graded):
             if (of, student) in submissions:
                 submission = book.find_submission(of, student)
-                submission.extension = more_time(submission.assignment.duedate, hours, here) if hours else None
+                due = submission.assignment.duedate
+                submission.extension = more_time(due, hours, here) if hours and due else None
         book.db.commit()
     for of, student in submissions:
         where = {"notebook": of, "assignment": of, "student": student, "db_url": url}
@@ -193,20 +197,6 @@ def folder_times(submitted: Path, register: Register, zone: str) -> dict[tuple[s
     return times
 
 
-GERMAN_MONTHS = ("Januar", "Februar", "März Mär", "", "Mai", "Juni", "Juli", "", "", "Oktober Okt", "", "Dezember Dez")
-GERMAN_DAYS = ("Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag", "Sonntag")
-
-
-class Dates(parserinfo):
-    """Dates as Moodle writes them, in English or German."""
-
-    MONTHS: ClassVar = [
-        (*names, *german.split()) for names, german in zip(parserinfo.MONTHS, GERMAN_MONTHS, strict=True)
-    ]
-    WEEKDAYS: ClassVar = [(*names, german) for names, german in zip(parserinfo.WEEKDAYS, GERMAN_DAYS, strict=True)]
-    JUMP: ClassVar = [*parserinfo.JUMP, "Uhr", "um"]
-
-
 def worksheet_times(sheet: Sheet, students: Collection[str], register: Register, zone: str | None) -> dict:
     """Student -> when Moodle says that the work came in, in UTC without a zone, as nbgrader keeps it.
 
@@ -216,6 +206,9 @@ def worksheet_times(sheet: Sheet, students: Collection[str], register: Register,
     header = sheet.rows[0]
     where = columns(sheet.rows)
     titles = [i for i, title in enumerate(header) if re.search(r"(submission|abgabe)\)?$", title, re.IGNORECASE)]
+    if not titles:  # in other languages: of "Dernière modification (travail remis)" and "... (note)" the first
+        begins = [title.partition("(")[0] if title.endswith(")") else title for title in header]
+        titles = [begins.index(begin) for begin in begins if begin not in header and begins.count(begin) == 2][:1]
     if where.platform != "moodle" or len(titles) != 1:
         raise ValueError(f"no column of Moodle's for the time of a submission: {', '.join(header)[:300]}")
     known, _ = match(people(sheet), students, register.numbers())
@@ -225,14 +218,37 @@ def worksheet_times(sheet: Sheet, students: Collection[str], register: Register,
         number = re.search(r"[0-9]+$", row[0].strip()) if row else None
         text = row[titles[0]].strip() if len(row) > titles[0] else ""
         if number and number[0] in by_number and text not in ("", "-"):
-            try:
-                american = re.search(r"^[0-9]{4}-|[ap]m$", text.lower())
-                time = parse(text[:100], parserinfo=Dates(dayfirst=not american))
-            except (ValueError, OverflowError):
-                raise ValueError(f"{row[0]}: no time: {text[:100]}") from None
+            time = moodles_time(text[:100])
+            if time is None:
+                raise ValueError(f"{row[0]}: no time: {text[:100]}")
             local = time.replace(tzinfo=gettz(zone)) if time.tzinfo is None else time
             times[by_number[number[0]]] = local.astimezone(timezone.utc).replace(tzinfo=None)
     return times
+
+
+def moodles_time(text: str) -> datetime | None:
+    """A time as Moodle writes it, in one of the languages of `autograder.intake.dates`; None if it is none.
+
+    Example:
+        >>> moodles_time("mardi 2 mars 2027, 20:00") == moodles_time("Tuesday, 2 March 2027, 8:00 PM")
+        True
+    """
+    american = re.search(r"^[0-9]{4}-|[ap]m$", text.lower())
+    try:
+        return parse(text, dayfirst=not american)
+    except (ValueError, OverflowError):
+        date, _ = date_in(text, day_first=True)
+        if not date or len(date) < 5:
+            return None
+        year, month, day, hour, minute = date[:5]
+        return datetime(year, month, day, hour, minute)
+
+
+def known_zone(zone: str) -> str:
+    """A time zone's name (ValueError: there is no such zone)."""
+    if gettz(zone) is None:
+        raise ValueError(f"no time zone is called {zone!r}: give a name such as Europe/London")
+    return zone
 
 
 def extensions(graded: Path) -> list[tuple[str, str, float]]:
@@ -254,5 +270,11 @@ def late_without_a_time(graded: Path) -> list[tuple[str, str]]:
         (stage, student)
         for stage, files in history.handed_in(graded).items()
         for student, (_, origin) in files.items()
-        if re.search(r"_LATE_[0-9]+_[0-9]+_[^/\\!]*$", origin)
+        if "_LATE_" in canvas_name(origin)
     ]
+
+
+def stages_without_a_date(graded: Path) -> list[str]:
+    """Stages of a graded course that have no due date."""
+    with Gradebook(f"sqlite:///{graded / 'gradebook.db'}") as book:
+        return sorted(assignment.name for assignment in book.assignments if assignment.duedate is None)

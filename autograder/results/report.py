@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from autograder.engine.job import Row
 from autograder.exercises import STAGES
 from autograder.results import items, picture
+from autograder.results.copies import Group
 from autograder.results.roster import Person, match
 from autograder.results.templates import render
 
@@ -26,7 +27,12 @@ COMMONEST = 15
 
 
 def page(
-    rows: Sequence[Row], seconds: float, changes: Mapping[str, Any] | None = None, people: Sequence[Person] = ()
+    rows: Sequence[Row],
+    seconds: float,
+    changes: Mapping[str, Any] | None = None,
+    people: Sequence[Person] = (),
+    alike: Sequence[Group] = (),
+    numbers: Mapping[str, str] | None = None,
 ) -> str:
     """The report on everything graded so far.
 
@@ -35,11 +41,13 @@ def page(
         seconds: what this run took.
         changes: what the last run brought (`autograder.results.history.last_changes`).
         people: the class list, if there is one.
+        alike: groups of students whose work is alike (`autograder.results.copies.groups`).
+        numbers: the platform's number -> student (`autograder.intake.register.Register.numbers`).
     """
     graded = [row for row in rows if row.status == "graded"]
     flagged = [(row, row.flags) for row in rows if row.flags]
     stages = [stage for stage in STAGES if any(row.stage == stage for row in rows)]
-    missing = not_handed_in(rows, stages, people)
+    missing = not_handed_in(rows, stages, people, numbers or {})
     used = [row.seconds for row in graded]
     return render(
         "report.html",
@@ -47,7 +55,7 @@ def page(
         tiles={
             "students": len({row.student for row in rows}),
             "graded": f"{len(graded)} of {len(rows)}",
-            "integrity hints": len(flagged),
+            "integrity hints": len(flagged) + len(alike),
             "median seconds each": f"{median(used):.1f}" if used else "-",
             "seconds, this run": f"{seconds:.0f}",
         },
@@ -68,15 +76,18 @@ def page(
         changes=changes or {},
         attention=[(row, row.attention) for row in rows if row.attention],
         flagged=flagged,
+        alike=alike,
         slowest=sorted(graded, key=lambda row: -row.seconds)[:5],
     )
 
 
-def not_handed_in(rows: Sequence[Row], stages: Sequence[str], people: Sequence[Person]) -> dict[str, list[str]]:
+def not_handed_in(
+    rows: Sequence[Row], stages: Sequence[str], people: Sequence[Person], numbers: Mapping[str, str]
+) -> dict[str, list[str]]:
     """Stage -> who has not handed in: of the class list or, without one, of those who handed in another stage."""
     of_stage = {stage: {row.student for row in rows if row.stage == stage} for stage in stages}
     everybody = {row.student for row in rows}
-    known, strangers = match(people, everybody, {}) if people else ({}, [])
+    known, strangers = match(people, everybody, numbers) if people else ({}, [])
     named = {student: f"{known[student].name} ({student})" if student in known else student for student in everybody}
     wanted = set(known) if people else everybody
     return {

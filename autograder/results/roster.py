@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from autograder.files import write_whole
+from autograder.intake.names import safe_name
 from autograder.intake.register import Register
 
 
@@ -46,6 +48,11 @@ def save(out: Path, people: Sequence[Person]) -> None:
     write_whole(out / ".grading" / "roster.json", text.encode())
 
 
+def namesakes(people: Sequence[Person]) -> set[str]:
+    """Names, in small letters, that several people have."""
+    return {name for name, count in Counter(person.name.casefold() for person in people).items() if count > 1}
+
+
 def match(
     people: Sequence[Person], students: Collection[str], numbers: Mapping[str, str]
 ) -> tuple[dict[str, Person], list[Person]]:
@@ -61,17 +68,29 @@ def match(
     """
     by_name = {student.casefold(): student for student in students}
     by_end = {student.rpartition("-")[2]: student for student in students if student.rpartition("-")[2].isdigit()}
+    by_whole = _once((safe_name(student.rpartition("-")[0]).casefold(), student) for student in by_end.values())
+    names = _once((safe_name(person.name).casefold(), person.number) for person in people)
     known: dict[str, Person] = {}
     missing = []
     for person in people:
         student = numbers.get(person.number) or by_end.get(person.number)
         if student not in students:
             student = next((by_name[key] for key in sorted(person.keys) if key in by_name), None)
+            name = safe_name(person.name).casefold()
+            if student is None and name in names:  # of another assignment of Moodle's, with another number
+                student = by_whole.get(name)
         if student is None or student in known:
             missing.append(person)
         else:
             known[student] = person
     return known, missing
+
+
+def _once(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The pairs whose first is that of no other."""
+    listed = list(pairs)
+    often = Counter(name for name, _ in listed)
+    return {name: what for name, what in listed if often[name] == 1}
 
 
 def name_students(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import sqlite3
 import time
@@ -36,17 +37,28 @@ def changed(out: Path) -> Iterator[sqlite3.Connection]:
     database = out / "gradebook.db"
     if not database.is_file():
         raise StudentError(f"no gradebook.db in {out}: give the folder that `autograder grade --out` wrote")
-    copy = out / ".grading" / "copies" / f"gradebook-{time.strftime('%Y%m%d-%H%M%S')}.db"
-    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(database, timeout=5)) as db:
-            with closing(sqlite3.connect(copy)) as kept:
-                db.backup(kept)
+            _copy(db, out / ".grading" / "copies")
             with db:
                 yield db
     except sqlite3.Error as error:
-        raise StudentError(f"{database}: {error}; nothing is changed, and a copy is {copy}") from None
+        raise StudentError(f"{database}: {error}; nothing is changed") from None
     rewrite_tables(out, Store(out / ".grading"))
+
+
+def _copy(db: sqlite3.Connection, folder: Path) -> None:
+    """Copy a gradebook into a file of its own, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.strftime("%Y%m%d-%H%M%S")
+    names = (f"gradebook-{now}{f'-{n}' if n else ''}.db" for n in itertools.count())
+    path = next(folder / name for name in names if not (folder / name).exists())
+    try:
+        with closing(sqlite3.connect(path)) as kept:
+            db.backup(kept)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def stages_of(db: sqlite3.Connection, student: str) -> dict[str, str]:

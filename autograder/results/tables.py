@@ -152,6 +152,12 @@ def too_many(results: Mapping[str, Final]) -> list[str]:
     return [f"{student} ({final.score:g} of {final.max_score:g})" for student, final in above.items()]
 
 
+def canvas_name(origin: str) -> str:
+    """How the name begins that Canvas gave a file, "adalovelace_LATE_123_456_", wherever the file lies; or ""."""
+    parts = re.split(r"[/\\!]", origin)
+    return next((given[0] for part in parts if (given := re.match(r"[^_]+_(?:LATE_)?[0-9]+_[0-9]+_", part))), "")
+
+
 def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], platform: str = "moodle") -> bytes:
     """Feedback pages under the names that tell Moodle or Canvas whose they are.
 
@@ -164,9 +170,8 @@ def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], 
         for student, row in sorted(filled.items()):
             page = graded / "feedback" / student / stage / f"{stage}.html"
             if platform == "canvas":
-                was = re.split(r"[/\\!]", files.get(student, ["", ""])[1])[-1]
-                given = re.match(r"[^_]+_(?:LATE_)?[0-9]+_[0-9]+_", was)
-                name = f"{given[0]}{stage}.html" if given else ""
+                given = canvas_name(files.get(student, ["", ""])[1])
+                name = f"{given}{stage}.html" if given else ""
             else:
                 number = re.search(r"(\d+)$", row[0])
                 name = f"feedback_{number[1]}_assignsubmission_file_/{stage}.html" if number else ""

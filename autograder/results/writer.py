@@ -17,7 +17,8 @@ from autograder.engine.store import Store
 from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.intake.names import NOBODY
-from autograder.results import feedback, handed_in, history, integrity, report, roster, tables
+from autograder.intake.register import Register
+from autograder.results import copies, feedback, handed_in, history, integrity, report, roster, tables
 from autograder.results.database import explained, look
 
 if TYPE_CHECKING:
@@ -137,15 +138,12 @@ def write_tables(
     Args:
         out: the course folder.
         store: its results.
-        rows: those that are finished; hints at equal code are added to their flags.
+        rows: those that are finished.
         assignments: of their stages.
         seconds: what this run took.
     """
-    same = integrity.identical(rows, assignments)
-    for row in rows:
-        others = same.get((row.stage, row.student))
-        row.flags += [f"the same code as {', '.join(others[:10])}"] if others else []
     history.keep_hints(out, rows)
+    copies.keep(out, rows, assignments)
     rewrite_tables(out, store, rows, seconds)
 
 
@@ -157,7 +155,8 @@ def rewrite_tables(out: Path, store: Store, rows: Sequence[Row] = (), seconds: f
         row.flags = hints.get(row.stage, {}).get(row.student, [])
         everything.append(row)
     everything.sort(key=lambda row: (row.stage, row.student))
-    page = report.page(everything, seconds, history.last_changes(out), roster.load(out))
+    alike = copies.groups(out, {(row.stage, row.student) for row in everything})
+    page = report.page(everything, seconds, history.last_changes(out), roster.load(out), alike, Register(out).numbers())
     write_whole(out / "report.html", page.encode())
     write_whole(out / "grades.csv", tables.grades_csv(everything).encode())
 
