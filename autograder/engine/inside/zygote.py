@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -27,6 +28,8 @@ import struct
 import sys
 import time
 from typing import Any
+
+gc.disable()  # imports make hardly any garbage; `orders.warm` enables it
 
 import orders
 import syscalls
