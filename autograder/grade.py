@@ -174,7 +174,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         register.save()
         from autograder.engine import pool  # with the judges: not before the warm process is on its way
 
-        writer = stack.enter_context(Writer(out, store, assignments))
+        writer = stack.enter_context(Writer(out, store, assignments, {row.stage for row in todo}))
         writer.waiting += known
         line = Progress(len(todo), len(known))
         waiting = {row.key: row for row in todo}
