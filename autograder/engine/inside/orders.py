@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import time
 import warnings
 from operator import is_
@@ -42,8 +43,9 @@ def warm(modules: list[str]) -> Warmed:
     torch.set_num_threads(1)  # a fork of a process that ran two threads hangs
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
-    for module in ("numpy.random", "lora_ref.checks.probing"):
+    for module in ("numpy.random", "lora_ref.checks.probing", "IPython.core.logger", "torch.utils._device"):
         importlib.import_module(module)
+    sysconfig.get_path("stdlib")  # makes its table at the first call
     for module in modules:
         name, _, attribute = module.partition(":")
         with contextlib.suppress(ImportError):

@@ -53,13 +53,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: list[str]) -> None:
     """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
+    may_nest = [nested and _can_nest(uid) for uid in uids]  # while a fork costs little
     warmed = orders.warm(modules)
-    for control, uid in zip(controls, uids, strict=True):
+    for control, uid, nests in zip(controls, uids, may_nest, strict=True):
         if os.fork() == 0:
             for other in controls:
                 if other is not control:
                     other.close()
-            obey(warmed, control, uid, nested)
+            obey(warmed, control, uid, nests)
             os._exit(0)
     for control in controls:
         control.close()
@@ -73,7 +74,6 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
     if uid:
         become(uid)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    nested = nested and _can_nest()
     wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
     submission, most, seconds, over = 0, 0, 0, ""
     while True:
@@ -239,12 +239,14 @@ def _drop_rights() -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _can_nest() -> bool:
-    """Try in a process of its own whether the namespaces can be had."""
+def _can_nest(uid: int) -> bool:
+    """Try in a process of its own whether that user can have the namespaces."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            if uid:
+                become(uid)
             _own_namespaces()
             inner = os.fork()
             if inner == 0:
