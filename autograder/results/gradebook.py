@@ -25,7 +25,6 @@ from autograder.files import write_whole
 from autograder.results import marks
 from autograder.results.harmless import Page, harmless, harmless_output  # noqa: F401
 
-
 #: What is imported on the way and not needed here, in seconds: jsonschema has the first build the grammar of a format
 #: that no notebook's schema names (1.1); nbgrader imports its four server extensions, with all that they serve (0.2).
 UNUSED = {"rfc3987_syntax": None} | {

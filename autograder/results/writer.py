@@ -35,9 +35,7 @@ class Writer:
         expected: stages of which rows will come.
     """
 
-    def __init__(
-        self, out: Path, store: Store, assignments: Mapping[str, Assignment], expected: Collection[str] = ()
-    ):
+    def __init__(self, out: Path, store: Store, assignments: Mapping[str, Assignment], expected: Collection[str] = ()):
         self.out, self.store, self.assignments, self.expected = out, store, assignments, expected
         self.waiting: list[Row] = []
         self._book: Book | None = None

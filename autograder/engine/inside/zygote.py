@@ -31,10 +31,10 @@ from typing import Any
 
 gc.disable()  # imports make hardly any garbage; `orders.warm` enables it
 
-import orders
-import syscalls
-import watch
-import wire
+import orders  # noqa: E402
+import syscalls  # noqa: E402
+import watch  # noqa: E402
+import wire  # noqa: E402
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 CLONE_NEWNET = 0x40000000
