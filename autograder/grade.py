@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autograder.engine import cluster
+from autograder.engine import cluster, judging
 from autograder.engine.assignment import ROOT, Assignment
 from autograder.engine.job import Row, job_of
 from autograder.engine.progress import Progress, stop_between
 from autograder.engine.sandbox import UNPROTECTED, SandboxError, Warm, keep_out, require
 from autograder.engine.store import Store, locked
-from autograder.exercises import OPTIONAL, STAGES
+from autograder.exercises import STAGES
 from autograder.files import ignored_by_git, sentence
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
@@ -107,10 +107,9 @@ def register_of(out: Path) -> Register:
 def dry_run(args: argparse.Namespace, out: Path) -> int:
     """Say what a run would find; exit status 0, or 2 if it would ask first."""
     assignments, register, before = stages_of(args), register_of(out), history.stamps(out)
-    rows = [
-        plan(s, assignments[s.stage], 0, args.cells)
-        for s in discover(args.submissions, assignments, args.names, register)
-    ]
+    submissions = discover(args.submissions, assignments, args.names, register)
+    judging.load((), {submission.stage for submission in submissions})
+    rows = [plan(submission, assignments[submission.stage], 0, args.cells) for submission in submissions]
     for row in rows:
         known = "again" if (row.stage, row.student) in before else "new"
         print(f"{row.stage}  {known:<5}  {row.student}  {'; '.join(row.attention)[:200] or 'fits'}")
@@ -160,6 +159,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         new = args.regrade or any((submission.stage, submission.student) not in before for submission in submissions)
         if new and not args.scheduler:
             warm = stack.enter_context(warming(args, submissions, assignments))
+        judging.load({submission.stage for submission in submissions}, {stage for stage, _ in before})
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
@@ -175,11 +175,9 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         register.save()
         for submission in submissions:
             handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
-        from autograder.engine import pool  # with torch: not before the warm process is on its way
+        from autograder.engine import pool  # with the judges: not before the warm process is on its way
 
-        for exercise in [e for stage in {row.stage for row in todo} for e in (*STAGES[stage], *OPTIONAL[stage])]:
-            exercise.load()  # its checks, once, and not in each worker
-        writer = stack.enter_context(Writer(out, store, assignments))
+        writer = stack.enter_context(Writer(out, store, assignments, {row.stage for row in todo}))
         writer.waiting += known
         line = Progress(len(todo), len(known))
         waiting = {row.key: row for row in todo}

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "notebooks": "each notebook runs in 4 minutes on the laptop profile and in 40 s on tiny",
     "precision": "bfloat16 products inside float32 training cost no accuracy",
     "grading": "24 submissions, sandbox on, at 30 times nbgrader autograde's rate; 300 and 1,000 cost no more each",
+    "sandbox": "a submission's sandbox costs at most 15 ms more than before its network and its limits",
     "first_minutes": "README leads to the first passed check in 5 minutes and to a trained model in 10",
     "learning": "LoRA reaches 0.82 on held-out reviews and beats the head alone by 10 points",
     "t4": "on a GPU in fp16, a step takes at most PEFT's time, and adapters come back bit for bit",

@@ -26,7 +26,10 @@ LIBRARIES = ("torch", "transformers", "datasets", "numpy", "ipython", "matplotli
 #: What the probes of a stage, or what they probe, import late; what its set-up cell imports is read there.
 IMPORTED_LATE = {
     "03_roberta_injection": ("transformers:RobertaForSequenceClassification",),
-    "04_sst2_training": ("transformers:RobertaForSequenceClassification",),
+    "04_sst2_training": (
+        *("transformers:RobertaForSequenceClassification", "safetensors.numpy", "numpy.ctypeslib"),
+        *("torch.utils.serialization:config", "torch.profiler._cupti_monitor"),
+    ),
     "05_analysis": ("transformers:RobertaForSequenceClassification",),
 }
 #: Largest source of one cell, in characters, and of one written answer.

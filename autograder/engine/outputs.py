@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from autograder.engine import border
+from autograder.engine.inside.wire import MIME_TYPES
 
 #: Bytes of JSON that all outputs of a submission may have, and outputs and pictures of one cell.
 MAX_SHOWN, MAX_ITEMS, MAX_PICTURES = 5_000_000, 200, 20
@@ -22,8 +23,6 @@ def hidden(output: dict[str, Any]) -> dict[str, Any]:
 
 def clean_outputs(value: Any, count: int) -> list[dict[str, Any]]:
     """What a submission says its cell showed, cut down to nbformat's outputs of text and pictures."""
-    from autograder.engine.inside.shell import MIME_TYPES  # with IPython
-
     kept: list[dict[str, Any]] = []
     left, pictures = MAX_SHOWN, MAX_PICTURES
     for item in value[:MAX_ITEMS] if type(value) is list else []:

@@ -7,6 +7,7 @@ would cost this process, which the pool replaces.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import sys
@@ -27,6 +28,9 @@ def main(
 ) -> int:
     """Serve until the socket closes; ``control`` and ``modules`` as for `Sandbox`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if torch := sys.modules.get("torch"):  # judges' models are tiny, and all threads would wait for the slowest
+        torch.set_num_threads(1)
     try:
         sandbox = Sandbox(kind, number, control, modules)
     except SandboxError as error:

@@ -7,14 +7,14 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import re
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -25,27 +25,31 @@ from autograder.files import write_whole
 from autograder.results import marks
 from autograder.results.harmless import Page, harmless, harmless_output  # noqa: F401
 
+#: What is imported on the way and not needed here, in seconds: jsonschema has the first build the grammar of a format
+#: that no notebook's schema names (1.1); nbgrader imports its four server extensions, with all that they serve (0.2).
+UNUSED = {"rfc3987_syntax": None} | {
+    f"nbgrader.server_extensions.{name}": SimpleNamespace(load_jupyter_server_extension=None)
+    for name in ("assignment_list", "course_list", "validate_assignment", "formgrader")
+}
+
 
 @contextlib.contextmanager
-def _absent(module: str) -> Iterator[None]:
-    """As if a module were not installed."""
+def _without(unused: Mapping[str, Any]) -> Iterator[None]:
+    """Import these modules as they are given, unless they are there already; None: as if not installed."""
     modules: dict[str, Any] = sys.modules
-    before = modules.get(module)
-    modules[module] = None
+    instead = {name: module for name, module in unused.items() if name not in modules}
+    modules |= instead
     try:
         yield
     finally:
-        del modules[module]
-        if before is not None:
-            modules[module] = before
+        for name in instead:
+            del modules[name]
 
 
-# jsonschema, on its own import, has this package build the grammar of a format that no notebook's schema names: 1.1 s
-with _absent("rfc3987_syntax"):
+with _without(UNUSED):
     import nbformat
     import nbgrader
     import nbgrader.api as models
-    from nbconvert.exporters import NotebookExporter
     from nbgrader.preprocessors import SaveCells
     from sqlalchemy import bindparam, case, insert, or_, select, text, update
     from traitlets.config import PyFileConfigLoader
@@ -98,15 +102,11 @@ class Book:
         if not settings.exists():
             shared = str(ROOT / "autograder" / "nbgrader_config.py")
             write_whole(settings, CONFIG.format(settings=shared, root=str(self.out)).encode())
-        config = copy.deepcopy(self._config)
-        config.Exporter.default_preprocessors = []
-        exporter = NotebookExporter(config=config)
-        steps = config.GenerateAssignment.preprocessors
-        for step in steps[: steps.index(SaveCells) + 1]:  # it writes the gradebook
-            exporter.register_preprocessor(step)
+        steps = self._config.GenerateAssignment.preprocessors
         where = {"db_url": self.url, "assignment": stage, "notebook": stage, "student": "."}
-        notebook = nbformat.reads(json.dumps(assignment.solution), as_version=4)
-        exporter.from_notebook_node(notebook, {"nbgrader": where})
+        notebook, resources = nbformat.v4.reads(json.dumps(assignment.solution)), {"nbgrader": where}
+        for step in steps[: steps.index(SaveCells) + 1]:  # it writes the gradebook
+            notebook, resources = step(config=self._config)(notebook, resources)
         self._stages[stage] = _Stage(self._gradebook, stage)
 
     def write(self, assignment: Assignment, row: Row) -> None:

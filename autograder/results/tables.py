@@ -31,7 +31,7 @@ from autograder.results.database import explained, look
 def grades_csv(rows: Iterable[Row]) -> str:
     """``grades.csv``: a row for each submission; automatic points, and what waits for a person."""
     rows = list(rows)
-    ids = [e.id for s, es in STAGES.items() for e in es if not e.manual and any(r.stage == s for r in rows)]
+    ids = [e.id for s, es in STAGES.items() if any(r.stage == s for r in rows) for e in es if not e.manual]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["student", "stage", "status", "score", "max_score", "by_hand", "attention", *ids])

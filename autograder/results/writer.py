@@ -18,7 +18,17 @@ from autograder.exercises import STAGES
 from autograder.files import write_whole
 from autograder.intake.names import NOBODY
 from autograder.intake.register import Register
-from autograder.results import copies, feedback, handed_in, history, integrity, report, roster, tables
+from autograder.results import (
+    copies,
+    feedback,
+    handed_in,
+    history,
+    integrity,
+    report,
+    roster,
+    tables,
+    templates,
+)
 from autograder.results.database import explained, look
 
 if TYPE_CHECKING:
@@ -33,10 +43,11 @@ class Writer:
 
     Attributes:
         waiting: rows whose results are in the store and not written out yet; or that have a problem.
+        expected: stages of which rows will come.
     """
 
-    def __init__(self, out: Path, store: Store, assignments: Mapping[str, Assignment]):
-        self.out, self.store, self.assignments = out, store, assignments
+    def __init__(self, out: Path, store: Store, assignments: Mapping[str, Assignment], expected: Collection[str] = ()):
+        self.out, self.store, self.assignments, self.expected = out, store, assignments, expected
         self.waiting: list[Row] = []
         self._book: Book | None = None
         self._stages: set[str] = set()
@@ -50,8 +61,13 @@ class Writer:
             self._book.__exit__()
 
     def some(self) -> None:
-        """Write what waits, if it is worth a transaction. The first call opens the gradebook, which takes a while."""
-        self._open()
+        """Write what waits, if it is worth a transaction.
+
+        The first call does what can be done before there is a row, and takes a while: workers are warming up then.
+        """
+        if self._book is None:
+            with explained(self.out / "gradebook.db"):
+                self._prepare()
         if len(self.waiting) >= BATCH or (self.waiting and time.monotonic() - self._last > 1):
             self.all()
 
@@ -68,6 +84,19 @@ class Writer:
             for path, text in filter(None, stamps):
                 write_whole(path, text.encode())
         self._last = time.monotonic()
+
+    def _prepare(self) -> None:
+        book = self._open()
+        for stage in self.expected:
+            self._add(stage, book)
+            cells = self.assignments[stage].release["cells"]
+            feedback.page(self.assignments[stage], Row("", stage, cells=cells))  # reads the page's parts
+        templates.read("report.html")
+
+    def _add(self, stage: str, book: Book) -> None:
+        if stage not in self._stages:
+            book.add_assignment(self.assignments[stage])
+            self._stages.add(stage)
 
     def _open(self) -> Book:
         if self._book is None:
@@ -105,9 +134,7 @@ class Writer:
         written, before = json.dumps(what + row.notes), stamp.read_text(encoding="utf-8") if stamp.exists() else "[]"
         if json.loads(before)[: len(what)] == what:
             return None if before == written else (stamp, written)
-        if row.stage not in self._stages:
-            book.add_assignment(assignment)
-            self._stages.add(row.stage)
+        self._add(row.stage, book)
         complete = replace(row, outputs=record.get("outputs", {}))
         if not (row.problem and row.student == NOBODY):  # files of nobody known are no student
             book.write(assignment, complete)

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import time
 import warnings
 from operator import is_
@@ -43,8 +44,9 @@ def warm(modules: list[str]) -> Warmed:
     with contextlib.suppress(RuntimeError):
         torch.set_num_interop_threads(1)
     torch.set_num_interop_threads = shells.passed_over  # once in a process, and this was it
-    for module in ("numpy.random", "lora_ref.checks.probing"):
+    for module in ("numpy.random", "lora_ref.checks.probing", "IPython.core.logger", "torch.utils._device"):
         importlib.import_module(module)
+    sysconfig.get_path("stdlib")  # makes its table at the first call
     for module in modules:
         name, _, attribute = module.partition(":")
         with contextlib.suppress(ImportError):
@@ -54,8 +56,8 @@ def warm(modules: list[str]) -> Warmed:
     shell = shells.make_shell()
     pristine = Pristine()
     logging.disable(logging.CRITICAL)  # stderr goes nowhere, and each probe would switch it off and on again
-    gc.collect()
     gc.freeze()  # keep the collector from copying the shared pages in every fork
+    gc.enable()
     return shell, pristine
 
 
@@ -256,9 +258,9 @@ class Pristine:
         self.modules = {name: sys.modules[name] for name in (*names, "wire", "json", "torch", "numpy")}
         for space in spaces:
             parts = {key: value for key, value in vars(space).items() if callable(value) or type(value) is ModuleType}
-            self.spaces.append((space, tuple(parts), tuple(parts.values())))
+            self.spaces.append((space, tuple(vars(space).values()), tuple(parts), tuple(parts.values())))
             if space in (wire, json):
-                self.sending.append(self.spaces[-1])
+                self.sending.append((space, tuple(parts), tuple(parts.values())))
             for key, value in parts.items():
                 if hasattr(value, "__code__") and getattr(space, "__name__", "").startswith("lora_ref"):
                     self.codes[id(value)] = (value, value.__code__, value.__defaults__, f"{space.__name__}.{key}")
@@ -270,9 +272,12 @@ class Pristine:
     def restore(self, all: Any = all, map: Any = map, is_: Any = is_) -> list[str]:
         """Put everything back; returns the names of what had been replaced."""
         replaced = []  # the functions that tell are arguments' defaults: a submission may have replaced the names
-        for space, names, values in self.spaces:
+        for space, everything, names, values in self.spaces:
             now = vars(space)
-            if all(map(is_, map(now.get, names), values)):  # quicker than the loop, and every probe asks
+            # in the order in which they were set, which is much quicker than by name, and every probe asks
+            if len(now) >= len(everything) and all(map(is_, now.values(), everything)):
+                continue
+            if all(map(is_, map(now.get, names), values)):
                 continue
             replaced += self._put_back(space, names, values)
         if not all(map(is_, map(sys.modules.get, self.modules), self.modules.values())):

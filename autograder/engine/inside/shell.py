@@ -24,14 +24,12 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from IPython.utils.text import SList
 from traitlets.config import Config
+from wire import MIME_TYPES
 
 #: Caps for one cell: characters of text, characters of pictures (base64), number of outputs.
 MAX_TEXT = 100_000
 MAX_PICTURES = 3_000_000
 MAX_OUTPUTS = 200
-#: What a reader's page shows. HTML and JavaScript of a submission would run in the grader's browser; of Markdown and
-#: LaTeX, in which they may stand, the gradebook's notebooks have a harmless form (`results.harmless`).
-MIME_TYPES = ("text/plain", "text/markdown", "text/latex", "image/png", "image/jpeg")
 
 
 class Outputs:

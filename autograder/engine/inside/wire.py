@@ -31,6 +31,9 @@ MAX_DEPTH = 32
 DTYPES = {"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"}
 #: A dict with this one key stands for an array: its number among the frame's arrays.
 ARRAY = "\0array"
+#: What a reader's page shows of outputs. HTML and JavaScript of a submission would run in the grader's browser; of
+#: Markdown and LaTeX, in which they may stand, the gradebook's notebooks have a harmless form (`results.harmless`).
+MIME_TYPES = ("text/plain", "text/markdown", "text/latex", "image/png", "image/jpeg")
 
 
 class WireError(Exception):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -28,10 +29,12 @@ import sys
 import time
 from typing import Any
 
-import orders
-import syscalls
-import watch
-import wire
+gc.disable()  # imports make hardly any garbage; `orders.warm` enables it
+
+import orders  # noqa: E402
+import syscalls  # noqa: E402
+import watch  # noqa: E402
+import wire  # noqa: E402
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 CLONE_NEWNET = 0x40000000
@@ -50,13 +53,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def main(controls: list[socket.socket], uids: list[int], nested: bool, modules: list[str]) -> None:
     """Get warm once, then obey each control socket in a copy, as a user of its own, until all are closed."""
+    may_nest = [nested and _can_nest(uid) for uid in uids]  # while a fork costs little
     warmed = orders.warm(modules)
-    for control, uid in zip(controls, uids, strict=True):
+    for control, uid, nests in zip(controls, uids, may_nest, strict=True):
         if os.fork() == 0:
             for other in controls:
                 if other is not control:
                     other.close()
-            obey(warmed, control, uid, nested)
+            obey(warmed, control, uid, nests)
             os._exit(0)
     for control in controls:
         control.close()
@@ -70,7 +74,6 @@ def obey(warmed: orders.Warmed, control: socket.socket, uid: int, nested: bool) 
     if uid:
         become(uid)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    nested = nested and _can_nest()
     wire.send(control, {"ready": True, "nested": nested, "threads": len(os.listdir("/proc/self/task"))})
     submission, most, seconds, over = 0, 0, 0, ""
     while True:
@@ -236,12 +239,14 @@ def _drop_rights() -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def _can_nest() -> bool:
-    """Try in a process of its own whether the namespaces can be had."""
+def _can_nest(uid: int) -> bool:
+    """Try in a process of its own whether that user can have the namespaces."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            if uid:
+                become(uid)
             _own_namespaces()
             inner = os.fork()
             if inner == 0:

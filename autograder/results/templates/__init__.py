@@ -32,6 +32,11 @@ def render(template: str, **values: Any) -> str:
     return border.text(page, len(page))  # what students wrote is in it: no control character, nothing turned around
 
 
+def read(template: str) -> None:
+    """Read and compile a file of this folder, so that `render` need not."""
+    _environment().get_template(template)
+
+
 @functools.cache
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
