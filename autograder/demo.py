@@ -168,7 +168,8 @@ def sample_answers(stage: str) -> dict[str, Callable[[str], str] | None]:
     automatic = [e.id for e in STAGES[stage] if not e.manual]
     first_half = set(automatic[: len(automatic) // 2])
     # one published mistake in every second exercise
-    wrong = [next(m for m in mutants(stage) if m.exercise == e) for e in automatic[::2]]
+    published_first = sorted(mutants(stage), key=lambda mutant: not mutant.seed)
+    wrong = [next(mutant for mutant in published_first if mutant.exercise == e) for e in automatic[::2]]
 
     def buggy(source: str) -> str:
         for mutant in wrong:

@@ -14,6 +14,7 @@ from lora_ref.checks.stage02.shared import (
     build_linear,
     draw_wrapped,
     factor,
+    in_memory_of_its_own,
     judge_shapes,
     scaling_fault,
     set_factors,
@@ -83,7 +84,7 @@ def share_dropped(wrapper: Any, in_features: int) -> dict:
     """Of rows of x with one entry that is not zero, those of which nothing reaches the update."""
     lora = wrapper.train().lora
     for name in ("lora_A", "lora_B"):
-        factor(lora, name).fill_(1.0)
+        in_memory_of_its_own(factor(lora, name)).fill_(1.0)
     x = torch.eye(in_features).repeat(ROWS // in_features + 1, 1)[:ROWS]
     return {"share": float((lora(x)[:, 0] == 0).double().mean())}
 

@@ -206,7 +206,14 @@ def set_factors(layer: Any, inputs: Inputs) -> None:
             raise AttributeError(f"the layer has no {name}")
         if tuple(parameter.shape) == values.shape[::-1] and tuple(parameter.shape) != values.shape:
             values = values.T
-        parameter.copy_(torch.as_tensor(values.copy(), dtype=parameter.dtype))
+        in_memory_of_its_own(parameter).copy_(torch.as_tensor(values.copy(), dtype=parameter.dtype))
+
+
+def in_memory_of_its_own(parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter, which can be written to now: one number shown many times, as `expand` does, is exercise 2.1's."""
+    if 0 in parameter.stride():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+    return parameter
 
 
 def build_linear(inputs: Inputs, bias: bool = True) -> nn.Linear:
