@@ -99,13 +99,12 @@ def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = Fal
     for size in [*rng.integers(3, 6, size=batches), *[1] * single]:
         lengths = rng.choice(np.arange(3, 21), size=size, replace=False)
         labels = rng.permutation([0, 1, 2, *rng.integers(0, 3, size=max(0, size - 3))])[:size]
-        examples.append(
-            batch := [
-                {"input_ids": ids, "attention_mask": [1] * len(ids), "label": int(label)}
-                for ids, label in zip([inside(n) for n in lengths], labels, strict=True)
-            ]
-        )
+        batch: list[dict[str, Any]] = [
+            {"input_ids": ids, "attention_mask": [1] * len(ids), "label": int(label)}
+            for ids, label in zip([inside(n) for n in lengths], labels, strict=True)
+        ]
         batch[-1]["attention_mask"][-2] = 0
+        examples.append(batch)
     return {"vocabulary": vocabulary, "batches": examples}
 
 
