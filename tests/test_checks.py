@@ -156,7 +156,8 @@ def test_stderr_stays_empty_and_global_state_as_it_was(capfd):
     expected = torch.rand(3)
     torch.manual_seed(1)
     seen = seen_from(noisy)
-    effects = ["answer left autograd switched off", "answer left torch's default dtype as torch.float64"]
+    left = ("autograd switched off", "torch's default dtype as torch.float64", "the random seed at 5")
+    effects = [f"answer left {what}" for what in left]
     assert seen == {"value": 1, "printed": "to stdout\n", "effects": effects}
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.rand(3), expected)

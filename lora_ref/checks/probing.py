@@ -118,7 +118,8 @@ def observe(
                         own = {name.partition(".")[0]: value for name, value in instead.items()}
                         before = settings()
                         seen = plain(probe(Names(namespace, own, calls), **inputs))
-                        calls.effects += [f"your code left {how}" for how in restore(before)]
+                        known = " ".join(calls.effects)  # a seed is not put back, and so seen twice
+                        calls.effects += [f"your code left {how}" for how in restore(before) if how not in known]
             except KeyboardInterrupt:
                 raise
             except BaseException as error:

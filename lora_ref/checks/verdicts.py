@@ -200,7 +200,10 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
 
 def effect_fault(effect: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
-    if "called again" in effect or "second call" in effect:
+    if "second call" in effect:
+        likely = "one object is handed out by each call, kept in a global or a default argument: make a new one"
+        return Fault(effect, likely, None, NOT_AGAIN)
+    if "called again" in effect:
         likely = (
             "the result depends on more than the arguments: on something kept from call to call (a global, a default "
             "argument, an attribute) or on chance"

@@ -668,7 +668,7 @@ with after("2.6", "a layer that learns a task and forgets it at the flip of a sw
 
 # %% solution="bugs"
 def project_up(h, lora_B):
-    """h B^T: from (..., rank) to (..., out_features), with lora_B of shape (out_features, rank)."""
+    """h B^T in their dtype: from (..., rank) to (..., out_features), with lora_B of shape (out_features, rank)."""
     ### BEGIN SOLUTION 2.7
     return F.linear(h, lora_B)  # F.linear transposes its weight by itself
     ### GIVEN
@@ -680,7 +680,7 @@ def project_up(h, lora_B):
 def fold_in(linear, lora):
     """Move the update of lora (a LoRALayer) into linear.weight; lora then gives zero and can learn something new.
 
-    What is frozen of linear stays frozen.
+    What is frozen of linear stays frozen, and the update is scaled as before.
     """
     ### BEGIN SOLUTION 2.7
     linear.weight += lora.scaling * (lora.lora_B @ lora.lora_A)
@@ -695,7 +695,7 @@ def fold_in(linear, lora):
 def make_factors(linear, rank):
     """A module with lora_A (rank, in_features), random, and lora_B (out_features, rank), zeros.
 
-    Both are trainable parameters in the dtype and on the device of linear.weight.
+    Both are trainable parameters in the dtype and on the device of linear.weight. linear stays as it is; rank may be any.
     """
     factors = nn.Module()
     ### BEGIN SOLUTION 2.7

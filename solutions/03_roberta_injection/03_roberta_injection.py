@@ -163,6 +163,8 @@ with after("3.8", "the audit of the base model"):
 def freeze(model):
     """Stop every parameter of the model from training, in place: the parameters themselves stay.
 
+    A model that is frozen already may be frozen again.
+
     Returns:
         The model itself.
     """
@@ -287,7 +289,7 @@ def match_targets(model, targets):
 
     Args:
         model: any module.
-        targets: a list of names, which stays as it is. One matches an `nn.Linear` whose dotted name is the target or ends in "." + target.
+        targets: a list of names (not patterns), which stays as it is. One matches an `nn.Linear` whose dotted name is the target or ends in "." + target.
 
     Returns:
         A list of dotted names, each once, in the order of `model.named_modules()`.
@@ -368,7 +370,7 @@ print("deleted, added: ", [f"{name}: {type(module).__name__}" for name, module i
 def replace_module(model, name, new):
     """Put `new` where the module with the dotted `name` is. All other modules stay, in their order.
 
-    `new` stays as it is: what of it trains, and its mode. A name whose parent does not exist is an error.
+    `new` stays as it is: what it holds, what of it trains, and its mode; so does the module whose place it takes. A name whose parent does not exist is an error.
     """
     ### BEGIN SOLUTION 3.3
     parent, _, child = name.rpartition(".")
@@ -614,7 +616,10 @@ def unfreeze_blocks(model, blocks):
 
 
 def add_dropout(model, p):
-    """Put nn.Sequential(nn.Dropout(p), layer) in the place of each nn.Linear inside the model; returns the model."""
+    """Put nn.Sequential(nn.Dropout(p), layer) in the place of each nn.Linear inside the model; returns the model.
+
+    All else of the model stays as it is.
+    """
     ### BEGIN SOLUTION 3.6
     for parent in list(model.modules()):  # all of them, before the tree grows
         for name, child in list(parent.named_children()):

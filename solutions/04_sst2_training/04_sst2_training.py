@@ -138,8 +138,8 @@ def tokenize(batch, tokenizer, max_length=128):
     """Token numbers of a batch of sentences, for `dataset.map(..., batched=True)`.
 
     Args:
-        batch: a dict; `batch["sentence"]` is a list of strings.
-        tokenizer: a Hugging Face tokenizer.
+        batch: a dict; `batch["sentence"]` is a list of strings, which go to the tokenizer as they are.
+        tokenizer: a Hugging Face tokenizer, whose settings stay.
         max_length: longer sentences are truncated to so many tokens, special tokens included; the end token stays.
 
     Returns:
@@ -370,7 +370,7 @@ def train(model, loader, steps, lr):
         model: `model(**batch)` returns an object with `.loss`. Some parameters are frozen; they stay as they are. It
             may come in evaluation mode, and is in training mode at each step. What trains has no gradient yet. An error
             that it raises is not caught.
-        loader: yields batches (dicts of tensors); it may have no length. When it ends before `steps` are done, it is
+        loader: yields batches (dicts of tensors, which stay as they are); it may have no length. When it ends before `steps` are done, it is
             started again, and may shuffle again: the random numbers go on.
         steps: updates to make, 0 or more, and no more than that.
         lr: AdamW's learning rate, the same at each step. Its weight decay is yours to choose (Adam without any is the
@@ -652,11 +652,11 @@ print(describe(figure))
 
 # %% solution="adapter"
 def save_adapter(model, path):
-    """Write the LoRA tensors and the trainable head, and nothing else, into one safetensors file.
+    """Write the LoRA tensors and the trainable head, bit for bit, and nothing else, into one safetensors file.
 
     Args:
         model: has LoRA layers (`LinearWithLoRA`: their parameters are called `...lora_A` and `...lora_B`).
-        path: of the file.
+        path: of the file; one that is there is written anew.
     """
     ### BEGIN SOLUTION 4.5
     tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
@@ -667,7 +667,7 @@ def save_adapter(model, path):
 def load_adapter(model, path):
     """Copy a saved adapter into a model that was injected in the same way.
 
-    Its parameters stay the same objects, which an optimiser may hold, and train as before.
+    Its parameters stay the same objects, which an optimiser may hold, and train as before. The model's mode stays.
 
     Raises:
         ValueError: a tensor is missing from the file, is not expected (as all are in a model without LoRA), or has

@@ -98,7 +98,7 @@ def rank_sweep(run, ranks):
 
     Args:
         run: `run(rank)` trains once and returns a dict with `trainable`, `accuracy` and `seconds`, and perhaps more. It
-            is called by position.
+            is called by position. An error that it raises is not caught.
         ranks: a list of whole numbers, in any order; one may be given twice.
 
     Returns:

@@ -27,6 +27,13 @@ HIDDEN = [
 
 MUTANTS = [
     Mutant(
+        "2.3/by-layer",
+        "the update is looked up by the layer that it is for",
+        LORA,
+        LORA + "\n        self.lora = globals().setdefault('_updates', {}).setdefault(linear, self.lora)",
+        "two wrappers around one layer",
+    ),
+    Mutant(
         "2.3/new-layer",
         "a new layer in place of the pretrained one",
         KEEP,

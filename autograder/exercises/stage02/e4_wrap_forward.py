@@ -46,6 +46,23 @@ HIDDEN = [
 
 
 MUTANTS = [
+    Mutant(
+        "2.4/keeps-by-tensor",
+        "the frozen layer's output is kept as long as x is the same tensor",
+        SUM,
+        "if self.__dict__.get('_x') is not x:\n"
+        "            self.__dict__.update(_x=x, _base=self.linear(x))\n"
+        "        return self._base + self.lora(x)",
+        "kept, and the tensor has other values",
+    ),
+    Mutant(
+        "2.4/copy-of-W",
+        "the weight is copied at the first call",
+        SUM,
+        "self.__dict__.setdefault('_W', self.linear.weight.detach().clone())\n"
+        "        return F.linear(x, self._W.to(x), self.linear.bias) + self.lora(x)",
+        "a copy of the weight",
+    ),
     Mutant("2.4/update-only", "the frozen layer is not asked", SUM, "return self.lora(x)", "only the update"),
     Mutant("2.4/base-only", "the update is not added", SUM, "return self.linear(x)", "the update is missing"),
     Mutant(

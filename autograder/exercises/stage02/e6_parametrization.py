@@ -75,6 +75,14 @@ _P_ON = "return W + self.scale * (self.B @ self.A)"
 
 
 MUTANTS = [
+    Mutant(
+        "2.6/kept-in-evaluation",
+        "in evaluation mode the update is computed once",
+        _P_ON,
+        "if self.training:\n            return W + self.scale * (self.B @ self.A)\n"
+        "        return W + self.__dict__.setdefault('_update', self.scale * (self.B @ self.A).detach()).to(W)",
+        "computed once and kept",
+    ),
     Mutant("2.6/no-scale", "not scaled", _P_ON, "return W + self.B @ self.A", "the scale is missing"),
     Mutant(
         "2.6/alpha-only",

@@ -15,6 +15,28 @@ HIDDEN = [
 
 MUTANTS = [
     Mutant(
+        "2.7/casts",
+        "the result is float32 whatever comes in",
+        "return F.linear(h, lora_B)",
+        "return F.linear(h.float(), lora_B.float())",
+        "leave the dtype as it is",
+    ),
+    Mutant(
+        "2.7/scale-changed",
+        "the adapter's scale is another one afterwards",
+        "lora.lora_B.zero_()  # zero again",
+        "lora.lora_B.zero_()\n    lora.scaling *= 2  # zero again",
+        "scaled as before",
+    ),
+    Mutant(
+        "2.7/rank-cut",
+        "the rank is cut to the smaller side",
+        "nn.Parameter(torch.zeros(linear.out_features, rank, **like))",
+        "nn.Parameter(torch.zeros(linear.out_features, rank, **like))\n"
+        "    factors.lora_A.data = factors.lora_A.data[: min(linear.weight.shape)]",
+        "a rank above the smaller side is allowed",
+    ),
+    Mutant(
         "2.7/project-up",
         "F.linear gets a transposed weight",
         "return F.linear(h, lora_B)  # F.linear transposes its weight by itself",

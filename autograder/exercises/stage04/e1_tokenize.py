@@ -62,6 +62,27 @@ _TOKENIZE = "truncation=True, max_length=max_length)"
 
 MUTANTS = [
     Mutant(
+        "4.1/strips-spaces",
+        "spaces at the ends are stripped",
+        'tokenizer(batch["sentence"], truncation=True, max_length=max_length)',
+        'tokenizer([s.strip() for s in batch["sentence"]], truncation=True, max_length=max_length)',
+        "a space at its beginning is a token here",
+    ),
+    Mutant(
+        "4.1/sets-the-tokenizer",
+        "the tokenizer's own limit is set",
+        'return tokenizer(batch["sentence"], truncation=True, max_length=max_length)',
+        'tokenizer.model_max_length = max_length\n    return tokenizer(batch["sentence"], truncation=True)',
+        "changed its argument tokenizer: model_max_length",
+    ),
+    Mutant(
+        "4.1/mask-by-length",
+        "the mask is 1 on all of the text, whatever the example's says",
+        "example[key] + [filler]",
+        '(example[key] if key == "input_ids" else [1] * len(example[key])) + [filler]',
+        "keep each example's own mask",
+    ),
+    Mutant(
         "4.1/slices",
         "the end token is sliced off",
         'return tokenizer(batch["sentence"], truncation=True, max_length=max_length)',

@@ -15,6 +15,14 @@ _FRAME = 'return pd.DataFrame(rows, columns=["rank", "trainable", "accuracy", "s
 
 MUTANTS = [
     Mutant(
+        "5.1/passes-over-errors",
+        "a training that breaks off is left out",
+        'rows = [run(rank) | {"rank": rank} for rank in ranks]',
+        'rows = []\n    for rank in ranks:\n        try:\n            rows.append(run(rank) | {"rank": rank})\n'
+        "        except RuntimeError as error:\n            print(error)",
+        "the table lacks that rank",
+    ),
+    Mutant(
         "5.1/by-rank",
         "a dict by rank keeps one of two that are given alike",
         _ROWS,

@@ -165,7 +165,10 @@ def judge_leading(inputs: Inputs, seen: Observation) -> Fault | None:
         errors = [seen[str(x.ndim)].get("error") for x in leading(inputs["x"])]
         if all(errors):
             fault = error_fault(errors[2])
-            return replace(fault, seen=f"rank {inputs['rank']}: {fault.seen}")
+            likely = fault.likely
+            if inputs["rank"] == 1:
+                likely += "; where other ranks work, squeeze() has taken the rank's axis away, which has size 1 here"
+            return replace(fault, seen=f"rank {inputs['rank']}: {fault.seen}", likely=likely.removeprefix("; "))
         return replace(faults[2], likely=ELSEWHERE, read="")
     return faults[0] if faults else None
 

@@ -146,7 +146,10 @@ def probe_several(names: Names, **inputs: Any) -> dict:
         return {name: look(wrapper) for name, wrapper in made.items()}
 
     walk = take(inputs["steps"], one_step)
-    return {**walk, "raised": raised(lambda: names.LinearWithLoRA(nn.Linear(6, 5), 0, 8))}
+    layer = nn.Linear(6, 5)
+    one, other = (names.LinearWithLoRA(layer, 2, 8).lora for _ in range(2))
+    shared = any(factor(one, name) is factor(other, name) for name in ("lora_A", "lora_B"))
+    return {**walk, "raised": raised(lambda: names.LinearWithLoRA(nn.Linear(6, 5), 0, 8)), "shared": shared}
 
 
 def look(wrapper: Any) -> dict:
@@ -210,6 +213,9 @@ def judge_several(inputs: Inputs, seen: Observation) -> Fault | None:
 
     if fault := first_parting(inputs["steps"], seen, beside):
         return fault
+    if seen["shared"]:
+        likely = "an update is made in each __init__, and kept on self: not looked up by the layer that it is for"
+        return Fault("two wrappers around one layer share their update", likely)
     if seen["raised"] is None or "ValueError" not in seen["raised"]["bases"]:
         what = "nothing" if seen["raised"] is None else seen["raised"]["type"]
         return Fault(f"rank 0 raised {what}", "rank is as in LoRALayer: let its ValueError pass")

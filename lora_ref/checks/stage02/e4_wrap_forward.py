@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ EXERCISE = Exercise(
             "each call gives linear(x) + lora(x) with the values that its own two layers have then",
             probe_calls,
             judge_calls,
-            draw_calls,
+            partial(draw_calls, base=True),
             seed=6,
         ),
     ],

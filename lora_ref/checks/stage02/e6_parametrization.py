@@ -277,7 +277,8 @@ def draw_calls(rng: np.random.Generator) -> Inputs:
         new_values(rng, layers, "a"),
     ]
     steps += [step("on", "a"), call("a"), step("learn", "a", told="an in-place change of A and B of"), call("a")]
-    steps += [step("eval", "c", told="eval() of"), call("c"), step("double", "c", told="double() of"), call("c")]
+    steps += [step("eval", "c", told="eval() of"), call("c"), new_values(rng, layers, "c"), call("c")]
+    steps += [step("double", "c", told="double() of"), call("c")]
     return {"layers": layers, "steps": steps}
 
 

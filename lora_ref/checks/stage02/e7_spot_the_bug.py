@@ -29,6 +29,7 @@ from lora_ref.checks.stage02.shared import (
 )
 from lora_ref.checks.stage02.walks import draw_layers
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
+from lora_ref.rounding import number
 
 
 def probe_project_up(names: Names, **inputs: Any) -> dict:
@@ -39,7 +40,16 @@ def probe_project_up(names: Names, **inputs: Any) -> dict:
             attempt(lambda h: {"y": array(names.project_up(transposed(h), tensor(B)))}, h) for h in leading(inputs["h"])
         ]
 
-    return {"h": outputs(inputs["B"]), "square": outputs(inputs["square"])}
+    h, B = (torch.tensor(inputs[key], requires_grad=True) for key in ("h", "B"))  # in float64
+    seen = {"h": outputs(inputs["B"]), "square": outputs(inputs["square"])}
+    return seen | {"double": attempt(lambda: backward_of(names.project_up(h, B), h))}
+
+
+def backward_of(y: torch.Tensor, h: torch.Tensor) -> dict:
+    """A result's dtype, and the gradient that comes back to h from its sum."""
+    kind = str(y.dtype).removeprefix("torch.")
+    gradient = torch.autograd.grad(y.sum(), h, allow_unused=True)[0] if y.requires_grad else None
+    return {"dtype": kind, "gradient": None if gradient is None else array(gradient)}
 
 
 def draw_project_up(rng: np.random.Generator) -> Inputs:
@@ -85,7 +95,7 @@ def folded(names: Names, inputs: Inputs) -> dict:
     gradients = [p.grad for p in (factor(lora, "lora_A"), factor(lora, "lora_B")) if p.grad is not None]
     seen["gradient"] = max((float(g.abs().max()) for g in gradients), default=0.0)
     names.fold_in(linear, lora)
-    return {**seen, "again": array(linear.weight)}
+    return {**seen, "again": array(linear.weight), "scaling": float(lora.scaling)}
 
 
 def probe_make_factors(names: Names, **inputs: Any) -> dict:
@@ -95,12 +105,15 @@ def probe_make_factors(names: Names, **inputs: Any) -> dict:
         linear = nn.Linear(*sizes).to(dtype)
         with uninitialised_is_nan():
             factors, others = (names.make_factors(linear, inputs["rank"]) for _ in range(2))
+            wide = names.make_factors(linear, max(sizes) + 1)
         seen[str(dtype).removeprefix("torch.")] = {
             "registered": {name: list(p.shape) for name, p in factors.named_parameters() if p.requires_grad},
             "dtypes": {name: str(getattr(factors, name).dtype) for name in ("lora_A", "lora_B")},
             "A": array(factors.lora_A),
             "again": array(others.lora_A),
             "B": array(factors.lora_B),
+            "wide": len(wide.lora_A),
+            "frozen": not all(p.requires_grad for p in linear.parameters()),
         }
     asked: list[str] = []
     linear = nn.Linear(*sizes)
@@ -149,6 +162,15 @@ def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
             if outcome["y"].shape == expected.shape and close(outcome["y"], h @ B):
                 likely = TRANSPOSED
             return Fault(f"{sizes}: the result is not h B^T", likely)
+    double = seen["double"]
+    if "error" in double:
+        return shape_error(double["error"], "h and lora_B in float64", "")
+    if double["dtype"] != "float64":
+        return Fault(f"h and lora_B are float64, the result is {double['dtype']}", "leave the dtype as it is")
+    if double["gradient"] is None:
+        return Fault("no gradient comes back to h", "detach(), .data or no_grad() cuts the graph")
+    if not close(double["gradient"], np.broadcast_to(inputs["B"].sum(0), inputs["h"].shape)):
+        return Fault("the gradient of h is not the formula's", "")
     return None
 
 
@@ -188,6 +210,9 @@ def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
             "A and B are both zero (or the scale is, or what is left does not train): the adapter can never train "
             "again; one zero factor is enough",
         )
+    if not close(seen["scaling"], inputs["alpha"] / inputs["rank"]):
+        likely = "what the adapter learns next is scaled as before: B alone goes back to zero"
+        return Fault(f"afterwards lora.scaling is {number(seen['scaling'])}", likely)
     if not close(seen["again"], seen["W"], 1e-6):
         return Fault("a second fold_in, of an update that is zero, changes the weight", "")
     return None
@@ -218,6 +243,12 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(said, likely, "section 2.1")
         if np.ptp(A) == 0 or np.array_equal(outcome["again"], A):
             return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
+        wide = max(inputs["in_features"], inputs["out_features"]) + 1
+        if outcome["wide"] != wide:
+            likely = "a rank above the smaller side is allowed: it is taken as it is given"
+            return Fault(f"asked for rank {wide}, lora_A has {outcome['wide']} rows", likely)
+        if outcome["frozen"]:
+            return Fault("linear does not train any more", "make_factors reads linear, and leaves it as it is")
     asked = set(seen["asked"])
     if "dtype" in asked and asked <= {"dtype", "shape", "size", "ndim", "dim", "numel"}:
         return Fault(

@@ -66,10 +66,17 @@ def learn(rng: np.random.Generator, layers: dict[str, Inputs], on: str) -> Step:
     return step("learn", on, told="a training step of", x=x, weights=rng.normal(size=(ROWS, out_features)) / ROWS)
 
 
-def draw_calls(rng: np.random.Generator, still: bool = False) -> Inputs:
+def load(rng: np.random.Generator, layers: dict[str, Inputs], on: str) -> Step:
+    """A step that gives the frozen layer other values, as a load does: in place."""
+    W, b = (rng.normal(size=layers[on][key].shape) for key in ("W", "b"))
+    return step("load", on, told="other values loaded into", W=W, b=b)
+
+
+def draw_calls(rng: np.random.Generator, still: bool = False, base: bool = False) -> Inputs:
     """Layers and a row of calls, training steps and new values: for exercises 2.2 and 2.4.
 
     ``still``: with new values between two calls in evaluation mode; a wrapper may merge when eval() is called.
+    ``base``: with other values of a frozen layer.
     """
     layers = draw_layers(rng)
     first, second = (str(n) for n in rng.permutation(["a", "b"]))
@@ -84,6 +91,7 @@ def draw_calls(rng: np.random.Generator, still: bool = False) -> Inputs:
     steps += [one, one, call(rng, layers, second, ROWS, mode="eval"), *rest, *others, learn(rng, layers, second)]
     steps += [one, {**one, "mode": "eval"}]
     steps += [new_values(rng, layers, first), {**one, "mode": "eval"}] * still
+    steps += [load(rng, layers, first), one] * base
     steps += [step("double", "c", told="double() of"), call(rng, layers, "c", 4)]
     return {"layers": layers, "steps": steps}
 
@@ -103,6 +111,11 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
     if one["do"] == "double":
         layer.double()
         return {}
+    if one["do"] == "load":
+        with torch.no_grad():
+            for parameter, key in ((layer.train().linear.weight, "W"), (layer.linear.bias, "b")):
+                parameter.copy_(torch.tensor(one[key]))
+        return {}
     A, B = (factor(lora(layer), name) for name in ("lora_A", "lora_B"))
     dtype = A.dtype
     x = torch.tensor(one["x"], dtype=dtype)
@@ -110,7 +123,8 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
         try:
             if layer.training != (one["mode"] == "train"):  # or whoever keeps something until train() starts anew
                 layer.train(one["mode"] == "train")
-            y = layer(x)
+            layer(x.zero_())  # the same tensor, which then has other values
+            y = layer(x.copy_(torch.tensor(one["x"])))
         except RuntimeError as error:
             if not x.numel():
                 return {"empty": describe_error(error)}
@@ -177,10 +191,15 @@ class Calls:
         self.layers = {name: Beside(layer, base) for name, layer in inputs["layers"].items()}
         self.earlier: dict[str, list[tuple[Any, Any]]] = {name: [] for name in self.layers}
         self.called: set[str] = set()
+        self.loaded: set[str] = set()
 
     def __call__(self, one: Step, outcome: Observation) -> Fault | None:
         if one["do"] == "set":
             self._move(one["on"], one["A"], one["B"])
+        elif one["do"] == "load":
+            layer = self.layers[one["on"]]
+            layer.W, layer.b = one["W"], one["b"]
+            self.loaded.add(one["on"])
         elif one["do"] == "learn":
             return self._learn(one, outcome)
         elif one["do"] == "call" and "refused" not in outcome:
@@ -234,10 +253,15 @@ class Calls:
             return Fault(f"in {outcome['mode']} mode no gradient can come back from the output", likely)
         if layer.A is None:
             wanted_of = "the frozen layer's" if layer.base else "zero"
-            return Fault(f"B is zero, and the output is not {wanted_of}", "")
+            return Fault(f"B is zero, and the output is not {wanted_of}", self._cause(name, x, y))
         return Fault(f"the output is off by up to {number(np.abs(y - wanted).max())}", self._cause(name, x, y))
 
     def _cause(self, name: str, x: np.ndarray, y: np.ndarray) -> str:
+        if name in self.loaded:
+            return f"{name} computes with a copy of the weight or the bias: ask self.linear in each call"
+        layer = self.layers[name]
+        if layer.base and close(y, layer.output(x) - layer.frozen(x) + layer.frozen(0 * x), 1e-4):
+            return "what the frozen layer gave for the same tensor is kept, and the tensor has other values by now"
         if any(close(y, self.layers[name].output(x, A, B), 1e-4) for A, B in self.earlier[name]):
             return f"{name} still computes with earlier values of lora_A or lora_B: read them again in each call"
         if not self.layers[name].base and not np.any(y):  # of a fresh layer

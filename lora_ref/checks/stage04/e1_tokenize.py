@@ -20,13 +20,14 @@ SPECIAL = ("<s>", "</s>", "<pad>", "<unk>")
 def word_tokenizer(vocabulary: Sequence[str], padding_side: str = "right") -> Any:
     """A tokenizer with one token for each part of a word between hyphens, and the texts' ends marked.
 
-    It tells capitals apart, and takes up to 512 tokens, as real ones do.
+    It tells capitals apart, has a token for a space at the text's beginning, and takes up to 512 tokens.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     ids = {word: number for number, word in enumerate(vocabulary)}
     backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    backend.normalizer = normalizers.Replace(Regex("^ "), f"{SPACE}-")
     split = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split("-", "removed")]
     backend.pre_tokenizer = pre_tokenizers.Sequence(split)
     backend.post_processor = processors.TemplateProcessing(
@@ -44,13 +45,24 @@ def word_tokenizer(vocabulary: Sequence[str], padding_side: str = "right") -> An
     )
 
 
+SPACE = "space"
+#: What belongs to whoever made the tokenizer.
+SETTINGS = ("padding_side", "truncation_side", "model_max_length", "pad_token")
+
+
+def settings_left(tokenizer: Any, before: Mapping[str, Any], by: str) -> list[str]:
+    """Which of the tokenizer's settings a function has left as others than they were."""
+    changed = [name for name in SETTINGS if getattr(tokenizer, name, None) != before[name]]
+    return [f"{by} changed its argument tokenizer: {name} is {getattr(tokenizer, name, None)}" for name in changed]
+
+
 WORDS = [f"{'W' if n % 3 else 'w'}{n}" for n in range(40)]
 
 
 def draw_vocabulary(rng: np.random.Generator) -> list[str]:
     """Forty words and the special tokens in any order, but padding never at 0: a zero there must not go unnoticed."""
     while True:
-        vocabulary = [str(w) for w in rng.permutation([*WORDS, *SPECIAL])]
+        vocabulary = [str(w) for w in rng.permutation([*WORDS, SPACE, *SPECIAL])]
         if vocabulary[0] != "<pad>":
             return vocabulary
 
@@ -58,21 +70,22 @@ def draw_vocabulary(rng: np.random.Generator) -> list[str]:
 def draw_sentences(rng: np.random.Generator, max_length: int | None = 10, longest: int = 30) -> Inputs:
     """Five sentences, one of them far longer than ``max_length`` (None: the default), one far shorter.
 
-    A hyphen joins some words of each: words are not tokens.
+    A hyphen joins some words of each: words are not tokens. The short one begins with a space.
     """
     lengths = [longest, 3, *(int(n) for n in rng.integers(2, longest, size=3))]
     sentences = []
     for length in rng.permutation(lengths):
         ends = ["-" if n % 3 == 0 else " " for n in range(length - 1)]
         words = [WORDS[n] for n in rng.integers(0, 40, size=length)]
-        sentences.append("".join(word + end for word, end in zip(words, [*ends, ""], strict=True)))
+        text = "".join(word + end for word, end in zip(words, [*ends, ""], strict=True))
+        sentences.append(" " + text if length == 3 else text)
     return {"vocabulary": draw_vocabulary(rng), "sentences": sentences, "max_length": max_length}
 
 
 def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = False) -> Inputs:
     """Batches of examples of different lengths, with several classes in each; ``single``: then a batch of one.
 
-    A sentence may have the padding token inside: what is padding the mask says.
+    A sentence may have the padding token inside: what is padding the mask says. One of each batch hides a token.
     """
     vocabulary = draw_vocabulary(rng)
     real = [n for n, word in enumerate(vocabulary) if word != "<pad>"]
@@ -86,12 +99,12 @@ def draw_examples(rng: np.random.Generator, batches: int = 1, single: bool = Fal
     for size in [*rng.integers(3, 6, size=batches), *[1] * single]:
         lengths = rng.choice(np.arange(3, 21), size=size, replace=False)
         labels = rng.permutation([0, 1, 2, *rng.integers(0, 3, size=max(0, size - 3))])[:size]
-        examples.append(
-            [
-                {"input_ids": ids, "attention_mask": [1] * len(ids), "label": int(label)}
-                for ids, label in zip([inside(n) for n in lengths], labels, strict=True)
-            ]
-        )
+        batch: list[dict[str, Any]] = [
+            {"input_ids": ids, "attention_mask": [1] * len(ids), "label": int(label)}
+            for ids, label in zip([inside(n) for n in lengths], labels, strict=True)
+        ]
+        batch[-1]["attention_mask"][-2] = 0
+        examples.append(batch)
     return {"vocabulary": vocabulary, "batches": examples}
 
 
@@ -100,12 +113,14 @@ def probe_tokenize(names: Names, **inputs: Any) -> dict:
     batch = {"sentence": list(inputs["sentences"])}
     options = {} if inputs["max_length"] is None else {"max_length": inputs["max_length"]}
     tokenizer = word_tokenizer(inputs["vocabulary"])
+    before = {name: getattr(tokenizer, name) for name in SETTINGS}
     earlier = names.tokenize({"sentence": batch["sentence"][::-1]}, tokenizer, **options)
     encoded = names.tokenize(batch, tokenizer, **options)
     if not isinstance(encoded, Mapping):
         return {"kind": type(encoded).__name__}
     columns = {str(key): encoded[key] for key in encoded if key in ("input_ids", "attention_mask")}
-    return {
+    effects = settings_left(tokenizer, before, "tokenize")
+    return ({"effects": effects} if effects else {}) | {
         "kept": encoded is earlier,
         "keys": [str(key) for key in encoded],
         "columns": {k: [_ints(row) for row in v] for k, v in columns.items()},
@@ -118,11 +133,14 @@ def _ints(row: Any) -> list[int]:
 
 def probe_collate(names: Names, **inputs: Any) -> dict:
     """What collate makes of each batch."""
-    seen = []
+    seen, effects = [], []
     for examples in copy.deepcopy(inputs["batches"]):
         # on the right, whatever side the tokenizer has set
         tokenizer = word_tokenizer(inputs["vocabulary"], "left")
+        before = {name: getattr(tokenizer, name) for name in SETTINGS}
         batch = names.collate(examples, tokenizer)
+        before["padding_side"] = tokenizer.padding_side  # whoever pads with it has to set it
+        effects += settings_left(tokenizer, before, "collate")
         if not isinstance(batch, Mapping):
             return {"kind": type(batch).__name__}
         tensors = {str(key): value for key, value in batch.items() if isinstance(value, torch.Tensor)}
@@ -133,7 +151,7 @@ def probe_collate(names: Names, **inputs: Any) -> dict:
                 "dtypes": {key: str(value.dtype).removeprefix("torch.") for key, value in tensors.items()},
             }
         )
-    return {"batches": seen}
+    return {"batches": seen} | ({"effects": effects} if effects else {})
 
 
 def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -154,9 +172,8 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["kept"]:
         return Fault("a second batch gets the rows of the first", "something is kept from call to call, as in a global")
     ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
-    full = [
-        [ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in inputs["sentences"]
-    ]
+    texts = [f"{SPACE}{s}" if s.startswith(" ") else s for s in inputs["sentences"]]
+    full = [[ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in texts]
     lengths, wanted = [len(row) for row in ids], [min(len(row), limit) for row in full]
     if lengths != wanted:
         seen_lengths = f"rows of {lengths} tokens, expected {wanted} (max_length {limit})"
@@ -174,6 +191,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
                 if lengths == [min(len(row), 128) for row in full]
                 else ""
             )
+            return Fault(seen_lengths, likely)
+        if lengths == [n - text.startswith(" ") for n, text in zip(wanted, inputs["sentences"], strict=True)]:
+            likely = "the tokenizer gets each sentence as it is: a space at its beginning is a token here, and counts"
             return Fault(seen_lengths, likely)
         return Fault(seen_lengths, "max_length counts all tokens, special ones too, and nothing else is cut off")
     for row, mask, whole, length in zip(ids, masks, full, wanted, strict=True):
@@ -249,7 +269,7 @@ def _padding_fault(inputs: Inputs, seen: Observation) -> Fault | None:
 def _padding_cause(padded: np.ndarray, wanted: np.ndarray, key: str, pad: int, lengths: Sequence[int]) -> str:
     padding = np.arange(wanted.shape[1]) >= np.array(lengths)[:, None]
     if key == "attention_mask":
-        if padded.all():
+        if padded[padding].all():
             return "the mask is 1 on padding too, so the model reads it"
         if not padded[padding].any():
             return "keep each example's own mask and add zeros for the padding: a sentence may hold the padding token"

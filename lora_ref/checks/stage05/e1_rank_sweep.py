@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora_ref.checks.exercise import Exercise
-from lora_ref.checks.probing import Names
+from lora_ref.checks.probing import Names, result_of
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, a, close
 
 COLUMNS = ("rank", "trainable", "accuracy", "seconds")
@@ -55,12 +55,20 @@ def probe_sweep(names: Names, **inputs: Any) -> dict:
         calls.append(int(rank))
         return dict(by_rank[int(rank)])
 
+    def broken(rank: int, /) -> dict[str, Any]:
+        if int(rank) == int(inputs["ranks"][-1]):
+            raise RuntimeError("this training broke off")
+        return dict(by_rank[int(rank)])
+
     frame = names.rank_sweep(run, list(inputs["ranks"]))
+    short, error = result_of(names.rank_sweep, broken, list(inputs["ranks"]))
+    hidden = error is None and isinstance(short, pd.DataFrame) and len(short) < len(inputs["ranks"])
     if not isinstance(frame, pd.DataFrame):
         return {"kind": type(frame).__name__, "calls": calls}
     columns = [str(column) for column in frame.columns]
     cells = {column: [_cell(value) for value in frame.iloc[:, i]] for i, column in enumerate(columns)}
-    return {"columns": columns, "index": str(frame.index.name), "rows": len(frame), "cells": cells, "calls": calls}
+    seen = {"columns": columns, "index": str(frame.index.name), "rows": len(frame), "cells": cells, "calls": calls}
+    return seen | {"hidden": hidden}
 
 
 def _cell(value: Any) -> float | str:
@@ -167,6 +175,11 @@ def shown_sorted(ranks: Sequence[float], inputs: Inputs, order: Sequence[int]) -
 
 def judge_calls(inputs: Inputs, seen: Observation) -> Fault | None:
     calls, ranks = seen["calls"], inputs["ranks"]
+    if sorted(calls) == sorted(ranks) and seen.get("hidden"):
+        likely = (
+            "an error in a training is the caller's: a row that is missing in silence looks like a rank never asked"
+        )
+        return Fault("where run raises an error, the table lacks that rank and nothing is raised", likely)
     if sorted(calls) == sorted(ranks):
         if seen.get("rows", len(ranks)) == len(set(ranks)) < len(ranks):
             return Fault(f"rows: {seen['rows']}, ranks: {ranks}", _TWICE)
