@@ -56,6 +56,8 @@ def test_what_is_handed_in_instead_of_a_notebook_is_nobody_elses(tmp_path):
     assert set(rows) == {"victim", *(tree.id for tree in trees.TREES)}
     assert rows["victim"].origin == str(tmp_path / "submitted" / "victim" / STAGE / f"{STAGE}.ipynb")
     assert not rows["victim"].problem
+    for row in rows.values():
+        assert " ".join([row.student, row.origin, row.problem, *row.notes]).encode()
     for tree in trees.TREES:
         assert bool(rows[tree.id].problem) == (tree.earns is None), (tree.id, rows[tree.id].problem)
 
