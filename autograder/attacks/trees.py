@@ -111,6 +111,12 @@ def _twin(folder: Path, right: bytes, untouched: bytes) -> None:
     (place / NAME).write_bytes(untouched)
 
 
+def _names(right: bytes, untouched: bytes) -> bytes:
+    """Names in which a copy's ending, or a copy of a copy, begins again and again."""
+    endings = (" " * 280, " - 1" * 70, "copy " * 55)
+    return _zip({f"{ending}{n}.ipynb": right for n in range(300) for ending in endings})
+
+
 def _old_letters(folder: Path, right: bytes, untouched: bytes) -> None:
     """A folder whose name is no UTF-8: what a zip file of an old program is unpacked to, or made on purpose."""
     place = folder / os.fsdecode(b"M\x81ller") / STAGE
@@ -149,6 +155,7 @@ TREES = [
         "some",
     ),
     Tree("vi\u0441tim", _twin, 0),
+    Tree("tree-names", _handed("tree-names", _names), "all"),
     Tree("M\u00fcller", _old_letters, "all"),
     Tree("tree-cut", _handed("tree-cut", lambda r, u: _zip({NAME: r})[:-30])),
     Tree("tree-empty", _handed("tree-empty", lambda r, u: b"")),
