@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from autograder.engine.store import Store, locked
 from autograder.exercises import STAGES
 from autograder.files import ignored_by_git, sentence
 from autograder.intake.discover import discover
-from autograder.intake.plan import plan
+from autograder.intake.plan import plan, unreadable
 from autograder.intake.register import Register
 from autograder.intake.submission import Submission
 from autograder.marking import page
@@ -126,9 +126,13 @@ def sure(doubt: str) -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and input("Grade them? [y/N] ").strip().lower() == "y"
 
 
-def job_for(row: Row, assignment: Assignment, cells: str) -> dict[str, Any]:
-    """A row's job, with a doubt in it where its sources do what only forging needs."""
-    return job_of(row, assignment, cells) | {"doubt": integrity.suspicious(row, assignment)}
+def job_for(row: Row, assignment: Assignment, cells: str) -> dict[str, Any] | None:
+    """A row's job, with a doubt in it where its sources do what only forging needs; None: it is a problem now."""
+    try:
+        return job_of(row, assignment, cells) | {"doubt": integrity.suspicious(row, assignment)}
+    except Exception as error:  # whatever it is, it is this submission's alone
+        row.problem = unreadable(error)
+        return None
 
 
 def warming(
@@ -193,14 +197,22 @@ def grade(args: argparse.Namespace, out: Path) -> int:
             line.show()
 
         limits = {"cell_seconds": args.cell_seconds, "seconds": args.seconds}
-        jobs = (job_for(row, assignments[row.stage], args.cells) | limits for row in todo)
+
+        def jobs() -> Iterator[dict[str, Any]]:
+            for row in todo:
+                if job := job_for(row, assignments[row.stage], args.cells):
+                    yield job | limits
+                    continue
+                writer.waiting.append(waiting.pop(row.key))
+                line.add(failed=True)
+
         status = 0
         try:
             with stop_between() as check:
                 if args.scheduler:
-                    cluster.run(jobs, args.scheduler, args.sandbox, on_result, on_tick)
+                    cluster.run(jobs(), args.scheduler, args.sandbox, on_result, on_tick)
                 else:
-                    pool.run(jobs, max(1, args.workers), args.sandbox, on_result, on_tick, warm)
+                    pool.run(jobs(), max(1, args.workers), args.sandbox, on_result, on_tick, warm)
         except KeyboardInterrupt:
             print("\ngrade: interrupted; run the same command to go on", file=sys.stderr)
             status = 130

@@ -339,7 +339,7 @@ def a_written_module(notebook: Notebook, dice: random.Random, stage: str) -> Non
     cell, name = an_answer(notebook, dice), f"module{dice.randrange(1000)}"
     release, _ = grade_course.notebooks(stage)
     first = next(source_of(c) for c in release["cells"] if grade_id(c) == "setup")
-    if re.search(r"^[ \t]*[%!]|get_ipython|await|of_mine", cell["source"] + first, re.MULTILINE):
+    if re.search(r"^[ \t]*[%!]|= *!|get_ipython|await|of_mine", cell["source"] + first, re.MULTILINE):
         return
     notebook["cells"].insert(place(notebook, cell), code(f"%%writefile {name}.py\n{cell['source']}", dice))
     take = ("%run -i {0}.py", "exec(open('{0}.py').read())", "%load {0}.py\n{1}")

@@ -11,13 +11,17 @@ import grade_course
 import pytest
 from grade_course import FULL, STAGE
 
+from autograder import grade
 from autograder.attacks import attacks, trees
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
 from autograder.engine.sandbox import Gone
 from autograder.evaluation import Result
+from autograder.grade import job_for
+from autograder.intake import plan as planning
 from autograder.intake.discover import discover
 from autograder.intake.plan import plan
+from autograder.intake.submission import Submission
 from autograder.results import history
 
 #: Of each four students, what they hand in, and what that earns.
@@ -56,8 +60,32 @@ def test_what_is_handed_in_instead_of_a_notebook_is_nobody_elses(tmp_path):
     assert set(rows) == {"victim", *(tree.id for tree in trees.TREES)}
     assert rows["victim"].origin == str(tmp_path / "submitted" / "victim" / STAGE / f"{STAGE}.ipynb")
     assert not rows["victim"].problem
+    for row in rows.values():
+        assert " ".join([row.student, row.origin, row.problem, *row.notes]).encode()
     for tree in trees.TREES:
         assert bool(rows[tree.id].problem) == (tree.earns is None), (tree.id, rows[tree.id].problem)
+
+
+@pytest.mark.parametrize("attack", [a for a in attacks() if a.id in ("deep-set-up", "deep-chain", "pictures", "prose")])
+def test_what_is_deep_or_long_is_planned(attack):
+    data = attack.make(*grade_course.notebooks())
+    row = plan(Submission("eve", STAGE, "", lambda: data), Assignment.load(STAGE), 1, "needed")
+    assert not row.problem
+    assert job_for(row, Assignment.load(STAGE), "needed")
+
+
+def test_an_error_that_nobody_thought_of_is_one_submission_s(monkeypatch):
+    def broken(*_):
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    assignment = Assignment.load(STAGE)
+    row = plan(Submission("eve", STAGE, "", lambda: b'{"cells": []}'), assignment, 1, "needed")
+    row.problem = ""
+    monkeypatch.setattr(grade, "job_of", broken)
+    assert job_for(row, assignment, "needed") is None
+    assert "SystemError" in row.problem
+    monkeypatch.setattr(planning, "answers", broken)
+    assert "SystemError" in plan(Submission("eve", STAGE, "", bytes), assignment, 1, "needed").problem
 
 
 def says(text):

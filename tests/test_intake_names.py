@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import grade_course
 import pytest
@@ -11,6 +12,7 @@ from handed_in import NAME, by_student, graded, put, zipped
 
 from autograder.intake import naming, notebook
 from autograder.intake.discover import discover
+from autograder.intake.register import Register
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,21 @@ def test_a_table_with_a_hole_is_named(tmp_path):
     (tmp_path / "t.csv").write_text("a.ipynb,Ann\nb.ipynb\n")
     with pytest.raises(naming.NamesError, match="row 2"):
         naming.rule(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [(b"M\x81ller", "M\u00fcller"), (b"M\xfcller", "M\u00fcller"), ("Mü".encode(), "Mü"), (b"\xff", "\xff")],
+)
+def test_names_in_the_letters_of_old_programs(tmp_path, assignments, complete, name, read):
+    put(tmp_path, {f"{os.fsdecode(name)}.ipynb": complete, f"bo/{os.fsdecode(name)}.zip": b"no zip"})
+    register = Register(tmp_path / "out")
+    found = {s.student: s for s in discover(tmp_path, assignments, register=register)}
+    assert set(found) == {read, "bo"}
+    (tmp_path / "out" / ".grading").mkdir(parents=True)
+    register.save()
+    for submission in found.values():
+        assert f"{submission.origin} {submission.problem}".encode()
 
 
 def test_a_file_with_nothing_in_it_says_so(tmp_path, assignments):

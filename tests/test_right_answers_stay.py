@@ -176,6 +176,8 @@ for number, taken in enumerate(
     ("from mine import *", "%run mine.py", "exec(open('mine.py').read())", "import mine\nglobals().update(vars(mine))")
 ):
     EDITED[f"a module taken by {taken}"] = in_a_module(taken, number % 2)
+EDITED["a module taken below the check"] = below = in_a_module("%run -i mine.py", True)
+below["cells"].append(below["cells"].pop(next(n for n, c in enumerate(below["cells"]) if "%run" in c["source"])))
 
 
 @pytest.mark.parametrize("what", EDITED)

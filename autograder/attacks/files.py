@@ -61,6 +61,12 @@ def deep_chain(notebook: Notebook) -> None:
     notebook["cells"][3] |= {"outputs": [], "execution_count": None}
 
 
+def deep_set_up(notebook: Notebook) -> None:
+    """Code in the set-up cell that Python parses, and whose tree nothing that calls itself can walk through."""
+    cell = next(c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade_id") == "setup")
+    cell["source"] = "".join(cell["source"]) + "\nif 0: pass\n" + "elif 0: pass\n" * 1_500 + "a = [0]" + "[0]" * 1_500
+
+
 def duplicate(notebook: Notebook) -> None:
     notebook["cells"] += copy.deepcopy(_marked(notebook))
 
@@ -116,6 +122,7 @@ def prose(notebook: Notebook) -> None:
 ATTACKS = [
     Attack("edited-checks", changed(edit_checks, right=False)),
     Attack("edited-checks-right", changed(edit_checks), "all"),
+    Attack("deep-set-up", changed(deep_set_up), "all"),
     Attack("duplicated", changed(duplicate), "all"),
     Attack("deep-chain", changed(deep_chain), "all"),
     Attack("untouched-first", changed(untouched_first), "all"),

@@ -6,6 +6,7 @@ Each writes into the folder of a class as ``python -m autograder grade --submiss
 from __future__ import annotations
 
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -110,6 +111,19 @@ def _twin(folder: Path, right: bytes, untouched: bytes) -> None:
     (place / NAME).write_bytes(untouched)
 
 
+def _names(right: bytes, untouched: bytes) -> bytes:
+    """Names in which a copy's ending, or a copy of a copy, begins again and again."""
+    endings = (" " * 280, " - 1" * 70, "copy " * 55)
+    return _zip({f"{ending}{n}.ipynb": right for n in range(300) for ending in endings})
+
+
+def _old_letters(folder: Path, right: bytes, untouched: bytes) -> None:
+    """A folder whose name is no UTF-8: what a zip file of an old program is unpacked to, or made on purpose."""
+    place = folder / os.fsdecode(b"M\x81ller") / STAGE
+    place.mkdir(parents=True)
+    (place / NAME).write_bytes(right)
+
+
 def _deep(right: bytes, untouched: bytes) -> bytes:
     return _zip({"x/" * 1_500 + NAME: right})
 
@@ -141,6 +155,8 @@ TREES = [
         "some",
     ),
     Tree("vi\u0441tim", _twin, 0),
+    Tree("tree-names", _handed("tree-names", _names), "all"),
+    Tree("M\u00fcller", _old_letters, "all"),
     Tree("tree-cut", _handed("tree-cut", lambda r, u: _zip({NAME: r})[:-30])),
     Tree("tree-empty", _handed("tree-empty", lambda r, u: b"")),
 ]

@@ -370,7 +370,10 @@ class _Run:
                 continue
             wanted = {name for row in self.exercises if row.id == exercise_id for name in row.names}
             wanted |= self.missing.get(exercise_id, set())
-            if late or any(wanted & names for n, names in ran.items() if n > number):
+            below = {n: names for n, names in ran.items() if n > number}
+            # a %run, a star import: which names it brings, its text does not say
+            taken = any(self.cells[n].get("own") and uses(self.cells[n]["source"]).opaque for n in below)
+            if late or taken or any(wanted & names for names in below.values()):
                 again = self.judge(exercise_id, session)
                 if len(again.failed) < len(self.results[exercise_id].failed):
                     self.results[exercise_id] = again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable
@@ -73,6 +74,17 @@ def scripts(name: str) -> list[str]:
         if len(mixed := [script for script in _SCRIPTS if script in first]) > 1:
             return [script.capitalize() for script in mixed]
     return []
+
+
+def readable(name: str) -> str:
+    """A file's path as text: names that are no UTF-8, as an old zip program leaves them, by their letters."""
+    if name.isascii():
+        return name
+    data = os.fsencode(name)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("cp437" if re.search(b"[\x80-\x9f]", data) else "latin-1")
 
 
 def shown(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from autograder.exercises import STAGES
-from autograder.intake.names import Key, listed, shown
+from autograder.intake.names import Key, listed, readable, shown
 from autograder.intake.platforms import label
 from autograder.intake.submission import Submission
 from autograder.intake.walk import OUTPUTS, is_output, read_file
@@ -25,7 +25,7 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
     folders, renamed = set(), False
     written = (folder.parent / ".grading").is_dir()  # by grading, which leaves empty folders for formgrader
     for place in sorted(folder.glob("*/*")):
-        student, stage = place.parent.name, place.name
+        student, stage = readable(place.parent.name), place.name
         if stage not in STAGES or student.startswith(".") or not place.is_dir() or label(student, folder=True):
             continue
         if is_output(place.parent) or ((folder / ".grading").is_dir() and student in OUTPUTS):
@@ -38,7 +38,7 @@ def submitted(folder: Path, stages: Collection[str]) -> tuple[dict[tuple[Key, st
             continue
         folders.add(place)
         path = place / f"{stage}.ipynb"
-        submission = Submission(student, stage, str(path), functools.partial(read_file, path))
+        submission = Submission(student, stage, readable(str(path)), functools.partial(read_file, path))
         try:
             others = sorted(p.name for p in place.iterdir() if p.name != "timestamp.txt")
             if others and path.name not in others:
@@ -63,7 +63,7 @@ def _renamed(place: Path) -> bool:
 
 def folder_keys(folder: Path) -> list[Key]:
     """Whose folders there are."""
-    return [_key(p.name) for p in folder.iterdir() if p.is_dir()]
+    return [_key(readable(p.name)) for p in folder.iterdir() if p.is_dir()]
 
 
 def _key(student: str) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Container
@@ -13,14 +14,16 @@ from autograder.intake.names import MAX_NAME
 #: What a browser, a system or a person puts around the name of a copy, in the languages that they speak.
 COPIED = r"cop(?:y|ie|ia|iar)|cópia|kopi[ea]?|kópia|копия|コピー|複製|副本|复制|複本|사본|복사본"
 COPY_OF = rf"(?:{COPIED})(?:\s*(?:of|von|de|di|da|van|av|из)\b)?[\s_-]+|(?:{COPIED})\s*[～~の]?\s*(?=[0-9])"
+#: Each run of blanks and dashes is looked at from its beginning alone: thousands of names are read, of any form.
+ENDING = rf"(?<![\s_–-])[\s_–-]+[(（]?(?:{COPIED})\s*[0-9]{{0,3}}[)）]?"
 COPY = re.compile(
     rf"^(?:{COPY_OF})"
-    rf"|(?:\s*[(（]\s*[0-9]+\s*[)）]|\s*[-–]\s*[0-9]+|[\s_–-]+[(（]?(?:{COPIED})\s*[0-9]{{0,3}}[)）]?)$",
+    rf"|(?:(?<!\s)\s*(?:[(（]\s*[0-9]+\s*[)）]|[-–]\s*[0-9]+)|{ENDING})$",
     re.IGNORECASE,
 )
 #: The same of a name that is somebody's, where a number alone may tell one from the next.
 COPY_OF_SOMEBODYS = re.compile(
-    rf"^(?:{COPY_OF})|[\s_–-]+[(（]?(?:{COPIED})\s*[0-9]{{0,3}}[)）]?$",
+    rf"^(?:{COPY_OF})|{ENDING}$",
     re.IGNORECASE,
 )
 #: What may stand behind a notebook's name and is no student's.
@@ -40,7 +43,7 @@ WORDS = (
     rf"|lösung|hausaufgabe|fertig|entwurf|devoir|rendu|entrega|tarea|consegna|最終版?|最终版?|提出用?|作业|作業|{COPIED}"
 )
 NO_NAME_BEFORE = re.compile(rf"(?:[\W\d_]*(?:{WORDS}))+[\W\d_]*|\s*", re.IGNORECASE)
-NO_NAME_LAST = re.compile(rf"(?:[\W_]+(?:{WORDS})[\d.]*)+[\W_]*\Z", re.IGNORECASE)
+NO_NAME_LAST = re.compile(rf"(?<![\W_])(?:[\W_]+(?:{WORDS})[\d.]*)+[\W_]*\Z", re.IGNORECASE)
 #: Files in a flat folder that are work though not notebooks.
 WORK = (
     *(".pdf", ".doc", ".docx", ".odt", ".py", ".rar", ".7z", ".tar", ".gz", ".tgz", ".ipynb.txt", ".ipynb.json"),
@@ -50,16 +53,23 @@ WORK = (
 NO_WORK = ("index.html", "index.htm")
 
 
+#: How often a copy may have been copied.
+MAX_COPIES = 6
+
+
 def stem(name: str) -> str:
     """A notebook's or zip file's name without its extension, which may be there twice."""
     return re.sub(r"(?:\.(?:ipynb|zip))+$", "", name[-MAX_NAME:], flags=re.IGNORECASE)
 
 
+@functools.lru_cache(maxsize=5000)  # asked for several times of each
 def bare(name: str) -> str:
     """A file's name without its extension and what makes it a copy's."""
-    name, before = unicodedata.normalize("NFC", stem(name)), ""
-    while name != before:
+    name = unicodedata.normalize("NFC", stem(name))
+    for _ in range(MAX_COPIES):
         name, before = COPY.sub("", name).strip(), name
+        if name == before:
+            break
     return name
 
 

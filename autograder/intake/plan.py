@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row, seed_and_key
+from autograder.intake.names import shown
 from autograder.intake.notebook import answers
 from autograder.intake.submission import Submission
+
+
+def unreadable(error: Exception) -> str:
+    """Why a person must look at a submission that nobody thought of."""
+    return (
+        f"cannot be read ({type(error).__name__}: {shown(str(error))}): look at the file, and report it to the course"
+    )
 
 
 def plan(submission: Submission, assignment: Assignment, run_seed: int, cells: str) -> Row:
@@ -17,7 +25,11 @@ def plan(submission: Submission, assignment: Assignment, run_seed: int, cells: s
         run_seed: of the whole run.
         cells: ``"needed"`` or ``"all"``.
     """
-    sources = answers(submission, assignment)
+    sources: dict[str, str] = {}
+    try:
+        sources = answers(submission, assignment)
+    except Exception as error:  # whatever it is, it is this submission's alone
+        submission.problem = unreadable(error)
     seed, key = seed_and_key(submission.student, submission.hash, assignment, run_seed, cells)
     return Row(
         student=submission.student,

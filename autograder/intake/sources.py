@@ -133,18 +133,26 @@ def added_code(source: str, released: str) -> str:
     if norm(source) == norm(released):
         return ""
     tree, ours = parsed(source), parsed(released)
-    if tree is None or ours is None or MAGIC.search(source):
+    if tree is None or ours is None or MAGIC.search(source) or not (dumps := _dumps(tree)):
         return added_lines(source, released)
-    known = {ast.dump(node) for node in ours.body}
+    known = set(_dumps(ours))
     lines, kept = source.split("\n"), []
-    for node in tree.body:
+    for node, dump in zip(tree.body, dumps, strict=True):
         empty = isinstance(node, (ast.Raise, ast.Pass)) or (
             isinstance(node, ast.Expr) and isinstance(node.value, (ast.Constant, ast.Name))
         )
-        if not empty and ast.dump(node) not in known:
+        if not empty and dump not in known:
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
             kept.append("\n".join(lines[first - 1 : node.end_lineno]))
     return "\n".join(kept)
+
+
+def _dumps(tree: ast.Module) -> list[str]:
+    """Each statement's `ast.dump`; none of a tree that is too deep for one."""
+    try:
+        return [ast.dump(node) for node in tree.body]
+    except RecursionError:
+        return []
 
 
 def added_lines(text: str, released: str) -> str:

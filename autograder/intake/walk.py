@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from autograder.intake.names import shown
+from autograder.intake.names import readable, shown
 
 #: Larger files are not read, in bytes: a notebook with outputs has a few megabytes.
 MAX_NOTEBOOK = 20_000_000
@@ -87,7 +87,7 @@ class File:
 def files_in(source: Path, skip: Collection[Path]) -> Iterator[File]:
     """Every file under a folder or in a zip file, and in the zip files there, but those in the folders to skip."""
     if source.is_file():
-        yield from _zipped(source, lambda: source, (), str(source), 0)
+        yield from _zipped(source, lambda: source, (), readable(str(source)), 0)
         return
     todo = [source]  # not os.walk, which on Python 3.10 and 3.11 calls itself for each level
     while todo:
@@ -107,17 +107,17 @@ def files_in(source: Path, skip: Collection[Path]) -> Iterator[File]:
         folders = [here / name for name, folder in wanted if folder]
         todo += reversed([path for path in folders if path not in skip and not is_output(path)])
         for path in (here / name for name, folder in wanted if not folder):
-            parts = parts_of(path.relative_to(source).as_posix())
+            parts, origin = parts_of(readable(path.relative_to(source).as_posix())), readable(str(path))
             if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
-                yield from _zipped(path, functools.partial(Path, path), parts, str(path), 0)
+                yield from _zipped(path, functools.partial(Path, path), parts, origin, 0)
             else:
-                yield File(parts, str(path), functools.partial(read_file, path))
+                yield File(parts, origin, functools.partial(read_file, path))
 
 
 def _closed(folder: Path, where: Path, why: str) -> File:
     """What stands for a folder that is not looked into."""
-    parts = (*(parts_of(where.as_posix()) if where.parts else ()), "unreadable.zip")
-    return File(parts, str(folder), functools.partial(_refuse, f"{shown(folder.name)} {why}"))
+    parts = (*(parts_of(readable(where.as_posix())) if where.parts else ()), "unreadable.zip")
+    return File(parts, readable(str(folder)), functools.partial(_refuse, f"{shown(readable(folder.name))} {why}"))
 
 
 def is_output(folder: Path) -> bool:
@@ -137,7 +137,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         Unreadable: it is not one, too large, or not there.
     """
-    name = shown(path.name)
+    name = shown(readable(path.name))
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or path.parent.is_symlink():
