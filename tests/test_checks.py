@@ -156,7 +156,8 @@ def test_stderr_stays_empty_and_global_state_as_it_was(capfd):
     expected = torch.rand(3)
     torch.manual_seed(1)
     seen = seen_from(noisy)
-    effects = ["answer left autograd switched off", "answer left torch's default dtype as torch.float64"]
+    left = ("autograd switched off", "torch's default dtype as torch.float64")
+    effects = [{"rule": "setting", "text": f"answer left {how}"} for how in left]
     assert seen == {"value": 1, "printed": "to stdout\n", "effects": effects}
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.rand(3), expected)
@@ -305,7 +306,7 @@ def test_a_reason_is_given_once():
 
 
 def test_what_a_call_changes_beside_costs_once_where_it_is_cheapest():
-    fault = effect_fault("answer changed its argument x: other values")
+    fault = effect_fault("argument", "answer changed its argument x: other values")
     prices = [(1.0, fault), (0.5, fault), (0.5, fault), (0.25, None), (0.25, Fault("wrong"))]
     verdicts = [Verdict(f"9.3/{n}", "", points, said) for n, (points, said) in enumerate(prices)]
     assert [verdict.passed for verdict in once(verdicts)] == [True, True, False, True, False]

@@ -10,10 +10,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+
+class Effect(NamedTuple):
+    """What a call did beside returning something: which rule that breaks, and what was seen.
+
+    ``rule`` is one of `lora_ref.checks.verdicts.EFFECTS`.
+    """
+
+    rule: str
+    text: str
 
 
 class Calls:
@@ -27,7 +37,7 @@ class Calls:
     def __init__(self, pure: tuple[str, ...] = (), keeps: tuple[str, ...] = ()):
         self._pure, self._keeps, self._again = pure, keeps, set(pure)
         self._returned: list[tuple[str, _Kept]] = []
-        self.effects: list[str] = []
+        self.effects: list[Effect] = []
 
     def watched(self, name: str, value: Any) -> Any:
         """A function that does as ``value`` does and is watched; a class or a module comes back as it is."""
@@ -62,30 +72,36 @@ class Calls:
     def _still(self, name: str, result: Any) -> None:
         """Whether what earlier calls returned is still what it was."""
         if any(other == name and kept.changed() for other, kept in self._returned):
-            effect = f"a second call of {name} changed what the first one had returned"
+            effect = Effect("again", f"a second call of {name} changed what the first one had returned")
             self.effects += [effect] * (effect not in self.effects)
         self._returned.append((name, _Kept(result)))
 
     def _compare(self, name: str, before: Mapping[str, _Kept], state: Mapping[str, Any]) -> bool:
-        found = [f"{name} changed its argument {key}: {how}" for key, kept in before.items() if (how := kept.changed())]
+        effects = [
+            Effect(kept.rule, f"{name} changed its argument {key}: {how}")
+            for key, kept in before.items()
+            if (how := kept.changed())
+        ]
         for kept in before.values():
             kept.put_back()
-        found += [f"{name} left {how}" for how in restore(state)]
-        self.effects += [effect for effect in found if effect not in self.effects]
-        return not found
+        effects += [Effect("setting", f"{name} left {how}") for how in restore(state)]
+        self.effects += [effect for effect in effects if effect not in self.effects]
+        return not effects
 
     def _called_again(self, name: str, result: Any, call: Callable, before: Mapping, state: Mapping) -> Any:
         first = _Kept(result)
         try:
             second = call()
         except Exception as error:
-            self.effects.append(f"{name} called again with the same arguments raised {type(error).__name__}")
+            text = f"{name} called again with the same arguments raised {type(error).__name__}"
+            self.effects.append(Effect("again", text))
             second = result
         else:
             if first.changed():
-                self.effects.append(f"a second call of {name} changed what the first one had returned")
+                self.effects.append(Effect("again", f"a second call of {name} changed what the first one had returned"))
             elif not alike(second, result):
-                self.effects.append(f"{name} called again with the same arguments returned something else")
+                text = f"{name} called again with the same arguments returned something else"
+                self.effects.append(Effect("again", text))
         self._compare(name, before, state)
         first.put_back()
         return result
@@ -125,6 +141,8 @@ def restore(before: Mapping[str, Any]) -> list[str]:
 
 class _Kept:
     """An argument as it was: lists, dicts, arrays, tensors at any depth. What a module holds is a room's to judge."""
+
+    rule = "argument"
 
     def __init__(self, value: Any, depth: int = 0):
         self.value = value
@@ -199,6 +217,8 @@ class _Kept:
 
 class _KeptModule:
     """A model's modes and buffers as they were."""
+
+    rule = "model"
 
     def __init__(self, value: torch.nn.Module):
         self.value = value

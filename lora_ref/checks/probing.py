@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lora_ref.checks.calls import Calls, restore, settings
+from lora_ref.checks.calls import Calls, Effect, restore, settings
 from lora_ref.checks.clock import Clock, TimeLimit, time_limit
 
 #: Largest number of array elements, and of characters of text, that one observation may hold.
@@ -116,7 +116,7 @@ def observe(
                         own = {name.partition(".")[0]: value for name, value in instead.items()}
                         before = settings()
                         seen = plain(probe(Names(namespace, own, calls), **inputs))
-                        calls.effects += [f"your code left {how}" for how in restore(before)]
+                        calls.effects += [Effect("setting", f"your code left {how}") for how in restore(before)]
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -126,7 +126,7 @@ def observe(
     if printed.text:
         seen["printed"] = printed.text
     if calls.effects and "error" not in seen:
-        seen["effects"] = plain(calls.effects[:5])
+        seen["effects"] = plain([effect._asdict() for effect in calls.effects[:5]])
     return seen
 
 

@@ -198,21 +198,19 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     return tuple(replace(v, fault=None) if n in seen_by and n != pays else v for n, v in enumerate(verdicts))
 
 
-def effect_fault(effect: str) -> Fault:
+#: What a call may do beside returning something, by the rule that it breaks, and the likely cause.
+EFFECTS = {
+    "again": "the result depends on more than the arguments: on something kept from call to call (a global, a default "
+    "argument, an attribute) or on chance",
+    "model": "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here",
+    "setting": "the setting stays for all code that runs later: set it in a with block, or leave it out",
+    "argument": "arguments are the caller's: make new objects (x / n, not x /= n; sorted(x), not x.sort())",
+}
+
+
+def effect_fault(rule: str, text: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
-    if "called again" in effect or "second call" in effect:
-        likely = (
-            "the result depends on more than the arguments: on something kept from call to call (a global, a default "
-            "argument, an attribute) or on chance"
-        )
-        return Fault(effect, likely, None, NOT_AGAIN)
-    if "the mode has changed" in effect or "its buffer" in effect:
-        likely = "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here"
-    elif " left " in effect:
-        likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
-    else:
-        likely = "arguments are the caller's: make new objects (x / n, not x /= n; sorted(x), not x.sort())"
-    return Fault(effect, likely, None, SIDE_EFFECT)
+    return Fault(text, EFFECTS[rule], None, NOT_AGAIN if rule == "again" else SIDE_EFFECT)
 
 
 def run_check(check: Check, namespace: Namespace, seed: int | None = None, patience: Patience | None = None) -> Verdict:
@@ -245,7 +243,8 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
     try:
         fault = error_fault(seen["error"]) if "error" in seen else check.judge(inputs, seen)
         if fault is None and seen.get("effects"):
-            fault = effect_fault(str(seen["effects"][0]))
+            effect = seen["effects"][0]
+            fault = effect_fault(effect["rule"], str(effect["text"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:
