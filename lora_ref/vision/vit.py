@@ -92,10 +92,10 @@ def vit_targets(model: nn.Module, which: str = "query-value") -> list[str]:
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     wanted = []
     for part in _GROUPS[which]:
-        found = [name for name in linears if re.search(rf"(^|\.){_PARTS[part]}$", name)]
-        if not found:
+        names = [name for name in linears if re.search(rf"(^|\.){_PARTS[part]}$", name)]
+        if not names:
             raise ValueError(f"{type(model).__name__} has no linear layer that a vision transformer calls its {part}")
-        wanted += found
+        wanted += names
     others = [name for name in linears if name not in wanted]
     return list(dict.fromkeys(_shortest_end(name, others) for name in wanted))
 
