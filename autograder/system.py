@@ -37,7 +37,7 @@ class Program:
         trial: arguments with which it shows that it works here.
         without: what is left out where it isn't there.
         broken: what is wrong when it is there and the trial fails.
-        packages: package manager -> what it's called there.
+        packages: package manager other than apt-get -> what it's called there.
         debian: names to try in turn with apt-get; Ubuntu's ``chromium-browser`` is not Debian's name.
         beside: what apt-get installs with it.
         linux: there is none for other systems.
@@ -90,7 +90,8 @@ class Program:
         if not self.possible():
             return "a Linux machine or container: docs/grading_in_a_container.md"
         if self.path() is None:
-            ways = {name: f"{MANAGERS[name][1]} {package}" for name, package in self.packages.items()}
+            packages = {"apt-get": " ".join((self.debian[0], *self.beside))} | self.packages
+            ways = {name: f"{MANAGERS[name][1]} {package}" for name, package in packages.items()}
             here = [_allowed(line) for name, line in ways.items() if shutil.which(name)]
             return here[0] if here else ";  ".join(f"{MANAGERS[name][0]}: {line}" for name, line in ways.items())
         if self is not BUBBLEWRAP:
@@ -108,7 +109,7 @@ BUBBLEWRAP = Program(
     trial=("--ro-bind", "/", "/", "--unshare-all", "--die-with-parent", "true"),
     without="the sandbox: its tests are skipped, the demo grades without it, and `grade` refuses to grade a class",
     broken="bubblewrap is installed but may not make namespaces here",
-    packages={"apt-get": "bubblewrap", "dnf": "bubblewrap", "pacman": "bubblewrap"},
+    packages={"dnf": "bubblewrap", "pacman": "bubblewrap"},
     debian=("bubblewrap",),
     linux=True,
 )
@@ -122,12 +123,7 @@ CHROMIUM = Program(
     trial=("--version",),
     without="the browser: tests that work in Jupyter, or look at the site and at reports, are skipped",
     broken="Chromium is installed but does not run",
-    packages={
-        "apt-get": "chromium libatomic1",
-        "dnf": "chromium",
-        "pacman": "chromium",
-        "brew": "--cask google-chrome",
-    },
+    packages={"dnf": "chromium", "pacman": "chromium", "brew": "--cask google-chrome"},
     debian=("chromium", "chromium-browser"),
     beside=("libatomic1",),  # of Playwright's own Node.js, which drives it; the smallest Debian has none
 )

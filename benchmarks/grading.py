@@ -136,13 +136,13 @@ def resident(process: psutil.Process) -> int:
     """Bytes of memory that a process and all that come from it take, each page once."""
     total = 0
     try:
-        for one in [process, *process.children(recursive=True)]:
+        for each in [process, *process.children(recursive=True)]:
             try:
-                total += one.memory_full_info().pss
+                total += each.memory_full_info().pss
             except psutil.NoSuchProcess:
                 continue
             except psutil.AccessDenied:  # another user's: what it shares is counted with it
-                total += one.memory_info().rss
+                total += each.memory_info().rss
     except psutil.NoSuchProcess:
         pass
     return total

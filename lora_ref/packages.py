@@ -30,13 +30,13 @@ def requirements() -> dict[str, str]:
         lines = ["torch", "transformers", "datasets", "ipywidgets", "matplotlib", "safetensors"]
         if block:
             lines = re.findall(r'^ *"([^"]+)"', block[1], re.MULTILINE)
-    found = {}
+    requirements = {}
     for line in lines:
         if "extra ==" not in line:
             plain = line.partition(";")[0].strip()
             name = plain.translate(str.maketrans("<>=!~[ ", "       ")).split()[0]
-            found[name] = plain
-    return found
+            requirements[name] = plain
+    return requirements
 
 
 def version_of(name: str) -> str | None:

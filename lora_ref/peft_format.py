@@ -158,16 +158,16 @@ def _trained_modules(model: nn.Module, layers: Iterable[str]) -> list[str]:
     for name in layers:
         if any(parameter.startswith(name + ".") for parameter in left):
             raise ValueError(f"{name!r} has a LoRA layer and trains itself as well; PEFT allows one: freeze it")
-    found: list[str] = []
+    trained: list[str] = []
     for raw_name, module in model.named_modules():
         name = plain_name(raw_name)
         inside = {plain_name(f"{name}.{parameter}") for parameter, _ in module.named_parameters()}
         if name and inside and inside <= left:
-            found.append(name)
+            trained.append(name)
             left -= inside
     if left:
         raise ValueError(f"{min(left)!r} trains, but not the whole of its module, which is what PEFT saves")
-    return found
+    return trained
 
 
 def _pattern_of(values: Mapping[str, float], default: float) -> dict[str, float]:
@@ -223,11 +223,11 @@ def from_peft(
     _refuse_tied(model, whole)
     targets = [name for name in settings.targets(model) if not any(_is_inside(name, module) for module in whole)]
 
-    found = {name.removesuffix(".lora.lora_A").removesuffix(".lora.lora_B") for name in updates}
-    for name in sorted(found - set(targets)):
+    updated = {name.removesuffix(".lora.lora_A").removesuffix(".lora.lora_B") for name in updates}
+    for name in sorted(updated - set(targets)):
         if name in names and not isinstance(model.get_submodule(name), (nn.Linear, LinearWithLoRA)):
             raise ValueError(f"{name} is {kind_of(model.get_submodule(name))}: only nn.Linear can be adapted here")
-    _same(found, set(targets), "an update of", "target_modules")
+    _same(updated, set(targets), "an update of", "target_modules")
     parameters = {plain_name(name) for name, _ in model.named_parameters()}
     saved_whole = {name for name in parameters if any(_is_inside(name, module) for module in whole)}
     head = _without_base(model, head, saved_whole)
@@ -318,11 +318,11 @@ def _by_our_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
     return updates, head
 
 
-def _same(found: set[str], expected: set[str], what: str, field: str) -> None:
-    if found == expected:
+def _same(in_file: set[str], expected: set[str], what: str, field: str) -> None:
+    if in_file == expected:
         return
-    lines = [f"no tensors for {name}" for name in sorted(expected - found)]
-    lines += [f"{what} {name}, which {field} does not mean in this model" for name in sorted(found - expected)]
+    lines = [f"no tensors for {name}" for name in sorted(expected - in_file)]
+    lines += [f"{what} {name}, which {field} does not mean in this model" for name in sorted(in_file - expected)]
     shown = "\n  ".join(lines[:8]) + (f"\n  and {len(lines) - 8} more" if len(lines) > 8 else "")
     raise ValueError(f"the tensors and {field} in adapter_config.json do not agree:\n  {shown}")
 

@@ -109,17 +109,3 @@ def within(share: float) -> str:
     places = digits - 1 - math.floor(math.log10(value))
     bound = math.ceil(settled(value * 10**places, 5)) / 10**places
     return f"within {bound:.{max(0, places)}f} %"
-
-
-def percent(share: float, digits: int = 2) -> str:
-    """A share as people write it.
-
-    Example:
-        >>> percent(0.000561), percent(0.5), percent(0.0234), percent(1e-9)
-        ('0.056 %', '50 %', '2.3 %', '0 %')
-    """
-    value = 100 * float(share)
-    if abs(value) <= 100 * TOLERANCE:
-        return "0 %"
-    value = settled(value, digits)
-    return f"{value:.0f} %" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g} %"

@@ -7,6 +7,7 @@ the idea alone, and is shorter for it.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,6 +49,7 @@ class StandsForLinear(nn.Module):
         super().__init__()
         self.register_buffer("_weight_before_merge", None, persistent=False)
         self._parameter_before_merge: tuple[nn.Parameter, ...] = ()  # in a tuple, or torch would list it
+        self._version_at_merge = (0, 0)
 
     # --- what a linear layer has ---
 
@@ -55,7 +57,8 @@ class StandsForLinear(nn.Module):
     def weight(self) -> Tensor:
         """``W + scaling B A``, computed on each access and differentiable; ``W`` where LoRA is off.
 
-        Without the update's dropout. A quantised weight, and one that lies on ``meta``, is given as it is.
+        Without the update's dropout. A quantised weight, and one that lies on ``meta``, is given as it is. What is
+        written into it is lost with it: write into ``linear.weight``, or assign a parameter.
         """
         W = self.linear.weight
         if self._weight_before_merge is not None:
@@ -115,16 +118,28 @@ class StandsForLinear(nn.Module):
             raise ValueError(f"this LoRA layer can't be merged: {where} numbers that are not finite (NaN or infinity)")
         self._parameter_before_merge, self._weight_before_merge = (W,), W.detach()
         self.linear.weight = nn.Parameter(merged, requires_grad=W.requires_grad)
+        self._version_at_merge = self._weight_version()
 
     def take_weight_back(self) -> None:
         """Undo `add_to_weight`: the very parameter comes back, and with it whatever shares it."""
         W: Any = self._parameter_before_merge[0]
         kept = self._weight_before_merge
         assert kept is not None
+        (merged, version), (weight, now) = self._version_at_merge, self._weight_version()
+        if merged == weight and version != now:  # a copy of the model counts from 0 again
+            warnings.warn(
+                "a weight was trained or edited while LoRA was merged into it, and that is lost now: merge_and_unload "
+                "keeps it",
+                stacklevel=4,
+            )
         if (W.device, W.dtype) != (kept.device, kept.dtype):
             W.data = kept  # the model was moved meanwhile
         self._parameter_before_merge, self._weight_before_merge = (), None
         self.linear.weight = W
+
+    def _weight_version(self) -> tuple[int, int]:
+        W = self.linear.weight
+        return id(W), 0 if W.is_inference() else W._version
 
     def refuse_training(self, y: Tensor) -> Tensor:
         """``y``, which has no update in it that could train: a backward pass that wants its gradient is an error."""

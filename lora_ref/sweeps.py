@@ -205,10 +205,10 @@ def _points(
 
 def _rank_within(model: nn.Module, name: str, targets: Sequence[str], budget: int) -> int:
     layers = [linear_at(model, layer) for layer in match_targets(model, targets)]
-    one = sum(lora_param_count(layer.out_features, layer.in_features, 1) for layer in layers)
-    if one > budget:
-        raise ValueError(f"rank 1 on {name!r} has {one:,} parameters; the budget is {budget:,}")
-    return budget // one
+    at_rank_1 = sum(lora_param_count(layer.out_features, layer.in_features, 1) for layer in layers)
+    if at_rank_1 > budget:
+        raise ValueError(f"rank 1 on {name!r} has {at_rank_1:,} parameters; the budget is {budget:,}")
+    return budget // at_rank_1
 
 
 def _train_grid(

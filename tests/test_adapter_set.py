@@ -15,6 +15,7 @@ from lora_ref import (
     load_adapter,
     lora_disabled,
     lora_layers,
+    merge_and_unload,
     merge_lora,
     save_adapter,
     unmerge_lora,
@@ -371,6 +372,22 @@ def test_a_merged_model_is_refused(adapters, tmp_path, act):
         act(adapters, tmp_path)
     assert (adapters.names, adapters.active) == (["a", "b", "c"], "c")
     assert torch.equal(logits(unmerge_lora(adapters.model)), expected)
+
+
+def replaced(model):
+    model.roberta.encoder.layer[0].attention.self.query = nn.Linear(32, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [(merge_and_unload, "was merged and taken out since"), (replaced, "is another module since")]
+)
+def test_layers_that_somebody_else_took_are_missed(adapters, change, says):
+    """Or another adapter's update would stay in the weights, or this one's would be nowhere."""
+    change(adapters.model)
+    for act in (lambda: adapters.activate("b"), lambda: adapters.compose({"a": 1}, "d")):
+        with pytest.raises(ValueError, match=says):
+            act()
+    assert adapters.names == ["a", "b", "c"]
 
 
 def test_remove(adapters):

@@ -21,7 +21,7 @@ def effects(answer):
     assert sys.modules[probe_call.__module__].EXERCISE is EXERCISE
     seen = observe(probe_call, {"answer": answer}, {})
     assert "error" not in seen, seen
-    return " ".join(seen.get("effects", []))
+    return " ".join(effect["text"] for effect in seen.get("effects", []))
 
 
 def adds_up(x, items, table, kept=[0]):  # noqa: B006 (the mistake)

@@ -156,8 +156,12 @@ def test_stderr_stays_empty_and_global_state_as_it_was(capfd):
     expected = torch.rand(3)
     torch.manual_seed(1)
     seen = seen_from(noisy)
-    left = ("autograd switched off", "torch's default dtype as torch.float64", "the random seed at 5")
-    effects = [f"answer left {what}" for what in left]
+    left = {
+        "autograd switched off": "setting",
+        "torch's default dtype as torch.float64": "setting",
+        "the random seed at 5": "seed",
+    }
+    effects = [{"rule": rule, "text": f"answer left {how}"} for how, rule in left.items()]
     assert seen == {"value": 1, "printed": "to stdout\n", "effects": effects}
     assert capfd.readouterr() == ("", "")
     assert torch.equal(torch.rand(3), expected)
@@ -306,7 +310,7 @@ def test_a_reason_is_given_once():
 
 
 def test_what_a_call_changes_beside_costs_once_where_it_is_cheapest():
-    fault = effect_fault("answer changed its argument x: other values")
+    fault = effect_fault("argument", "answer changed its argument x: other values")
     prices = [(1.0, fault), (0.5, fault), (0.5, fault), (0.25, None), (0.25, Fault("wrong"))]
     verdicts = [Verdict(f"9.3/{n}", "", points, said) for n, (points, said) in enumerate(prices)]
     assert [verdict.passed for verdict in once(verdicts)] == [True, True, False, True, False]

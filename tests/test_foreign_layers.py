@@ -138,6 +138,17 @@ def test_a_parameter_of_two_linear_layers_and_one_that_trains_while_merged():
     assert torch.equal(model[0].linear.weight, second.weight)
 
 
+def test_a_merged_weight_that_was_trained_is_not_taken_away_in_silence():
+    model = merge_lora(net("0"))
+    with torch.no_grad():
+        model[0].linear.weight.mul_(2)
+    with pytest.warns(UserWarning, match="trained or edited while LoRA was merged"):
+        unmerge(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unmerge(merge_lora(model).double())
+
+
 def test_a_shared_layer_is_adapted_wherever_it_is_or_nowhere():
     shared = nn.Linear(8, 8)
     model = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared), "c": nn.Linear(8, 8)})

@@ -12,7 +12,7 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,6 @@ from lora_ref import assets
 NEAR = 0.8
 #: Tokens of an answer that the encoder reads; 2.8 asks for 200 words.
 TOKENS = 256
-Encode = Callable[[Sequence[str]], np.ndarray]
 
 
 def words(text: str) -> list[str]:

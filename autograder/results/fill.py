@@ -242,7 +242,7 @@ def fill_sheet(
         if student in done.rows:
             raise ExportError(f"two rows fit {student}: {done.rows[student][0]} and {row[0]}")
         done.rows[student] = row
-        _fill_row(row, place, where, student, results[student], scale, comma, above, done)
+        _fill_row(row, place, student, results[student], scale, comma, above, done)
         text = (comments or {}).get(student, "")
         if text and where.feedback is not None:
             new, old = html.escape(text, quote=False).replace("\n", "<br>"), row[where.feedback].strip()
@@ -256,7 +256,6 @@ def fill_sheet(
 def _fill_row(
     row: list[str],
     place: int,
-    where: Columns,
     student: str,
     final: Final,
     scale: float,

@@ -87,7 +87,7 @@ def optional(rows: Sequence[Row]) -> list[Optional]:
     for row in rows:
         for result in row.optional:
             results[result.id].append(result)
-    found = []
+    exercises = []
     for name, asked in results.items():
         tried = [result for result in asked if any(not _open(verdict) for verdict in result.verdicts)]
         passed: dict[str, list[bool]] = defaultdict(list)
@@ -95,8 +95,8 @@ def optional(rows: Sequence[Row]) -> list[Optional]:
             passed[verdict.contract].append(verdict.passed)
         checks = tuple((contract, sum(yes) / len(yes)) for contract, yes in passed.items())
         solved = sum(not result.failed for result in tried)
-        found.append(Optional(name, asked[0].title, len(tried), solved, checks))
-    return found
+        exercises.append(Optional(name, asked[0].title, len(tried), solved, checks))
+    return exercises
 
 
 def _open(verdict: Verdict) -> bool:

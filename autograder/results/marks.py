@@ -52,13 +52,13 @@ def given(out: Path, stage: str, student: str) -> dict[str, Given]:
 
 def given_in(rows: Iterable[Sequence[Any]]) -> dict[str, Given]:
     """`given`, from what `QUERY` found, whoever asked: a run that writes the gradebook asks in its own transaction."""
-    found = {}
+    marks = {}
     for name, by_hand, automatic, extra, waits, comment, penalty in rows:
         if penalty:
-            found[LATE] = Given(-penalty)
+            marks[LATE] = Given(-penalty)
         kind, _, number = name.partition("_")
         if kind == "written" or by_hand is not None:
             points = by_hand if by_hand is not None else automatic
             total = None if waits or points is None else points + (extra or 0)
-            found[number.replace("_", ".")] = Given(total, comment or "")
-    return found
+            marks[number.replace("_", ".")] = Given(total, comment or "")
+    return marks

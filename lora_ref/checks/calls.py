@@ -10,10 +10,23 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+
+class Effect(NamedTuple):
+    """What a call did beside returning something: which rule that breaks, and what was seen.
+
+    ``rule`` is one of `lora_ref.checks.verdicts.EFFECTS`.
+    """
+
+    rule: str
+    text: str
+
+
+SEED = "the random seed at"
 
 
 class Calls:
@@ -27,7 +40,7 @@ class Calls:
     def __init__(self, pure: tuple[str, ...] = (), keeps: tuple[str, ...] = ()):
         self._pure, self._keeps, self._again = pure, keeps, set(pure)
         self._returned: list[tuple[str, _Kept]] = []
-        self.effects: list[str] = []
+        self.effects: list[Effect] = []
 
     def watched(self, name: str, value: Any) -> Any:
         """A function that does as ``value`` does and is watched; a class or a module comes back as it is."""
@@ -62,30 +75,37 @@ class Calls:
     def _still(self, name: str, result: Any) -> None:
         """Whether what earlier calls returned is still what it was."""
         if any(other == name and kept.changed() for other, kept in self._returned):
-            effect = f"a second call of {name} changed what the first one had returned"
+            effect = Effect("shared", f"a second call of {name} changed what the first one had returned")
             self.effects += [effect] * (effect not in self.effects)
         self._returned.append((name, _Kept(result)))
 
     def _compare(self, name: str, before: Mapping[str, _Kept], state: Mapping[str, Any]) -> bool:
-        found = [f"{name} changed its argument {key}: {how}" for key, kept in before.items() if (how := kept.changed())]
+        effects = [
+            Effect(kept.rule, f"{name} changed its argument {key}: {how}")
+            for key, kept in before.items()
+            if (how := kept.changed())  # which may change the rule
+        ]
         for kept in before.values():
             kept.put_back()
-        found += [f"{name} left {how}" for how in restore(state)]
-        self.effects += [effect for effect in found if effect not in self.effects]
-        return not found
+        effects += [Effect(rule, f"{name} left {how}") for rule, how in restore(state)]
+        self.effects += [effect for effect in effects if effect not in self.effects]
+        return not effects
 
     def _called_again(self, name: str, result: Any, call: Callable, before: Mapping, state: Mapping) -> Any:
         first = _Kept(result)
         try:
             second = call()
         except Exception as error:
-            self.effects.append(f"{name} called again with the same arguments raised {type(error).__name__}")
+            text = f"{name} called again with the same arguments raised {type(error).__name__}"
+            self.effects.append(Effect("again", text))
             second = result
         else:
             if first.changed():
-                self.effects.append(f"a second call of {name} changed what the first one had returned")
+                text = f"a second call of {name} changed what the first one had returned"
+                self.effects.append(Effect("shared", text))
             elif not alike(second, result):
-                self.effects.append(f"{name} called again with the same arguments returned something else")
+                text = f"{name} called again with the same arguments returned something else"
+                self.effects.append(Effect("again", text))
         self._compare(name, before, state)
         first.put_back()
         return result
@@ -101,11 +121,11 @@ def settings() -> dict[str, Any]:
         "torch's number of threads at": torch.get_num_threads(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
-        "the random seed at": torch.initial_seed(),
+        SEED: torch.initial_seed(),
     }
 
 
-def restore(before: Mapping[str, Any]) -> list[str]:
+def restore(before: Mapping[str, Any]) -> list[Effect]:
     """Put the settings back; what was other than ``before``, in words such as "autograd switched off"."""
     after = settings()
     wrong = [key for key in before if after[key] != before[key]]
@@ -121,11 +141,14 @@ def restore(before: Mapping[str, Any]) -> list[str]:
         if key in put_back:
             put_back[key](before[key])
     words = {"True": "on", "False": "off"}
-    return [f"{key} {words.get(str(after[key]), after[key])}" for key in wrong]
+    rules = {SEED: "seed"}
+    return [Effect(rules.get(key, "setting"), f"{key} {words.get(str(after[key]), after[key])}") for key in wrong]
 
 
 class _Kept:
     """An argument as it was: lists, dicts, arrays, tensors at any depth. What a module holds is a room's to judge."""
+
+    rule = "argument"
 
     def __init__(self, value: Any, depth: int = 0):
         self.value = value
@@ -201,6 +224,8 @@ class _Kept:
 class _KeptModule:
     """A model's modes, hooks and buffers as they were; for a function that only reads it, its attributes, too."""
 
+    rule = "model"
+
     def __init__(self, value: torch.nn.Module, reads: bool = False):
         self.value = value
         self.attributes = [(module, list(vars(module))) for module in value.modules()] if reads else []
@@ -212,8 +237,10 @@ class _KeptModule:
         if sum(module.training != training for module, training in self.modes):
             return "the mode has changed, which is train()'s and eval()'s"
         if any(_hooks(module) != hooks for module, hooks in self.hooks):
+            self.rule = "hooks"
             return "a hook was added to it, or its forward was replaced"
         if any(list(vars(module)) != names for module, names in self.attributes):
+            self.rule = "attributes"
             return "it has attributes that it had not"
         return next((f"its buffer {name}, {how}" for name, kept in self.buffers if (how := kept.changed())), "")
 

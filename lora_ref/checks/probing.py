@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lora_ref.checks.calls import Calls, restore, settings
+from lora_ref.checks.calls import Calls, Effect, restore, settings
 from lora_ref.checks.clock import Clock, TimeLimit, time_limit
 
 #: Largest number of array elements, and of characters of text, that one observation may hold.
@@ -118,8 +118,9 @@ def observe(
                         own = {name.partition(".")[0]: value for name, value in instead.items()}
                         before = settings()
                         seen = plain(probe(Names(namespace, own, calls), **inputs))
-                        known = " ".join(calls.effects)  # a seed is not put back, and so seen twice
-                        calls.effects += [f"your code left {how}" for how in restore(before) if how not in known]
+                        known = " ".join(effect.text for effect in calls.effects)  # a seed is not put back: seen twice
+                        left = [effect for effect in restore(before) if effect.text not in known]
+                        calls.effects += [Effect(rule, f"your code left {how}") for rule, how in left]
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -129,7 +130,7 @@ def observe(
     if printed.text:
         seen["printed"] = printed.text
     if calls.effects and "error" not in seen:
-        seen["effects"] = plain(calls.effects[:5])
+        seen["effects"] = plain([effect._asdict() for effect in calls.effects[:5]])
     return seen
 
 

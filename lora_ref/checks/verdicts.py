@@ -198,30 +198,23 @@ def once(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
     return tuple(replace(v, fault=None) if n in seen_by and n != pays else v for n, v in enumerate(verdicts))
 
 
-def effect_fault(effect: str) -> Fault:
+#: What a call may do beside returning something, by the rule that it breaks, and the likely cause.
+EFFECTS = {
+    "again": "the result depends on more than the arguments: on something kept from call to call (a global, a default "
+    "argument, an attribute) or on chance",
+    "shared": "one object is handed out by each call, kept in a global or a default argument: make a new one",
+    "model": "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here",
+    "attributes": "what only reads a model leaves nothing on it: what it keeps there goes stale when the model changes",
+    "hooks": "how the model computes is its owner's to choose: forward and hooks stay as they are here",
+    "seed": "torch.manual_seed is the notebook's to call: every layer, batch and dropout after it repeats",
+    "setting": "the setting stays for all code that runs later: set it in a with block, or leave it out",
+    "argument": "arguments are the caller's: make new objects (x / n, not x /= n; sorted(x), not x.sort())",
+}
+
+
+def effect_fault(rule: str, text: str) -> Fault:
     """What to tell a student whose code changed something that is not its own, or can't be called twice."""
-    if "second call" in effect:
-        likely = "one object is handed out by each call, kept in a global or a default argument: make a new one"
-        return Fault(effect, likely, None, NOT_AGAIN)
-    if "called again" in effect:
-        likely = (
-            "the result depends on more than the arguments: on something kept from call to call (a global, a default "
-            "argument, an attribute) or on chance"
-        )
-        return Fault(effect, likely, None, NOT_AGAIN)
-    if "the mode has changed" in effect or "its buffer" in effect:
-        likely = "a model's modes and buffers are its owner's: leave train(), eval() and the buffers alone here"
-    elif "it has attributes" in effect:
-        likely = "what only reads a model leaves nothing on it: what it keeps there goes stale when the model changes"
-    elif "a hook was added" in effect:
-        likely = "how the model computes is its owner's to choose: forward and hooks stay as they are here"
-    elif "left the random seed" in effect:
-        likely = "torch.manual_seed is the notebook's to call: every layer, batch and dropout after it repeats"
-    elif " left " in effect:
-        likely = "the setting stays for all code that runs later: set it in a with block, or leave it out"
-    else:
-        likely = "arguments are the caller's: make new objects (x / n, not x /= n; sorted(x), not x.sort())"
-    return Fault(effect, likely, None, SIDE_EFFECT)
+    return Fault(text, EFFECTS[rule], None, NOT_AGAIN if rule in ("again", "shared") else SIDE_EFFECT)
 
 
 def run_check(check: Check, namespace: Namespace, seed: int | None = None, patience: Patience | None = None) -> Verdict:
@@ -259,7 +252,8 @@ def judge(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
     try:
         fault = error_fault(seen["error"]) if "error" in seen else check.judge(inputs, seen)
         if fault is None and seen.get("effects"):
-            fault = effect_fault(str(seen["effects"][0]))
+            effect = seen["effects"][0]
+            fault = effect_fault(effect["rule"], str(effect["text"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         fault = Fault(f"an answer of an unexpected form ({type(error).__name__}: {str(error)[:100]})", read="")
     if fault is not None and fault.read is None:

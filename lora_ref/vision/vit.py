@@ -18,6 +18,7 @@ from lora_ref import data as data_module
 from lora_ref.images import Images, draw_rows
 from lora_ref.inject import freeze, inject_lora, lora_disabled, trainable_report
 from lora_ref.models import from_hub_with_new_head, seeded
+from lora_ref.names import shortest_targets
 from lora_ref.vision.classifier import Prepare, accuracy, positive, train_classifier
 
 if TYPE_CHECKING:
@@ -92,18 +93,12 @@ def vit_targets(model: nn.Module, which: str = "query-value") -> list[str]:
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     wanted = []
     for part in _GROUPS[which]:
-        found = [name for name in linears if re.search(rf"(^|\.){_PARTS[part]}$", name)]
-        if not found:
+        names = [name for name in linears if re.search(rf"(^|\.){_PARTS[part]}$", name)]
+        if not names:
             raise ValueError(f"{type(model).__name__} has no linear layer that a vision transformer calls its {part}")
-        wanted += found
+        wanted += names
     others = [name for name in linears if name not in wanted]
-    return list(dict.fromkeys(_shortest_end(name, others) for name in wanted))
-
-
-def _shortest_end(name: str, others: Sequence[str]) -> str:
-    parts = name.split(".")
-    ends = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
-    return next(end for end in ends if not any(other == end or other.endswith("." + end) for other in others))
+    return shortest_targets(wanted, others) or wanted
 
 
 @dataclass(frozen=True)
