@@ -158,12 +158,18 @@ def canvas_name(origin: str) -> str:
     return next((given[0] for part in parts if (given := re.match(r"[^_]+_(?:LATE_)?[0-9]+_[0-9]+_", part))), "")
 
 
-def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], platform: str = "moodle") -> bytes:
+def feedback_zip(
+    graded: Path, stage: str, filled: Mapping[str, Sequence[str]], platform: str = "moodle"
+) -> tuple[bytes, list[str]]:
     """Feedback pages under the names that tell Moodle or Canvas whose they are.
 
     Moodle's "Upload multiple feedback files in a zip" looks at the number in a folder's name; Canvas's "Upload
-    submissions" at the two numbers in the name that it gave the file on download. Empty if there is none to give back.
+    submissions" at the two numbers in the name that it gave the file on download.
+
+    Returns:
+        The zip file, empty if there is no page to give back; students whose page has no such name.
     """
+    unnamed = []
     files = history.handed_in(graded).get(stage, {})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -177,5 +183,7 @@ def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], 
                 name = f"feedback_{number[1]}_assignsubmission_file_/{stage}.html" if number else ""
             if page.is_file() and name:
                 archive.write(page, name)
+            elif page.is_file():
+                unnamed.append(student)
         empty = not archive.namelist()
-    return b"" if empty else buffer.getvalue()
+    return b"" if empty else buffer.getvalue(), unnamed
