@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from autograder.engine.store import Store, locked
-from autograder.files import sentence
+from autograder.files import course_folder, sentence
 from autograder.intake.register import Register
 from autograder.results import history, roster
 from autograder.results.fill import people
@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: everybody in the course is in the list; 1: some are not; 2: nothing was taken in."""
-    out = args.graded.resolve()
     try:
         listed = people(Sheet.read(args.table.read_bytes()))
         if not listed:
             raise ValueError(f"nobody is in {args.table}")
+        out = course_folder(args.graded)
         with locked(out):
             roster.save(out, listed)
             roster.name_students(out)

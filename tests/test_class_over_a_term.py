@@ -409,6 +409,21 @@ def test_an_extension_without_a_due_date_and_for_nobody_is_said(course, capsys):
     assert f"no due date, so nothing is late: {STAGE}" in said
 
 
+def test_a_course_begins_with_its_class_list_where_one_says_and_nowhere_by_chance(tmp_path, monkeypatch, capsys):
+    table = tmp_path / "list.csv"
+    table.write_text("id,first_name,last_name,email\nann,Ann,Lee,\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for line in (["roster", str(table)], ["extension", STAGE, "ann", "--days", "1"]):
+        assert command_line.main(line) == 2
+        assert "--graded" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]
+    assert command_line.main(["roster", str(table), "--graded", "new"]) == 0
+    assert "a new course folder: new" in capsys.readouterr().out
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
+    assert command_line.main(["extension", STAGE, "ann", "--days", "1", "--graded", "new"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
 def test_a_damaged_zip_of_a_class_is_no_student(tmp_path, capsys):
     (tmp_path / "submissions.zip").write_bytes(b"PK\x03\x04 half of it")
     line = ["grade", "--submissions", str(tmp_path / "submissions.zip"), "--out", str(tmp_path / "out")]
