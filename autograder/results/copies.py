@@ -31,6 +31,8 @@ SHARE, LEAST = 0.6, 100
 WORDS, COMMENT = 8, 4
 #: The share of an answer's runs of four words that are the model answer's.
 OF_MODEL = 0.6
+#: Characters of an answer that are compared; no honest one is as long.
+LONGEST = 50_000
 #: Nodes that give a name, and where it stands; of names and attributes, those that are set.
 GIVES = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.FunctionDef: "name", ast.ClassDef: "name"}
 LEFT_OUT = {"annotation", "returns", "type_comment", "kind", "simple"}
@@ -131,11 +133,11 @@ def _print(assignment: Assignment, answers: Mapping[str, str], open_: Collection
     code, text, comments = {}, {}, False
     public = _worked(assignment)
     for name, cell in assignment.answer_cells().items():
-        source, given = answers.get(name, ""), source_of(cell)
+        source, given = answers.get(name, "")[:LONGEST], source_of(cell)
         if cell["cell_type"] == "code":
             renamed, exact, nodes = _tree(source)
             if (size := nodes - _tree(given)[2]) > 0:
-                code[name] = [_digest(renamed), _digest(exact), size]
+                code[name] = [renamed, exact, size]
             comments = comments or bool(_comments(source) & (_comments(public.get(name, "")) - _comments(given)))
         elif name not in open_ and len(words := _words(source)) >= WORDS and words != _words(given):
             model = _runs(_words(public.get(name, "")))
@@ -172,13 +174,13 @@ def _comments(source: str) -> set[str]:
 
 @functools.lru_cache(maxsize=2000)
 def _tree(source: str) -> tuple[str, str, int]:
-    """A source's syntax tree, without texts and annotations, and how many nodes it has; else its text and 0.
+    """Digests of a source's syntax tree, without texts and annotations, and its nodes; 0 if it is not Python.
 
     In the first, names that the source gives are numbered in the order in which they come; the second has them all.
     """
     tree = parsed(source)
     if tree is None:
-        return source, source, 0
+        return "", "", 0
     own: set[str] = set()
     parts: list[Any] = []  # classes of nodes, names, and the rest as text in a tuple
 
@@ -208,14 +210,14 @@ def _tree(source: str) -> tuple[str, str, int]:
     try:
         write(tree)
     except RecursionError:
-        return source, source, 0
+        return "", "", 0
     numbers: dict[str, str] = {}
     words = [part.__name__ if type(part) is type else part if type(part) is str else part[0] for part in parts]
     renamed = [
         numbers.setdefault(part, str(len(numbers))) if type(part) is str and part in own else word
         for part, word in zip(parts, words, strict=True)
     ]
-    return " ".join(renamed), " ".join(words), sum(type(part) is type for part in parts)
+    return _digest(" ".join(renamed)), _digest(" ".join(words)), sum(type(part) is type for part in parts)
 
 
 def _is_text(node: Any) -> bool:
