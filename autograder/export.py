@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
 
 def course(args: argparse.Namespace) -> int:
     """Write ``course.csv``."""
-    write_whole(args.out / "course.csv", course_csv(args.graded).encode())
+    write_whole(args.out / "course.csv", course_csv(args.graded, args.automatic).encode())
     print(f"a row for each student, a column for each stage: {args.out / 'course.csv'}")
     return 0
 

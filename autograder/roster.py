@@ -18,6 +18,9 @@ from autograder.results.fill import people
 from autograder.results.sheet import Sheet
 from autograder.results.writer import rewrite_tables
 
+#: Names of people without a submission that are printed; the report has all, by stage.
+MOST = 30
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -47,6 +50,9 @@ def main(args: argparse.Namespace) -> int:
     students = {student for _, student in history.stamps(out)}
     known, missing = roster.match(listed, students, Register(out).numbers())
     print(f"{len(listed)} people; {len(known)} have handed in something, {len(missing)} nothing")
+    if missing:
+        more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
+        print(f"nothing from: {', '.join(person.name for person in missing[:MOST])}{more}")
     strangers = sorted(students - set(known))
     if strangers:
         print(f"not in the list: {', '.join(strangers)}")

@@ -316,7 +316,7 @@ def test_the_class_list_is_taken_in(course, tmp_path, capsys):
     assert run(course, "roster", str(table)) == 1
     said = capsys.readouterr().out
     assert "2 people; 1 have handed in something, 1 nothing" in said
-    assert "not in the list: stranger" in said
+    assert "nothing from: Bo M\nnot in the list: stranger" in said
     page = (course.out / "report.html").read_text(encoding="utf-8")
     assert "this run" not in page  # none was
     assert "Not handed in:\nM, Bo" in page or "Not handed in:\nBo M" in page

@@ -389,6 +389,7 @@ def test_the_course_table_has_a_row_for_each_student(graded):
         ["Ada-L-1234567", "", "22", "22", ""],
         ["Bo-M-2345678", "", "", "0", STAGE],
     ]
+    assert rows_of(tables.course_csv(graded.course, automatic=True))[2] == ["Bo-M-2345678", "", "20", "20", STAGE]
 
 
 def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded, capsys):

@@ -116,18 +116,22 @@ def comments(graded: Path, stage: str) -> dict[str, str]:
         }
 
 
-def course_csv(graded: Path) -> str:
-    """``course.csv``: a row for each student, a column for each stage; empty where a person has to grade something."""
+def course_csv(graded: Path, automatic: bool = False) -> str:
+    """``course.csv``: a row for each student, a column for each stage.
+
+    Where a person has to grade something, the cell is empty or, with ``automatic``, has the points that there are.
+    """
     with _gradebook(graded) as book:
         stages = [stage for stage in STAGES if stage in {assignment.name for assignment in book.assignments}]
         names = {s.id: " ".join(filter(None, (s.first_name, s.last_name))) for s in book.students}
     results = {stage: finals(graded, stage) for stage in stages}
+    points = {stage: finals(graded, stage, automatic=True) for stage in stages} if automatic else results
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["student", "name", *stages, "total", "waits"])
     for student in sorted(set().union(*results.values())):
         own = [results[stage].get(student) for stage in stages]
-        scores = [None if final is None else final.score for final in own]
+        scores = [final.score if (final := points[stage].get(student)) else None for stage in stages]
         waits = [s for s, final in zip(stages, own, strict=True) if final is not None and final.score is None]
         cells = ["" if score is None else f"{score:g}" for score in scores]
         total = f"{math.fsum(filter(None, scores)):g}"
