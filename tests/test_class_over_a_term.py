@@ -22,6 +22,7 @@ from autograder.results import exchange, history, items, picture, report, roster
 from autograder.results.fit import misfit
 from autograder.results.gradebook import Book
 from autograder.results.roster import Person
+from autograder.results.sheet import Sheet
 from autograder.results.tables import Final, finals
 from lora_ref.checks.verdicts import Fault, Verdict
 
@@ -322,6 +323,12 @@ def test_the_class_list_is_taken_in(course, tmp_path, capsys):
     assert "Not handed in:\nM, Bo" in page or "Not handed in:\nBo M" in page
     with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
         assert book.find_student("Ada-L-7").last_name == "Löwe"
+
+
+def test_a_comments_letter_that_the_tables_encoding_lacks_is_written_as_html_has_it():
+    sheet = Sheet.read("Identifier;Löwe".encode("cp1252"))
+    sheet.rows.append(["1", "α / r"])
+    assert sheet.bytes.decode("cp1252").splitlines() == ["Identifier;Löwe", "1;&#945; / r"]
 
 
 def test_the_exchange_gets_what_it_needs_to_give_feedback_back(course, tmp_path):
