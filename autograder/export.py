@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
 
 def course(args: argparse.Namespace) -> int:
     """Write ``course.csv``."""
-    write_whole(args.out / "course.csv", course_csv(args.graded).encode())
+    write_whole(args.out / "course.csv", course_csv(args.graded, args.automatic).encode())
     print(f"a row for each student, a column for each stage: {args.out / 'course.csv'}")
     return 0
 
@@ -64,7 +64,7 @@ def export(args: argparse.Namespace) -> int:
     if not done.rows:
         raise ExportError(f"no row is a student's of {args.stage}: is the table of another course or assignment?")
     write_whole(args.out / "grades.csv", sheet.bytes)
-    pages = feedback_zip(args.graded, args.stage, done.rows, done.platform)
+    pages, unnamed = feedback_zip(args.graded, args.stage, done.rows, done.platform)
     if pages:
         write_whole(args.out / "feedback.zip", pages)
     open_rows = {student for student in done.rows if results[student].score is None}
@@ -78,6 +78,7 @@ def export(args: argparse.Namespace) -> int:
         "written answers to grade": waiting,
         "could not be graded (python -m autograder student zero gives 0)": broken,
         "no row in the table": absent,
+        "feedback that cannot go back in a zip, since the file handed in has no name of the platform's": unnamed,
         "more points than the stage has" if args.above_maximum else left: above,
         **done.said,
     }

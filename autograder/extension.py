@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autograder.engine.store import locked
 from autograder.exercises import STAGES
-from autograder.files import sentence
+from autograder.files import course_folder, sentence
 from autograder.results import history, roster
 from autograder.results.late import extend, extensions
 
@@ -27,14 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exit status 0, or 2 if it could not be written down."""
-    out, hours = args.graded.resolve(), 24 * args.days + args.hours
+    hours = 24 * args.days + args.hours
     if args.stage is None:
-        for stage, student, given in extensions(out):
+        for stage, student, given in extensions(args.graded):
             print(f"{stage}  {student}  {f'{given:g} hours' if given else 'taken back'}")
         return 0
     try:
         if args.student is None or hours < 0:
             raise ValueError("give a stage, a student and --days or --hours")
+        out = course_folder(args.graded)
         with locked(out):
             extend(out, args.stage, args.student, hours)
         students = {student for _, student in history.stamps(out)}

@@ -28,6 +28,21 @@ def ignored_by_git(folder: Path) -> None:
         write_whole(folder / ".gitignore", b"*\n")
 
 
+def course_folder(folder: Path) -> Path:
+    """A course folder before its first grading, made if it is named; the current one is not taken for one by chance.
+
+    Raises:
+        ValueError: the folder is the current one, and nothing was graded into it.
+    """
+    if not (folder / ".grading").is_dir():
+        if folder == Path("."):
+            raise ValueError("nothing was graded in this folder: say with --graded where the course is")
+        folder.mkdir(parents=True, exist_ok=True)
+        ignored_by_git(folder)
+        print(f"a new course folder: {folder}")
+    return folder.resolve()
+
+
 def sentence(error: BaseException) -> str:
     """An error for the person at the command line."""
     return no_room(error) or str(error)

@@ -11,12 +11,15 @@ import sys
 from pathlib import Path
 
 from autograder.engine.store import Store, locked
-from autograder.files import sentence
+from autograder.files import course_folder, sentence
 from autograder.intake.register import Register
 from autograder.results import history, roster
 from autograder.results.fill import people
 from autograder.results.sheet import Sheet
 from autograder.results.writer import rewrite_tables
+
+#: Names of people without a submission that are printed; the report has all, by stage.
+MOST = 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: everybody in the course is in the list; 1: some are not; 2: nothing was taken in."""
-    out = args.graded.resolve()
     try:
         listed = people(Sheet.read(args.table.read_bytes()))
         if not listed:
             raise ValueError(f"nobody is in {args.table}")
+        out = course_folder(args.graded)
         with locked(out):
             roster.save(out, listed)
             roster.name_students(out)
@@ -47,6 +50,9 @@ def main(args: argparse.Namespace) -> int:
     students = {student for _, student in history.stamps(out)}
     known, missing = roster.match(listed, students, Register(out).numbers())
     print(f"{len(listed)} people; {len(known)} have handed in something, {len(missing)} nothing")
+    if missing:
+        more = f" and {len(missing) - MOST} more" if len(missing) > MOST else ""
+        print(f"nothing from: {', '.join(person.name for person in missing[:MOST])}{more}")
     strangers = sorted(students - set(known))
     if strangers:
         print(f"not in the list: {', '.join(strangers)}")

@@ -22,6 +22,7 @@ from autograder.results import exchange, history, items, picture, report, roster
 from autograder.results.fit import misfit
 from autograder.results.gradebook import Book
 from autograder.results.roster import Person
+from autograder.results.sheet import Sheet
 from autograder.results.tables import Final, finals
 from lora_ref.checks.verdicts import Fault, Verdict
 
@@ -316,11 +317,18 @@ def test_the_class_list_is_taken_in(course, tmp_path, capsys):
     assert run(course, "roster", str(table)) == 1
     said = capsys.readouterr().out
     assert "2 people; 1 have handed in something, 1 nothing" in said
-    assert "not in the list: stranger" in said
+    assert "nothing from: Bo M\nnot in the list: stranger" in said
     page = (course.out / "report.html").read_text(encoding="utf-8")
+    assert "this run" not in page  # none was
     assert "Not handed in:\nM, Bo" in page or "Not handed in:\nBo M" in page
     with Gradebook(f"sqlite:///{course.out / 'gradebook.db'}") as book:
         assert book.find_student("Ada-L-7").last_name == "Löwe"
+
+
+def test_a_comments_letter_that_the_tables_encoding_lacks_is_written_as_html_has_it():
+    sheet = Sheet.read("Identifier;Löwe".encode("cp1252"))
+    sheet.rows.append(["1", "α / r"])
+    assert sheet.bytes.decode("cp1252").splitlines() == ["Identifier;Löwe", "1;&#945; / r"]
 
 
 def test_the_exchange_gets_what_it_needs_to_give_feedback_back(course, tmp_path):
@@ -409,11 +417,26 @@ def test_an_extension_without_a_due_date_and_for_nobody_is_said(course, capsys):
     assert f"no due date, so nothing is late: {STAGE}" in said
 
 
+def test_a_course_begins_with_its_class_list_where_one_says_and_nowhere_by_chance(tmp_path, monkeypatch, capsys):
+    table = tmp_path / "list.csv"
+    table.write_text("id,first_name,last_name,email\nann,Ann,Lee,\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for line in (["roster", str(table)], ["extension", STAGE, "ann", "--days", "1"]):
+        assert command_line.main(line) == 2
+        assert "--graded" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]
+    assert command_line.main(["roster", str(table), "--graded", "new"]) == 0
+    assert "a new course folder: new" in capsys.readouterr().out
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
+    assert command_line.main(["extension", STAGE, "ann", "--days", "1", "--graded", "new"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
 def test_a_damaged_zip_of_a_class_is_no_student(tmp_path, capsys):
     (tmp_path / "submissions.zip").write_bytes(b"PK\x03\x04 half of it")
-    line = ["grade", "--submissions", str(tmp_path / "submissions.zip"), "--out", str(tmp_path / "out")]
-    for more in ([], ["--dry-run"], ["--anyway"]):
-        assert command_line.main([*line, "--stage", STAGE, "--sandbox", "none", *more]) == 2
+    for where, more in (("submissions.zip", []), (".", ["--dry-run"]), (".", ["--anyway"])):
+        line = ["grade", "--submissions", str(tmp_path / where), "--out", str(tmp_path / "out"), *more]
+        assert command_line.main([*line, "--stage", STAGE, "--sandbox", "none"]) == 2
         assert "download it again" in capsys.readouterr().err
     assert not (tmp_path / "out" / "grades.csv").exists()
 

@@ -389,9 +389,10 @@ def test_the_course_table_has_a_row_for_each_student(graded):
         ["Ada-L-1234567", "", "22", "22", ""],
         ["Bo-M-2345678", "", "", "0", STAGE],
     ]
+    assert rows_of(tables.course_csv(graded.course, automatic=True))[2] == ["Bo-M-2345678", "", "20", "20", STAGE]
 
 
-def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded):
+def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded, capsys):
     table = graded.tmp / "canvas.csv"
     table.write_text(text_of(CANVAS), encoding="utf-8", newline="")
     files = {STAGE: {"Ada-L-1234567": ["hash", f"in.zip!lada_LATE_1234567_98_{STAGE}-1.ipynb"]}}
@@ -401,6 +402,7 @@ def test_feedback_goes_back_to_canvas_under_the_names_that_it_gave(graded):
     assert command_line.main(line) == 1
     with zipfile.ZipFile(graded.tmp / "feedback.zip") as archive:
         assert archive.namelist() == [f"lada_LATE_1234567_98_{STAGE}.html"]
+    assert "no name of the platform's: Bo-M-2345678" in capsys.readouterr().out
     inside = f"in.zip!lada_LATE_1234567_98_work.zip!{STAGE}.ipynb"  # the student handed in a zip
     assert tables.canvas_name(inside) == "lada_LATE_1234567_98_"
 

@@ -171,6 +171,7 @@ def test_no_text_breaks_the_reader(piece):
     assert "end" in texts.markdown(f"{many}\n\nend")
     assert texts.markdown(many + " " * texts.LONGEST).startswith("<pre")
     assert "<math" in texts.formula("x" * 10)
+    assert texts.markdown("$$\nx + y\n$$").startswith('<div tabindex="0"><math'), "the keyboard can scroll it"
     assert texts.formula("{" * 1000).startswith("<code>")
 
 

@@ -12,6 +12,7 @@ from autograder.intake import naming, nbgrader
 from autograder.intake.choice import submissions
 from autograder.intake.identity import places
 from autograder.intake.names import Key, listed, safe_name, scripts, shown, skeleton
+from autograder.intake.platforms import says_class
 from autograder.intake.register import Register, number_of
 from autograder.intake.submission import Submission
 from autograder.intake.walk import Unreadable, files_in
@@ -46,8 +47,7 @@ def discover(
     """
     if not folder.exists():
         raise FileNotFoundError(f"no such folder: {folder}")
-    if folder.is_file():
-        _look(folder)
+    _look(folder)
     if names:
         by_name = naming.places(list(files_in(folder, set())), naming.rule(names))
         return _named(submissions(by_name, assignments, {}, beside_nbgraders=False), [], register)
@@ -65,7 +65,9 @@ def discover(
 def _look(path: Path) -> None:
     """Look whether the class's own file can be read: one that cannot is nobody's work (FileNotFoundError: why)."""
     first = list(itertools.islice(files_in(path, set()), 2))
-    if len(first) == 1 and first[0].parts == (path.name,):
+    name = first[0].parts[-1] if len(first) == 1 else ""
+    own = path.is_file() and len(first) == 1 and first[0].parts == (path.name,)
+    if own or (name.lower().endswith(".zip") and says_class(name)):
         try:
             first[0].fetch()
         except Unreadable as error:

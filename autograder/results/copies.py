@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import ast
 import functools
-import io
 import json
 import re
-import tokenize
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -24,7 +22,7 @@ from typing import Any
 from autograder.engine.assignment import Assignment, digest, source_of
 from autograder.engine.job import Row
 from autograder.files import write_whole
-from autograder.intake.sources import parsed, shape
+from autograder.intake.sources import parsed
 
 #: Code is alike if this share of the smaller one is equal, and that is more than a right answer has by chance: in
 #: nodes of the syntax tree beyond those of the release. The worked solutions of the stages have 280 to 1,100.
@@ -33,6 +31,11 @@ SHARE, LEAST = 0.6, 100
 WORDS, COMMENT = 8, 4
 #: The share of an answer's runs of four words that are the model answer's.
 OF_MODEL = 0.6
+#: Characters of an answer that are compared; no honest one is as long.
+LONGEST = 50_000
+#: Nodes that give a name, and where it stands; of names and attributes, those that are set.
+GIVES = {ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg", ast.FunctionDef: "name", ast.ClassDef: "name"}
+LEFT_OUT = {"annotation", "returns", "type_comment", "kind", "simple"}
 #: In the place of a student: what everybody can read.
 PUBLIC = ""
 
@@ -107,8 +110,15 @@ def _of_equal_code(code: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[set[
     kinds = list(same.values())
     first = [code[min(kind)] for kind in kinds]
     group = list(range(len(kinds)))
-    for a, b in combinations(range(len(kinds)), 2):
-        equal = sum(cell[2] for name, cell in first[a].items() if first[b].get(name, [""])[0] == cell[0])
+    having: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for number, cells in enumerate(first):
+        for name, cell in cells.items():
+            having[name, cell[0]].append(number)
+    common: Counter[tuple[int, int]] = Counter()
+    for (name, _), numbers in having.items():
+        for pair in combinations(numbers, 2):
+            common[pair] += first[pair[0]][name][2]
+    for (a, b), equal in common.items():
         smaller = min(sum(cell[2] for cell in cells.values()) for cells in (first[a], first[b]))
         if equal >= max(LEAST, SHARE * smaller) and group[a] != group[b]:
             group = [group[a] if of == group[b] else of for of in group]
@@ -123,13 +133,12 @@ def _print(assignment: Assignment, answers: Mapping[str, str], open_: Collection
     code, text, comments = {}, {}, False
     public = _worked(assignment)
     for name, cell in assignment.answer_cells().items():
-        source, given = answers.get(name, ""), source_of(cell)
+        source, given = answers.get(name, "")[:LONGEST], source_of(cell)
         if cell["cell_type"] == "code":
-            size = _size(source) - _size(given)
-            if size > 0 and shape(source) != shape(given):
-                code[name] = [_digest(_renamed(source)), _digest(shape(source)), size]
-            theirs = _comments(public.get(name, "")) - _comments(given)
-            comments = comments or bool(theirs & _comments(source))
+            renamed, exact, nodes = _tree(source)
+            if (size := nodes - _tree(given)[2]) > 0:
+                code[name] = [renamed, exact, size]
+            comments = comments or bool(_comments(source) & (_comments(public.get(name, "")) - _comments(given)))
         elif name not in open_ and len(words := _words(source)) >= WORDS and words != _words(given):
             model = _runs(_words(public.get(name, "")))
             runs = _runs(words)
@@ -157,70 +166,61 @@ def _runs(words: list[str]) -> set[tuple[str, ...]]:
     return set(zip(*(words[n:] for n in range(4)), strict=False))
 
 
+def _comments(source: str) -> set[str]:
+    """The longer comments of a source, the marks of the masters aside; also what looks like one in a text."""
+    found = {" ".join(_words(text)) for text in re.findall(r"#(?!##)(.*)", source)}
+    return {text for text in found if text.count(" ") >= COMMENT - 1}
+
+
 @functools.lru_cache(maxsize=2000)
-def _comments(source: str) -> frozenset[str]:
-    """The longer comments of a source, the marks of the masters aside."""
-    found = set()
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.COMMENT and not token.string.startswith("###"):
-                found.add(" ".join(_words(token.string)))
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        pass  # what was read up to there counts
-    return frozenset(text for text in found if text.count(" ") >= COMMENT - 1)
+def _tree(source: str) -> tuple[str, str, int]:
+    """Digests of a source's syntax tree, without texts and annotations, and its nodes; 0 if it is not Python.
 
-
-def _size(source: str) -> int:
-    """Nodes of a source's syntax tree; 0 if it is not Python."""
+    In the first, names that the source gives are numbered in the order in which they come; the second has them all.
+    """
     tree = parsed(source)
-    return sum(1 for _ in ast.walk(tree)) if tree else 0
+    if tree is None:
+        return "", "", 0
+    own: set[str] = set()
+    parts: list[Any] = []  # classes of nodes, names, and the rest as text in a tuple
 
+    def write(node: Any) -> None:
+        kind = type(node)
+        if kind is str:
+            parts.append(node)
+        elif kind is list:
+            parts.append(("[",))
+            for one in node:
+                write(one)
+        elif not isinstance(node, ast.AST):
+            parts.append((repr(node),))
+        elif kind not in (ast.Load, ast.Store):
+            parts.append(kind)
+            if kind is ast.JoinedStr or _is_text(node):
+                return
+            for field, value in ast.iter_fields(node):
+                if field in LEFT_OUT:
+                    continue
+                if field == "body" and type(value) is list:
+                    value = [one for one in value if not _is_text(one)]
+                write(value)
+            if given := GIVES.get(kind):
+                own.update([getattr(node, given)] if type(getattr(node, "ctx", None)) is not ast.Load else [])
 
-@functools.lru_cache(maxsize=2000)
-def _renamed(source: str) -> str:
-    """A source's syntax tree with the names that it gives numbered, and without texts and annotations."""
     try:
-        tree = ast.parse(source)
-        return ast.dump(_Renaming(_bound(tree)).visit(tree))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return shape(source)
+        write(tree)
+    except RecursionError:
+        return "", "", 0
+    numbers: dict[str, str] = {}
+    words = [part.__name__ if type(part) is type else part if type(part) is str else part[0] for part in parts]
+    renamed = [
+        numbers.setdefault(part, str(len(numbers))) if type(part) is str and part in own else word
+        for part, word in zip(parts, words, strict=True)
+    ]
+    return _digest(" ".join(renamed)), _digest(" ".join(words)), sum(type(part) is type for part in parts)
 
 
-def _bound(tree: ast.AST) -> set[str]:
-    """Names that a source gives: to variables, arguments, functions, and attributes that it sets."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Store):
-            names.add(node.id if isinstance(node, ast.Name) else node.attr)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-    return names
-
-
-class _Renaming(ast.NodeTransformer):
-    """Numbers names in the order in which they come."""
-
-    def __init__(self, own: Collection[str]):
-        self.own, self.numbers = own, dict[str, str]()
-
-    def _new(self, name: str) -> str:
-        return self.numbers.setdefault(name, f"_{len(self.numbers)}") if name in self.own else name
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        for field in ("id", "attr", "arg", "name"):
-            if isinstance(name := getattr(node, field, None), str):
-                setattr(node, field, self._new(name))
-        for field in ("annotation", "returns", "type_comment", "simple"):
-            if hasattr(node, field):
-                setattr(node, field, None)
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Module)):
-            node.body = [one for one in node.body if not _only_text(one)]
-        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-            return ast.Constant("")
-        return self.generic_visit(node)
-
-
-def _only_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _is_text(node: Any) -> bool:
+    """Whether it is a text, or a statement that is only one."""
+    value = node.value if isinstance(node, ast.Expr) else node
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)

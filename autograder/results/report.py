@@ -38,7 +38,7 @@ def page(
 
     Args:
         rows: all of it.
-        seconds: what this run took.
+        seconds: what this run took; 0: nothing ran, the page is made again.
         changes: what the last run brought (`autograder.results.history.last_changes`).
         people: the class list, if there is one.
         alike: groups of students whose work is alike (`autograder.results.copies.groups`).
@@ -57,8 +57,8 @@ def page(
             "graded": f"{len(graded)} of {len(rows)}",
             "integrity hints": len(flagged) + len(alike),
             "median seconds each": f"{median(used):.1f}" if used else "-",
-            "seconds, this run": f"{seconds:.0f}",
-        },
+        }
+        | ({"seconds, this run": f"{seconds:.0f}"} if seconds else {}),
         graded=graded,
         hardest=hardest(graded),
         weak=[

@@ -90,6 +90,6 @@ class Sheet:
 
     @property
     def bytes(self) -> bytes:
-        """The file; a letter that its encoding lacks becomes a question mark."""
+        """The file; a letter that its encoding lacks, which only a comment can have, is written as HTML has it."""
         mark = "\ufeff" if self.encoding.startswith("utf-16") else ""
-        return (mark + self.text).encode(self.encoding, "replace")
+        return (mark + self.text).encode(self.encoding, "xmlcharrefreplace")

@@ -116,18 +116,22 @@ def comments(graded: Path, stage: str) -> dict[str, str]:
         }
 
 
-def course_csv(graded: Path) -> str:
-    """``course.csv``: a row for each student, a column for each stage; empty where a person has to grade something."""
+def course_csv(graded: Path, automatic: bool = False) -> str:
+    """``course.csv``: a row for each student, a column for each stage.
+
+    Where a person has to grade something, the cell is empty or, with ``automatic``, has the points that there are.
+    """
     with _gradebook(graded) as book:
         stages = [stage for stage in STAGES if stage in {assignment.name for assignment in book.assignments}]
         names = {s.id: " ".join(filter(None, (s.first_name, s.last_name))) for s in book.students}
     results = {stage: finals(graded, stage) for stage in stages}
+    points = {stage: finals(graded, stage, automatic=True) for stage in stages} if automatic else results
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["student", "name", *stages, "total", "waits"])
     for student in sorted(set().union(*results.values())):
         own = [results[stage].get(student) for stage in stages]
-        scores = [None if final is None else final.score for final in own]
+        scores = [final.score if (final := points[stage].get(student)) else None for stage in stages]
         waits = [s for s, final in zip(stages, own, strict=True) if final is not None and final.score is None]
         cells = ["" if score is None else f"{score:g}" for score in scores]
         total = f"{math.fsum(filter(None, scores)):g}"
@@ -158,12 +162,18 @@ def canvas_name(origin: str) -> str:
     return next((given[0] for part in parts if (given := re.match(r"[^_]+_(?:LATE_)?[0-9]+_[0-9]+_", part))), "")
 
 
-def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], platform: str = "moodle") -> bytes:
+def feedback_zip(
+    graded: Path, stage: str, filled: Mapping[str, Sequence[str]], platform: str = "moodle"
+) -> tuple[bytes, list[str]]:
     """Feedback pages under the names that tell Moodle or Canvas whose they are.
 
     Moodle's "Upload multiple feedback files in a zip" looks at the number in a folder's name; Canvas's "Upload
-    submissions" at the two numbers in the name that it gave the file on download. Empty if there is none to give back.
+    submissions" at the two numbers in the name that it gave the file on download.
+
+    Returns:
+        The zip file, empty if there is no page to give back; students whose page has no such name.
     """
+    unnamed = []
     files = history.handed_in(graded).get(stage, {})
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -177,5 +187,7 @@ def feedback_zip(graded: Path, stage: str, filled: Mapping[str, Sequence[str]], 
                 name = f"feedback_{number[1]}_assignsubmission_file_/{stage}.html" if number else ""
             if page.is_file() and name:
                 archive.write(page, name)
+            elif page.is_file():
+                unnamed.append(student)
         empty = not archive.namelist()
-    return b"" if empty else buffer.getvalue()
+    return b"" if empty else buffer.getvalue(), unnamed

@@ -79,7 +79,7 @@ class _Cleaner(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag not in HTML | MATHML:
             return
-        known = ""
+        known = ' tabindex="0"' if tag == "div" else ""  # of a formula, which may be wide: keys can scroll it
         if tag in MATHML:
             kept = [(name, value) for name, value in attributes if name in ATTRIBUTES and value]
             known = "".join(f' {name}="{value}"' for name, value in kept if re.fullmatch(r"[\w.% -]{1,40}", value))
