@@ -38,7 +38,7 @@ def assert_same(mutant, stage, seed, box):
 @pytest.mark.parametrize("stage", STAGES)
 def test_worked_solution_and_some_mistakes(stage, box):
     assert sandboxed(worked_cells(stage), stage, 3, box) == {e.id: e.points for e in STAGES[stage] if not e.manual}
-    for number, mutant in enumerate(mutants(stage)[::18]):
+    for number, mutant in enumerate(mutants(stage)[::40]):
         assert_same(mutant, stage, number, box)
 
 
