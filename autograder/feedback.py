@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from autograder.engine import judging
 from autograder.engine.store import locked
 from autograder.exercises import STAGES
 from autograder.files import sentence, write_whole
@@ -32,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    judging.load((), args.stage or STAGES)
     pages, changed, missing = 0, 0, []
     try:
         with locked(out):

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from autograder.engine import judging
+from autograder.exercises import STAGES
 from autograder.files import sentence
 from autograder.marking import page
 from autograder.marking.desk import Desk
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Exit status 0: every written answer is marked; 1: some are left; 2: there is no graded course."""
     out = args.graded.resolve()
+    judging.load((), STAGES)
     try:
         with explained(out / "gradebook.db"):
             questions = Desk(out, "").questions()

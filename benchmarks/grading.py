@@ -2,6 +2,9 @@
 
 The same honest submissions of stage 02 for both. Start-up is counted unless a figure says otherwise. Then larger
 classes, for what a submission more costs and whether memory grows.
+
+Most of the start-up is one thing, torch's import in the sandbox. Beside it, on another processor, the command imports
+nbgrader, opens the gradebook and reads the pages' templates; its judges need no torch (`autograder.engine.judging`).
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ class Run:
     def __str__(self) -> str:
         return (
             f"{self.count} in {self.seconds:.1f} s, {60 * self.count / self.seconds:.0f} a minute; a submission "
-            f"{self.seconds / self.count:.3f} s with start-up, {self.warm:.3f} s without; memory {self.peak:.0f} MiB"
+            f"{self.seconds / self.count:.3f} s with start-up, {self.warm:.3f} s without; start-up and end "
+            f"{self.seconds - self.count * self.warm:.1f} s; memory {self.peak:.0f} MiB"
         )
 
 

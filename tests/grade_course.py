@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import forked
 import nbformat
@@ -19,7 +20,7 @@ from stage_answers import POINTS, full_marks
 
 from autograder.attacks import Attack, attacks, trees
 from autograder.demo import ROOT, fill, sample_answers
-from autograder.engine.assignment import grade_id, nbgrader, source_of
+from autograder.engine.assignment import Assignment, grade_id, nbgrader, source_of
 from autograder.exercises import STAGES, alternates, mutants
 from autograder.publish.preprocessors import clear_gaps
 
@@ -158,10 +159,12 @@ def wait_for(process: subprocess.Popen, true) -> None:
         time.sleep(0.02)
 
 
-def grade(submissions: Path, out: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run the command to its end."""
+def grade(submissions: Path, out: Path, *options: str, warm: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """Run the command to its end; ``warm`` are modules that its warm process imports beside the stage's."""
     environment = {**os.environ, "A_SECRET": "of-the-instructor", "PYTHONPATH": str(ROOT)}
-    return forked.run(command(submissions, out, *options)[3:], cwd=ROOT, env=environment)
+    of_stage = Assignment.modules
+    with patch.object(Assignment, "modules", lambda assignment: [*of_stage(assignment), *warm]):
+        return forked.run(command(submissions, out, *options)[3:], cwd=ROOT, env=environment)
 
 
 def grades(out: Path) -> dict[str, dict[str, str]]:

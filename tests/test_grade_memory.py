@@ -62,6 +62,12 @@ print([int(x) for x in torch.utils.data.DataLoader(range(4), num_workers=2)])
 """
 
 
+@pytest.fixture(scope="module")
+def box(bubblewrap):
+    with Sandbox("bwrap", modules=["torch"]) as made:
+        yield made
+
+
 def shown_by(box, source):
     session = oracle.Session(box, time.monotonic() + 600, cpu=4)
     outputs = session.ask({"do": "cell", "source": source}, 500)["outputs"]
@@ -69,25 +75,23 @@ def shown_by(box, source):
     return "".join(one.get("text", str(one)) for one in outputs)
 
 
-def test_a_traceback_does_not_say_where_the_grader_works(bubblewrap):
+def test_a_traceback_does_not_say_where_the_grader_works(box):
     source = "import torch\ntorch.nn.Linear(3, 2)(torch.zeros(4))"
-    with Sandbox("bwrap", modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 600, cpu=4)
-        (error,) = session.ask({"do": "cell", "source": source}, 500)["outputs"]
-        session.close()
+    session = oracle.Session(box, time.monotonic() + 600, cpu=4)
+    (error,) = session.ask({"do": "cell", "source": source}, 500)["outputs"]
+    session.close()
     told = "\n".join(error["traceback"])
     assert "site-packages/torch/nn/modules" in told
     assert sys.prefix not in told
 
 
-def test_memory_that_outlives_its_mappings_is_refused(bubblewrap, tmp_path, monkeypatch):
+def test_memory_that_outlives_its_mappings_is_refused(box, tmp_path, monkeypatch):
     (tmp_path / "door").write_text("")
     monkeypatch.setattr(Sandbox, "groups", Groups(tmp_path))  # a folder stands for the kernel's
     monkeypatch.setattr(Group, "door", lambda self: os.open(tmp_path / "door", os.O_WRONLY))
-    with Sandbox("bwrap", modules=["torch"]) as box:
-        told = shown_by(box, SHARED)
-        assert (tmp_path / "door").read_text() == "0"  # it went into its control group before it ran anything
-        assert [line.split()[0] for line in told.splitlines()] == ["refused"] * 2, told
+    told = shown_by(box, SHARED)
+    assert (tmp_path / "door").read_text() == "0"  # it went into its control group before it ran anything
+    assert [line.split()[0] for line in told.splitlines()] == ["refused"] * 2, told
 
 
 SPINNING = """
@@ -108,24 +112,22 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize(("source", "what"), [(SOCKETS, "sockets"), (SPINNING.format(processes=20), "processor time")])
-def test_what_is_in_no_process_s_account_is_counted(source, what, bubblewrap):
-    with Sandbox("bwrap", modules=["torch"]) as box:
-        session = oracle.Session(box, time.monotonic() + 600, cpu=4)
-        with pytest.raises(Gone):
-            session.ask({"do": "cell", "source": source}, 500)
-        session.close()
-        assert session.over == what
+def test_what_is_in_no_process_s_account_is_counted(source, what, box):
+    session = oracle.Session(box, time.monotonic() + 600, cpu=2)
+    with pytest.raises(Gone):
+        session.ask({"do": "cell", "source": source}, 500)
+    session.close()
+    assert session.over == what
 
 
-def test_what_would_take_memory_from_elsewhere_is_refused(bubblewrap):
-    with Sandbox("bwrap", modules=["torch"]) as box:
-        told = shown_by(box, REFUSED)
-        assert [line.split()[1] for line in told.splitlines()] == ["refused"] * 11, told
-        told = shown_by(box, ALLOWED)
-        assert "thread" in told, told
-        assert "process" in told, told
-        assert "[0, 1, 2, 3]" in told, told
-        assert "3.0 8.0" in told, told
+def test_what_would_take_memory_from_elsewhere_is_refused(box):
+    told = shown_by(box, REFUSED)
+    assert [line.split()[1] for line in told.splitlines()] == ["refused"] * 11, told
+    told = shown_by(box, ALLOWED)
+    assert "thread" in told, told
+    assert "process" in told, told
+    assert "[0, 1, 2, 3]" in told, told
+    assert "3.0 8.0" in told, told
 
 
 @pytest.mark.parametrize("kind", ["bwrap", "none"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from autograder.answers import read_cells, run_cells
 from autograder.engine import oracle
 from autograder.engine.sandbox import Sandbox
 from autograder.evaluation import evaluate_exercise
-from autograder.exercises import STAGES, alternates, mutants
+from autograder.exercises import STAGES, alternates, exercise, mutants
 from autograder.exercises.mutant import worked_cells
 
 
@@ -38,8 +40,31 @@ def assert_same(mutant, stage, seed, box):
 @pytest.mark.parametrize("stage", STAGES)
 def test_worked_solution_and_some_mistakes(stage, box):
     assert sandboxed(worked_cells(stage), stage, 3, box) == {e.id: e.points for e in STAGES[stage] if not e.manual}
-    for number, mutant in enumerate(mutants(stage)[::18]):
+    for number, mutant in enumerate(mutants(stage)[::40]):
         assert_same(mutant, stage, number, box)
+
+
+REPLACING = """
+import torch
+class Any:
+    __eq__ = lambda self, other: True
+    __call__ = lambda self, *a, **k: True
+torch.allclose = Any()
+stack = torch.stack
+del torch.stack, torch.vstack
+torch.mine, torch.stack = torch.equal, stack
+"""
+
+
+def test_what_is_not_as_it_was_is_told_before_each_probe_and_put_back(box):
+    session = oracle.Session(box, time.monotonic() + 600)
+    for source in (REPLACING, "torch.equal = torch.allclose"):
+        session.ask({"do": "cell", "source": source}, 60)
+        session.observe_all(exercise("2.1").hidden[:1], seed=1)
+    told = session.ask({"do": "cell", "source": "torch.vstack, torch.allclose"}, 60)["outputs"][0]["data"]
+    session.close()
+    assert session.replaced == ["torch.allclose", "torch.equal", "torch.vstack"]
+    assert "Any" not in told["text/plain"]
 
 
 #: Two of each stage in the fast suite.
