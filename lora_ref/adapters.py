@@ -93,6 +93,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         raise ValueError(f"no format {format!r}; there are {', '.join(map(repr, FORMATS))}")
     if not _scalings(model):
         raise ValueError(f"{type(model).__name__} has no LoRA layers: inject them before saving")
+    for name, scaling in _scalings(model).items():
+        if not math.isfinite(scaling):
+            raise ValueError(f"the scaling of {name} is {scaling}")
     path = Path(path)
     if format == "peft":
         config, tensors = to_peft(model)
