@@ -25,6 +25,7 @@ from lora_ref.host import (
     adapter_parameters,
     is_finite,
     plain_name,
+    refuse_buffers,
     refuse_non_finite,
     unwrapped,
     write_adapter,
@@ -108,6 +109,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         return path
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it, or write PEFT's with format='peft'")
+    refuse_buffers(model)
     write_adapter(model, path, save_file)
     return path
 

@@ -179,6 +179,25 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
+def refuse_buffers(model: nn.Module) -> None:
+    """Raise a ValueError that names a module that trains and has buffers of its own: an adapter holds parameters.
+
+    Example:
+        >>> refuse_buffers(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
+        Traceback (most recent call last):
+            ...
+        ValueError: '1' trains and has buffers (num_batches_tracked, ...), which ...: save the model's state_dict
+    """
+    for name, module in unwrapped(model).named_modules():
+        kept = sorted(key for key in module._buffers.keys() - module._non_persistent_buffers_set)
+        if kept and any(p.requires_grad for p in module.parameters(recurse=False)):
+            buffers = ", ".join(kept)
+            raise ValueError(
+                f"{plain_name(name)!r} trains and has buffers ({buffers}), which an adapter does not hold: save the "
+                "model's state_dict"
+            )
+
+
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
     """Raise a ValueError that names a tensor with NaN or infinity in it.
 
