@@ -25,6 +25,7 @@ from lora_ref.host import (
     adapter_parameters,
     is_finite,
     plain_name,
+    refuse_buffers,
     refuse_non_finite,
     unwrapped,
     write_adapter,
@@ -93,6 +94,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         raise ValueError(f"no format {format!r}; there are {', '.join(map(repr, FORMATS))}")
     if not _scalings(model):
         raise ValueError(f"{type(model).__name__} has no LoRA layers: inject them before saving")
+    for name, scaling in _scalings(model).items():
+        if not math.isfinite(scaling):
+            raise ValueError(f"the scaling of {name} is {scaling}")
     path = Path(path)
     if format == "peft":
         config, tensors = to_peft(model)
@@ -105,6 +109,7 @@ def save_adapter(model: nn.Module, path: str | os.PathLike, format: str = "lora_
         return path
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: name a file in it, or write PEFT's with format='peft'")
+    refuse_buffers(model)
     write_adapter(model, path, save_file)
     return path
 

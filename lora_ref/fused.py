@@ -77,7 +77,7 @@ def can_fuse(linear: nn.Linear, lora: nn.Module, x: Tensor | None = None) -> boo
     dropout = lora._modules.get("dropout")
     if dropout is not None and dropout.training and getattr(dropout, "p", 1) > 0:
         return False
-    if not all(_is_itself(m) for m in (linear, lora, dropout) if m is not None):
+    if not all(is_itself(m) for m in (linear, lora, dropout) if m is not None):
         return False
     W: Any = linear._parameters.get("weight")
     A: Any = lora._parameters.get("lora_A")
@@ -96,8 +96,13 @@ def can_fuse(linear: nn.Linear, lora: nn.Module, x: Tensor | None = None) -> boo
     return not torch.is_autocast_enabled(W.device.type)
 
 
-def _is_itself(module: nn.Module) -> bool:
-    """No subclass, no other forward on the class or on the instance, no hook of any kind."""
+def is_itself(module: nn.Module) -> bool:
+    """No subclass, no other forward on the class or on the instance, no hook of any kind.
+
+    Example:
+        >>> is_itself(nn.Linear(4, 2)), is_itself(nn.ReLU())  # it knows no other classes than `FORWARDS`
+        (True, False)
+    """
     own = FORWARDS.get(type(module))
     if own is None or getattr(module.forward, "__func__", None) is not own:
         return False

@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lora_ref.files import whole_file
 from lora_ref.layers import LinearWithLoRA, LoRALayer
-from lora_ref.stand_in import merge_problem
+from lora_ref.stand_in import merge_problem, update_problem
 
 #: What the task head is called where nothing else tells: in torchvision, timm, and most models that people write.
 HEAD_NAMES = (
@@ -179,6 +179,25 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
+def refuse_buffers(model: nn.Module) -> None:
+    """Raise a ValueError that names a module that trains and has buffers of its own: an adapter holds parameters.
+
+    Example:
+        >>> refuse_buffers(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
+        Traceback (most recent call last):
+            ...
+        ValueError: '1' trains and has buffers (num_batches_tracked, ...), which ...: save the model's state_dict
+    """
+    for name, module in unwrapped(model).named_modules():
+        kept = sorted(key for key in module._buffers.keys() - module._non_persistent_buffers_set)
+        if kept and any(p.requires_grad for p in module.parameters(recurse=False)):
+            buffers = ", ".join(kept)
+            raise ValueError(
+                f"{plain_name(name)!r} trains and has buffers ({buffers}), which an adapter does not hold: save the "
+                "model's state_dict"
+            )
+
+
 def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
     """Raise a ValueError that names a tensor with NaN or infinity in it.
 
@@ -312,13 +331,17 @@ def plain_state(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> 
         if f"{name}.linear.weight" not in plain:
             continue
         problem = "LoRA is switched off there: call enable_lora(model) first" if not layer.enabled else None
-        problem = problem or (None if layer.merged else merge_problem(layer.linear))
+        if not layer.merged:
+            problem = problem or merge_problem(layer.linear) or update_problem(layer.lora, layer.lora.delta_weight())
         if problem:
             raise ValueError(
                 f"{name!r} can't be written as a plain layer: {problem}. save_adapter writes the updates alone"
             )
         own = {k.removeprefix(f"{name}.linear."): t for k, t in plain.items() if k.startswith(f"{name}.linear.")}
-        A, B = (plain[f"{name}.lora.lora_{letter}"].to(own["weight"]) for letter in "AB")
+        A, B = (  # computed ones, as a parametrization's, are in no state
+            plain.get(f"{name}.lora.lora_{letter}", getattr(layer.lora, f"lora_{letter}").detach()).to(own["weight"])
+            for letter in "AB"
+        )
         # a file has no two names for one tensor, and BERT's output layer shares its bias
         plain |= {f"{name}.linear.{key}": t.clone() for key, t in own.items() if key != "weight" or name in tied}
         own["weight"] = own["weight"] + layer.lora.scaling * (B @ A)

@@ -207,6 +207,14 @@ def inject_lora(
             "train_head=['...'], or say train_head=False",
             stacklevel=2,
         )
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            warnings.warn(
+                f"{name!r} is a {type(module).__name__}: in training mode its running statistics change, frozen or "
+                "not, and no adapter holds them; keep it in evaluation mode",
+                stacklevel=2,
+            )
+            break
     return model
 
 

@@ -88,7 +88,9 @@ class LoRALayer(nn.Module):
 
     def extra_repr(self) -> str:
         rank, in_features = self.lora_A.shape
-        return f"in_features={in_features}, out_features={len(self.lora_B)}, rank={rank}, scaling={self.scaling:g}"
+        return (
+            f"in_features={in_features}, out_features={len(self.lora_B)}, rank={rank}, scaling={float(self.scaling):g}"
+        )
 
 
 class LinearWithLoRA(StandsForLinear):

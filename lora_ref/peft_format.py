@@ -20,7 +20,7 @@ from lora_ref.host import on_cpu, plain_name, unwrapped
 from lora_ref.inject import lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.names import kind_of, shortest_targets
-from lora_ref.stand_in import same_numbers
+from lora_ref.stand_in import same_numbers, update_problem
 
 PREFIX = "base_model.model."
 
@@ -108,8 +108,10 @@ def to_peft(model: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ValueError(f"{name!r} trains and has buffers, which an adapter does not hold")
         tensors |= {f"{PREFIX}{name}.{key}": tensor for key, tensor in module.state_dict().items()}
     for name, layer in layers.items():
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.lora.lora_A
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.lora.lora_B
+        A, B = layer.lora.lora_A, layer.lora.lora_B
+        if problem := update_problem(layer.lora, layer.lora.scaling * (B @ A)):
+            raise ValueError(f"{name!r} is not PEFT's LoRA: {problem}")
+        tensors |= {f"{PREFIX}{name}.lora_A.weight": A, f"{PREFIX}{name}.lora_B.weight": B}
     tensors = on_cpu(tensors)
 
     config: dict[str, Any] = {
@@ -350,7 +352,9 @@ class _Settings:
         self.task_type = _field(config, "task_type", None, _is_text, "a name")
         self.r = _field(config, "r", 8, _is_rank, "a whole number from 1")
         self.lora_alpha = _field(config, "lora_alpha", 8, _is_number, "a finite number")
-        self.lora_dropout = _field(config, "lora_dropout", 0.0, _is_probability, "a number from 0 to 1")
+        self.lora_dropout = _field(
+            config, "lora_dropout", 0.0, lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1"
+        )
         self.use_rslora = _field(config, "use_rslora", False, lambda v: isinstance(v, bool), "true or false")
         self.target_modules = _field(config, "target_modules", None, _is_text_or_names, "names or an expression")
         self.exclude_modules = _field(config, "exclude_modules", [], _is_text_or_names, "names or an expression")
@@ -444,10 +448,6 @@ def _is_number(value: Any) -> bool:
 
 def _is_rank(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**20
-
-
-def _is_probability(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
 
 
 def _is_text(value: Any) -> bool:

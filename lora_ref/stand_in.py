@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from lora_ref.fused import FORWARDS, in_plain_eager_mode
+from lora_ref.fused import FORWARDS, in_plain_eager_mode, is_itself
 
 if TYPE_CHECKING:
     from lora_ref.layers import LoRALayer
@@ -108,6 +108,7 @@ class StandsForLinear(nn.Module):
         problem = merge_problem(self.linear)
         if delta.is_meta and not problem:
             problem = "its A and B are on the meta device, which holds no numbers"
+        problem = problem or update_problem(self.lora, delta)
         if problem:
             raise ValueError(f"this LoRA layer can't be merged: {problem}")
         W: Any = self.linear.weight
@@ -236,18 +237,38 @@ def merge_problem(linear: nn.Linear) -> str | None:
         return f"its weight is a {type(W).__name__}, not a plain parameter"
     own = getattr(linear, "_old_forward", linear.forward)  # accelerate keeps the forward that its hook replaced
     is_patched = getattr(own, "__func__", None) is not FORWARDS[nn.Linear]
-    if (is_patched or linear._forward_hooks or linear._forward_pre_hooks) and not _is_affine(linear):
+    if (is_patched or linear._forward_hooks or linear._forward_pre_hooks) and not _computes(linear, W, linear.bias):
         what = "a forward" if is_patched else "a hook"
         return f"this {type(linear).__name__} has {what} of its own, so its output is not x W^T + b"
     return None
 
 
-@torch.no_grad()
-def _is_affine(linear: nn.Linear) -> bool:
-    W = linear.weight
-    x = torch.linspace(-1, 1, 3 * linear.in_features, device=W.device).to(W.dtype).view(3, -1)
+def update_problem(lora: LoRALayer, delta: Tensor) -> str | None:
+    """Why ``delta`` is not what the update computes; None where it is.
+
+    Example:
+        >>> from lora_ref.layers import LoRALayer
+        >>> lora = LoRALayer(4, 2, rank=1, alpha=1)
+        >>> update_problem(lora, lora.delta_weight()) is None
+        True
+    """
+    if is_itself(lora) and is_itself(lora.dropout):
+        return None
+    modes = [(module, module.training) for module in lora.modules()]
     try:
-        return same_numbers(linear(x), functional.linear(x, W, linear.bias))
+        if _computes(lora.eval(), delta):
+            return None
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return f"its {type(lora).__name__} has a forward, a dropout or a hook of its own, so it is not scaling B A"
+
+
+@torch.no_grad()
+def _computes(module: nn.Module, W: Tensor, bias: Tensor | None = None) -> bool:
+    x = torch.linspace(-1, 1, 3 * W.shape[1], device=W.device).to(W.dtype).view(3, -1)
+    try:
+        return same_numbers(module(x), functional.linear(x, W, bias))
     except Exception:  # a hook may want another shape
         return False
 

@@ -332,6 +332,21 @@ def test_an_offloaded_update_is_named(tmp_path, format):
             load_adapter(target, path)
 
 
+def test_running_statistics_are_in_no_adapter_and_it_is_said(tmp_path):
+    def model():
+        return nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+
+    with pytest.warns(UserWarning, match="'1' is a BatchNorm1d: in training mode its running statistics change"):
+        frozen = inject_lora(model(), ["0"], rank=2, train_head=False)
+    save_adapter(frozen, tmp_path / "a")
+    with pytest.warns(UserWarning, match="BatchNorm1d"):
+        trained = inject_lora(model(), ["0"], rank=2, train_head=["1"])
+    for format in ("lora_ref", "peft"):
+        with pytest.raises(ValueError, match="'1' trains and has buffers"):
+            save_adapter(trained, tmp_path / "b", format=format)
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_folder_for_a_file_and_a_file_for_a_folder(tmp_path):
     model = inject_lora(tiny(), ["query"], rank=2)
     with pytest.raises(IsADirectoryError, match="is a folder: name a file in it"):

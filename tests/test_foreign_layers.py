@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize, prune
 
 from lora_ref import enable_lora, inject_lora, lora_disabled, lora_layers, merge_and_unload, merge_lora, unload_lora
 from lora_ref import unmerge_lora as unmerge
-from lora_ref.layers import LinearWithLoRA
+from lora_ref.adapters import save_adapter
+from lora_ref.layers import LinearWithLoRA, LoRALayer
 
 X = torch.linspace(-1, 1, 40).reshape(5, 8)
 
@@ -218,6 +219,50 @@ def test_a_hook_that_only_looks_is_no_hindrance():
     model[0].linear.register_forward_hook(lambda module, args, y: outputs.append(y.shape))
     y = model(X)
     torch.testing.assert_close(merge_lora(model)(X), y)
+
+
+def tripling(layer):
+    layer.lora.register_forward_hook(lambda module, args, y: 3 * y)
+
+
+def another_update(layer):
+    class Doubled(LoRALayer):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer.lora.__class__ = Doubled
+
+
+def another_dropout(layer):
+    layer.lora.dropout = nn.ReLU()
+
+
+@pytest.mark.parametrize("change", [tripling, another_update, another_dropout])
+def test_an_update_that_is_not_scaling_b_a_is_not_merged(change, tmp_path):
+    model = net("0")
+    change(model[0])
+    y = model(X)
+    with pytest.raises(ValueError, match="has a forward, a dropout or a hook of its own"):
+        merge_lora(model)
+    with pytest.raises(ValueError, match="has a forward, a dropout or a hook of its own"):
+        save_adapter(model, tmp_path / "peft", format="peft")
+    torch.testing.assert_close(model(X), y)
+    assert model[0].lora.training
+
+
+def test_an_update_whose_factors_are_computed(tmp_path):
+    from lora_ref.host import plain_state
+
+    model = net("0")
+    prune.l1_unstructured(model[0].lora, "lora_A", amount=0.5)
+    model[0].lora.scaling = nn.Parameter(torch.tensor(3.0))
+    assert "scaling=3" in repr(model)
+    W = plain_state(model)["0.weight"]
+    torch.testing.assert_close(W, model[0].weight)
+    torch.testing.assert_close(merge_lora(model)[0].linear.weight, W)
+    model[0].lora.scaling.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"the scaling of 0.lora is nan"):
+        save_adapter(model, tmp_path / "a")
 
 
 @pytest.mark.parametrize("take_out", [merge_and_unload, unload_lora])
