@@ -13,6 +13,7 @@ from grade_course import FULL, STAGE
 
 from autograder import grade
 from autograder.attacks import attacks, trees
+from autograder.check import check_file
 from autograder.engine import oracle
 from autograder.engine.assignment import Assignment
 from autograder.engine.sandbox import Gone
@@ -24,13 +25,13 @@ from autograder.intake.plan import plan
 from autograder.intake.submission import Submission
 from autograder.results import history
 
-#: Of each four students, what they hand in, and what that earns.
-ANSWERS = {"complete": FULL, "half-done": 11, "buggy": 18, "untouched": 0}
+#: What each of four students hands in.
+ANSWERS = ("complete", "half-done", "buggy", "untouched")
 
 
 @pytest.mark.slow
 def test_a_class_of_24_with_one_of_each(tmp_path, bubblewrap):
-    answers = list(ANSWERS) * 6
+    answers = ANSWERS * 6
     honest = {"victim" if n == 0 else f"honest-{n}": answer for n, answer in enumerate(answers)}
     made = {answer: grade_course.sample(answer) for answer in ANSWERS}
     for student, answer in honest.items():
@@ -43,8 +44,13 @@ def test_a_class_of_24_with_one_of_each(tmp_path, bubblewrap):
     rows, hints = grade_course.grades(out), history.hints(out)[STAGE]
     hostile = [*attacks(), *trees.TREES]
     assert set(rows) == {*honest, *(attack.id for attack in hostile)}
+    alone = {}
+    for answer, data in made.items():
+        (tmp_path / "alone.ipynb").write_bytes(data)
+        alone[answer] = check_file(STAGE, tmp_path / "alone.ipynb", 7)["score"]
+    assert (alone["complete"], alone["untouched"]) == (FULL, 0)
     for student, answer in honest.items():
-        assert (rows[student]["status"], float(rows[student]["score"])) == ("graded", ANSWERS[answer]), student
+        assert (rows[student]["status"], float(rows[student]["score"])) == ("graded", alone[answer]), student
     for attack in hostile:
         try:
             grade_course.as_expected(attack, rows[attack.id], hints.get(attack.id, []))
