@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lora_ref.checks.calls import Effect
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array
 from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation
@@ -50,10 +51,11 @@ SPACE = "space"
 SETTINGS = ("padding_side", "truncation_side", "model_max_length", "pad_token")
 
 
-def settings_left(tokenizer: Any, before: Mapping[str, Any], by: str) -> list[str]:
+def settings_left(tokenizer: Any, before: Mapping[str, Any], by: str) -> list[Inputs]:
     """Which of the tokenizer's settings a function has left as others than they were."""
     changed = [name for name in SETTINGS if getattr(tokenizer, name, None) != before[name]]
-    return [f"{by} changed its argument tokenizer: {name} is {getattr(tokenizer, name, None)}" for name in changed]
+    texts = [f"{by} changed its argument tokenizer: {name} is {getattr(tokenizer, name, None)}" for name in changed]
+    return [Effect("argument", text)._asdict() for text in texts]
 
 
 WORDS = [f"{'W' if n % 3 else 'w'}{n}" for n in range(40)]

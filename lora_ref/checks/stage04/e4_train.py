@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from lora_ref.checks.calls import Effect
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, raised, to_float
 from lora_ref.checks.stage04.adamw import first_wrong, step_cause, weight_decay
@@ -71,7 +72,7 @@ def probe_train(names: Names, **inputs: Any) -> dict:
     finally:
         handle.remove()
     items = None if losses is None or isinstance(losses, (float, int, str)) else list(losses)
-    seen = {"effects": passes.changed[:1]} if passes.changed else {}
+    seen = {"effects": [Effect("argument", text)._asdict() for text in passes.changed[:1]]} if passes.changed else {}
     return seen | {
         "stopped": stopped,
         "kind": "" if isinstance(losses, (list, tuple)) else type(losses).__name__,
