@@ -197,6 +197,7 @@ EXERCISE = Exercise(
             judge_calls,
             partial(draw_calls, base=True),
             seed=6,
+            after=("2.4/sum",),
         ),
     ],
 )

@@ -369,10 +369,14 @@ def scale_cause(inputs: Inputs, ratio: float) -> str:
 LEADING = "the code counts on a certain number of dimensions; x @ A.T works on the last one, whatever comes before"
 
 
+#: What torch, an index or an unpacked shape raise where a tensor has another shape than the code expects.
+OF_A_SHAPE = ("RuntimeError", "ValueError", "IndexError", "TypeError", "AssertionError")
+
+
 def shape_error(error: Mapping[str, str], shown: str, otherwise: str) -> Fault:
     """What an error for a tensor of some shape means: ``otherwise``, unless it says itself what it has to do with."""
     fault = error_fault(error)
-    if error.get("type") in ("NotDefined", "NotImplementedError") or "NoneType" in fault.seen:
+    if error.get("type") not in OF_A_SHAPE or "NoneType" in fault.seen:
         return fault
     return Fault(f"{shown}: {fault.seen}", fault.likely if "in memory" in fault.likely else otherwise)
 
