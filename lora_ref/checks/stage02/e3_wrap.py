@@ -203,7 +203,8 @@ def judge_several(inputs: Inputs, seen: Observation) -> Fault | None:
         for name, dtype in dtypes.items():
             wrapper = outcome[name]
             if wrapper["dtype"] != dtype:
-                return Fault(f"linear.weight of {name} is {wrapper['dtype']}", "keep the layer in its own dtype")
+                shown = f"linear.weight of {name} is {wrapper['dtype']}, that of the given layer {dtype}"
+                return Fault(shown, "keep the given layer, in its own dtype")
             if not wrapper["training"]:
                 return Fault(f"{name} is in evaluation mode", "a new module is in training mode, or dropout never acts")
             if name not in given and not wrapper["zero"]:
@@ -341,6 +342,7 @@ EXERCISE = Exercise(
             judge_several,
             draw_several,
             seed=5,
+            after=("2.3/kept",),
         ),
     ],
 )

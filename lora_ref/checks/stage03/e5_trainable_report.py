@@ -143,7 +143,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         elif key == "total" and value == counts["trainable"]:
             likely = "total must count frozen parameters, too"
         elif key == "trainable" and value == counts["total"] - counts["trainable"]:
-            likely = "these are the frozen ones"
+            likely = "these are the frozen ones" if counts["trainable"] else "count what has requires_grad: nothing"
         elif key == "trainable" and value == counts["total"]:
             likely = "requires_grad is not asked"
         elif inputs["shared"] and value == counts["state"]:

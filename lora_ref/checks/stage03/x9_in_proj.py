@@ -139,7 +139,7 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
     if "error" in seen["start"]:
         return error_fault(seen["start"]["error"])
     if not close(seen["start"]["W"], inputs["W"], 1e-6):
-        return Fault("a new module changes the weight", "lora_B must start at zero")
+        return Fault("a new module changes the weight", "with lora_B at zero the result must be W itself")
     if not 0 < seen["start"]["B"] < np.inf:
         return Fault("at the start no gradient reaches lora_B", "the graph is cut, or A is zero as well")
     return None

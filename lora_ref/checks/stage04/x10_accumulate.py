@@ -224,10 +224,10 @@ def judge_gradient(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if not _same(found, clipped(mean_gradient(inputs, group, at), most)):
             size, asked = norm_of(found), norm_of(clipped(mean_gradient(inputs, group, at), most))
-            return Fault(
-                f"at step {number_} the gradient's norm is {number(size)}, that of the mean's {number(asked)}",
-                _gradient_cause(inputs, group, at, found, before),
-            )
+            shown = f"the gradient's norm is {number(size)}, that of the mean's {number(asked)}"
+            if close(size, asked):
+                shown = "the gradient is as long as the mean's, and points in another direction"
+            return Fault(f"at step {number_} {shown}", _gradient_cause(inputs, group, at, found, before))
         before = found
     return None
 
@@ -259,9 +259,9 @@ def _gradient_cause(
     if before is not None:
         summed = {name: mean[name] + before[name] for name in TRAINS}
         causes["the gradient of the step before is still there: zero_grad() at each step"] = summed
-    for cause, wrong in causes.items():
-        if _same(found, wrong) or _same(found, clipped(wrong, most)):
-            return cause
+    fits = [cause for cause, wrong in causes.items() if _same(found, wrong) or _same(found, clipped(wrong, most))]
+    if fits:  # once it is clipped, a sum is as long as a mean
+        return fits[0] if len(fits) == 1 else "divide each loss by the number of all of the step's sentences"
     running: dict[str, np.ndarray] = {name: np.zeros_like(mean[name]) for name in TRAINS}
     for part, share in zip(parts, shares, strict=True):
         running = clipped({name: running[name] + share * part[name] for name in TRAINS}, most)

@@ -168,7 +168,7 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
     found = seen["out"]["W"]
     if not close(found, inputs["W"]):
         V = inputs["W"]
-        likely = "B must start at zero: then W + scaling B A is W"
+        likely = "with B at zero and lora_length the length of its rows the result must be W itself"
         if found.shape == V.shape and close(found, V / lengths(V)):
             likely = "the direction alone: its rows have length 1, multiply by lora_length"
         elif found.shape == V.shape and close(found, V * lengths(V)):
