@@ -106,7 +106,7 @@ def grade_damaged(root, count, seed):
     for row in rows.values():
         assert row["status"] == ("graded" if row["score"] else "needs attention"), row
         assert row["score"] or row["attention"], row
-    assert [rows[answer]["score"] for answer in good] == ["22", "11", "18.75", "0"]
+    assert [rows[answer]["score"] for answer in good] == ["22", "11", "18", "0"]
     return rows
 
 

@@ -77,7 +77,8 @@ class Calls:
         if any(other == name and kept.changed() for other, kept in self._returned):
             effect = Effect("shared", f"a second call of {name} changed what the first one had returned")
             self.effects += [effect] * (effect not in self.effects)
-        self._returned.append((name, _Kept(result)))
+        if not isinstance(result, torch.nn.Module):  # which a room looks at; kept here, it would live on
+            self._returned.append((name, _Kept(result)))
 
     def _compare(self, name: str, before: Mapping[str, _Kept], state: Mapping[str, Any]) -> bool:
         effects = [

@@ -34,7 +34,7 @@ MUTANTS = [
         '        if not hasattr(lora, "kept"):\n'
         "            lora.kept = (lora.scaling * lora.lora_B @ lora.lora_A).detach()\n"
         "        total = lora.kept.mul_(weight) if total is None else total.add_(weight * lora.kept)\n    return total",
-        "kept from call to call",
+        "handed out by each call",
     ),
     Mutant(
         "5.4/empties-the-lists",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -110,16 +110,20 @@ def probe_save(names: Names, folder: Path, **inputs: Any) -> dict:
 def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
     """Save, load into a fresh model with other values, and compare the two; after another model at the same path."""
     path = folder / "adapter.safetensors"
-    other = adapted_model(inputs, {name: -values for name, values in inputs["saved"].items()})
     model, fresh = adapted_model(inputs, inputs["saved"]), adapted_model(inputs, inputs["fresh"]).train()
     before, held = snapshot(fresh), dict(fresh.named_parameters())
+
+    def round_trip(saved: nn.Module, into: nn.Module) -> bytes:
+        with_path(names.save_adapter, saved, path)
+        written = path.read_bytes()
+        with_path(names.load_adapter, into, path)
+        return written
+
     try:
-        for saved, into in ((other, other), (model, fresh)):
-            with contextlib.suppress(OSError):  # mapped, on Windows
-                path.unlink()
-            with_path(names.save_adapter, saved, path)
-            written = path.read_bytes()
-            with_path(names.load_adapter, into, path)
+        round_trip(*[adapted_model(inputs, {name: -values for name, values in inputs["saved"].items()})] * 2)
+        gc.collect()  # Windows keeps a file as long as a tensor is mapped to it
+        path.unlink()
+        written = round_trip(model, fresh)
     except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
         return {"refused": describe_error(error)}
     tokens = torch.tensor(inputs["tokens"])
