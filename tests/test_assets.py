@@ -217,8 +217,8 @@ def test_a_stopped_fetch_takes_pip_with_it(shelf, monkeypatch):
     started = []
 
     def stop(_):
-        if (shelf / "pid").exists() and not started:
-            started.append(int((shelf / "pid").read_text() or 0))
+        if (shelf / "pid").exists() and (pid := (shelf / "pid").read_text()) and not started:
+            started.append(int(pid))
             raise KeyboardInterrupt
 
     monkeypatch.setattr(archives.time, "sleep", stop)
