@@ -60,9 +60,9 @@ def probe_parametrization(names: Names, **inputs: Any) -> dict:
 
     def start() -> dict:
         W = tensor(inputs["W"])
-        out = module(W)
+        out, zero = module(W), not module.lora_B.any()
         (out * torch.linspace(-1, 2, out.numel()).reshape(out.shape)).sum().backward()
-        return {"W": array(out), "B": float(module.lora_B.grad.abs().max())}
+        return {"W": array(out), "B": float(module.lora_B.grad.abs().max()), "zero": zero}
 
     seen = {
         "shapes": {name: list(p.shape) for name, p in module.named_parameters() if p.requires_grad},
@@ -139,7 +139,10 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
     if "error" in seen["start"]:
         return error_fault(seen["start"]["error"])
     if not close(seen["start"]["W"], inputs["W"], 1e-6):
-        return Fault("a new module changes the weight", "with lora_B at zero the result must be W itself")
+        likely = "with lora_B at zero the result must be W itself"
+        return Fault(
+            "a new module changes the weight", likely if seen["start"]["zero"] else "lora_B must start at zero"
+        )
     if not 0 < seen["start"]["B"] < np.inf:
         return Fault("at the start no gradient reaches lora_B", "the graph is cut, or A is zero as well")
     return None

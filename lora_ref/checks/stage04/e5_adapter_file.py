@@ -121,8 +121,11 @@ def probe_round_trip(names: Names, folder: Path, **inputs: Any) -> dict:
 
     try:
         round_trip(*[adapted_model(inputs, {name: -values for name, values in inputs["saved"].items()})] * 2)
-        gc.collect()  # Windows keeps a file as long as a tensor is mapped to it
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError:  # Windows keeps a file as long as a tensor is mapped to it
+            gc.collect()
+            path.unlink()
         written = round_trip(model, fresh)
     except ValueError as error:  # a refusal; other errors are mistakes, and shown with their line
         return {"refused": describe_error(error)}

@@ -56,7 +56,7 @@ def probe_fresh(names: Names, **inputs: Any) -> dict:
     def start() -> dict:
         out = module(W)
         (out * tensor(inputs["G"])).sum().backward()
-        return {"W": array(out)}
+        return {"W": array(out), "zero": not module.lora_B.any()}
 
     out = attempt(start)
     gradients = {name: float(p.grad.abs().max()) for name, p in module.named_parameters() if p.grad is not None}
@@ -169,6 +169,8 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
     if not close(found, inputs["W"]):
         V = inputs["W"]
         likely = "with B at zero and lora_length the length of its rows the result must be W itself"
+        if not seen["out"]["zero"]:
+            likely = "B must start at zero"
         if found.shape == V.shape and close(found, V / lengths(V)):
             likely = "the direction alone: its rows have length 1, multiply by lora_length"
         elif found.shape == V.shape and close(found, V * lengths(V)):
