@@ -328,7 +328,7 @@ def test_no_such_format(tmp_path):
 
 
 @pytest.mark.laptop
-@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("rslora", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_real_encoder_both_ways(peft, tmp_path, laptop_assets, written_out, monkeypatch, rslora):
     profile = profiles.get("laptop")
 

@@ -287,6 +287,7 @@ def test_the_better_recipe_fixes_the_digit_and_the_rest(digits, lacking):
     _check_better(vision.one_digit(BETTER, data=digits, base=lacking, progress=False))
 
 
+@pytest.mark.slow
 @pytest.mark.laptop
 def test_replay_alone_does_not_fix_the_digit(digits, lacking):
     result = vision.one_digit(REPLAY_ONLY, data=digits, base=lacking, progress=False)
