@@ -150,7 +150,8 @@ def without_namespaces(container, everybodys, tmp_path):
 def everybodys_python(place):
     """The environment that runs this, for a user who may not look into root's folders."""
     runs = ["setpriv", "--reuid", "65499", "--regid", "65499", "--clear-groups"]
-    same = f"import sys; sys.exit(sys.base_prefix != {sys.base_prefix!r})"
+    # the system's Python starts for everybody, and finds no packages of an environment that it may not read
+    same = f"import sys; sys.exit((sys.prefix, sys.base_prefix) != {(sys.prefix, sys.base_prefix)!r})"
     if subprocess.run([*runs, sys.executable, "-c", same], capture_output=True, check=False).returncode == 0:
         place.symlink_to(sys.prefix)
         return
