@@ -26,7 +26,8 @@ class Effect(NamedTuple):
     text: str
 
 
-SEED = "the random seed at"
+#: The setting that is a rule of its own.
+SEEDED = "the random seed at"
 
 
 class Calls:
@@ -75,10 +76,13 @@ class Calls:
     def _still(self, name: str, result: Any) -> None:
         """Whether what earlier calls returned is still what it was."""
         if any(other == name and kept.changed() for other, kept in self._returned):
-            effect = Effect("shared", f"a second call of {name} changed what the first one had returned")
-            self.effects += [effect] * (effect not in self.effects)
+            self._shared(name)
         if not isinstance(result, torch.nn.Module):  # which a room looks at; kept here, it would live on
             self._returned.append((name, _Kept(result)))
+
+    def _shared(self, name: str) -> None:
+        effect = Effect("shared", f"a second call of {name} changed what the first one had returned")
+        self.effects += [effect] * (effect not in self.effects)
 
     def _compare(self, name: str, before: Mapping[str, _Kept], state: Mapping[str, Any]) -> bool:
         effects = [
@@ -102,8 +106,7 @@ class Calls:
             second = result
         else:
             if first.changed():
-                text = f"a second call of {name} changed what the first one had returned"
-                self.effects.append(Effect("shared", text))
+                self._shared(name)
             elif not alike(second, result):
                 text = f"{name} called again with the same arguments returned something else"
                 self.effects.append(Effect("again", text))
@@ -122,7 +125,7 @@ def settings() -> dict[str, Any]:
         "torch's number of threads at": torch.get_num_threads(),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
-        SEED: torch.initial_seed(),
+        SEEDED: torch.initial_seed(),
     }
 
 
@@ -142,8 +145,8 @@ def restore(before: Mapping[str, Any]) -> list[Effect]:
         if key in put_back:
             put_back[key](before[key])
     words = {"True": "on", "False": "off"}
-    rules = {SEED: "seed"}
-    return [Effect(rules.get(key, "setting"), f"{key} {words.get(str(after[key]), after[key])}") for key in wrong]
+    rules = {key: "seed" if key == SEEDED else "setting" for key in wrong}
+    return [Effect(rule, f"{key} {words.get(str(after[key]), after[key])}") for key, rule in rules.items()]
 
 
 class _Kept:
