@@ -101,10 +101,11 @@ def test_equal_texts_and_copies_of_the_model_answer(course, stage):
 def test_right_answers_of_different_people_are_not_alike(stage):
     """The alternates of the bank and the worked solution: nobody's code is another's by chance."""
     assignment = Assignment.load(stage)
-    code = {"": copies._print(assignment, copies._worked(assignment))["code"]}
+    public = copies._worked(assignment)
+    code = {"": copies._print(assignment, public, public)["code"]}
     for path in (ROOT / "autograder" / "exercises" / f"stage{stage[:2]}" / "alternates").glob("*.py"):
         source = path.read_text(encoding="utf-8")
-        code[path.stem] = copies._print(assignment, dict.fromkeys(assignment.answer_cells(), source))["code"]
+        code[path.stem] = copies._print(assignment, public, dict.fromkeys(assignment.answer_cells(), source))["code"]
     assert all(len(group) == 1 for group in copies._of_equal_code(code))
 
 

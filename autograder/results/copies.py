@@ -57,26 +57,32 @@ class Group:
 
 def keep(out: Path, rows: Iterable[Row], assignments: Mapping[str, Assignment]) -> None:
     """Write down what is compared of rows, beside that of earlier runs."""
-    path = out / ".grading" / "alike.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known, worked = _known(out), {stage: _worked(assignment) for stage, assignment in assignments.items()}
     for stage, assignment in assignments.items():
-        known.setdefault(stage, {})[PUBLIC] = _print(assignment, _worked(assignment))
+        known.setdefault(stage, {})[PUBLIC] = _print(assignment, worked[stage], worked[stage])
     for row in rows:
         if row.answers:
-            known[row.stage][row.student] = _print(assignments[row.stage], row.answers, row.open)
-    write_whole(path, json.dumps(known).encode())
+            known[row.stage][row.student] = _print(assignments[row.stage], worked[row.stage], row.answers, row.open)
+    write_whole(_path(out), json.dumps(known).encode())
 
 
 def groups(out: Path, present: Collection[tuple[str, str]]) -> list[Group]:
     """Whose work is alike, of these (stage, student); the largest group of each stage first."""
-    path = out / ".grading" / "alike.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found: list[Group] = []
-    for stage, prints in known.items():
+    for stage, prints in _known(out).items():
         here = {who: what for who, what in prints.items() if who == PUBLIC or (stage, who) in present}
         of_stage = [Group(stage, students, what) for what, students in _alike(here) if students]
         found += sorted(of_stage, key=lambda group: (-len(group.students), group.what, group.students))
     return found
+
+
+def _path(out: Path) -> Path:
+    return out / ".grading" / "alike.json"
+
+
+def _known(out: Path) -> dict[str, Any]:
+    """What earlier runs wrote down."""
+    return json.loads(_path(out).read_text(encoding="utf-8")) if _path(out).exists() else {}
 
 
 def _alike(prints: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
@@ -128,10 +134,11 @@ def _of_equal_code(code: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[set[
             yield set().union(*(kinds[n] for n in members))
 
 
-def _print(assignment: Assignment, answers: Mapping[str, str], open_: Collection[str] = ()) -> dict[str, Any]:
+def _print(
+    assignment: Assignment, public: Mapping[str, str], answers: Mapping[str, str], open_: Collection[str] = ()
+) -> dict[str, Any]:
     """What is compared of a submission: digests, and how much code stands behind each."""
     code, text, comments = {}, {}, False
-    public = _worked(assignment)
     for name, cell in assignment.answer_cells().items():
         source, given = answers.get(name, "")[:LONGEST], source_of(cell)
         if cell["cell_type"] == "code":
@@ -140,8 +147,7 @@ def _print(assignment: Assignment, answers: Mapping[str, str], open_: Collection
                 code[name] = [renamed, exact, size]
             comments = comments or bool(_comments(source) & (_comments(public.get(name, "")) - _comments(given)))
         elif name not in open_ and len(words := _words(source)) >= WORDS and words != _words(given):
-            model = _runs(_words(public.get(name, "")))
-            runs = _runs(words)
+            runs, model = _runs(words), _runs(_words(public.get(name, "")))
             of_model = len(runs & model) >= OF_MODEL * len(runs)
             exercise = name.removeprefix("written_").replace("_", ".")
             text[exercise] = [_digest(" ".join(words)), of_model]
