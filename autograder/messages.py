@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from autograder.exercises import STAGES, mutants, optional_mutants
@@ -16,7 +17,7 @@ from autograder.exercises.mutant import Mutant
 from autograder.files import write_whole
 from lora_ref.checks import visible_checks
 from lora_ref.checks.probing import Namespace
-from lora_ref.checks.verdicts import messages, run_checks
+from lora_ref.checks.verdicts import Verdict, messages, run_checks
 
 TABLE = Path(__file__).parent / "exercises" / "MESSAGES.md"
 #: In the table, for what Python or a library says: the next release may say it in other words.
@@ -71,7 +72,11 @@ def of_mutant(stage: str, mutant: Mutant) -> str:
 
 def visible_messages(exercise: str, namespace: Namespace) -> str:
     """Messages of the exercise's visible checks that these names fail; "" if they all pass."""
-    verdicts = run_checks(visible_checks(exercise), namespace)
+    return words(run_checks(visible_checks(exercise), namespace))
+
+
+def words(verdicts: Iterable[Verdict]) -> str:
+    """Messages of the verdicts that did not pass, without what Python or a library said."""
     failed = [verdict for verdict in verdicts if not verdict.passed]
     text = "\n".join(line.strip() for message in messages(failed) for line in message.splitlines())
     for kind, words in sorted({quote for verdict in failed for quote in verdict.quotes}, key=lambda q: -len(q[1])):
