@@ -8,10 +8,10 @@ import random
 import re
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-import torch
 from course_site import make_site
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
@@ -62,11 +62,6 @@ def pytest_ignore_collect(collection_path, config):
     name = collection_path.stem
     wanted = not name.startswith("test_") or name in STUDENT_SIDE
     return None if wanted or not config.getoption("--student") else True
-
-
-# The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
-ALL_THREADS = torch.get_num_threads()
-torch.set_num_threads(1)
 
 
 # Hypothesis: no time limit on an example, and no examples kept from one run to the next.
@@ -124,9 +119,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: without it each collection of garbage, which training asks for, is fast."""
+    """What is imported by now stays: without it each collection of garbage, which training asks for, is fast.
+
+    The models here are tiny: a second thread only waits for the first, and beside other work it waits very long.
+    """
     gc.collect()
     gc.freeze()
+    if "torch" in sys.modules:  # not where workers run the tests, nor where a few tests need no torch
+        sys.modules["torch"].set_num_threads(1)
 
 
 class ByStageOrFile(LoadScopeScheduling):
@@ -162,7 +162,9 @@ def hears_ctrl_c():
 @pytest.fixture
 def all_threads():
     """Every core, for real training."""
-    torch.set_num_threads(ALL_THREADS)
+    import torch
+
+    torch.set_num_threads(max(1, os.cpu_count() or 1))
     yield
     torch.set_num_threads(1)
 

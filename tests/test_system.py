@@ -14,9 +14,9 @@ from toy_course import ROOT
 from autograder import system
 from autograder.system import BUBBLEWRAP, CHROMIUM
 
-SANDBOXED = "tests/test_grade_memory.py::test_a_traceback_does_not_say_where_the_grader_works"
-IN_A_BROWSER = "tests/browser/test_pages.py::test_the_start_page_of_the_students_zip"
-NEEDS_NEITHER = "tests/test_rank.py"
+SANDBOXED = "tests/test_adding_an_exercise.py::test_a_graded_class_has_its_points_and_its_bar"
+IN_A_BROWSER = "tests/browser/test_student.py"
+NEEDS_NEITHER = "tests/test_map.py::test_paths_in_the_text_exist"
 #: Installs what Debian's packages bring, and writes down how it was called.
 APT = """#!/bin/sh
 echo "$DEBIAN_FRONTEND $*" >> {log}
@@ -238,7 +238,7 @@ def test_without_the_programs_the_suite_is_green_and_says_what_it_leaves_out_at_
     assert end.startswith("bubblewrap's tests (1), Chromium's tests (1)")
     assert done.stdout.splitlines()[-1].strip("= ").startswith("2 skipped")
     assert re.search(
-        r"SKIPPED \[1\] tests/test_grade_memory\.py:\d+: bubblewrap is missing: no bwrap on the PATH\n", done.stdout
+        r"SKIPPED \[1\] tests/test_adding_an_exercise\.py:\d+: bubblewrap is missing: no bwrap on the PATH\n", done.stdout
     )
 
 
