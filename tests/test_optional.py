@@ -8,9 +8,9 @@ import nbformat
 import numpy as np
 import pytest
 from stage_answers import POINTS, WITHOUT_POINTS, failed_visible, hidden, released, run, touched, worked
-from test_exercises import MANY_SEEDS, TABLE, per_stage, run_mutant
+from test_exercises import MANY_SEEDS, assert_explained, per_stage, run_mutant
 
-from autograder import in_gradescope, messages
+from autograder import in_gradescope
 from autograder.engine.assignment import Assignment
 from autograder.engine.job import Row
 from autograder.evaluation import Result, evaluate, evaluate_exercise, grade_cell, stopped
@@ -51,21 +51,14 @@ def test_right_answers_solve_it(exercise):
     for answer in answers:
         assert answer.errors == []
         assert failed_visible(exercise.id, answer.namespace) == []
-        for seed in range(4):
+        for seed in range(2):
             result = evaluate_exercise(exercise.id, answer.namespace, seed)
             assert result.failed == [], result.message
 
 
 @each_mutant
 def test_a_mistake_is_found_and_explained_and_costs_no_other_exercise(mutant):
-    answer = run_mutant(mutant)
-    seen = messages.visible_messages(mutant.exercise, answer.namespace)
-    assert mutant.says in seen, seen or "no visible check fails"
-    assert messages.row(mutant, seen) in TABLE, "stale: run `python -m autograder messages`"
-    for seed in (0, 1):
-        result = evaluate_exercise(mutant.exercise, answer.namespace, seed)
-        assert result.failed, "survives"
-        assert mutant.says in result.message, result.message
+    assert_explained(mutant, run_mutant(mutant).namespace)
     assert [e.id for e in touched(mutant)] == []
 
 

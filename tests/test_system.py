@@ -238,7 +238,8 @@ def test_without_the_programs_the_suite_is_green_and_says_what_it_leaves_out_at_
     assert end.startswith("bubblewrap's tests (1), Chromium's tests (1)")
     assert done.stdout.splitlines()[-1].strip("= ").startswith("2 skipped")
     assert re.search(
-        r"SKIPPED \[1\] tests/test_adding_an_exercise\.py:\d+: bubblewrap is missing: no bwrap on the PATH\n", done.stdout
+        r"SKIPPED \[1\] tests/test_adding_an_exercise\.py:\d+: bubblewrap is missing: no bwrap on the PATH\n",
+        done.stdout,
     )
 
 

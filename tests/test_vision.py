@@ -282,6 +282,7 @@ def test_the_published_recipe_fixes_the_digit_and_breaks_the_rest(digits, known)
         np.testing.assert_allclose(layer.weight.detach(), original.double().numpy() + B @ A, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.laptop
 def test_the_better_recipe_fixes_the_digit_and_the_rest(digits, lacking):
     _check_better(vision.one_digit(BETTER, data=digits, base=lacking, progress=False))
