@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_ref.adapters import adapter_parameters, inject_saved, read_adapter, refuse_merged, save_adapter
-from lora_ref.host import plain_name, swap_module, unwrapped
 from lora_ref.inject import inject_lora, lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.places import plain_name, swap_module, unwrapped
 
 
 class Adapter(NamedTuple):

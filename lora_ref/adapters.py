@@ -18,22 +18,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_ref.files import whole_file
-from lora_ref.host import (
+from lora_ref.adapter_file import (
     ADAPTER_FILE,
     FORMAT,
     adapter_parameters,
     is_finite,
-    plain_name,
     refuse_buffers,
     refuse_non_finite,
-    unwrapped,
     write_adapter,
 )
-from lora_ref.host import scalings as _scalings
+from lora_ref.adapter_file import scalings as _scalings
+from lora_ref.files import whole_file
 from lora_ref.inject import lora_layers, put_layers, refuse_injected
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.peft_format import PREFIX, from_peft, to_peft
+from lora_ref.places import plain_name, unwrapped
 from lora_ref.stand_in import same_numbers, update_options
 
 FORMATS = ("lora_ref", "peft")
@@ -175,7 +174,7 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
     """
     path = Path(path)
     if path.is_dir() and not (path / PEFT_CONFIG).exists() and (path / ADAPTER_FILE).exists():
-        path = path / ADAPTER_FILE  # beside the plain model, in a folder of `lora_ref.host.save_pretrained`
+        path = path / ADAPTER_FILE  # beside the plain model, in a folder of `lora_ref.pretrained.save_pretrained`
     if path.is_dir():
         config = _read_config(path / PEFT_CONFIG)
         if not (path / PEFT_TENSORS).is_file() and (path / PEFT_PICKLE).is_file():

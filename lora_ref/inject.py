@@ -14,18 +14,13 @@ from torch.nn.parameter import UninitializedParameter
 
 from lora_ref.host import (
     HEAD_NAMES,  # noqa: F401 (it is offered here too)
-    adopt,
     head_names,
-    other_references,
     predicts_words,
-    refuse_scaled_outputs,
-    release,
-    swap_module,
-    tied_layers,
-    unwrapped,
 )
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.names import holds, is_expression, matches, names_in, nearest, no_match, one_string
+from lora_ref.places import other_references, swap_module, unwrapped
+from lora_ref.pretrained import refuse_scaled_outputs, tied_layers
 from lora_ref.stand_in import unload_problem
 
 
@@ -248,7 +243,6 @@ def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
                 stacklevel=3,
             )
         swap_module(model, layer.linear, layer)
-    adopt(model)
 
 
 def _refuse_half_of_a_shared_layer(model: nn.Module, wanted: list[str], targets: Iterable[str]) -> None:
@@ -381,7 +375,6 @@ def _take_out(model: nn.Module) -> nn.Module:
     for layer in lora_layers(model).values():
         layer.linear.train(layer.training)
         swap_module(model, layer, layer.linear)
-    release(model)
     return model
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lora_ref.host import on_cpu, plain_name, unwrapped
+from lora_ref.adapter_file import on_cpu
 from lora_ref.inject import lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.names import kind_of, shortest_targets
+from lora_ref.places import plain_name, unwrapped
 from lora_ref.stand_in import same_numbers, update_problem
 
 PREFIX = "base_model.model."

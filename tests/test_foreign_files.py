@@ -1,7 +1,9 @@
 """Files that other code reads and writes: transformers' folders, wrapped models, what is not finite."""
 
+import copy
 import dataclasses
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 
 from lora_ref import (
     AdapterSet,
+    LinearWithLoRA,
     enable_lora,
     inject_lora,
     load_adapter,
@@ -59,9 +62,9 @@ def test_a_checkpoint_of_fine_tune_is_a_plain_model_and_an_adapter(tmp_path):
         f"{result.checkpoint}/model.safetensors",
         f"{result.checkpoint}/adapter.safetensors",
     ):
-        adapted = inject_lora(copy_of(base), ENCODER_LINEARS, rank=8, alpha=16)
+        adapted = inject_lora(copy.deepcopy(base), ENCODER_LINEARS, rank=8, alpha=16)
         assert torch.equal(logits(load_adapter(adapted, path)), logits(result.model))
-    assert torch.equal(logits(load_adapter(copy_of(base), result.checkpoint)), logits(result.model))
+    assert torch.equal(logits(load_adapter(copy.deepcopy(base), result.checkpoint)), logits(result.model))
 
 
 def from_pretrained_base(model):
@@ -71,12 +74,6 @@ def from_pretrained_base(model):
         for name, tensor in model.state_dict().items()
         if ".lora." not in name
     }
-
-
-def copy_of(model):
-    import copy
-
-    return copy.deepcopy(model)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -111,7 +108,59 @@ def test_save_pretrained_of_the_encoder_alone(tmp_path):
     alone = RobertaModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
     right, seen = (encoder(IDS).last_hidden_state for encoder in (model.roberta, alone))
     torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
-    assert "save_pretrained" not in vars(merge_and_unload(model).roberta)
+
+
+def by_hand(model):
+    layer = model.roberta.encoder.layer[0].attention.self
+    layer.query = LinearWithLoRA(layer.query, rank=2, alpha=4)
+
+
+@pytest.mark.parametrize("copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize(
+    "inject",
+    [
+        lambda m: inject_lora(m.roberta, ["query"], rank=2, train_head=False),
+        lambda m: inject_lora(m.roberta.encoder.layer[0], ["query"], rank=2, train_head=False),
+        by_hand,
+    ],
+    ids=["encoder", "layer", "by hand"],
+)
+def test_save_pretrained_of_a_model_with_lora_in_a_part(tmp_path, inject, copied):
+    model = tiny()
+    inject(model)
+    model = copied(perturbed(model))
+    right = logits(model)
+    model.save_pretrained(tmp_path / "a")
+    model.save_pretrained(tmp_path / "b", True, model.state_dict())
+    model.save_pretrained(tmp_path / "c", state_dict=model.state_dict())
+    for folder in "abc":
+        torch.testing.assert_close(logits(from_pretrained(tmp_path / folder)), right)
+        close(logits(load_adapter(tiny(), tmp_path / folder)), right)
+
+
+def test_a_part_of_a_state_is_not_written_as_a_model(tmp_path):
+    model = inject_lora(tiny(), ["query"], rank=2)
+    updates = {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
+    with pytest.raises(ValueError, match=r"query' .*the given state_dict has no weight for it.*save_adapter"):
+        model.save_pretrained(tmp_path, state_dict=updates)
+
+
+def test_the_hubs_own_mixin_asks_the_model_for_its_state(tmp_path):
+    from huggingface_hub import PyTorchModelHubMixin
+
+    class Net(nn.Module, PyTorchModelHubMixin):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            return self.net(x)
+
+    model, x = Net(), torch.randn(3, 8)
+    learned(inject_lora(model.net, ["0"], rank=2, train_head=False))
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(Net.from_pretrained(tmp_path)(x), model(x))
+    assert "state_dict" not in vars(model)
 
 
 def test_save_pretrained_with_a_bias_that_is_shared(tmp_path):
@@ -322,7 +371,13 @@ def test_the_folders_of_named_adapters_are_named(tmp_path):
 
 @pytest.mark.parametrize("format", ["lora_ref", "peft"])
 def test_an_offloaded_update_is_named(tmp_path, format):
-    model = inject_lora(tiny(), ["query"], rank=2).to("meta")
+    model = inject_lora(tiny(), ["query"], rank=2)
+    whole = next(iter(lora_layers(model).values())).lora.lora_A
+    whole.full_tensor = None
+    with pytest.raises(ValueError, match=r"query.*lora_A.* is in parts, one on each process"):
+        save_adapter(model, tmp_path / "a", format)
+    del whole.full_tensor
+    model.to("meta")
     with pytest.raises(ValueError, match="is on the meta device, which holds no numbers"):
         save_adapter(model, tmp_path / "adapter", format=format)
     assert not list(tmp_path.iterdir())
