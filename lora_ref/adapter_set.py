@@ -11,6 +11,7 @@ import copy
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,12 +203,14 @@ class AdapterSet:
                 merged.
         """
         self._check_new(name)
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights are a dict by adapter name, {{'a': 0.5, 'b': 0.5}}; got {weights!r}")
         if not weights:
             raise ValueError("nothing to compose: give the weights by adapter name")
         for part, weight in weights.items():
             self._get(part)
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of {part!r} is {weight}")
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise ValueError(f"the weight of {part!r} is {weight!r}")
         parts = [(self._adapters[part], float(weight)) for part, weight in weights.items()]
         updates = {}
         for layer_name, layer in self._layers.items():
@@ -231,7 +234,7 @@ class AdapterSet:
         self.activate(name)
 
     def _get(self, name: str) -> Adapter:
-        if name not in self._adapters:
+        if not isinstance(name, str) or name not in self._adapters:
             known = ", ".join(map(repr, self._adapters)) or "none"
             raise ValueError(f"no adapter {name!r}; there are: {known}")
         return self._adapters[name]

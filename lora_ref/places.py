@@ -11,14 +11,31 @@ from torch.optim.swa_utils import AveragedModel
 WRAPPED = {"_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
 
 
+def require_module(model: object) -> None:
+    """Raise a TypeError if ``model`` is not an ``nn.Module``.
+
+    Example:
+        >>> require_module("roberta-base")
+        Traceback (most recent call last):
+            ...
+        TypeError: the model must be an nn.Module, got str
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of ``torch.compile``, ``DataParallel`` and its like, and ``AveragedModel``.
+
+    Raises:
+        TypeError: ``model`` is not a module.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 2))
         >>> unwrapped(nn.DataParallel(model)) is model
         True
     """
+    require_module(model)
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)):
             model = model.module

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial, wraps
 from pathlib import Path
@@ -224,10 +225,11 @@ def resize_token_embeddings(model: Any, *args: Any, **options: Any) -> Any:
 
 
 def _resize(own: Callable, model: Any, *args: Any, **options: Any) -> Any:
+    words_before = len(model.get_input_embeddings().weight)
     resize = partial(own, model, *args, **options)
     layer = model.get_output_embeddings()
     if not isinstance(layer, LinearWithLoRA):
-        return resize()
+        return _tell_of_new_words(resize(), words_before)
     if layer.merged:
         raise ValueError("the output layer's update is merged: call unmerge_lora(model) before resizing")
     swap_module(model, layer, layer.linear)
@@ -243,4 +245,15 @@ def _resize(own: Callable, model: Any, *args: Any, **options: Any) -> Any:
             new = old.detach().new_zeros(linear.out_features, old.shape[1])
             new[:kept] = old.detach()[:kept]
             layer.lora.lora_B = nn.Parameter(new, requires_grad=old.requires_grad)
-    return result
+    return _tell_of_new_words(result, words_before)
+
+
+def _tell_of_new_words(embedding: nn.Embedding, words_before: int) -> nn.Embedding:
+    count = len(embedding.weight) - words_before
+    if count > 0 and not embedding.weight.requires_grad:
+        warnings.warn(
+            f"the embeddings of {count} new words are made up, and frozen. To train them: "
+            "model.get_input_embeddings().requires_grad_(), and the adapter then holds the whole embedding",
+            stacklevel=4,
+        )
+    return embedding

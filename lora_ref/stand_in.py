@@ -103,6 +103,9 @@ class StandsForLinear(nn.Module):
             )
         setattr(self.linear, name, value)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise TypeError("torch.jit.script can't read a LoRA layer: merge_and_unload(model) first, or torch.jit.trace")
+
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """As torch's, but pruning, weight norm and the like are for the linear layer inside."""
         if name.startswith(("weight_", "bias_")):

@@ -337,6 +337,9 @@ def files(tmp_path):
         (lambda s, f: s.compose({}, "d"), ValueError, "nothing to compose"),
         (lambda s, f: s.compose({"x": 1}, "d"), ValueError, "no adapter 'x'"),
         (lambda s, f: s.compose({"a": float("nan")}, "d"), ValueError, "the weight of 'a' is nan"),
+        (lambda s, f: s.compose({"a": "1"}, "d"), ValueError, "the weight of 'a' is '1'"),
+        (lambda s, f: s.compose(["a", "b"], "d"), TypeError, "weights are a dict by adapter name"),
+        (lambda s, f: s.activate(["a"]), ValueError, r"no adapter \['a'\]"),
         (lambda s, f: s.compose({"a": 1}, "d", head="x"), ValueError, "no adapter 'x'"),
     ],
 )

@@ -84,7 +84,10 @@ def test_resizing_the_vocabulary_keeps_the_update(tied, size):
     model = learned(inject_lora(llama(tied), ["lm_head", "q_proj"], rank=2))
     ids = IDS % 40
     before = model(ids).logits
-    model.resize_token_embeddings(size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.resize_token_embeddings(size)
+    assert any("embeddings of 10 new words are made up, and frozen" in str(w.message) for w in caught) == (size > 50)
     kept = min(size, 50)
     torch.testing.assert_close(model(ids).logits[..., :kept], before[..., :kept])
     head = model.lm_head
@@ -282,6 +285,8 @@ def test_an_update_in_float32_beside_a_weight_in_half_precision(dtype):
 def test_what_is_for_the_linear_layer_inside_says_so():
     with pytest.raises(ValueError, match=r"a LoRA layer's weight is its linear layer's: change layer.linear"):
         prune.l1_unstructured(net("0")[0], "weight", amount=0.5)
+    with pytest.raises(TypeError, match=r"torch.jit.script can't read a LoRA layer: merge_and_unload"):
+        torch.jit.script(net("0"))
     with torch.device("meta"):
         empty = net("0")
     with pytest.raises(RuntimeError, match=r"0.lora is on the meta device and would stay there: load the weights"):
