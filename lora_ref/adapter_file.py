@@ -110,9 +110,9 @@ def refuse_buffers(model: nn.Module) -> None:
         ValueError: '1' trains and has buffers (num_batches_tracked, ...), which ...: save the model's state_dict
     """
     for name, module in unwrapped(model).named_modules():
-        kept = sorted(key for key in module._buffers.keys() - module._non_persistent_buffers_set)
-        if kept and any(p.requires_grad for p in module.parameters(recurse=False)):
-            buffers = ", ".join(kept)
+        persistent = sorted(key for key in module._buffers.keys() - module._non_persistent_buffers_set)
+        if persistent and any(p.requires_grad for p in module.parameters(recurse=False)):
+            buffers = ", ".join(persistent)
             raise ValueError(
                 f"{plain_name(name)!r} trains and has buffers ({buffers}), which an adapter does not hold: save the "
                 "model's state_dict"

@@ -151,10 +151,17 @@ class AdapterSet:
         Its tensors follow the model to its device and dtype, and its layers to training or evaluation mode.
 
         Raises:
-            ValueError: there is no such adapter, the model is merged, or one of the layers was replaced.
+            ValueError: there is no such adapter, the model is merged, or one of the layers was replaced or resized.
         """
         adapter = Adapter({}, {}) if name is None else self._get(name)
         self._check_layers()
+        for layer_name, update in adapter.updates.items():
+            outputs, linear = len(update.lora_B), self._layers[layer_name].linear
+            if outputs != linear.out_features:
+                raise ValueError(
+                    f"{layer_name!r} has {linear.out_features} outputs now and had {outputs} when {name!r} was added: "
+                    "resize a vocabulary before the first adapter"
+                )
         # Every layer plain first: an adapter may have an update inside a head that another one trains whole.
         for layer_name, layer in self._layers.items():
             layer.linear.train(self.model.get_submodule(layer_name).training)

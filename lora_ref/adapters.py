@@ -38,6 +38,8 @@ from lora_ref.stand_in import same_numbers, update_options
 FORMATS = ("lora_ref", "peft")
 
 PEFT_CONFIG, PEFT_TENSORS, PEFT_PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+#: What Trainer and ``save_pretrained`` call a model's weights.
+MODEL_FILE = "model.safetensors"
 #: Real configurations have a few kilobytes; a file from elsewhere may have any size.
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -175,6 +177,8 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
     path = Path(path)
     if path.is_dir() and not (path / PEFT_CONFIG).exists() and (path / ADAPTER_FILE).exists():
         path = path / ADAPTER_FILE  # beside the plain model, in a folder of `lora_ref.pretrained.save_pretrained`
+    elif path.is_dir() and not (path / PEFT_CONFIG).exists() and (path / MODEL_FILE).exists() and lora_layers(model):
+        path = path / MODEL_FILE  # Trainer's, of a model that is not transformers'
     if path.is_dir():
         config = _read_config(path / PEFT_CONFIG)
         if not (path / PEFT_TENSORS).is_file() and (path / PEFT_PICKLE).is_file():
@@ -193,14 +197,18 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
 
 
 def _of_the_adapter(model: nn.Module, tensors: dict[str, Tensor], title: str) -> dict[str, Tensor]:
-    """The adapter's tensors out of a checkpoint's: it has the whole model, with the updates in its weights as well.
+    """The adapter's tensors out of a checkpoint's, which has the whole model's.
+
+    A layer's weight is in it as ``NAME.linear.weight``; where `lora_ref.pretrained.plain_state` wrote it, as
+    ``NAME.weight`` too, with the update added.
 
     Raises:
-        ValueError: a weight is not this model's with the file's update in it.
+        ValueError: a weight is not this model's.
     """
-    layers = {plain_name(name): layer for name, layer in lora_layers(unwrapped(model)).items()}
-    whole = {name for name in layers if f"{name}.weight" in tensors}
-    for name in whole:
+    inner = unwrapped(model)
+    layers = {plain_name(name): layer for name, layer in lora_layers(inner).items()}
+    merged = {f"{name}.weight" for name in layers if f"{name}.weight" in tensors}
+    for name in (weight.removesuffix(".weight") for weight in merged):
         A, B = (tensors.get(f"{name}.lora.lora_{letter}") for letter in "AB")
         if A is None or B is None:
             raise ValueError(f"{title} is a whole model, and {name!r} has no A and B of its own in it: nothing to load")
@@ -214,12 +222,13 @@ def _of_the_adapter(model: nn.Module, tensors: dict[str, Tensor], title: str) ->
                 f"{title} does not fit this model:\n  {name}.weight: the file's is not this model's with the update in "
                 f"it; the base model differs, or the scaling, which is {scaling:g} here"
             )
-    if not whole:
-        return tensors
-    own = adapter_parameters(model)
-    base = {plain_name(name) for name in unwrapped(model).state_dict()}
-    base |= {name.replace(".linear.", ".") for name in base}
-    return {name: tensor for name, tensor in tensors.items() if name in own or name not in base}
+    own = adapter_parameters(inner)
+    base = {plain_name(name): t for name, t in inner.state_dict().items() if plain_name(name) not in own}
+    for name in base.keys() & tensors.keys():
+        if not merged and not same_numbers(tensors[name], base[name]):
+            raise ValueError(f"{title} does not fit this model:\n  {name} differs: it is of another base model")
+    outside = base.keys() | {name.replace(".linear.", ".") for name in base}
+    return {name: tensor for name, tensor in tensors.items() if name not in outside}
 
 
 def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module:
@@ -258,12 +267,12 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
     expected |= head
     _check_fits(expected, saved.scaling, saved, title)
 
-    wrapped = {}
+    adapted_layers = {}
     for layer, name in names.items():
         new = LinearWithLoRA(linears[name], ranks[name], saved.scaling[layer] * ranks[name], saved.dropout)
         new.lora.scaling = saved.scaling[layer]  # (s * r) / r may miss s by the last bit
-        wrapped[name] = new
-    put_layers(model, wrapped)
+        adapted_layers[name] = new
+    put_layers(model, adapted_layers)
     for parameter in head.values():
         parameter.requires_grad_(True)
     return _copy(saved, model)

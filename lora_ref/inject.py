@@ -188,7 +188,7 @@ def inject_lora(
                 near = nearest(key, names)
                 raise ValueError(f"{title} names {key!r}, which is none of the targets; nearest: {near}{note}")
     heads = _heads(model, train_head)
-    wrapped: dict[str, LinearWithLoRA] = {}
+    adapted_layers: dict[str, LinearWithLoRA] = {}
     for name in names:
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
         _check_numbers(r, a, dropout)
@@ -197,12 +197,12 @@ def inject_lora(
             raise ValueError(f"{name!r} is lazy and has no size yet: call the model once before injection")
         trained_before = [p.requires_grad for p in linear.parameters()]
         try:
-            wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
+            adapted_layers[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
         finally:
             for parameter, trained in zip(linear.parameters(), trained_before, strict=True):
                 parameter.requires_grad_(trained)  # this layer may be refused, or a later one
-    put_layers(model, wrapped)
-    adapted = {id(p) for layer in wrapped.values() for p in layer.parameters()}
+    put_layers(model, adapted_layers)
+    adapted = {id(p) for layer in adapted_layers.values() for p in layer.parameters()}
     for head in heads:
         if not adapted.issuperset(map(id, head.parameters())):
             head.requires_grad_(True)
@@ -249,10 +249,10 @@ def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
         'LinearWithLoRA'
     """
     freeze(model)
-    kept = other_references(model)
+    references = other_references(model)
     for name, layer in layers.items():
-        if layer.linear in kept:
-            places = " and ".join(sorted(kept[layer.linear]))
+        if layer.linear in references:
+            places = " and ".join(sorted(references[layer.linear]))
             warnings.warn(
                 f"{name!r} is also in {places}, which torch knows nothing of: what is called there has no update",
                 stacklevel=3,
@@ -276,12 +276,12 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
         return [inner.get_submodule(name) for name in (head_names(inner) if train_head else [])]
     heads = []
     modules = [(n, m) for n, m in inner.named_modules() if n and any(True for _ in m.parameters())]
-    for wanted in [train_head] if isinstance(train_head, str) else names_in(train_head, "train_head"):
-        fitting = [module for name, module in modules if matches(name, wanted)]
+    for head_name in [train_head] if isinstance(train_head, str) else names_in(train_head, "train_head"):
+        fitting = [module for name, module in modules if matches(name, head_name)]
         if not fitting:
-            near = nearest(wanted, [name for name, _ in modules])
+            near = nearest(head_name, [name for name, _ in modules])
             raise ValueError(
-                f"train_head names {wanted!r}, and no module with parameters is called that; nearest: {near}"
+                f"train_head names {head_name!r}, and no module with parameters is called that; nearest: {near}"
             )
         heads += fitting
     return heads

@@ -56,14 +56,14 @@ def merge_lora(model: nn.Module) -> nn.Module:
         >>> torch.allclose(merge_lora(model)(x), before), model[0].merged
         (True, True)
     """
-    done: list[LinearWithLoRA] = []
+    newly_merged: list[LinearWithLoRA] = []
     for name, layer in _layers_to_merge(model).items():
         try:
             if not layer.merged:
                 layer.merge()
-                done.append(layer)
+                newly_merged.append(layer)
         except ValueError as error:
-            for other in done:
+            for other in newly_merged:
                 other.unmerge()
             raise ValueError(f"{name}: {error}") from None
     return model

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -126,20 +128,20 @@ def _alphas(scalings: Mapping[str, float], ranks: Mapping[str, int]) -> tuple[bo
 def _trained_modules(model: nn.Module, layers: Iterable[str]) -> list[str]:
     """The outermost modules whose parameters all train; together they hold all that trains beside LoRA."""
     lora = {id(p) for m in model.modules() if isinstance(m, LoRALayer) for p in m.parameters()}
-    left = {plain_name(name) for name, p in model.named_parameters() if p.requires_grad and id(p) not in lora}
+    trainable = {plain_name(name) for name, p in model.named_parameters() if p.requires_grad and id(p) not in lora}
     for name in layers:
-        if any(parameter.startswith(name + ".") for parameter in left):
+        if any(parameter.startswith(name + ".") for parameter in trainable):
             raise ValueError(f"{name!r} has a LoRA layer and trains itself as well; PEFT allows one: freeze it")
-    trained: list[str] = []
+    outermost: list[str] = []
     for raw_name, module in model.named_modules():
         name = plain_name(raw_name)
         inside = {plain_name(f"{name}.{parameter}") for parameter, _ in module.named_parameters()}
-        if name and inside and inside <= left:
-            trained.append(name)
-            left -= inside
-    if left:
-        raise ValueError(f"{min(left)!r} trains, but not the whole of its module, which is what PEFT saves")
-    return trained
+        if name and inside and inside <= trainable:
+            outermost.append(name)
+            trainable -= inside
+    if trainable:
+        raise ValueError(f"{min(trainable)!r} trains, but not the whole of its module, which is what PEFT saves")
+    return outermost
 
 
 def _pattern_of(values: Mapping[str, float], default: float) -> dict[str, float]:
@@ -149,8 +151,8 @@ def _pattern_of(values: Mapping[str, float], default: float) -> dict[str, float]
     """
     different = {name for name, value in values.items() if value != default}
     ends = tuple("." + name for name in different)
-    listed = [name for name in values if name in different or name.endswith(ends)]
-    return {name: values[name] for name in sorted(listed, key=len, reverse=True)}
+    keys = [name for name in values if name in different or name.endswith(ends)]
+    return {name: values[name] for name in sorted(keys, key=len, reverse=True)}
 
 
 def _shortest_targets(targets: list[str], names: list[str]) -> list[str] | str:
@@ -189,17 +191,20 @@ def from_peft(
     """
     model = unwrapped(model)
     peft_config = PeftConfig(config)
+    base, here = str(config.get("base_model_name_or_path") or ""), str(getattr(model, "name_or_path", None) or "")
+    if base and here and Path(base).name != Path(here).name:
+        warnings.warn(f"the adapter was trained on {base!r}, and this model is {here!r}", stacklevel=2)
     updates, head = _by_our_names(tensors)
     names = module_names(model)
     whole = _ending_in(names, peft_config.modules_to_save)
     _refuse_tied(model, whole)
     targets = [name for name in peft_config.targets(model) if not any(_is_inside(name, module) for module in whole)]
 
-    updated = {name.removesuffix(".lora.lora_A").removesuffix(".lora.lora_B") for name in updates}
-    for name in sorted(updated - set(targets)):
+    layers_in_file = {name.removesuffix(".lora.lora_A").removesuffix(".lora.lora_B") for name in updates}
+    for name in sorted(layers_in_file - set(targets)):
         if name in names and not isinstance(model.get_submodule(name), (nn.Linear, LinearWithLoRA)):
             raise ValueError(f"{name} is {kind_of(model.get_submodule(name))}: only nn.Linear can be adapted here")
-    _same(updated, set(targets), "an update of", "target_modules")
+    _same(layers_in_file, set(targets), "an update of", "target_modules")
     parameters = {plain_name(name) for name, _ in model.named_parameters()}
     saved_whole = {name for name in parameters if any(_is_inside(name, module) for module in whole)}
     head = _without_base(model, head, saved_whole)
@@ -236,21 +241,21 @@ def _without_base(model: nn.Module, tensors: dict[str, Tensor], saved_whole: set
         ValueError: such a copy is not what this model has.
     """
     base = {plain_name(name).replace(".linear.", "."): tensor for name, tensor in model.state_dict().items()}
-    kept = {}
+    others = {}
     for name, tensor in tensors.items():
         own = base.get(name.replace(".base_layer.", "."))
         if name in saved_whole or own is None:
-            kept[name] = tensor
+            others[name] = tensor
         elif same_numbers(tensor, own):
             continue
         elif ".base_layer." not in name:
-            kept[name] = tensor  # trained, and nothing in the configuration says so
+            others[name] = tensor  # trained, and nothing in the configuration says so
         else:
             raise ValueError(
                 f"{name}: the file has a copy of the base model's tensor, and this model's differs. The adapter has "
                 "another base model, or its vocabulary was resized or trained: do the same to this one first"
             )
-    return kept
+    return others
 
 
 def _by_our_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -261,19 +266,19 @@ def _by_our_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dic
     for key, tensor in tensors.items():
         name = plain_name(plain_name(key).removeprefix("module.").removeprefix(PREFIX).removeprefix("module."))
         # a state of PEFT's has the adapter's name in its keys, which its files leave out
-        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.([^.]+))?\.weight", name)
-        trained = re.fullmatch(r"(.+)\.(?:modules_to_save\.([^.]+)|original_module)\.([^.].*)", name)
-        if match:
-            adapters.add(match[3] or "default")
-            name = f"{match[1]}.lora.lora_{match[2]}"
-        elif trained:
-            adapters.add(trained[2] or "default")
-            if trained[2] is None:
+        factor = re.fullmatch(r"(.+)\.lora_([AB])(?:\.([^.]+))?\.weight", name)
+        whole_module = re.fullmatch(r"(.+)\.(?:modules_to_save\.([^.]+)|original_module)\.([^.].*)", name)
+        if factor:
+            adapters.add(factor[3] or "default")
+            name = f"{factor[1]}.lora.lora_{factor[2]}"
+        elif whole_module:
+            adapters.add(whole_module[2] or "default")
+            if whole_module[2] is None:
                 continue  # the base's own, from before the training
-            name = f"{trained[1]}.{trained[3]}"
+            name = f"{whole_module[1]}.{whole_module[3]}"
         if name in updates or name in head:
             raise ValueError(f"{name} is there twice: with and without {PREFIX!r}, or of several adapters")
-        if match:
+        if factor:
             updates[name] = tensor
         elif ".lora_" in name:
             kind = name.rpartition(".lora_")[2]

@@ -94,7 +94,7 @@ def other_references(model: nn.Module) -> dict[nn.Module, list[str]]:
                 value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
             )
             for item in items:
-                kept = item.__self__ if isinstance(item, MethodType) else item
-                if isinstance(kept, nn.Module) and kept is not module:
-                    places.setdefault(kept, []).append(f"{key} of {type(module).__name__}")
+                other = item.__self__ if isinstance(item, MethodType) else item
+                if isinstance(other, nn.Module) and other is not module:
+                    places.setdefault(other, []).append(f"{key} of {type(module).__name__}")
     return places

@@ -240,10 +240,10 @@ def _resize(own: Callable, model: Any, *args: Any, **options: Any) -> Any:
         swap_module(model, linear, layer)
         layer.linear = linear.requires_grad_(layer.linear.weight.requires_grad)
         old = layer.lora.lora_B
-        kept = min(len(old), linear.out_features)
+        rows = min(len(old), linear.out_features)
         if len(old) != linear.out_features:
             new = old.detach().new_zeros(linear.out_features, old.shape[1])
-            new[:kept] = old.detach()[:kept]
+            new[:rows] = old.detach()[:rows]
             layer.lora.lora_B = nn.Parameter(new, requires_grad=old.requires_grad)
     return _tell_of_new_words(result, words_before)
 

@@ -145,8 +145,8 @@ class StandsForLinear(nn.Module):
                 "the update is in it; quantise after unmerge_lora(model), or start from the base model again"
             )
         W: Any = self._parameter_before_merge[0]
-        kept = self._weight_before_merge
-        assert kept is not None
+        original = self._weight_before_merge
+        assert original is not None
         (merged, version), (weight, now) = self._version_at_merge, self._weight_version()
         if merged == weight and version != now:  # a copy of the model counts from 0 again
             warnings.warn(
@@ -154,8 +154,8 @@ class StandsForLinear(nn.Module):
                 "keeps it",
                 stacklevel=4,
             )
-        if (W.device, W.dtype) != (kept.device, kept.dtype):
-            W.data = kept  # the model was moved meanwhile
+        if (W.device, W.dtype) != (original.device, original.dtype):
+            W.data = original  # the model was moved meanwhile
         self._parameter_before_merge, self._weight_before_merge = (), None
         self.linear.weight = W
 

@@ -205,6 +205,18 @@ def test_a_checkpoint_of_another_base_or_scaling_is_refused(tmp_path, other):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_trainers_checkpoint_of_a_model_that_is_not_transformers(tmp_path):
+    """Trainer writes the state as it is: all of the base, with the adapted layers' names."""
+    model = net("0")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    torch.testing.assert_close(load_adapter(net("0"), tmp_path)(X), model(X))
+    assert torch.equal(load_adapter(inject_lora(net(), ["0"], rank=2, train_head=False), tmp_path)(X), model(X))
+    other = net("0")
+    nn.init.ones_(other[2].weight)
+    with pytest.raises(ValueError, match=r"2.weight differs: it is of another base model"):
+        load_adapter(other, tmp_path)
+
+
 def test_a_plain_models_file_is_not_an_adapter(tmp_path):
     merge_and_unload(perturbed(inject_lora(tiny(), ["query"], rank=2))).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is a whole model, and .*query' has no A and B of its own in it"):
