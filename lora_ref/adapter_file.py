@@ -65,11 +65,21 @@ def write_adapter(model: nn.Module, path: Path, save_file: Callable) -> None:
         >>> path.exists()
         True
     """
-    tensors = on_cpu(adapter_parameters(model))
+    tensors = on_cpu(_as_numbers(model, adapter_parameters(model)))
     refuse_non_finite(tensors)
     with whole_file(path) as unfinished:
         save_file(tensors, unfinished, metadata={"format": FORMAT, "scaling": json.dumps(scalings(model))})
         _sort_metadata(unfinished)
+
+
+def _as_numbers(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with A and B where they are computed from others (pruned, parametrized) in place of those."""
+    for raw_name, layer in unwrapped(model).named_modules():
+        if isinstance(layer, LoRALayer) and not layer._parameters.keys() >= set(LORA_NAMES):
+            prefix = f"{plain_name(raw_name)}."
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+            tensors |= {prefix + name: getattr(layer, name) for name in LORA_NAMES}
+    return tensors
 
 
 def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,9 +102,10 @@ def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 "offloaded"
             )
         leaf = name.rpartition(".")[2]
-        if hasattr(tensor, "full_tensor") or leaf == "_flat_param" or (leaf in LORA_NAMES and tensor.ndim != 2):
+        is_flat = leaf == "_flat_param" or (leaf in LORA_NAMES and tensor.ndim != 2)  # FSDP's
+        if hasattr(tensor, "full_tensor") or is_flat or not tensor.numel():  # DeepSpeed leaves an empty one
             raise ValueError(
-                f"{name} is in parts, one on each process (FSDP, tensor parallelism): gather the model's full "
+                f"{name} is in parts, one on each process (FSDP, DeepSpeed, tensor parallelism): gather the whole "
                 "state_dict, load it into a model that was injected in the same way, and save that"
             )
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -111,6 +122,8 @@ def refuse_buffers(model: nn.Module) -> None:
     """
     for name, module in unwrapped(model).named_modules():
         persistent = sorted(key for key in module._buffers.keys() - module._non_persistent_buffers_set)
+        if isinstance(module, LoRALayer):
+            continue  # pruned: its A and B are written as they are now
         if persistent and any(p.requires_grad for p in module.parameters(recurse=False)):
             buffers = ", ".join(persistent)
             raise ValueError(

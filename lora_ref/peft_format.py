@@ -13,7 +13,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import PureWindowsPath
 from typing import Any
 
 from torch import Tensor, nn
@@ -192,7 +192,7 @@ def from_peft(
     model = unwrapped(model)
     peft_config = PeftConfig(config)
     base, here = str(config.get("base_model_name_or_path") or ""), str(getattr(model, "name_or_path", None) or "")
-    if base and here and Path(base).name != Path(here).name:
+    if base and here and PureWindowsPath(base).name != PureWindowsPath(here).name:  # it takes both kinds of slashes
         warnings.warn(f"the adapter was trained on {base!r}, and this model is {here!r}", stacklevel=2)
     updates, head = _by_our_names(tensors)
     names = module_names(model)

@@ -384,11 +384,15 @@ def test_the_folders_of_named_adapters_are_named(tmp_path):
 @pytest.mark.parametrize("format", ["lora_ref", "peft"])
 def test_an_offloaded_update_is_named(tmp_path, format):
     model = inject_lora(tiny(), ["query"], rank=2)
-    whole = next(iter(lora_layers(model).values())).lora.lora_A
-    whole.full_tensor = None
-    with pytest.raises(ValueError, match=r"query.*lora_A.* is in parts, one on each process"):
-        save_adapter(model, tmp_path / "a", format)
-    del whole.full_tensor
+    lora = next(iter(lora_layers(model).values())).lora
+    A, in_parts = lora.lora_A, nn.Parameter(torch.ones(2, 32))
+    in_parts.full_tensor = None  # as torch's DTensor has it
+    for part in (nn.Parameter(torch.ones(3)), nn.Parameter(torch.empty(0)), in_parts):  # FSDP's, DeepSpeed's
+        lora.lora_A = part
+        with pytest.raises(ValueError, match=r"query.lora.lora_A is in parts, one on each process"):
+            save_adapter(model, tmp_path / "a")
+    lora.lora_A = A
+    model.to("meta")
     model.to("meta")
     with pytest.raises(ValueError, match="is on the meta device, which holds no numbers"):
         save_adapter(model, tmp_path / "adapter", format=format)

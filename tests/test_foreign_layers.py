@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize, prune
 
 from lora_ref import enable_lora, inject_lora, lora_disabled, lora_layers, merge_and_unload, merge_lora, unload_lora
 from lora_ref import unmerge_lora as unmerge
-from lora_ref.adapters import save_adapter
+from lora_ref.adapters import load_adapter, save_adapter
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.pretrained import plain_state
 
@@ -263,6 +263,11 @@ def test_an_update_whose_factors_are_computed(tmp_path):
     W = plain_state(model)["0.weight"]
     torch.testing.assert_close(W, model[0].weight)
     torch.testing.assert_close(merge_lora(model)[0].linear.weight, W)
+    del model[0].lora.scaling
+    model[0].lora.scaling = 8.0
+    fresh = load_adapter(net("0"), save_adapter(model, tmp_path / "computed"))
+    torch.testing.assert_close(fresh[0].lora.delta_weight(), model[0].lora.delta_weight())
+    model[0].lora.scaling = nn.Parameter(torch.tensor(3.0))
     model[0].lora.scaling.data.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"the scaling of 0.lora is nan"):
         save_adapter(model, tmp_path / "a")
