@@ -10,7 +10,7 @@ from torch import nn
 
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.places import require_module, swap_module, unwrapped
-from lora_ref.pretrained import refuse_scaled_outputs, tied_layers
+from lora_ref.pretrained import refuse_scaled_outputs, tied_layers, untie
 from lora_ref.stand_in import unload_problem
 
 
@@ -72,8 +72,8 @@ def merge_lora(model: nn.Module) -> nn.Module:
 def merge_and_unload(model: nn.Module) -> nn.Module:
     """Merge every LoRA layer and take the wrappers out: a plain model again, for any purpose; returns it.
 
-    What trains stays as it is. Where an adapted weight was tied to the word embedding, it no longer is, and the
-    configuration says so.
+    What trains stays as it is. Where an adapted weight was tied to the word embedding, nothing in the model is tied any
+    more, and the configuration says so.
 
     Raises:
         ValueError: as in `merge_lora`, or a wrapper has hooks, which would be lost.
@@ -89,11 +89,12 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     """
     _refuse_losses(model)
     config: Any = getattr(unwrapped(model), "config", None)
-    untie = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
-    if untie:
+    is_tied = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
+    if is_tied:
         refuse_scaled_outputs(config)
     _take_out(merge_lora(model))
-    if untie:
+    if is_tied:
+        untie(model)
         config.tie_word_embeddings = False
     return model
 

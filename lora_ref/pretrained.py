@@ -89,8 +89,11 @@ def _save(own: Callable, model: Any, save_directory: str | os.PathLike, *args: A
     call = inspect.signature(own).bind(model, save_directory, *args, **options)
     if call.arguments.get("distributed_checkpoint"):
         raise ValueError("distributed_checkpoint can't hold LoRA layers: merge_and_unload(model) first")
-    with _untied(model):
+    with _untied(model) as untied:
         plain = plain_state(model, call.arguments.get("state_dict"))
+        if untied.tied:  # the model that reads it ties nothing, and writers leave out a tensor's second name
+            first = {tensor.data_ptr(): name for name, tensor in reversed(plain.items())}
+            plain = {name: t if first[t.data_ptr()] == name else t.clone() for name, t in plain.items()}
         if "state_dict" in inspect.signature(own).parameters:
             call.arguments["state_dict"] = plain
             result = own(*call.args, **call.kwargs)
@@ -159,10 +162,11 @@ class _untied:
         self.config: Any = getattr(model, "config", None)
         self.tied = bool(getattr(self.config, "tie_word_embeddings", False)) and bool(tied_layers(model))
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _untied:
         if self.tied:
             refuse_scaled_outputs(self.config)
             self.config.tie_word_embeddings = False
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self.tied:
@@ -189,6 +193,25 @@ def tied_layers(model: nn.Module) -> list[str]:
         if owners.get(id(W), set()) - {id(layer.linear)}:
             tied.append(name)
     return tied
+
+
+def untie(model: nn.Module) -> None:
+    """Give each module parameters of its own, as a model has that is built without tied word embeddings.
+
+    Example:
+        >>> model = nn.ModuleDict({"words": nn.Embedding(9, 4), "out": nn.Linear(4, 9)})
+        >>> model["out"].weight = model["words"].weight
+        >>> untie(model)
+        >>> model["out"].weight is model["words"].weight
+        False
+    """
+    parameters: set[nn.Parameter] = set()
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter in parameters:
+                module._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            elif parameter is not None:
+                parameters.add(parameter)
 
 
 def refuse_scaled_outputs(config: Any) -> None:

@@ -163,17 +163,32 @@ def test_the_hubs_own_mixin_asks_the_model_for_its_state(tmp_path):
     assert "state_dict" not in vars(model)
 
 
-def test_save_pretrained_with_a_bias_that_is_shared(tmp_path):
-    """BERT's output layer has its bias twice: in the layer, and beside it."""
+def bert():
+    """Its output layer has its bias twice: in the layer, and beside it."""
     import transformers
 
-    config = transformers.BertConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = learned(inject_lora(transformers.BertForMaskedLM(config), ["decoder"], rank=2)).eval()
-    model.save_pretrained(tmp_path)
-    right, seen = (m(IDS).logits for m in (model, from_pretrained(tmp_path, transformers.BertForMaskedLM)))
-    torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=50, **sizes)).eval(), "decoder"
+
+
+def bart():
+    """Its output layer, its encoder and its decoder have one embedding."""
+    import transformers
+
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    config = transformers.BartConfig(vocab_size=50, **sizes, **heads, init_std=0.5, dropout=0.0)
+    return transformers.BartForConditionalGeneration(config).eval(), "lm_head"
+
+
+@pytest.mark.parametrize("make", [bert, bart])
+@pytest.mark.parametrize("unload", [False, True])
+def test_save_pretrained_with_an_output_layer_that_is_tied_to_more(tmp_path, make, unload):
+    model, target = make()
+    model = learned(inject_lora(model, [target], rank=2))
+    right = model(IDS).logits
+    (merge_and_unload(model) if unload else model).save_pretrained(tmp_path)
+    torch.testing.assert_close(from_pretrained(tmp_path, type(model))(IDS).logits, right, rtol=1e-4, atol=1e-4)
 
 
 def test_pefts_folder_for_a_model_that_is_compiled_in_part(tmp_path):
