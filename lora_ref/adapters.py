@@ -156,6 +156,12 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         inject_saved(inner, saved, path.name)
         return model
     expected = adapter_parameters(inner)
+    updates = [name for name in saved.tensors if name.endswith(("lora_A", "lora_B"))]
+    if updates and not _scalings(inner) and expected.keys().isdisjoint(updates):
+        raise ValueError(
+            f"{path.name} does not fit this model, which has no LoRA layers (unexpected: {updates[0]}): inject them as "
+            "in the saved model, then load it"
+        )
     _check_fits(expected, _scalings(inner), saved, path.name)
     _copy(saved, inner)
     return model

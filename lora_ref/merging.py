@@ -92,11 +92,11 @@ def merge_and_unload(model: nn.Module) -> nn.Module:
     is_tied = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
     if is_tied:
         refuse_scaled_outputs(config)
-    _take_out(merge_lora(model))
+    plain = _take_out(merge_lora(model))
     if is_tied:
-        untie(model)
+        untie(plain)
         config.tie_word_embeddings = False
-    return model
+    return plain
 
 
 def unload_lora(model: nn.Module) -> nn.Module:
@@ -123,7 +123,7 @@ def _take_out(model: nn.Module) -> nn.Module:
     for layer in lora_layers(model).values():
         layer.linear.train(layer.training)
         swap_module(model, layer, layer.linear)
-    return model
+    return model.linear if isinstance(model, LinearWithLoRA) else model
 
 
 def unmerge_lora(model: nn.Module) -> nn.Module:

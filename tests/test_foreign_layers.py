@@ -455,3 +455,5 @@ def test_the_model_itself_is_a_linear_layer():
         inject_lora(nn.Linear(4, 4), ["weight"], rank=2)
     with pytest.raises(ValueError, match="wrap it, LinearWithLoRA"):
         inject_lora(nn.Linear(4, 4), [""], rank=2)
+    for take_out in (merge_and_unload, unload_lora):
+        assert type(take_out(LinearWithLoRA(nn.Linear(4, 4), rank=2, alpha=2))) is nn.Linear
