@@ -34,7 +34,7 @@ WRITERS = {
 def teach() -> None:
     """Let ``save_pretrained`` and ``resize_token_embeddings`` know of LoRA, in each library that is imported by now.
 
-    Every LoRA layer asks for this when it is made, copied or unpickled.
+    Every LoRA layer asks for this when it is made, copied or unpickled, and when its mode is set (``train``, ``eval``).
 
     Example:
         >>> from transformers import PreTrainedModel

@@ -51,11 +51,15 @@ class StandsForLinear(nn.Module):
         self.register_buffer("_weight_before_merge", None, persistent=False)
         self._parameter_before_merge: tuple[nn.Parameter, ...] = ()  # in a tuple, or torch would list it
         self._version_at_merge = (0, 0)
-        _let_the_writers_know()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         _let_the_writers_know()
+
+    def train(self, mode: bool = True) -> StandsForLinear:
+        """As torch's. Training loops come here, so this meets a library that was imported after the layer was made."""
+        _let_the_writers_know()
+        return super().train(mode)
 
     # --- what a linear layer has ---
 

@@ -138,6 +138,15 @@ def test_save_pretrained_of_a_model_with_lora_in_a_part(tmp_path, inject, copied
         close(logits(load_adapter(tiny(), tmp_path / folder)), right)
 
 
+def test_a_library_that_is_imported_after_injection(monkeypatch):
+    from transformers import PreTrainedModel
+
+    model = net("0")
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", PreTrainedModel.save_pretrained.__wrapped__)
+    model.eval()
+    assert PreTrainedModel.save_pretrained.knows_lora
+
+
 def test_a_part_of_a_state_is_not_written_as_a_model(tmp_path):
     model = inject_lora(tiny(), ["query"], rank=2)
     updates = {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
