@@ -115,15 +115,18 @@ def by_hand(model):
     layer.query = LinearWithLoRA(layer.query, rank=2, alpha=4)
 
 
-@pytest.mark.parametrize("copied", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def into(part):
+    return lambda model: inject_lora(model.get_submodule(part), ["query"], rank=2, train_head=False)
+
+
 @pytest.mark.parametrize(
-    "inject",
+    ("inject", "copied"),
     [
-        lambda m: inject_lora(m.roberta, ["query"], rank=2, train_head=False),
-        lambda m: inject_lora(m.roberta.encoder.layer[0], ["query"], rank=2, train_head=False),
-        by_hand,
+        (into("roberta"), lambda model: model),
+        (into("roberta.encoder.layer.0"), copy.deepcopy),
+        (by_hand, lambda model: pickle.loads(pickle.dumps(model))),
     ],
-    ids=["encoder", "layer", "by hand"],
+    ids=["encoder", "layer, deep copy", "by hand, pickled"],
 )
 def test_save_pretrained_of_a_model_with_lora_in_a_part(tmp_path, inject, copied):
     model = tiny()
