@@ -17,7 +17,7 @@ from lora_ref.adapter_file import (  # noqa: F401
     scalings,
     write_adapter,
 )
-from lora_ref.places import other_references, plain_name, swap_module, unwrapped  # noqa: F401
+from lora_ref.places import WRAPPED, other_references, plain_name, swap_module, unwrapped  # noqa: F401
 from lora_ref.pretrained import (  # noqa: F401
     plain_state,
     refuse_scaled_outputs,

@@ -22,7 +22,17 @@ from lora_ref.adapter_file import on_cpu
 from lora_ref.inject import lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
 from lora_ref.names import kind_of, shortest_targets
-from lora_ref.peft_config import MAX_PATTERN, SEQ_CLS_HEADS, PeftConfig, module_names  # noqa: F401
+from lora_ref.peft_config import (  # noqa: F401 (most are offered here too)
+    ADVICE,
+    IGNORED,
+    MAX_NAMES,
+    MAX_PATTERN,
+    PLAIN_INITIALISATIONS,
+    READ,
+    SEQ_CLS_HEADS,
+    PeftConfig,
+    module_names,
+)
 from lora_ref.places import plain_name, unwrapped
 from lora_ref.stand_in import same_numbers, update_problem
 
