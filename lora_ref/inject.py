@@ -188,6 +188,8 @@ def inject_lora(
                 near = nearest(key, names)
                 raise ValueError(f"{title} names {key!r}, which is none of the targets; nearest: {near}{note}")
     heads = _heads(model, train_head)
+    if train_head is not True:
+        _refuse_tied_heads(model, heads, [linear_at(model, name) for name in names])
     adapted_layers: dict[str, LinearWithLoRA] = {}
     for name in names:
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
@@ -285,6 +287,16 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
             )
         heads += fitting
     return heads
+
+
+def _refuse_tied_heads(model: nn.Module, heads: list[nn.Module], targets: list[nn.Linear]) -> None:
+    weights = {id(p) for linear in targets for p in linear.parameters()}
+    for name, module in model.named_modules():
+        is_target = not set(targets).isdisjoint(module.modules())
+        if module in heads and not is_target and weights.issuperset(map(id, module.parameters())):
+            raise ValueError(
+                f"train_head names {name!r}, whose weight is a target's too: it trains or it has an update, not both"
+            )
 
 
 def _check_numbers(rank: Any, alpha: Any, dropout: Any) -> None:

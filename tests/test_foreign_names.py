@@ -264,6 +264,11 @@ def test_a_head_by_name(named):
     assert names == expected
 
 
+def test_a_head_that_is_tied_to_a_target_is_refused():
+    says = message(llama(tied=True), ["lm_head"], train_head=["embed_tokens"])
+    assert "train_head names 'model.embed_tokens', whose weight is a target's too" in says
+
+
 def test_a_head_that_is_not_there_is_named_and_changes_nothing():
     model = tiny_roberta()
     for named in ("clasifier", ["classifier", "clasifier"]):
