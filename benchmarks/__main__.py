@@ -36,7 +36,7 @@ def main(names: list[str]) -> int:
     for name in names or BENCHMARKS:
         print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
         held = importlib.import_module(f"benchmarks.{name}").run(**options)
-        print({True: "   holds", None: "   not measured"}.get(held, "   DOES NOT HOLD"), flush=True)
+        print({True: "   holds", None: "   not judged on this machine"}.get(held, "   DOES NOT HOLD"), flush=True)
         failed += held is False
     return min(failed, 1)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 RANK, ALPHA = 8, 16
@@ -103,6 +104,7 @@ def pairs(profile, model, tokenizer, data, steps: int) -> float:
     from lora_ref.inject import inject_lora
     from lora_ref.training import ENCODER_LINEARS
 
+    warnings.filterwarnings("ignore", category=FutureWarning)  # PEFT asks transformers for what has a new name
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = LoraConfig(
         r=RANK, lora_alpha=ALPHA, target_modules=list(ENCODER_LINEARS), modules_to_save=["classifier"], bias="none"

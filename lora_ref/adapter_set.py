@@ -11,6 +11,7 @@ import copy
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_ref.adapters import adapter_parameters, inject_saved, read_adapter, refuse_merged, save_adapter
-from lora_ref.host import plain_name, swap_module, unwrapped
 from lora_ref.inject import inject_lora, lora_layers
 from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.places import plain_name, swap_module, unwrapped
 
 
 class Adapter(NamedTuple):
@@ -150,10 +151,17 @@ class AdapterSet:
         Its tensors follow the model to its device and dtype, and its layers to training or evaluation mode.
 
         Raises:
-            ValueError: there is no such adapter, the model is merged, or one of the layers was replaced.
+            ValueError: there is no such adapter, the model is merged, or one of the layers was replaced or resized.
         """
         adapter = Adapter({}, {}) if name is None else self._get(name)
         self._check_layers()
+        for layer_name, update in adapter.updates.items():
+            outputs, linear = len(update.lora_B), self._layers[layer_name].linear
+            if outputs != linear.out_features:
+                raise ValueError(
+                    f"{layer_name!r} has {linear.out_features} outputs now and had {outputs} when {name!r} was added: "
+                    "resize a vocabulary before the first adapter"
+                )
         # Every layer plain first: an adapter may have an update inside a head that another one trains whole.
         for layer_name, layer in self._layers.items():
             layer.linear.train(self.model.get_submodule(layer_name).training)
@@ -202,12 +210,14 @@ class AdapterSet:
                 merged.
         """
         self._check_new(name)
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights are a dict by adapter name, {{'a': 0.5, 'b': 0.5}}; got {weights!r}")
         if not weights:
             raise ValueError("nothing to compose: give the weights by adapter name")
         for part, weight in weights.items():
             self._get(part)
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of {part!r} is {weight}")
+            if not isinstance(weight, Real) or not math.isfinite(weight):
+                raise ValueError(f"the weight of {part!r} is {weight!r}")
         parts = [(self._adapters[part], float(weight)) for part, weight in weights.items()]
         updates = {}
         for layer_name, layer in self._layers.items():
@@ -231,7 +241,7 @@ class AdapterSet:
         self.activate(name)
 
     def _get(self, name: str) -> Adapter:
-        if name not in self._adapters:
+        if not isinstance(name, str) or name not in self._adapters:
             known = ", ".join(map(repr, self._adapters)) or "none"
             raise ValueError(f"no adapter {name!r}; there are: {known}")
         return self._adapters[name]

@@ -18,27 +18,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_ref.files import whole_file
-from lora_ref.host import (
+from lora_ref.adapter_file import (
     ADAPTER_FILE,
     FORMAT,
     adapter_parameters,
     is_finite,
-    plain_name,
     refuse_buffers,
     refuse_non_finite,
-    unwrapped,
     write_adapter,
 )
-from lora_ref.host import scalings as _scalings
+from lora_ref.adapter_file import scalings as _scalings
+from lora_ref.files import whole_file
 from lora_ref.inject import lora_layers, put_layers, refuse_injected
 from lora_ref.layers import LinearWithLoRA
 from lora_ref.peft_format import PREFIX, from_peft, to_peft
+from lora_ref.places import plain_name, unwrapped
 from lora_ref.stand_in import same_numbers, update_options
 
 FORMATS = ("lora_ref", "peft")
 
 PEFT_CONFIG, PEFT_TENSORS, PEFT_PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+#: What Trainer and ``save_pretrained`` call a model's weights.
+MODEL_FILE = "model.safetensors"
 #: Real configurations have a few kilobytes; a file from elsewhere may have any size.
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -155,6 +156,12 @@ def load_adapter(model: nn.Module, path: str | os.PathLike) -> nn.Module:
         inject_saved(inner, saved, path.name)
         return model
     expected = adapter_parameters(inner)
+    updates = [name for name in saved.tensors if name.endswith(("lora_A", "lora_B"))]
+    if updates and not _scalings(inner) and expected.keys().isdisjoint(updates):
+        raise ValueError(
+            f"{path.name} does not fit this model, which has no LoRA layers (unexpected: {updates[0]}): inject them as "
+            "in the saved model, then load it"
+        )
     _check_fits(expected, _scalings(inner), saved, path.name)
     _copy(saved, inner)
     return model
@@ -175,7 +182,9 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
     """
     path = Path(path)
     if path.is_dir() and not (path / PEFT_CONFIG).exists() and (path / ADAPTER_FILE).exists():
-        path = path / ADAPTER_FILE  # beside the plain model, in a folder of `lora_ref.host.save_pretrained`
+        path = path / ADAPTER_FILE  # beside the plain model, in a folder of `lora_ref.pretrained.save_pretrained`
+    elif path.is_dir() and not (path / PEFT_CONFIG).exists() and (path / MODEL_FILE).exists() and lora_layers(model):
+        path = path / MODEL_FILE  # Trainer's, of a model that is not transformers'
     if path.is_dir():
         config = _read_config(path / PEFT_CONFIG)
         if not (path / PEFT_TENSORS).is_file() and (path / PEFT_PICKLE).is_file():
@@ -194,14 +203,18 @@ def read_adapter(model: nn.Module, path: str | os.PathLike) -> SavedAdapter:
 
 
 def _of_the_adapter(model: nn.Module, tensors: dict[str, Tensor], title: str) -> dict[str, Tensor]:
-    """The adapter's tensors out of a checkpoint's: it has the whole model, with the updates in its weights as well.
+    """The adapter's tensors out of a checkpoint's, which has the whole model's.
+
+    A layer's weight is in it as ``NAME.linear.weight``; where `lora_ref.pretrained.plain_state` wrote it, as
+    ``NAME.weight`` too, with the update added.
 
     Raises:
-        ValueError: a weight is not this model's with the file's update in it.
+        ValueError: a weight is not this model's.
     """
-    layers = {plain_name(name): layer for name, layer in lora_layers(unwrapped(model)).items()}
-    whole = {name for name in layers if f"{name}.weight" in tensors}
-    for name in whole:
+    inner = unwrapped(model)
+    layers = {plain_name(name): layer for name, layer in lora_layers(inner).items()}
+    merged = {f"{name}.weight" for name in layers if f"{name}.weight" in tensors}
+    for name in (weight.removesuffix(".weight") for weight in merged):
         A, B = (tensors.get(f"{name}.lora.lora_{letter}") for letter in "AB")
         if A is None or B is None:
             raise ValueError(f"{title} is a whole model, and {name!r} has no A and B of its own in it: nothing to load")
@@ -215,12 +228,13 @@ def _of_the_adapter(model: nn.Module, tensors: dict[str, Tensor], title: str) ->
                 f"{title} does not fit this model:\n  {name}.weight: the file's is not this model's with the update in "
                 f"it; the base model differs, or the scaling, which is {scaling:g} here"
             )
-    if not whole:
-        return tensors
-    own = adapter_parameters(model)
-    base = {plain_name(name) for name in unwrapped(model).state_dict()}
-    base |= {name.replace(".linear.", ".") for name in base}
-    return {name: tensor for name, tensor in tensors.items() if name in own or name not in base}
+    own = adapter_parameters(inner)
+    base = {plain_name(name): t for name, t in inner.state_dict().items() if plain_name(name) not in own}
+    for name in base.keys() & tensors.keys():
+        if not merged and not same_numbers(tensors[name], base[name]):
+            raise ValueError(f"{title} does not fit this model:\n  {name} differs: it is of another base model")
+    outside = base.keys() | {name.replace(".linear.", ".") for name in base}
+    return {name: tensor for name, tensor in tensors.items() if name not in outside}
 
 
 def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module:
@@ -259,12 +273,12 @@ def inject_saved(model: nn.Module, saved: SavedAdapter, title: str) -> nn.Module
     expected |= head
     _check_fits(expected, saved.scaling, saved, title)
 
-    wrapped = {}
+    adapted_layers = {}
     for layer, name in names.items():
         new = LinearWithLoRA(linears[name], ranks[name], saved.scaling[layer] * ranks[name], saved.dropout)
         new.lora.scaling = saved.scaling[layer]  # (s * r) / r may miss s by the last bit
-        wrapped[name] = new
-    put_layers(model, wrapped)
+        adapted_layers[name] = new
+    put_layers(model, adapted_layers)
     for parameter in head.values():
         parameter.requires_grad_(True)
     return _copy(saved, model)
@@ -335,7 +349,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             return tensors, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+        raise ValueError(f"{path} is not a safetensors file, and nothing else is read: {error}") from None
 
 
 def _read_config(path: Path) -> dict:

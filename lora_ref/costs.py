@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lora_ref.host import head_names, swap_module
+from lora_ref.host import head_names
 from lora_ref.inject import linear_at, lora_layers, match_targets, merge_lora, unmerge_lora
+from lora_ref.places import swap_module
 from lora_ref.rank import lora_param_count, training_memory
 
 if TYPE_CHECKING:

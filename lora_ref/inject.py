@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,19 +13,21 @@ from torch.nn.parameter import UninitializedParameter
 
 from lora_ref.host import (
     HEAD_NAMES,  # noqa: F401 (it is offered here too)
-    adopt,
     head_names,
-    other_references,
     predicts_words,
-    refuse_scaled_outputs,
-    release,
-    swap_module,
-    tied_layers,
-    unwrapped,
 )
 from lora_ref.layers import LinearWithLoRA
+from lora_ref.merging import (  # noqa: F401 (they are offered here too)
+    enable_lora,
+    lora_disabled,
+    lora_layers,
+    merge_and_unload,
+    merge_lora,
+    unload_lora,
+    unmerge_lora,
+)
 from lora_ref.names import holds, is_expression, matches, names_in, nearest, no_match, one_string
-from lora_ref.stand_in import unload_problem
+from lora_ref.places import other_references, swap_module, unwrapped
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -157,8 +158,8 @@ def inject_lora(
 
     Raises:
         ValueError: a target, a name in a pattern or in ``train_head`` matches nothing, there are no targets, a rank is
-            below 1, an alpha is not finite, a target is one name of a shared layer that has others, or the model has
-            LoRA layers already; the model is then as it was.
+            below 1, an alpha is not finite, a target is one name of a shared layer that has others, the model has LoRA
+            layers already, or is wrapped for training on several processes; the model is then as it was.
 
     Example:
         >>> from lora_ref.models import tiny_roberta
@@ -169,6 +170,10 @@ def inject_lora(
         {'classifier'}
     """
     refuse_injected(model)
+    for module in model.modules():
+        if isinstance(module, nn.parallel.DistributedDataParallel) or "FSDP" in type(module).__name__:
+            kind = type(module).__name__
+            raise ValueError(f"{kind} trains only the parameters that it was made with: inject first, then wrap")
     targets = targets if isinstance(targets, str) else names_in(targets, "targets")
     names = match_targets(model, targets)  # all of them before the first replacement: it changes what there is
     if not names:
@@ -183,21 +188,23 @@ def inject_lora(
                 near = nearest(key, names)
                 raise ValueError(f"{title} names {key!r}, which is none of the targets; nearest: {near}{note}")
     heads = _heads(model, train_head)
-    wrapped: dict[str, LinearWithLoRA] = {}
+    if train_head is not True:
+        _refuse_tied_heads(model, heads, [linear_at(model, name) for name in names])
+    adapted_layers: dict[str, LinearWithLoRA] = {}
     for name in names:
         r, a = _first_match(name, rank_pattern, rank), _first_match(name, alpha_pattern, alpha)
-        _check_numbers(r, a)
+        _check_numbers(r, a, dropout)
         linear = linear_at(model, name)
         if any(isinstance(p, UninitializedParameter) for p in linear.parameters()):
             raise ValueError(f"{name!r} is lazy and has no size yet: call the model once before injection")
         trained_before = [p.requires_grad for p in linear.parameters()]
         try:
-            wrapped[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
+            adapted_layers[name] = LinearWithLoRA(linear, r, a, dropout, rslora=rslora, init=init)
         finally:
             for parameter, trained in zip(linear.parameters(), trained_before, strict=True):
                 parameter.requires_grad_(trained)  # this layer may be refused, or a later one
-    put_layers(model, wrapped)
-    adapted = {id(p) for layer in wrapped.values() for p in layer.parameters()}
+    put_layers(model, adapted_layers)
+    adapted = {id(p) for layer in adapted_layers.values() for p in layer.parameters()}
     for head in heads:
         if not adapted.issuperset(map(id, head.parameters())):
             head.requires_grad_(True)
@@ -219,7 +226,7 @@ def inject_lora(
 
 
 def refuse_injected(model: nn.Module) -> None:
-    """Raise a ValueError if the model has LoRA layers.
+    """Raise a ValueError if the model has LoRA layers, from here or from another library.
 
     Example:
         >>> refuse_injected(nn.Sequential(nn.Linear(4, 2))) is None
@@ -227,6 +234,11 @@ def refuse_injected(model: nn.Module) -> None:
     """
     if lora_layers(model):
         raise ValueError("this model has LoRA layers already; inject once, into a fresh model")
+    others = [name for name, _ in model.named_parameters() if ".lora_" in f".{name}".lower()]
+    if others:
+        raise ValueError(
+            f"this model has another library's LoRA ({others[0]!r}): merge that first, or start from the base model"
+        )
 
 
 def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
@@ -239,16 +251,15 @@ def put_layers(model: nn.Module, layers: Mapping[str, LinearWithLoRA]) -> None:
         'LinearWithLoRA'
     """
     freeze(model)
-    kept = other_references(model)
+    references = other_references(model)
     for name, layer in layers.items():
-        if layer.linear in kept:
-            places = " and ".join(sorted(kept[layer.linear]))
+        if layer.linear in references:
+            places = " and ".join(sorted(references[layer.linear]))
             warnings.warn(
                 f"{name!r} is also in {places}, which torch knows nothing of: what is called there has no update",
                 stacklevel=3,
             )
         swap_module(model, layer.linear, layer)
-    adopt(model)
 
 
 def _refuse_half_of_a_shared_layer(model: nn.Module, wanted: list[str], targets: Iterable[str]) -> None:
@@ -267,18 +278,30 @@ def _heads(model: nn.Module, train_head: bool | str | Iterable[str]) -> list[nn.
         return [inner.get_submodule(name) for name in (head_names(inner) if train_head else [])]
     heads = []
     modules = [(n, m) for n, m in inner.named_modules() if n and any(True for _ in m.parameters())]
-    for wanted in [train_head] if isinstance(train_head, str) else names_in(train_head, "train_head"):
-        fitting = [module for name, module in modules if matches(name, wanted)]
+    for head_name in [train_head] if isinstance(train_head, str) else names_in(train_head, "train_head"):
+        fitting = [module for name, module in modules if matches(name, head_name)]
         if not fitting:
-            near = nearest(wanted, [name for name, _ in modules])
+            near = nearest(head_name, [name for name, _ in modules])
             raise ValueError(
-                f"train_head names {wanted!r}, and no module with parameters is called that; nearest: {near}"
+                f"train_head names {head_name!r}, and no module with parameters is called that; nearest: {near}"
             )
         heads += fitting
     return heads
 
 
-def _check_numbers(rank: Any, alpha: Any) -> None:
+def _refuse_tied_heads(model: nn.Module, heads: list[nn.Module], targets: list[nn.Linear]) -> None:
+    weights = {id(p) for linear in targets for p in linear.parameters()}
+    for name, module in model.named_modules():
+        is_target = not set(targets).isdisjoint(module.modules())
+        if module in heads and not is_target and weights.issuperset(map(id, module.parameters())):
+            raise ValueError(
+                f"train_head names {name!r}, whose weight is a target's too: it trains or it has an update, not both"
+            )
+
+
+def _check_numbers(rank: Any, alpha: Any, dropout: Any) -> None:
+    if not isinstance(dropout, Real):
+        raise TypeError(f"dropout must be a number, got {dropout!r}")
     if isinstance(rank, bool) or not isinstance(rank, Integral):
         raise TypeError(f"rank must be a whole number, got {rank!r}")
     if not isinstance(alpha, Real) or not math.isfinite(alpha):
@@ -287,160 +310,6 @@ def _check_numbers(rank: Any, alpha: Any) -> None:
 
 def _first_match(name: str, pattern: Mapping[str, Any] | None, default: Any) -> Any:
     return next((value for key, value in (pattern or {}).items() if holds(name, key)), default)
-
-
-def lora_layers(model: nn.Module) -> dict[str, LinearWithLoRA]:
-    """The model's LoRA layers by dotted name, in the order of ``model.named_modules()``.
-
-    Example:
-        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), ["2"], rank=1)
-        >>> lora_layers(model)["2"].lora
-        LoRALayer(
-          in_features=8, out_features=2, rank=1, scaling=16
-          (dropout): Dropout(p=0.0, inplace=False)
-        )
-    """
-    return {name: module for name, module in model.named_modules() if isinstance(module, LinearWithLoRA)}
-
-
-def merge_lora(model: nn.Module) -> nn.Module:
-    """Merge every LoRA layer, so that inference costs what it cost before LoRA; returns the model.
-
-    Raises:
-        ValueError: a layer can't be merged (see `LinearWithLoRA.merge`); the message names it, and none is then.
-
-    Example:
-        >>> import torch
-        >>> model, x = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1), torch.ones(1, 4)
-        >>> _ = nn.init.ones_(model[0].lora.lora_B)
-        >>> before = model(x)
-        >>> torch.allclose(merge_lora(model)(x), before), model[0].merged
-        (True, True)
-    """
-    done: list[LinearWithLoRA] = []
-    for name, layer in lora_layers(model).items():
-        try:
-            if not layer.merged:
-                layer.merge()
-                done.append(layer)
-        except ValueError as error:
-            for other in done:
-                other.unmerge()
-            raise ValueError(f"{name}: {error}") from None
-    return model
-
-
-def merge_and_unload(model: nn.Module) -> nn.Module:
-    """Merge every LoRA layer and take the wrappers out: a plain model again, for any purpose; returns it.
-
-    What trains stays as it is. Where an adapted weight was tied to the word embedding, it no longer is, and the
-    configuration says so.
-
-    Raises:
-        ValueError: as in `merge_lora`, or a wrapper has hooks, which would be lost.
-
-    Example:
-        >>> import torch
-        >>> model, x = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1, train_head=False), torch.ones(1, 4)
-        >>> _ = nn.init.ones_(model[0].lora.lora_B)
-        >>> before = model(x)
-        >>> torch.allclose(merge_and_unload(model)(x), before), type(model[0]).__name__
-        (True, 'Linear')
-    """
-    _refuse_losses(model)
-    config: Any = getattr(unwrapped(model), "config", None)
-    untie = bool(getattr(config, "tie_word_embeddings", False)) and bool(tied_layers(model))
-    if untie:
-        refuse_scaled_outputs(config)
-    _take_out(merge_lora(model))
-    if untie:
-        config.tie_word_embeddings = False
-    return model
-
-
-def unload_lora(model: nn.Module) -> nn.Module:
-    """Take the wrappers out and forget the updates: the base model again, bit for bit; returns it.
-
-    Example:
-        >>> unload_lora(inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1, train_head=False))
-        Sequential(
-          (0): Linear(in_features=4, out_features=2, bias=True)
-        )
-    """
-    _refuse_losses(model)
-    return _take_out(unmerge_lora(model))
-
-
-def _refuse_losses(model: nn.Module) -> None:
-    for name, layer in lora_layers(model).items():
-        if problem := unload_problem(layer):
-            raise ValueError(f"{name}: this LoRA layer can't be taken out: {problem}")
-
-
-def _take_out(model: nn.Module) -> nn.Module:
-    for layer in lora_layers(model).values():
-        layer.linear.train(layer.training)
-        swap_module(model, layer, layer.linear)
-    release(model)
-    return model
-
-
-def unmerge_lora(model: nn.Module) -> nn.Module:
-    """Take every update out of its weight again, bit for bit; returns the model.
-
-    Example:
-        >>> import torch
-        >>> model = inject_lora(nn.Sequential(nn.Linear(4, 2)), ["0"], rank=1)
-        >>> _ = nn.init.ones_(model[0].lora.lora_B)
-        >>> W = model[0].linear.weight.clone()
-        >>> torch.equal(unmerge_lora(merge_lora(model))[0].linear.weight, W)
-        True
-    """
-    for layer in lora_layers(model).values():
-        layer.unmerge()
-    return model
-
-
-def enable_lora(model: nn.Module, on: bool = True) -> nn.Module:
-    """Switch every update on, or off: off, the encoder computes what it did before LoRA. Returns the model.
-
-    Example:
-        >>> import torch
-        >>> linear, x = nn.Linear(4, 2), torch.ones(1, 4)
-        >>> model = inject_lora(nn.Sequential(linear), ["0"], rank=1)
-        >>> _ = nn.init.ones_(model[0].lora.lora_B)
-        >>> torch.equal(model(x), linear(x))
-        False
-        >>> torch.equal(enable_lora(model, False)(x), linear(x))
-        True
-    """
-    for layer in lora_layers(model).values():
-        layer.enabled = on
-    return model
-
-
-@contextlib.contextmanager
-def lora_disabled(model: nn.Module) -> Iterator[nn.Module]:
-    """The model without its updates, inside a ``with`` block; afterwards each layer's switch is as it was.
-
-    Example:
-        >>> import torch
-        >>> linear, x = nn.Linear(4, 2), torch.ones(1, 4)
-        >>> model = inject_lora(nn.Sequential(linear), ["0"], rank=1)
-        >>> _ = nn.init.ones_(model[0].lora.lora_B)
-        >>> with lora_disabled(model):
-        ...     torch.equal(model(x), linear(x))
-        True
-        >>> torch.equal(model(x), linear(x))
-        False
-    """
-    before = {layer: layer.enabled for layer in lora_layers(model).values()}
-    enable_lora(model, False)
-    try:
-        yield model
-    finally:
-        for layer, on in before.items():
-            layer.enabled = on
 
 
 def trainable_report(model: nn.Module) -> dict[str, float]:

@@ -79,7 +79,7 @@ class LoRALayer(nn.Module):
 
         The small tensor in the middle, (..., rank), is the one that is scaled; ``B A`` is never built.
         """
-        down = F.linear(self.dropout(x), self.lora_A)
+        down = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)
         return F.linear(self.scaling * down, self.lora_B)
 
     def delta_weight(self) -> Tensor:
@@ -143,9 +143,10 @@ class LinearWithLoRA(StandsForLinear):
             return self.refuse_training(F.linear(x, self._weight_before_merge, self.linear.bias))
         if self.merged or not self.enabled:
             return self.refuse_training(self.linear(x))
-        if can_fuse(self.linear, self.lora, x):  # the next line's result, in less time
+        if can_fuse(self.linear, self.lora, x):  # the plain result, in less time
             return frozen_linear_plus_lora(self.linear, self.lora, x)
-        return self.linear(x) + self.lora(x)
+        y = self.linear(x)
+        return y + self.lora(x).to(y.dtype)  # A and B may stay in float32 beside a W in half precision
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -60,14 +60,17 @@ def holds(name: str, key: str) -> bool:
 
 
 def nearest(target: str, names: Iterable[str]) -> str:
-    """Up to three of the names, or of their last parts, that look like ``target``; or the first of them.
+    """Up to three of the names, or of their last parts, that look like ``target``; or eight of the last parts.
 
     Example:
         >>> nearest("qurey", ["self.query", "self.key"])
         "'query'"
     """
+    names = list(names)
     parts = {part for name in names for part in (name, name.rpartition(".")[2])}
-    near = difflib.get_close_matches(target, sorted(parts), n=3) or sorted(parts)[:8]
+    near = (
+        difflib.get_close_matches(target, sorted(parts), n=3) or sorted({name.rpartition(".")[2] for name in names})[:8]
+    )
     return ", ".join(map(repr, near))
 
 
@@ -87,6 +90,9 @@ def no_match(model: nn.Module, target: str, linears: list[str]) -> str:
     for name, module in model.named_modules(remove_duplicate=False):
         if name and matches(name, target):
             return message + "; " + _what_it_is(name, module, linears)
+    for name, parameter in model.named_parameters():
+        if matches(name, target):
+            return f"{message}; {name!r} is a parameter of shape {tuple(parameter.shape)}, not an nn.Linear"
     return message
 
 

@@ -7,6 +7,7 @@ the idea alone, and is shorter for it.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,15 @@ class StandsForLinear(nn.Module):
         self._parameter_before_merge: tuple[nn.Parameter, ...] = ()  # in a tuple, or torch would list it
         self._version_at_merge = (0, 0)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        _let_the_writers_know()
+
+    def train(self, mode: bool = True) -> StandsForLinear:
+        """As torch's. Training loops come here, so this meets a library that was imported after the layer was made."""
+        _let_the_writers_know()
+        return super().train(mode)
+
     # --- what a linear layer has ---
 
     @property
@@ -67,7 +77,7 @@ class StandsForLinear(nn.Module):
             return self.refuse_training(W)
         if not isinstance(W, Tensor) or W.dtype not in ARITHMETIC or W.is_meta:
             return W
-        return W + self.lora.delta_weight()
+        return (W + self.lora.delta_weight()).to(W.dtype)
 
     @property
     def bias(self) -> Tensor | None:
@@ -97,6 +107,15 @@ class StandsForLinear(nn.Module):
             )
         setattr(self.linear, name, value)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        raise TypeError("torch.jit.script can't read a LoRA layer: merge_and_unload(model) first, or torch.jit.trace")
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """As torch's, but pruning, weight norm and the like are for the linear layer inside."""
+        if name.startswith(("weight_", "bias_")):
+            raise ValueError(f"a LoRA layer's {name.partition('_')[0]} is its linear layer's: change layer.linear")
+        super().register_parameter(name, param)
+
     # --- merging ---
 
     def add_to_weight(self, delta: Tensor) -> None:
@@ -123,9 +142,15 @@ class StandsForLinear(nn.Module):
 
     def take_weight_back(self) -> None:
         """Undo `add_to_weight`: the very parameter comes back, and with it whatever shares it."""
+        if "weight" not in self.linear._parameters:
+            kind = type(self.linear)
+            raise ValueError(
+                f"this LoRA layer can't be unmerged: its linear layer is a {kind.__module__}.{kind.__name__} now, and "
+                "the update is in it; quantise after unmerge_lora(model), or start from the base model again"
+            )
         W: Any = self._parameter_before_merge[0]
-        kept = self._weight_before_merge
-        assert kept is not None
+        original = self._weight_before_merge
+        assert original is not None
         (merged, version), (weight, now) = self._version_at_merge, self._weight_version()
         if merged == weight and version != now:  # a copy of the model counts from 0 again
             warnings.warn(
@@ -133,8 +158,8 @@ class StandsForLinear(nn.Module):
                 "keeps it",
                 stacklevel=4,
             )
-        if (W.device, W.dtype) != (kept.device, kept.dtype):
-            W.data = kept  # the model was moved meanwhile
+        if (W.device, W.dtype) != (original.device, original.dtype):
+            W.data = original  # the model was moved meanwhile
         self._parameter_before_merge, self._weight_before_merge = (), None
         self.linear.weight = W
 
@@ -175,14 +200,22 @@ class StandsForLinear(nn.Module):
         return state
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Take a plain model's state too: its weight is W, but for one beside A and B (`lora_ref.host.plain_state`)."""
+        """Take a plain model's state too: its weight is W, but for one beside A and B (`plain_state` writes those)."""
         if self._weight_before_merge is not None and any(key.startswith(prefix) for key in state):
             raise RuntimeError(f"{prefix.rstrip('.') or 'the LoRA layer'} is merged: call unmerge_lora(model) first")
         for name in self.linear.state_dict():
             plain = state.pop(f"{prefix}{name}", None)
             if plain is not None and f"{prefix}lora.lora_A" not in state:
                 state.setdefault(f"{prefix}linear.{name}", plain)
+        if f"{prefix}linear.weight" in state and f"{prefix}lora.lora_A" not in state and self.lora.lora_A.is_meta:
+            errors: list[str] = rest[-1]
+            errors.append(f"{prefix}lora is on the meta device and would stay there: load the weights before injection")
         super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _let_the_writers_know() -> None:
+    """By its name, because it is made of what is here: whoever saves a model meets this layer without having asked."""
+    importlib.import_module("lora_ref.pretrained").teach()
 
 
 class _Watched(torch.autograd.Function):
@@ -227,6 +260,8 @@ def merge_problem(linear: nn.Linear) -> str | None:
         'its weight is on the meta device, which holds no numbers'
     """
     W = linear.weight
+    if callable(W):
+        return f"it is a {type(linear).__module__}.{type(linear).__name__}, which is quantised: use the base model"
     if parametrize.is_parametrized(linear, "weight") or "weight" not in linear._parameters:
         return "its weight is computed from other tensors (a parametrization, weight_norm, pruning): remove that first"
     if W.is_meta:

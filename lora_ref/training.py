@@ -360,7 +360,7 @@ def _trainer(
         eval_strategy="epoch",
         save_strategy="epoch" if output_dir else "no",
         save_only_model=True,
-        load_best_model_at_end=bool(output_dir),  # A and B too: `lora_ref.host.save_pretrained` writes them
+        load_best_model_at_end=bool(output_dir),  # A and B too: `lora_ref.pretrained.save_pretrained` writes them
         metric_for_best_model="accuracy",
         logging_steps=math.ceil(total_steps / _LOSS_POINTS),
         seed=seed,

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from foreign_models import llama
 from peft_models import logits, perturbed, tiny
 from safetensors.torch import save_file
 from torch import nn
@@ -337,6 +338,9 @@ def files(tmp_path):
         (lambda s, f: s.compose({}, "d"), ValueError, "nothing to compose"),
         (lambda s, f: s.compose({"x": 1}, "d"), ValueError, "no adapter 'x'"),
         (lambda s, f: s.compose({"a": float("nan")}, "d"), ValueError, "the weight of 'a' is nan"),
+        (lambda s, f: s.compose({"a": "1"}, "d"), ValueError, "the weight of 'a' is '1'"),
+        (lambda s, f: s.compose(["a", "b"], "d"), TypeError, "weights are a dict by adapter name"),
+        (lambda s, f: s.activate(["a"]), ValueError, r"no adapter \['a'\]"),
         (lambda s, f: s.compose({"a": 1}, "d", head="x"), ValueError, "no adapter 'x'"),
     ],
 )
@@ -388,6 +392,15 @@ def test_layers_that_somebody_else_took_are_missed(adapters, change, says):
         with pytest.raises(ValueError, match=says):
             act()
     assert adapters.names == ["a", "b", "c"]
+
+
+def test_a_vocabulary_that_was_resized_since():
+    adapters = AdapterSet(inject_lora(llama(), ["lm_head"], rank=2), name="a")
+    adapters.add("b", ["lm_head"], rank=2)
+    adapters.model.resize_token_embeddings(40)
+    with pytest.raises(ValueError, match=r"'lm_head' has 40 outputs now and had 50 when 'a' was added"):
+        adapters.activate("a")
+    assert adapters.active == "b"
 
 
 def test_remove(adapters):

@@ -232,8 +232,11 @@ def test_another_scaling_is_refused(saved):
 
 
 def test_a_base_without_lora_is_refused(saved):
-    with pytest.raises(ValueError, match="unexpected"):
-        load_adapter(tiny_roberta(seed=7).requires_grad_(False), saved)
+    for model in (tiny_roberta(seed=7), tiny_roberta(seed=7).requires_grad_(False)):
+        with pytest.raises(
+            ValueError, match=r"has no LoRA layers \(unexpected: .*lora_A\): inject them as in the saved"
+        ):
+            load_adapter(model, saved)
 
 
 def test_a_missing_file_is_named(tmp_path):

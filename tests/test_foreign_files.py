@@ -1,7 +1,9 @@
 """Files that other code reads and writes: transformers' folders, wrapped models, what is not finite."""
 
+import copy
 import dataclasses
 import logging
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 
 from lora_ref import (
     AdapterSet,
+    LinearWithLoRA,
     enable_lora,
     inject_lora,
     load_adapter,
@@ -59,9 +62,9 @@ def test_a_checkpoint_of_fine_tune_is_a_plain_model_and_an_adapter(tmp_path):
         f"{result.checkpoint}/model.safetensors",
         f"{result.checkpoint}/adapter.safetensors",
     ):
-        adapted = inject_lora(copy_of(base), ENCODER_LINEARS, rank=8, alpha=16)
+        adapted = inject_lora(copy.deepcopy(base), ENCODER_LINEARS, rank=8, alpha=16)
         assert torch.equal(logits(load_adapter(adapted, path)), logits(result.model))
-    assert torch.equal(logits(load_adapter(copy_of(base), result.checkpoint)), logits(result.model))
+    assert torch.equal(logits(load_adapter(copy.deepcopy(base), result.checkpoint)), logits(result.model))
 
 
 def from_pretrained_base(model):
@@ -71,12 +74,6 @@ def from_pretrained_base(model):
         for name, tensor in model.state_dict().items()
         if ".lora." not in name
     }
-
-
-def copy_of(model):
-    import copy
-
-    return copy.deepcopy(model)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -111,20 +108,99 @@ def test_save_pretrained_of_the_encoder_alone(tmp_path):
     alone = RobertaModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
     right, seen = (encoder(IDS).last_hidden_state for encoder in (model.roberta, alone))
     torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
-    assert "save_pretrained" not in vars(merge_and_unload(model).roberta)
 
 
-def test_save_pretrained_with_a_bias_that_is_shared(tmp_path):
-    """BERT's output layer has its bias twice: in the layer, and beside it."""
+def by_hand(model):
+    layer = model.roberta.encoder.layer[0].attention.self
+    layer.query = LinearWithLoRA(layer.query, rank=2, alpha=4)
+
+
+def into(part):
+    return lambda model: inject_lora(model.get_submodule(part), ["query"], rank=2, train_head=False)
+
+
+@pytest.mark.parametrize(
+    ("inject", "copied"),
+    [
+        (into("roberta"), lambda model: model),
+        (into("roberta.encoder.layer.0"), copy.deepcopy),
+        (by_hand, lambda model: pickle.loads(pickle.dumps(model))),
+    ],
+    ids=["encoder", "layer, deep copy", "by hand, pickled"],
+)
+def test_save_pretrained_of_a_model_with_lora_in_a_part(tmp_path, inject, copied):
+    model = tiny()
+    inject(model)
+    model = copied(perturbed(model))
+    right = logits(model)
+    model.save_pretrained(tmp_path / "a")
+    model.save_pretrained(tmp_path / "b", True, model.state_dict())
+    model.save_pretrained(tmp_path / "c", state_dict=model.state_dict())
+    for folder in "abc":
+        torch.testing.assert_close(logits(from_pretrained(tmp_path / folder)), right)
+        close(logits(load_adapter(tiny(), tmp_path / folder)), right)
+
+
+def test_a_library_that_is_imported_after_injection(monkeypatch):
+    from transformers import PreTrainedModel
+
+    model = net("0")
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", PreTrainedModel.save_pretrained.__wrapped__)
+    model.eval()
+    assert PreTrainedModel.save_pretrained.knows_lora
+
+
+def test_a_part_of_a_state_is_not_written_as_a_model(tmp_path):
+    model = inject_lora(tiny(), ["query"], rank=2)
+    updates = {name: tensor for name, tensor in model.state_dict().items() if "lora_" in name}
+    with pytest.raises(ValueError, match=r"query' .*the given state_dict has no weight for it.*save_adapter"):
+        model.save_pretrained(tmp_path, state_dict=updates)
+
+
+def test_the_hubs_own_mixin_asks_the_model_for_its_state(tmp_path):
+    from huggingface_hub import PyTorchModelHubMixin
+
+    class Net(nn.Module, PyTorchModelHubMixin):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            return self.net(x)
+
+    model, x = Net(), torch.randn(3, 8)
+    learned(inject_lora(model.net, ["0"], rank=2, train_head=False))
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(Net.from_pretrained(tmp_path)(x), model(x))
+    assert "state_dict" not in vars(model)
+
+
+def bert():
+    """Its output layer has its bias twice: in the layer, and beside it."""
     import transformers
 
-    config = transformers.BertConfig(
-        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = learned(inject_lora(transformers.BertForMaskedLM(config), ["decoder"], rank=2)).eval()
-    model.save_pretrained(tmp_path)
-    right, seen = (m(IDS).logits for m in (model, from_pretrained(tmp_path, transformers.BertForMaskedLM)))
-    torch.testing.assert_close(seen, right, rtol=1e-4, atol=1e-4)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=50, **sizes)).eval(), "decoder"
+
+
+def bart():
+    """Its output layer, its encoder and its decoder have one embedding."""
+    import transformers
+
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    config = transformers.BartConfig(vocab_size=50, **sizes, **heads, init_std=0.5, dropout=0.0)
+    return transformers.BartForConditionalGeneration(config).eval(), "lm_head"
+
+
+@pytest.mark.parametrize("make", [bert, bart])
+@pytest.mark.parametrize("unload", [False, True])
+def test_save_pretrained_with_an_output_layer_that_is_tied_to_more(tmp_path, make, unload):
+    model, target = make()
+    model = learned(inject_lora(model, [target], rank=2))
+    right = model(IDS).logits
+    (merge_and_unload(model) if unload else model).save_pretrained(tmp_path)
+    torch.testing.assert_close(from_pretrained(tmp_path, type(model))(IDS).logits, right, rtol=1e-4, atol=1e-4)
 
 
 def test_pefts_folder_for_a_model_that_is_compiled_in_part(tmp_path):
@@ -154,6 +230,18 @@ def test_a_checkpoint_of_another_base_or_scaling_is_refused(tmp_path, other):
     with pytest.raises(ValueError, match="not this model's with the update in it"):
         load_adapter(model, tmp_path / "model.safetensors")
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_trainers_checkpoint_of_a_model_that_is_not_transformers(tmp_path):
+    """Trainer writes the state as it is: all of the base, with the adapted layers' names."""
+    model = net("0")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    torch.testing.assert_close(load_adapter(net("0"), tmp_path)(X), model(X))
+    assert torch.equal(load_adapter(inject_lora(net(), ["0"], rank=2, train_head=False), tmp_path)(X), model(X))
+    other = net("0")
+    nn.init.ones_(other[2].weight)
+    with pytest.raises(ValueError, match=r"2.weight differs: it is of another base model"):
+        load_adapter(other, tmp_path)
 
 
 def test_a_plain_models_file_is_not_an_adapter(tmp_path):
@@ -322,7 +410,17 @@ def test_the_folders_of_named_adapters_are_named(tmp_path):
 
 @pytest.mark.parametrize("format", ["lora_ref", "peft"])
 def test_an_offloaded_update_is_named(tmp_path, format):
-    model = inject_lora(tiny(), ["query"], rank=2).to("meta")
+    model = inject_lora(tiny(), ["query"], rank=2)
+    lora = next(iter(lora_layers(model).values())).lora
+    A, in_parts = lora.lora_A, nn.Parameter(torch.ones(2, 32))
+    in_parts.full_tensor = None  # as torch's DTensor has it
+    for part in (nn.Parameter(torch.ones(3)), nn.Parameter(torch.empty(0)), in_parts):  # FSDP's, DeepSpeed's
+        lora.lora_A = part
+        with pytest.raises(ValueError, match=r"query.lora.lora_A is in parts, one on each process"):
+            save_adapter(model, tmp_path / "a")
+    lora.lora_A = A
+    model.to("meta")
+    model.to("meta")
     with pytest.raises(ValueError, match="is on the meta device, which holds no numbers"):
         save_adapter(model, tmp_path / "adapter", format=format)
     assert not list(tmp_path.iterdir())

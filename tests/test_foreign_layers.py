@@ -13,8 +13,9 @@ from torch.nn.utils import parametrize, prune
 
 from lora_ref import enable_lora, inject_lora, lora_disabled, lora_layers, merge_and_unload, merge_lora, unload_lora
 from lora_ref import unmerge_lora as unmerge
-from lora_ref.adapters import save_adapter
+from lora_ref.adapters import load_adapter, save_adapter
 from lora_ref.layers import LinearWithLoRA, LoRALayer
+from lora_ref.pretrained import plain_state
 
 X = torch.linspace(-1, 1, 40).reshape(5, 8)
 
@@ -83,7 +84,10 @@ def test_resizing_the_vocabulary_keeps_the_update(tied, size):
     model = learned(inject_lora(llama(tied), ["lm_head", "q_proj"], rank=2))
     ids = IDS % 40
     before = model(ids).logits
-    model.resize_token_embeddings(size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.resize_token_embeddings(size)
+    assert any("embeddings of 10 new words are made up, and frozen" in str(w.message) for w in caught) == (size > 50)
     kept = min(size, 50)
     torch.testing.assert_close(model(ids).logits[..., :kept], before[..., :kept])
     head = model.lm_head
@@ -251,7 +255,6 @@ def test_an_update_that_is_not_scaling_b_a_is_not_merged(change, tmp_path):
 
 
 def test_an_update_whose_factors_are_computed(tmp_path):
-    from lora_ref.host import plain_state
 
     model = net("0")
     prune.l1_unstructured(model[0].lora, "lora_A", amount=0.5)
@@ -260,9 +263,50 @@ def test_an_update_whose_factors_are_computed(tmp_path):
     W = plain_state(model)["0.weight"]
     torch.testing.assert_close(W, model[0].weight)
     torch.testing.assert_close(merge_lora(model)[0].linear.weight, W)
+    del model[0].lora.scaling
+    model[0].lora.scaling = 8.0
+    fresh = load_adapter(net("0"), save_adapter(model, tmp_path / "computed"))
+    torch.testing.assert_close(fresh[0].lora.delta_weight(), model[0].lora.delta_weight())
+    model[0].lora.scaling = nn.Parameter(torch.tensor(3.0))
     model[0].lora.scaling.data.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"the scaling of 0.lora is nan"):
         save_adapter(model, tmp_path / "a")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_update_in_float32_beside_a_weight_in_half_precision(dtype):
+    """What trains with mixed precision: a gradient scaler takes no gradients in float16."""
+    model = net("0").to(dtype)
+    right = model(X.to(dtype))
+    model[0].lora.float()
+    y = model(X.to(dtype))
+    assert (y.dtype, model[0].weight.dtype) == (dtype, dtype)
+    y.sum().backward()
+    assert model[0].lora.lora_B.grad.dtype == torch.float32
+    for seen in (y, merge_lora(model)(X.to(dtype))):
+        torch.testing.assert_close(seen, right, rtol=0.02, atol=0.05)
+
+
+def test_what_is_for_the_linear_layer_inside_says_so():
+    with pytest.raises(ValueError, match=r"a LoRA layer's weight is its linear layer's: change layer.linear"):
+        prune.l1_unstructured(net("0")[0], "weight", amount=0.5)
+    with pytest.raises(TypeError, match=r"torch.jit.script can't read a LoRA layer: merge_and_unload"):
+        torch.jit.script(net("0"))
+    with torch.device("meta"):
+        empty = net("0")
+    with pytest.raises(RuntimeError, match=r"0.lora is on the meta device and would stay there: load the weights"):
+        empty.load_state_dict(net().state_dict(), assign=True, strict=False)
+
+
+def test_a_quantised_copy_is_not_merged_unmerged_or_written():
+    def quantise(model):
+        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+
+    with pytest.raises(ValueError, match=r"can't be unmerged: its linear layer is a .*quantized.*, and the update is"):
+        unmerge(quantise(merge_lora(net("0"))))
+    for refuse in (merge_lora, plain_state):
+        with pytest.raises(ValueError, match=r"it is a .*quantized.*Linear, which is quantised"):
+            refuse(quantise(net("0")))
 
 
 @pytest.mark.parametrize("take_out", [merge_and_unload, unload_lora])
@@ -326,7 +370,7 @@ def test_a_copy_of_a_merged_model_unmerges(again):
     other = unmerge(again(merge_lora(model)))
     assert torch.equal(other(IDS).logits, before)
     assert other.lm_head.linear.weight is other.get_input_embeddings().weight
-    assert other.save_pretrained.args == (other,)
+    assert other.save_pretrained.__self__ is other
 
 
 # --- state ----------------------------------------------------------------------------------------------------------
@@ -411,3 +455,5 @@ def test_the_model_itself_is_a_linear_layer():
         inject_lora(nn.Linear(4, 4), ["weight"], rank=2)
     with pytest.raises(ValueError, match="wrap it, LinearWithLoRA"):
         inject_lora(nn.Linear(4, 4), [""], rank=2)
+    for take_out in (merge_and_unload, unload_lora):
+        assert type(take_out(LinearWithLoRA(nn.Linear(4, 4), rank=2, alpha=2))) is nn.Linear

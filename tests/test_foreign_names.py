@@ -8,7 +8,7 @@ import torch
 from foreign_models import classifier, inputs, llama, net, t5
 from torch import nn
 
-from lora_ref import inject_lora, lora_layers, match_targets, merge_lora
+from lora_ref import inject_lora, lora_layers, match_targets, merge_and_unload, merge_lora, save_adapter
 from lora_ref.models import tiny_roberta
 
 
@@ -40,6 +40,13 @@ def test_a_container_and_a_model_without_linear_layers():
     assert "'deep' is a Sequential, which holds linear layers ('deep.0'): name those" in message(model, ["deep"])
     assert "MultiheadAttention, which holds linear layers ('attention.out_proj')" in message(model, ["attention"])
     assert "Sequential has none" in message(nn.Sequential(nn.Embedding(9, 4)), ["0"])
+
+
+@pytest.mark.parametrize("target", ["in_proj_weight", "attention.in_proj_weight"])
+def test_a_parameter_without_a_layer_of_its_own_is_named(target):
+    """As the experts of a mixture are, or XLNet's q."""
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2)})
+    assert "'attention.in_proj_weight' is a parameter of shape (12, 4), not an nn.Linear" in message(model, [target])
 
 
 def test_recurrent_quantised_and_lazy_layers():
@@ -85,6 +92,7 @@ def test_targets_that_are_not_names(targets, says):
         ({"rank_pattern": {"query": True}}, "rank must be a whole number, got True"),
         ({"rank_pattern": ["query"]}, "rank_pattern is a dict with names as keys, got ['query']"),
         ({"rank_pattern": {r"^.*query$": 3}}, "Its keys are parts of names, not expressions"),
+        ({"dropout": "0.1"}, "dropout must be a number, got '0.1'"),
         ({"alpha": "16"}, "alpha must be finite, got '16'"),
         ({"alpha_pattern": {"query": None}}, "alpha must be finite, got None"),
         ({"train_head": None}, "train_head is a list of names, got a NoneType"),
@@ -142,6 +150,28 @@ def test_a_second_injection_is_refused_whatever_the_targets(targets, merged):
     merge_lora(model) if merged else None
     for wrapped in (model, nn.DataParallel(model), model.roberta):
         assert "LoRA layers already" in message(wrapped, targets)
+
+
+def test_another_librarys_lora_is_not_taken_for_a_base():
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(tiny_roberta(), peft.LoraConfig(r=2, target_modules=["query"]))
+    assert re.search(r"another library's LoRA \('base_model.*lora_A.default.weight'\)", message(model, ["value"]))
+    for merge in (merge_lora, merge_and_unload):
+        with pytest.raises(ValueError, match="PeftModel has no LoRA layers of lora_ref"):
+            merge(model)
+
+
+def test_a_wrapper_that_would_not_train_the_update_is_refused():
+    wrapped = nn.parallel.DistributedDataParallel.__new__(nn.parallel.DistributedDataParallel)
+    nn.Module.__init__(wrapped)  # the rest of it wants other processes
+    wrapped.module = tiny_roberta()
+    assert "DistributedDataParallel trains only the parameters that it was made with" in message(wrapped, ["query"])
+
+
+@pytest.mark.parametrize("use", [lambda m: inject_lora(m, ["query"]), merge_lora, lambda m: save_adapter(m, "adapter")])
+def test_a_model_is_a_module(use):
+    with pytest.raises(TypeError, match=r"the model must be an nn.Module, got str"):
+        use("roberta-base")
 
 
 # --- rank_pattern, alpha_pattern ------------------------------------------------------------------------------------
@@ -232,6 +262,11 @@ def test_a_head_by_name(named):
     names = {n.rpartition(".")[0] for n, p in model.named_parameters() if p.requires_grad and "lora_" not in n}
     expected = {"classifier.out_proj"} | ({"classifier.dense"} if len(named) == 2 else set())
     assert names == expected
+
+
+def test_a_head_that_is_tied_to_a_target_is_refused():
+    says = message(llama(tied=True), ["lm_head"], train_head=["embed_tokens"])
+    assert "train_head names 'model.embed_tokens', whose weight is a target's too" in says
 
 
 def test_a_head_that_is_not_there_is_named_and_changes_nothing():

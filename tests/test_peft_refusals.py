@@ -125,6 +125,14 @@ def test_a_configuration_that_is_refused_changes_nothing(folder, fields, message
     assert len(str(caught.value)) < 1500
 
 
+def test_a_base_of_another_name_is_said(folder):
+    edit_config(folder, base_model_name_or_path="somebody/large")
+    model = tiny()
+    model.name_or_path = "elsewhere/small"
+    with pytest.warns(UserWarning, match=r"trained on 'somebody/large', and this model is 'elsewhere/small'"):
+        load_adapter(model, folder)
+
+
 def test_fields_that_are_off_or_say_nothing_of_the_adapter(folder):
     edit_config(folder, invented_in_2030=False, use_dora=False, megatron_core="megatron.core", peft_version="9", x=None)
     edit_config(
