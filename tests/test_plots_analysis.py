@@ -49,7 +49,7 @@ def test_the_title_of_a_sweep_says_no_more_than_its_seeds_allow(accuracies, find
 
 def test_the_note_says_what_the_marks_are():
     uneven = plots.rank_sweep(sweep_frame("rank", [1, 8], [[0.7, 0.72], [0.8]]), 500)
-    note = "Dots: one for each seed (up to 2); line: their mean. Grey: the 95 % interval for 500 test sentences."
+    note = "Dots: one for each seed (up to 2); line: their mean. Grey: the 95% interval for 500 test sentences."
     assert uneven.get_supxlabel() == note
     assert plots.target_ablation(sweep_frame("targets", ["all"], [[0.7]])).get_supxlabel() == "One seed."
 

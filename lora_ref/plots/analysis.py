@@ -195,7 +195,7 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
 
     Args:
         frame: the columns ``weight``, ``task`` and ``accuracy``; the first task is the one of weight 0.
-        counts: test examples by task, for the 95 % intervals.
+        counts: test examples by task, for the 95% intervals.
 
     Example:
         >>> import pandas as pd
@@ -230,7 +230,7 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
         f"With weights {1 - best:.3g} and {best:.3g}, {first} keeps {at[0]:.3f} of {own[0]:.3f} and {second} "
         f"{at[1]:.3f} of {own[1]:.3f}"
     )
-    set_title(figure, finding, "Bands: 95 % intervals from the test examples alone; dotted: a coin.")
+    set_title(figure, finding, "Bands: 95% intervals from the test examples alone; dotted: a coin.")
     numbers = "; ".join(
         f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
         for task, curve in curves.items()
