@@ -16,6 +16,10 @@
 # **Stage 5 of 5** · 15 points · about 3 hours, of which the machine trains for 2 minutes on a laptop's two CPU cores ·
 # you should know the singular value decomposition of stage 1 and the training of stage 4
 #
+# **Why?** You have seen that LoRA works. Why does it? The paper's answer is that the change a task needs has low rank, and its evidence
+# comes from GPT-3. Your model is small enough to open up: which rank is enough, where the change sits, which directions two
+# trainings share. Some of what the paper found you will find too, and some you won't. Both are results, and the report asks for them.
+#
 # In this notebook you will
 #
 # - **measure** what the rank buys, and how far two runs of the same rank differ;
@@ -186,7 +190,7 @@ print(describe(figure))
 
 # %%
 low, high = plots.wilson_interval(sweep["accuracy"].max(), n)
-print(f"95 % interval of the best accuracy of seed 0, from {n} test sentences alone: {low:.3f} to {high:.3f}")
+print(f"95% interval of the best accuracy of seed 0, from {n} test sentences alone: {low:.3f} to {high:.3f}")
 by_rank = both.groupby("rank")["accuracy"]
 moved = (by_rank.max() - by_rank.min())[by_rank.count() > 1].max()
 print(f"the same rank, another seed: up to {100 * moved:.1f} points; steps of training: {steps}")
@@ -299,7 +303,7 @@ with after("5.2", "the singular values of one trained update"):
 # Two things to compare with. **Full fine-tuning** has room for every direction. And **chance**: a product of two random
 # matrices of rank 8 does not use its eight directions evenly either.
 #
-# **Predict**: how many directions hold 90 % of the update's squared norm, after LoRA of rank 8, of rank 64, by chance at
+# **Predict**: how many directions hold 90% of the update's squared norm, after LoRA of rank 8, of rank 64, by chance at
 # rank 8, and after full fine-tuning?
 
 # %%
@@ -435,12 +439,12 @@ for (rank, seed), model in trained.items():
         print(f"rank {rank}, seed {seed}: A keeps {kept[seed]:.1%} of its initial subspace, mean over layers")
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 90 % on the laptop profile, though A did train.</details>
+# <details><summary>Answer</summary>About 90% on the laptop profile, though A did train.</details>
 #
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
 # zero: everything in it was learned. Over eight directions it does share more; its *first* one is hardly more settled than `A`'s. The paper trained to
 # the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run the last two figures' cells
-# again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91 % of its space. At 3e-3, rank 64 ended at guessing.
+# again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91% of its space. At 3e-3, rank 64 ended at guessing.
 #
 #     rates["lora"] = 1e-3
 #     for rank, seed in ((8, 1), (64, 0)):
@@ -697,13 +701,13 @@ latency_ratio = latency.set_index("state")["ratio"]
 figures = pd.Series({
     **{f"accuracy, rank {int(row.rank)}": round(row.accuracy, 3) for row in sweep.itertuples(index=False)},
     "same rank, another seed: points": round(100 * moved, 1),
-    "95 % interval of the test set: plus, minus points": round(50 * (high - low), 1),
+    "95% interval of the test set: plus, minus points": round(50 * (high - low), 1),
     **{f"accuracy, {row.targets} (rank {row.rank})": round(row.accuracy, 3) for row in ablation.itertuples()},
     "accuracy, full fine-tuning": round(full.test["accuracy"], 3),
     "trainable: rank 8 / full": f"{int(everything['trainable']):,} / {full.trainable:,}",
     "seconds: rank 8 / full": f"{everything['seconds']:.0f} / {full.seconds:.0f}",
     "activations MB: rank 8 / full": f"{activations['lora'] / 1e6:.0f} / {activations['full'] / 1e6:.0f}",
-    "directions for 90 %: rank 8 / full": f"{spectra['LoRA r=8']['effective_rank'].median():g} / "
+    "directions for 90%: rank 8 / full": f"{spectra['LoRA r=8']['effective_rank'].median():g} / "
     f"{spectra['full']['effective_rank'].median():g}",
     "forward pass: unmerged / merged, times base": f"{latency_ratio['unmerged']:.2f} / {latency_ratio['merged']:.2f}",
     "top direction shared, r=8 and r=64: A / B": f"{pairs['ranks 8 and 64']['input'].median():.2f} / "
