@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("upload"), metavar="DIR", help="folder to write (default: upload)"
     )
-    parser.add_argument("--automatic", action="store_true", help="before marking: the points that there are so far")
-    parser.add_argument("--above-maximum", action="store_true", help="write more points than the stage has, too")
-    parser.add_argument("--column", help="the title of the column, if it is not found")
+    parser.add_argument("--automatic", action="store_true", help="before marking: write the points earned so far")
+    parser.add_argument("--above-maximum", action="store_true", help="allow more points than the stage has")
+    parser.add_argument("--column", help="the title of the column, if it isn't found without")
 
 
 def main(args: argparse.Namespace) -> int:

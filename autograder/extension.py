@@ -18,10 +18,10 @@ from autograder.results.late import extend, extensions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stage", nargs="?", choices=sorted(STAGES), help="without it: all that were given")
+    parser.add_argument("stage", nargs="?", choices=sorted(STAGES), help="without one: list all extensions")
     parser.add_argument("student", nargs="?", help="as the course calls the student")
     parser.add_argument("--days", type=float, default=0)
-    parser.add_argument("--hours", type=float, default=0, help="none of both: the extension is taken back")
+    parser.add_argument("--hours", type=float, default=0, help="with neither, the extension is taken back")
     parser.add_argument("--graded", type=Path, default=Path("."), metavar="DIR", help="the course (default: here)")
 
 
