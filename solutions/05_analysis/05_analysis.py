@@ -496,9 +496,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Beside the weights an update usually costs some per cent to a fifth more time (on the
-# laptop profile). Merged it
-# costs nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
+# <details><summary>Answer</summary>Beside the weights, updates usually cost a few per cent to a fifth more time (on the
+# laptop profile). Merged they cost nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
 #
 # Merged, the model is the base model with other numbers in it, down to the count of operations. Other kinds of adapters, which put
 # extra layers in series, cannot do that.
