@@ -18,8 +18,7 @@
 #
 # **Why?** Stage 1 ended with two thin matrices that can stand in for a large change. Here they become a layer that trains, about thirty
 # lines of PyTorch. It's the same layer that you will meet in every library for fine-tuning. It's also easy to get almost right: its
-# typical mistakes raise no error, and the usual test passes. You will see
-# why, and write one that holds.
+# typical mistakes raise no error, and the usual test passes. You will see why, and write one that holds.
 #
 # In this notebook you will
 #

@@ -16,9 +16,9 @@
 # **Stage 3 of 5** · 20 points · about 2.5 hours, of which a laptop's CPU trains for about a minute · you should know the LoRA layer of
 # stage 2, `nn.Module`, and roughly what a transformer is made of
 #
-# **Why?** One LoRA layer changes nothing by itself. The point is to put dozens of them into a model that somebody else trained, and to
-# disturb nothing. The code is short, and most of what can go wrong stays silent: the loss falls, and what trained isn't what you meant
-# to train. So in this stage you count. By the end you will know each number that trains in a RoBERTa, and why it does.
+# **Why?** One LoRA layer is a building block. The point is to put dozens of them into a model that somebody else trained, and to disturb
+# nothing else. The code is short, and most of what can go wrong stays silent: the loss falls, and what trained isn't what you meant to
+# train. So in this stage you count. At the end you can say of any RoBERTa which numbers train in it, how many they are, and why.
 #
 # In this notebook you will
 #

@@ -16,9 +16,9 @@
 # **Stage 4 of 5** · 25 points · about 3 hours, of which the machine trains for 3 minutes on a laptop's two CPU cores and
 # 15 on Colab's T4 · you should know the LoRA layer of stage 2, the injection of stage 3, and PyTorch's `DataLoader`
 #
-# **Why?** Until now nothing has learned to do anything. Here a real encoder reads real film reviews, and you find out what LoRA gives up,
-# if anything: you train the same model three times, with a minute or less for each, and compare what each way reaches and what it costs.
-# What LoRA learned then goes into one small file, and that file into a model that has never seen a review.
+# **Why?** The toy tasks are over: here a pretrained encoder reads film reviews, and you find out what LoRA gives up, if anything. You train
+# the same model in three ways and compare what each of them reaches and what it costs. What LoRA learned then goes into one small file,
+# and that file into a model that has never seen a review.
 #
 # In this notebook you will
 #
