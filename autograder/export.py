@@ -62,7 +62,9 @@ def export(args: argparse.Namespace) -> int:
     texts = comments(args.graded, args.stage)
     done = fill_sheet(sheet, args.stage, results, args.column, args.above_maximum, texts, register.numbers(args.stage))
     if not done.rows:
-        raise ExportError(f"no row is a student's of {args.stage}: is the table of another course or assignment?")
+        raise ExportError(
+            f"no row belongs to a student of {args.stage}: is this the table of another course or assignment?"
+        )
     write_whole(args.out / "grades.csv", sheet.bytes)
     pages, unnamed = feedback_zip(args.graded, args.stage, done.rows, done.platform)
     if pages:
