@@ -68,12 +68,12 @@ def mixing_frame(first, second) -> pd.DataFrame:
         (
             [0.8, 0.7, 0.5],
             [0.5, 0.85, 0.9],
-            "With weights 0.5 and 0.5, tone keeps 0.700 of 0.800 and film 0.850 of 0.900",
+            "With weights 0.5 and 0.5, tone reaches 0.700 (alone 0.800) and film 0.850 (alone 0.900)",
         ),
         (
             [0.8, 0.5, 0.5],
             [0.8, 0.5, 0.9],
-            "With weights 1 and 0, tone keeps 0.800 of 0.800 and film 0.800 of 0.900",
+            "With weights 1 and 0, tone reaches 0.800 (alone 0.800) and film 0.800 (alone 0.900)",
         ),
     ],
 )

@@ -144,8 +144,8 @@ with after("3.8", "the audit of the base model"):
     display(show_audit(base))
 
 # %% [markdown]
-# <details><summary>Answer</summary>The embeddings: more than half of MiniLM (31% in roberta-base, whose blocks are
-# larger). All its numbers train; nothing in a file says "frozen".</details>
+# <details><summary>Answer</summary>The embeddings: more than half of MiniLM, 31% of roberta-base, whose blocks are larger
+# (in tiny, the attention). All numbers train; nothing in a file says "frozen".</details>
 #
 # Everything trains: that is full fine-tuning. To **freeze** a parameter is to tell autograd that it needs no gradient. The optimiser
 # then has nothing to apply, and no state to keep. `model.eval()` is something else (dropout off), and so is
@@ -502,7 +502,7 @@ with after("3.8", "the audit before and after"):
     print(describe(figure))
 
 # %% [markdown]
-# The helper froze the layers that it wrapped, and nothing else: nearly all of the model goes on training, and the
+# The helper froze the layers that it wrapped, and nothing else: most of the model goes on training, and the
 # "parameter-efficient" run is nearly a full one.
 #
 # ## 3.5 Count
@@ -722,8 +722,9 @@ print(describe(figure))
 #
 # Where the head was left alone, switching the adapter off gives back the base model, bit for bit. A head that trained does not switch off.
 #
-# Each row is one seed. The same machine gives the same numbers again, but another number of threads sums in another order, and that rounding alone
-# moves LoRA's rows by a few points after ten epochs: read the left panel with that in mind. The right panel's differences are far larger.
+# Each row is one seed. The same machine gives the same numbers again, but another number of threads sums in another order, and on the laptop
+# profile that rounding alone moves LoRA's rows by a few points after ten epochs: read the left panel with that in mind. The right panel's
+# differences are far larger there.
 #
 # ### A new head that may not learn
 #

@@ -628,8 +628,8 @@ print(describe(figure))
 # parameters) and 94.8 with full fine-tuning (125 M; table 2).
 #
 # The interval is about which sentences were drawn; another seed moves the points too. LoRA's forward and backward passes still go
-# through the whole encoder, but for a frozen weight no gradient is computed, so a step takes less time: see the table's seconds (for GPT-3,
-# the paper's section 4.2 reports a speed-up of 25%). What shrinks far more is what exists once for each *trainable* parameter: its
+# through the whole encoder, but for a frozen weight no gradient is computed, so a step takes less time: see the table's seconds (tiny is
+# too small to show it; for GPT-3, the paper's section 4.2 reports a speed-up of 25%). What shrinks far more is what exists once for each *trainable* parameter: its
 # gradient, AdamW's two averages (the table's last column), and the file that you keep.
 #
 # ## 4.5 The adapter: one small file
