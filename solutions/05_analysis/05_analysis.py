@@ -442,7 +442,7 @@ for (rank, seed), model in trained.items():
 # <details><summary>Answer</summary>About 90% on the laptop profile, though A did train.</details>
 #
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
-# zero: everything in it was learned. Over eight directions it does share more on the laptop profile; its *first* one is hardly more settled
+# zero: everything in it was learned. On the laptop profile eight of its directions do share more; its *first* is hardly more settled
 # than `A`'s. The paper trained to the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run
 # the last two figures' cells again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91% of its space. At 3e-3, rank 64 ended
 # at guessing.
