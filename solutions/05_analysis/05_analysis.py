@@ -661,10 +661,11 @@ print(describe(figure))
 
 # %% [markdown]
 # <details><summary>Answer</summary>On the laptop profile the curves cross before 0.25, well below the top: at 0.25 sentiment
-# keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
-# alone.</details>
+# keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment down to 0.615.
+# So both work somewhat at some weights, and at none of these five do both work as well as alone.</details>
 #
-# Try it on sentences of your own, with any weight. The slider responds to the arrow keys; without a running kernel, the figure above is what remains.
+# Try it on sentences of your own, with any weight. The slider responds to the arrow keys; without a running kernel, the figure above is what
+# remains.
 
 # %%
 mine = ["A warm and funny film.", "A dull, lifeless movie.", "The cast is wonderful.", "A plot without a point."]
@@ -690,6 +691,11 @@ slider.observe(lambda change: setattr(said, "value", answers(change.new)), names
 display(widgets.VBox([slider, said]))
 
 # %% [markdown]
+# <details><summary>What to look for</summary>On the laptop profile two of the sentences change sides. At 0 sentiment
+# judges both of them rightly, and film's head, without its adapter, takes praise for a film. At 1 it is the other way
+# round: film is right, and sentiment's head likes "A dull, lifeless movie" (it names a movie) and not the wonderful
+# cast.</details>
+#
 # Nothing stops two updates from disturbing each other: the sum is exact in the weights, but what it does to a task has to be measured.
 #
 # ## 5.5 Your figures, and four questions
