@@ -69,9 +69,9 @@ profile = profiles.announce(1)
 # below it, as often as you like. Grading uses other inputs: "visible checks passed" is a good sign, not a proof. At **Predict**, say what
 # you expect before you run the next cell; the answer is folded up below it.
 #
-# The lines above name your **profile**: which model and which data this notebook runs on. `laptop` is MiniLM, a small pretrained model
-# that reads English, loaded into RoBERTa's classes so that its parts have the names that you will meet in larger ones. To choose another,
-# set the environment variable `LORA_PROFILE` to `tiny`, `laptop` or `t4` before you start Jupyter.
+# The lines above name your **profile**: which model and which data this notebook runs on. `laptop` is MiniLM, a small pretrained encoder:
+# it turns an English sentence into vectors. It is loaded into RoBERTa's classes, so that its parts have the names that you will meet in
+# larger models. To choose another, set the environment variable `LORA_PROFILE` to `tiny`, `laptop` or `t4` before you start Jupyter.
 #
 # The change from the top of the page, as a picture:
 
