@@ -56,7 +56,7 @@ def course(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Fill in the table; exit status 0 or 1."""
     if args.table is None:
-        raise ExportError("--table: the file that Moodle or Canvas gave, to be filled in")
+        raise ExportError("give the file to fill in, from Moodle or Canvas, with --table")
     results = finals(args.graded, args.stage, args.automatic)
     sheet, register = Sheet.read(args.table.read_bytes()), Register(args.graded)
     texts = comments(args.graded, args.stage)

@@ -31,6 +31,8 @@ def main(args: argparse.Namespace) -> int:
     if args.stage is None:
         for stage, student, given in extensions(args.graded):
             print(f"{stage}  {student}  {f'{given:g} hours' if given else 'taken back'}")
+        if not extensions(args.graded):
+            print(f"no extensions in {args.graded.resolve()}")
         return 0
     try:
         if args.student is None or hours < 0:
