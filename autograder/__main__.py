@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": "run the worked solutions, grade a sample class, print the gradebook",
     "messages": "write the table of what is said about each mistake in the bank",
     "grade": "grade a class in parallel, in a sandbox",
-    "mark": "show how far marking is, and write the notebook to do it in",
+    "mark": "show how far marking has got, and write the notebook to do it in",
     "feedback": "make the feedback pages again, with points and comments given by hand",
     "late": "work out what being late costs",
     "roster": "take in the class list: real names, and who is missing",
@@ -31,7 +31,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line and run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m autograder", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m autograder", description="The instructor's command line.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     modules = {}
     wanted = (sys.argv[1:] if argv is None else argv)[:1]

@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("upload"), metavar="DIR", help="folder to write (default: upload)"
     )
-    parser.add_argument("--automatic", action="store_true", help="before marking: the points that there are so far")
-    parser.add_argument("--above-maximum", action="store_true", help="write more points than the stage has, too")
-    parser.add_argument("--column", help="the title of the column, if it is not found")
+    parser.add_argument("--automatic", action="store_true", help="before marking: write the points earned so far")
+    parser.add_argument("--above-maximum", action="store_true", help="allow more points than the stage has")
+    parser.add_argument("--column", help="the title of the column, if it isn't found without")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -56,13 +56,15 @@ def course(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     """Fill in the table; exit status 0 or 1."""
     if args.table is None:
-        raise ExportError("--table: the file that Moodle or Canvas gave, to be filled in")
+        raise ExportError("give the file to fill in, from Moodle or Canvas, with --table")
     results = finals(args.graded, args.stage, args.automatic)
     sheet, register = Sheet.read(args.table.read_bytes()), Register(args.graded)
     texts = comments(args.graded, args.stage)
     done = fill_sheet(sheet, args.stage, results, args.column, args.above_maximum, texts, register.numbers(args.stage))
     if not done.rows:
-        raise ExportError(f"no row is a student's of {args.stage}: is the table of another course or assignment?")
+        raise ExportError(
+            f"no row belongs to a student of {args.stage}: is this the table of another course or assignment?"
+        )
     write_whole(args.out / "grades.csv", sheet.bytes)
     pages, unnamed = feedback_zip(args.graded, args.stage, done.rows, done.platform)
     if pages:

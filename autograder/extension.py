@@ -18,10 +18,10 @@ from autograder.results.late import extend, extensions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stage", nargs="?", choices=sorted(STAGES), help="without it: all that were given")
+    parser.add_argument("stage", nargs="?", choices=sorted(STAGES), help="without one: list all extensions")
     parser.add_argument("student", nargs="?", help="as the course calls the student")
     parser.add_argument("--days", type=float, default=0)
-    parser.add_argument("--hours", type=float, default=0, help="none of both: the extension is taken back")
+    parser.add_argument("--hours", type=float, default=0, help="with neither, the extension is taken back")
     parser.add_argument("--graded", type=Path, default=Path("."), metavar="DIR", help="the course (default: here)")
 
 
@@ -31,6 +31,8 @@ def main(args: argparse.Namespace) -> int:
     if args.stage is None:
         for stage, student, given in extensions(args.graded):
             print(f"{stage}  {student}  {f'{given:g} hours' if given else 'taken back'}")
+        if not extensions(args.graded):
+            print(f"no extensions in {args.graded.resolve()}")
         return 0
     try:
         if args.student is None or hours < 0:

@@ -41,17 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names",
         metavar="FORM",
-        help="who handed in what: a form of the files' names, '{student}_{any}.ipynb', or a table, file and student",
+        help="who handed in what: a pattern of file names, '{student}_{any}.ipynb', or a table of files and students",
     )
     parser.add_argument("--stage", nargs="+", choices=sorted(STAGES), metavar="STAGE", help="default: all there are")
-    parser.add_argument("--workers", type=int, default=processors(), help="default: the processors, %(default)s")
+    parser.add_argument("--workers", type=int, default=processors(), help="default: one a processor, %(default)s")
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
         help="grade on the workers of this Dask scheduler (tcp://host:8786); see docs/grading_on_a_cluster.md",
     )
-    parser.add_argument("--seed", type=int, help="draw the inputs from this seed (default: the recorded one, or a new)")
-    parser.add_argument("--regrade", action="store_true", help="grade again what is graded already")
+    parser.add_argument("--seed", type=int, help="draw the inputs from this seed (default: the recorded ones, or new)")
+    parser.add_argument("--regrade", action="store_true", help="grade again what has been graded")
     parser.add_argument("--dry-run", action="store_true", help="say who would be graded, and write nothing")
     parser.add_argument("--anyway", action="store_true", help="grade a batch that hardly fits the stage or the class")
     parser.add_argument("--sandbox", choices=["bwrap", "none"], default="bwrap", help="default: %(default)s")

@@ -23,8 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--graded", type=Path, required=True, metavar="DIR", help="the graded course")
     parser.add_argument("--submitted", type=Path, metavar="DIR", help="STUDENT/STAGE/timestamp.txt")
     parser.add_argument("--table", type=Path, metavar="CSV", help="Moodle's grading worksheet of --stage")
-    parser.add_argument("--stage", choices=sorted(STAGES), help="of the worksheet")
-    parser.add_argument("--timezone", metavar="ZONE", help="of the worksheet, Europe/London (default: this machine's)")
+    parser.add_argument("--stage", choices=sorted(STAGES), help="the worksheet's stage")
+    parser.add_argument(
+        "--timezone", metavar="ZONE", help="the worksheet's, such as Europe/London (default: the machine's)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

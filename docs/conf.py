@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from sphinx import addnodes  # noqa: E402
 
 import lora_ref  # noqa: E402
 from autograder.publish.pages import write_pages  # noqa: E402
@@ -69,7 +70,7 @@ myst_links_external_new_tab = False
 suppress_warnings = ["mystnb.unknown_mime_type"]  # a widget's view; its figure is shown beside it
 default_role = "py:obj"  # `name` in a docstring is a link where the name is documented
 autodoc_member_order = "bysource"
-autodoc_default_options = {"no-value": True}
+autodoc_preserve_defaults = True  # `methods=SMALL_METHODS`, not a line of what is in it
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
@@ -101,8 +102,16 @@ html_show_sphinx = False
 html_use_index = False  # search and the package's page find more, and it does not fit a telephone
 
 
+def leave_out_long_values(app, domain, objtype, content) -> None:
+    """A constant's value stands beside its name where it fits there."""
+    for note in list(content.parent.findall(addnodes.desc_annotation)):
+        if note.astext().startswith(" = ") and len(note.astext()) > 80:
+            note.parent.remove(note)
+
+
 def setup(app) -> None:
     """Leave the comments on a module's constants alone: napoleon would take what stands before a colon for a type."""
+    app.connect("object-description-transform", leave_out_long_values)
     written = {}
 
     def keep(app, what, name, obj, options, lines):

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rank", type=whole_number, default=8, help="rank for --alphas and --groups (default: %(default)s)"
     )
     sub.add_argument("--alpha", type=positive_number, help="one alpha for all --ranks (default: 2 * rank)")
-    sub.add_argument("--budget", type=whole_number, help="--groups: LoRA parameters each, instead of --rank")
+    sub.add_argument("--budget", type=whole_number, help="with --groups: LoRA parameters of each, instead of --rank")
     _add_targets(sub)
     sub.add_argument("--seed", type=seed_number, nargs="+", default=[0], metavar="N", help="one or more (default: 0)")
     _add_training(sub, "runs/sweep")
@@ -149,7 +149,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser, out: str, rate: bool = True) -> None:
     parser.add_argument("--epochs", type=whole_number, help="instead of the profile's")
-    parser.add_argument("--max-steps", type=whole_number, metavar="N", help="stop after so many steps")
+    parser.add_argument("--max-steps", type=whole_number, metavar="N", help="stop after this many steps")
     if rate:
         parser.add_argument("--learning-rate", type=positive_number, metavar="LR", help="instead of the profile's")
     parser.add_argument("--out", type=Path, default=Path(out), help="folder for what is written (default: %(default)s)")

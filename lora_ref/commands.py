@@ -232,7 +232,7 @@ def _report(result: Any) -> None:
 
     low, high = wilson_interval(result.test["accuracy"], result.test["n"])
     print(
-        f"{result.method}: test accuracy {result.test['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+        f"{result.method}: test accuracy {result.test['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f}, "
         f"{result.test['n']:,} sentences), {result.trainable:,} of {result.total:,} parameters trained in "
         f"{result.seconds:.0f} s",
         flush=True,

@@ -67,7 +67,7 @@ def rated_sentences(path: Path) -> list[Example]:
     r"""Sentences and labels from ``movieReviewSnippets_GroundTruth.txt``: a number, the mean rating, the sentence.
 
     The file is UTF-8. A rating above 0 is positive; below `LEAST_RATING` either way the sentence is left out: 10,072 of
-    10,605 stay, 49.6 % of them positive.
+    10,605 stay, 49.6% of them positive.
 
     Raises:
         ValueError: a line is not of that form.

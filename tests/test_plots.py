@@ -57,7 +57,7 @@ def test_wilson_interval_refuses_what_is_not_an_accuracy():
 @pytest.mark.parametrize(
     ("head", "lora", "full", "words"),
     [
-        (0.68, 0.84, 0.83, ["reaches 0.840", "2.1 %", "16.0 points above the head", "level with full fine-tuning"]),
+        (0.68, 0.84, 0.83, ["reaches 0.840", "2.1%", "16.0 points above the head", "level with full fine-tuning"]),
         (0.68, 0.60, 0.83, ["reaches 0.600", "8.0 points below the head", "23.0 points below full fine-tuning"]),
     ],
 )

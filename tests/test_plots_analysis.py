@@ -49,7 +49,7 @@ def test_the_title_of_a_sweep_says_no_more_than_its_seeds_allow(accuracies, find
 
 def test_the_note_says_what_the_marks_are():
     uneven = plots.rank_sweep(sweep_frame("rank", [1, 8], [[0.7, 0.72], [0.8]]), 500)
-    note = "Dots: one for each seed (up to 2); line: their mean. Grey: the 95 % interval for 500 test sentences."
+    note = "Dots: one for each seed (up to 2); line: their mean. Grey: the 95% interval for 500 test sentences."
     assert uneven.get_supxlabel() == note
     assert plots.target_ablation(sweep_frame("targets", ["all"], [[0.7]])).get_supxlabel() == "One seed."
 
@@ -68,12 +68,12 @@ def mixing_frame(first, second) -> pd.DataFrame:
         (
             [0.8, 0.7, 0.5],
             [0.5, 0.85, 0.9],
-            "With weights 0.5 and 0.5, tone keeps 0.700 of 0.800 and film 0.850 of 0.900",
+            "With weights 0.5 and 0.5, tone reaches 0.700 (alone 0.800) and film 0.850 (alone 0.900)",
         ),
         (
             [0.8, 0.5, 0.5],
             [0.8, 0.5, 0.9],
-            "With weights 1 and 0, tone keeps 0.800 of 0.800 and film 0.800 of 0.900",
+            "With weights 1 and 0, tone reaches 0.800 (alone 0.800) and film 0.800 (alone 0.900)",
         ),
     ],
 )

@@ -15,17 +15,17 @@ def _title(figure) -> str:
 
 def test_the_audits_title_follows_the_counts():
     figure = plots.audit({"base model": BEFORE, "published helper": HELPER, "inject_lora": AFTER})
-    expected = "After inject_lora, 2.9 % of the model trains; after the published helper, 95.6 %; before, 100 %"
+    expected = "After inject_lora, 2.9% of the model trains; after the published helper, 95.6%; before, 100%"
     assert _title(figure) == expected
     description = plots.describe(figure)
     assert "attention 45 frozen and 45 training" in description
     assert "embeddings 900 frozen" in description
-    assert [ax.get_title(loc="left") for ax in figure.axes][2] == "inject_lora: 2.9 % trains"
+    assert [ax.get_title(loc="left") for ax in figure.axes][2] == "inject_lora: 2.9% trains"
 
 
 def test_an_audit_of_one_state():
     figure = plots.audit({"base model": BEFORE})
-    assert _title(figure) == "After base model, 100 % of the model trains"
+    assert _title(figure) == "After base model, 100% of the model trains"
     with pytest.raises(ValueError, match="no states"):
         plots.audit({})
 

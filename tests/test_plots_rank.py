@@ -69,8 +69,8 @@ def test_a_wrong_best_rank_k_is_not_called_the_svd():
     ("extra", "scale", "words"),
     [
         (0, 10**6, "to the byte"),
-        (40, 10**6, "within 0.00006 %"),
-        (10**7, 10**6, "within 15 %"),
+        (40, 10**6, "within 0.00006%"),
+        (10**7, 10**6, "within 15%"),
         (0, 1_000, "to the byte"),
     ],
 )

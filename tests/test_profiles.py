@@ -70,7 +70,7 @@ def test_a_substitute_says_that_it_is_one_and_why(machine, capsys, wanted, has, 
 )
 def test_strict_raises_instead(machine, wanted, has):
     machine(**has)
-    with pytest.raises(ProfileError, match=rf"'{wanted}' cannot be had: no"):
+    with pytest.raises(ProfileError, match=rf"'{wanted}' is not available: no"):
         choose(wanted, strict=True)
 
 

@@ -301,7 +301,7 @@ def test_the_vit_figure_says_what_is_left_of_the_original_task():
     assert title(figure) == (
         "LoRA all r=4 reaches 0.883, and 0.952 on the original task once it is off; full fine-tuning 0.895 and 0.305"
     )
-    assert "head only (0.3 % trainable) 0.718 on the new task and 0.200 on the original one" in describe(figure)
+    assert "head only (0.3% trainable) 0.718 on the new task and 0.200 on the original one" in describe(figure)
     plain = [dataclasses.replace(r, before=None, original_before=None, original=None) for r in results]
     assert title(plots.vit_figure(plain)) == "LoRA all r=4 reaches 0.883; full fine-tuning 0.895"
     assert title(plots.vit_figure(results[2:])) == "Full fine-tuning reaches 0.895"

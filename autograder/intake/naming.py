@@ -47,7 +47,7 @@ def rule(text: str) -> Who:
 
 def _form(text: str) -> Who:
     if text.count("{student}") != 1 or set(re.findall(r"\{.*?\}", text)) - {"{student}", "{any}"}:
-        raise NamesError(f"--names {text}: it has {{student}} once, and else only {{any}}")
+        raise NamesError(f"--names {text}: it must have {{student}} once, and otherwise only {{any}}")
     pattern = re.escape(text).replace(r"\{student\}", "(?P<student>[^/]+?)").replace(r"\{any\}", "[^/]*?")
     matcher, depth = re.compile(pattern, re.IGNORECASE), text.count("/") + 1
     level = text[: text.index("{student}")].count("/") + 1
@@ -69,7 +69,7 @@ def _table(data: bytes, name: str) -> Who:
         raise NamesError(f"--names {name} cannot be read ({error}): save it as CSV in UTF-8") from None
     short = next((n for n, row in enumerate(rows, 1) if len(row) < 2 or not row[0].strip() or not row[1].strip()), None)
     if short or not rows:
-        raise NamesError(f"--names {name}: row {short or 1} has not two cells, a file and a student")
+        raise NamesError(f"--names {name}: row {short or 1} needs two cells, a file and a student")
     pairs = [(row[0].strip().strip("/").casefold(), row[1].strip()) for row in rows]
 
     def who(file: File) -> tuple[str, int] | None:

@@ -111,12 +111,12 @@ def cells_of(data: bytes) -> list[dict[str, Any]]:
     except json.JSONDecodeError as error:
         raise ValueError(_instead(data) or str(error)) from None
     if not isinstance(notebook, dict):
-        raise ValueError("it is JSON, but no notebook")
+        raise ValueError("it is JSON, but not a notebook")
     inner = notebook.get("content")  # as Jupyter's own server sends a notebook
     cells = (inner if isinstance(inner, dict) else notebook).get("cells")
     if not isinstance(cells, list):
         if isinstance(notebook.get("worksheets"), list):
-            raise ValueError("it is of an old form (nbformat 3): open and save it in Jupyter")
+            raise ValueError("it is in an old format (nbformat 3): open and save it in Jupyter")
         raise ValueError("it has no list of cells")
     return [cell for cell in cells if isinstance(cell, dict)]
 

@@ -210,7 +210,7 @@ def worksheet_times(sheet: Sheet, students: Collection[str], register: Register,
         begins = [title.partition("(")[0] if title.endswith(")") else title for title in header]
         titles = [begins.index(begin) for begin in begins if begin not in header and begins.count(begin) == 2][:1]
     if where.platform != "moodle" or len(titles) != 1:
-        raise ValueError(f"no column of Moodle's for the time of a submission: {', '.join(header)[:300]}")
+        raise ValueError(f"no column in which Moodle keeps the time of a submission: {', '.join(header)[:300]}")
     known, _ = match(people(sheet), students, register.numbers())
     by_number = {person.number: student for student, person in known.items()}
     times = {}

@@ -252,7 +252,7 @@ def undo(out: Path, marked: bool = False) -> tuple[str, list[str], list[str]]:
     """
     run = history.last_changes(out)
     if not run:
-        raise StudentError(f"no run is known in {out}")
+        raise StudentError(f"no grading run is recorded in {out}")
     present = history.stamps(out)
     gone = [(stage, student) for stage, student in run["new"] if stage in STAGES and (stage, student) in present]
     with changed(out) as db:

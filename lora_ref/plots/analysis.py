@@ -195,15 +195,15 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
 
     Args:
         frame: the columns ``weight``, ``task`` and ``accuracy``; the first task is the one of weight 0.
-        counts: test examples by task, for the 95 % intervals.
+        counts: test examples by task, for the 95% intervals.
 
     Example:
         >>> import pandas as pd
         >>> rows = [(0, "films", 0.9), (1, "films", 0.5), (0, "books", 0.5), (1, "books", 0.8)]
         >>> frame = pd.DataFrame(rows, columns=["weight", "task", "accuracy"])
         >>> print(mixing(frame, {"films": 500, "books": 500}).get_suptitle())
-        With weights 1 and 0, films keeps 0.900 of 0.900 and books 0.500 of
-        0.800
+        With weights 1 and 0, films reaches 0.900 (alone 0.900) and books 0.500
+        (alone 0.800)
     """
     figure, (ax,) = new_figure(1, (7.6, 4.2))
     first, second = dict.fromkeys(frame["task"])
@@ -227,10 +227,10 @@ def mixing(frame: pd.DataFrame, counts: Mapping[str, int]) -> Figure:
     best = loss.idxmin()
     at = [float(curves[task][best]) for task in (first, second)]
     finding = (
-        f"With weights {1 - best:.3g} and {best:.3g}, {first} keeps {at[0]:.3f} of {own[0]:.3f} and {second} "
-        f"{at[1]:.3f} of {own[1]:.3f}"
+        f"With weights {1 - best:.3g} and {best:.3g}, {first} reaches {at[0]:.3f} (alone {own[0]:.3f}) and {second} "
+        f"{at[1]:.3f} (alone {own[1]:.3f})"
     )
-    set_title(figure, finding, "Bands: 95 % intervals from the test examples alone; dotted: a coin.")
+    set_title(figure, finding, "Bands: 95% intervals from the test examples alone; dotted: a coin.")
     numbers = "; ".join(
         f"{task}: " + ", ".join(f"{weight:.3g} {accuracy:.3f}" for weight, accuracy in curve.items())
         for task, curve in curves.items()

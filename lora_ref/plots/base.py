@@ -29,7 +29,7 @@ LINES = ((BLUE, "o", "-"), (VERMILION, "s", "--"), (GREEN, "D", "-."), (ORANGE, 
 
 
 def wilson_interval(accuracy: float, n: float, z: float = 1.959964) -> tuple[float, float]:
-    """Lower and upper end of the 95 % interval for an accuracy measured on ``n`` sentences (Wilson, 1927).
+    """Lower and upper end of the 95% interval for an accuracy measured on ``n`` sentences (Wilson, 1927).
 
     Raises:
         ValueError: ``accuracy`` is not in [0, 1], or ``n`` is below 1.

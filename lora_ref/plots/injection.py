@@ -24,7 +24,7 @@ def audit(states: Mapping[str, Mapping[str, tuple[int, int]]]) -> Figure:
     Example:
         >>> before, after = {"encoder": (0, 900), "head": (0, 100)}, {"encoder": (900, 0), "head": (0, 100)}
         >>> print(audit({"base model": before, "frozen": after}).get_suptitle())
-        After frozen, 10.0 % of the model trains; before, 100 %
+        After frozen, 10.0% of the model trains; before, 100%
     """
     if not states:
         raise ValueError("no states to draw")
@@ -97,8 +97,8 @@ def _percent(share: float) -> str:
     """A share in per cent; what is not quite 0 or 1 does not look so."""
     percent = 100 * share
     if percent in (0, 100):
-        return f"{percent:.0f} %"
-    return f"{percent:.2g} %" if percent < 1 else f"{percent:.1f} %"
+        return f"{percent:.0f}%"
+    return f"{percent:.2g}%" if percent < 1 else f"{percent:.1f}%"
 
 
 def trainable_budget(updates: Mapping[str, int], heads: Mapping[str, int]) -> Figure:

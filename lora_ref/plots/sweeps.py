@@ -34,7 +34,7 @@ def rank_sweep(frame: pd.DataFrame, n: int | None = None) -> Figure:
 
     Args:
         frame: as `sweeps.sweep_ranks` returns it.
-        n: test sentences; with them, each mean has the 95 % interval that so many sentences leave.
+        n: test sentences; with them, each mean has the 95% interval that so many sentences leave.
 
     Example:
         >>> import pandas as pd
@@ -188,4 +188,4 @@ def _seed_note(frame: pd.DataFrame, mean: str = "line", n: int | None = None) ->
     words = f"Dots: one for each seed (up to {seeds}); {mean}: their mean." if seeds > 1 else "One seed."
     if seeds > 1 and frame.groupby("seed").size().nunique() == 1:
         words = words.replace("up to ", "")
-    return words + (f" Grey: the 95 % interval for {n:,} test sentences." if n is not None else "")
+    return words + (f" Grey: the 95% interval for {n:,} test sentences." if n is not None else "")

@@ -59,7 +59,7 @@ def padding(fixed: int, dynamic: int, text: int, width: int) -> Figure:
     set_title(
         figure,
         finding,
-        f"Blue: the sentences' own tokens; grey: padding. Batch by batch, {100 * share:.0f} % is padding.",
+        f"Blue: the sentences' own tokens; grey: padding. Batch by batch, {100 * share:.0f}% is padding.",
     )
     set_alt(
         figure,
@@ -92,7 +92,7 @@ def schedules(multipliers: Mapping[str, Sequence[float]]) -> Figure:
     ax.legend(frameon=False)
     steps = max(len(values) for values in multipliers.values()) - 1
     name, peak, _ = min(details, key=lambda line: line[1])
-    finding = f"With a {name}, a run of {steps} steps never exceeds {100 * peak:.0f} % of its learning rate"
+    finding = f"With a {name}, a run of {steps} steps never exceeds {100 * peak:.0f}% of its learning rate"
     set_title(figure, finding, "Dots: each schedule's largest value.")
     lines = "; ".join(f"{name}: largest value {peak:.2f}, at step {at}" for name, peak, at in details)
     set_alt(figure, f"Line plot of the learning rate's multiplier over {steps} steps. {lines}.")
@@ -207,7 +207,7 @@ def loss_curves(results: Sequence[TrainingResult]) -> Figure:
 def compare_methods(results: Sequence[TrainingResult]) -> Figure:
     """Accuracy of LoRA, head only and full fine-tuning against what they cost: trainable parameters, and seconds.
 
-    Filled: held-out test sentences, with the 95 % Wilson interval; hollow, beside it: validation. The interval is
+    Filled: held-out test sentences, with the 95% Wilson interval; hollow, beside it: validation. The interval is
     about which sentences were drawn, not about the seed.
 
     Raises:
@@ -280,7 +280,7 @@ def compare_methods(results: Sequence[TrainingResult]) -> Figure:
     set_title(
         figure,
         finding,
-        f"Filled: {sentences} held-out sentences, bars the 95 % interval; hollow, beside it: validation. "
+        f"Filled: {sentences} held-out sentences, bars the 95% interval; hollow, beside it: validation. "
         f"Profile {results[0].profile}.",
     )
     points = "; ".join(
@@ -306,7 +306,7 @@ def _finding(results: Sequence[TrainingResult]) -> str:
         best = max(mean, key=lambda method: mean[method])
         return f"{STYLES[best][2]} reaches {mean[best]:.3f} on held-out sentences"
     lora = next(r for r in results if r.method == "lora")
-    words = f"LoRA reaches {mean['lora']:.3f} by training {100 * lora.trainable / lora.total:.1f} % of the parameters"
+    words = f"LoRA reaches {mean['lora']:.3f} by training {100 * lora.trainable / lora.total:.1f}% of the parameters"
     against = [
         _difference(mean["lora"], mean[other], lora.test["n"], name)
         for other, name in (("head", "the head alone"), ("full", "full fine-tuning"))

@@ -179,18 +179,18 @@ def vit_figure(results: Sequence[VitResult]) -> Figure:
         ax.tick_params(axis="y", length=0)
     percent = [f"{100 * result.trainable / result.total:.1f}" for result in results]
     axes[0].set_yticks(
-        places, [f"{r.method.name}\n{share} % trainable" for r, share in zip(results, percent, strict=True)], fontsize=9
+        places, [f"{r.method.name}\n{share}% trainable" for r, share in zip(results, percent, strict=True)], fontsize=9
     )
     axes[0].set_xlabel("accuracy on the new task")
     if both:
         axes[1].set_xlabel("accuracy on the original task, adapter off")
     finding = _vit_finding(results)
-    note = f"Bars: 95 % interval over {results[0].n:,} test images, one seed."
+    note = f"Bars: 95% interval over {results[0].n:,} test images, one seed."
     if both:
         note += " Head only and full fine-tuning have no adapter to switch off."
     set_title(figure, finding, note)
     details = "; ".join(
-        f"{r.method.name} ({share} % trainable) {r.adapted:.3f} on the new task"
+        f"{r.method.name} ({share}% trainable) {r.adapted:.3f} on the new task"
         + (f" and {r.original:.3f} on the original one" if both else "")
         for r, share in zip(results, percent, strict=True)
     )

@@ -109,8 +109,8 @@ def choose(name: str | None = None, *, strict: bool = False) -> Profile:
                 print(f"Profile {candidate!r} serves instead of {wanted!r}. " + " ".join(problems), flush=True)
             return PROFILES[candidate]
         if strict:
-            raise ProfileError(f"profile {wanted!r} cannot be had: {problem}")
-        problems.append(f"{candidate!r} cannot be had: {problem}")
+            raise ProfileError(f"profile {wanted!r} is not available: {problem}")
+        problems.append(f"{candidate!r} is not available: {problem}")
     raise AssertionError("tiny needs nothing")
 
 

@@ -56,7 +56,7 @@ def parametrize_lora(
 ) -> nn.Module:
     """Freeze ``model`` and give the weight of each ``nn.Linear`` a low-rank update, as a parametrization, in place.
 
-    The modules stay what they are. Rank 1 on all of `WideMLP` adds 6,794 parameters, 0.242 %.
+    The modules stay what they are. Rank 1 on all of `WideMLP` adds 6,794 parameters, 0.242%.
 
     Args:
         model: any module with ``nn.Linear`` layers.

@@ -21,7 +21,7 @@
 # 350 GB behind for each task (LoRA paper ([arXiv:2106.09685](https://arxiv.org/abs/2106.09685)), section 4.2).
 #
 # Does the change need that much room? Aghajanyan et al. ([arXiv:2012.13255](https://arxiv.org/abs/2012.13255)) let RoBERTa, a pretrained language model, move
-# along only 200 directions, drawn at random in the space of all its weights, and it reached 90 % of full fine-tuning's score on a task. The number
+# along only 200 directions, drawn at random in the space of all its weights, and it reached 90% of full fine-tuning's score on a task. The number
 # of directions that a task needs is its **intrinsic dimension**, and it is small. **LoRA, low-rank adaptation**, builds on
 # that: keep every weight $W$ as it is, and learn a change to it that takes few numbers to write down.
 #
@@ -69,9 +69,9 @@ profile = profiles.announce(1)
 # below it, as often as you like. Grading uses other inputs: "visible checks passed" is a good sign, not a proof. At **Predict**, say what
 # you expect before you run the next cell; the answer is folded up below it.
 #
-# The lines above name your **profile**: which model and which data this notebook runs on. `laptop` is MiniLM, a small pretrained model
-# that reads English, loaded into RoBERTa's classes so that its parts have the names that you will meet in larger ones. To choose another,
-# set the environment variable `LORA_PROFILE` to `tiny`, `laptop` or `t4` before you start Jupyter.
+# The lines above name your **profile**: which model and which data this notebook runs on. `laptop` is MiniLM, a small pretrained encoder:
+# it turns an English sentence into vectors. It is loaded into RoBERTa's classes, so that its parts have the names that you will meet in
+# larger models. To choose another, set the environment variable `LORA_PROFILE` to `tiny`, `laptop` or `t4` before you start Jupyter.
 #
 # The change from the top of the page, as a picture:
 
@@ -102,7 +102,8 @@ for name, M in examples.items():
 # %% [markdown]
 # <details><summary>Answer</summary>2, 3, 1 and 0. In the first, neither row is a multiple of the other. In the second,
 # none of the three rows is a mix of the others; three rows allow no more than 3. In the third, the second and third
-# rows are multiples of the first, so only one row can be picked. In zeros there is nothing to pick.</details>
+# rows are multiples of the first, so only one row can be picked. In zeros there is nothing to pick: a row of zeros is
+# a mix of any others, with multiples of zero.</details>
 #
 # A **singular value** says how much the matrix stretches one direction; zero means that the direction is lost. The rank is the
 # number of singular values above zero. But look at the third matrix: is its second value zero?
@@ -160,7 +161,7 @@ with after("1.1", "the singular values of a product of rank 5"):
 
 # %% [markdown]
 # <details><summary>Answer</summary>All 40 are above zero, though the exact product has rank 5: rounding leaves 35 small
-# ones, none larger than a ten-millionth of the largest. The gap between the two groups is wide, and the tolerance
+# ones, about a ten-millionth of the largest or less. The gap between the two groups is wide, and the tolerance
 # lies inside it.</details>
 #
 # ### Rank you can see
@@ -287,8 +288,8 @@ with after("1.2", "the SVD against two other ways to a matrix of rank k"):
     print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>It more than halves the error of evenly spaced columns: 5.7 % of the norm is missing
-# instead of 13.1 %. Random directions miss 97 %: eight of 120 directions, drawn blindly, hit hardly anything of this
+# <details><summary>Answer</summary>It more than halves the error of evenly spaced columns: 5.7% of the norm is missing
+# instead of 13.1%. Random directions miss 97%: eight of 120 directions, drawn blindly, hit hardly anything of this
 # picture.</details>
 #
 # Nobody has to build $M_k$ to know how good it is: the singular values tell you.
@@ -432,7 +433,7 @@ print("with B = 0 the output is W0 x, bit for bit:", torch.equal(W0 @ x + B @ (A
 # | training needs less memory: no gradients and optimiser states for what is frozen | section 1.5 below |
 # | no added latency: $B A$ can be merged into $W_0$ | stages 2 and 5 |
 #
-# All three rest on $r$ being small. How small must it be?
+# The first two rest on $r$ being small. How small must it be?
 #
 # ## 1.4 What the factors cost
 #
@@ -495,15 +496,15 @@ print(describe(figure))
 
 # %% [markdown]
 # For a square matrix the factor is $n / 2r$: larger layers save more. **Predict** for a whole network, 512 - 2048 - 2048 - 128: does rank 8
-# save more than 95 %?
+# save more than 95%?
 
 # %%
 network = costs.network_table()
 display(network.round(1))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Yes: rank 8 saves 98.7 %, and even rank 16 more than 97 %. Rank 32 is the first in
-# the table that saves less than 95 %.</details>
+# <details><summary>Answer</summary>Yes: rank 8 saves 98.7%, and even rank 16 more than 97%. Rank 32 is the first in
+# the table that saves less than 95%.</details>
 #
 # A matrix grows with the product of its sides, the factors with their sum.
 #
@@ -568,7 +569,7 @@ print(describe(figure))
 
 # %% [markdown]
 # <details><summary>Answer</summary>3.8 times: 1.99 GB against 0.53 GB. In gradients and optimiser states alone it is 65
-# times; the frozen weights, which LoRA keeps in full, are what is left.</details>
+# times, 1,496 MB against 23 MB; what is left are the frozen weights, which LoRA keeps in full.</details>
 #
 # Choose a rank, the layers and the precision. (The figure above is what remains without a running kernel.) **Predict** first: from
 # which rank on does LoRA on all linear layers need more than half of full fine-tuning's memory?
@@ -668,9 +669,8 @@ with after("1.5", "whether your function predicts the same"):
 # linear layers they are almost the same (the last row of the table), because each A needs its layer's input for its own
 # gradient.</details>
 #
-# The few extra bytes are AdamW's step counter, 4 bytes for each trainable tensor. What the formula leaves out are the activations,
-# and they grow with the batch. How much LoRA saves of them depends on the **targets**: an input is kept where a weight, or `A`, needs its
-# gradient. **Predict**: if you adapt query and value alone, do the activations shrink?
+# The few extra bytes are AdamW's step counter, 4 bytes for each trainable tensor. The activations grow with the batch, and for a
+# large one they can take more than all the rest. **Predict**: if you adapt query and value alone, are there fewer of them?
 
 # %%
 for targets in (["query", "value"], list(training.ENCODER_LINEARS)):
@@ -679,8 +679,11 @@ for targets in (["query", "value"], list(training.ENCODER_LINEARS)):
     print(f"LoRA on {', '.join(targets)}: {share:.0%} of full fine-tuning's activations")
 
 # %% [markdown]
-# <details><summary>Answer</summary>Yes: on the laptop profile to about two thirds. The inputs of the layers that are not adapted need not be kept: their weights
-# are frozen. With every linear layer adapted, nearly all inputs are needed, and hardly anything is saved.</details>
+# <details><summary>Answer</summary>Yes: on the laptop profile about two thirds are left. A layer's input is kept where its weight, or its A, needs a
+# gradient. The layers that are not adapted are frozen and have no A, so theirs need not be kept; with every linear
+# layer adapted nearly all inputs are needed, and hardly anything is saved.</details>
+#
+# So what LoRA saves of the activations depends on its **targets**.
 #
 # ## 1.6 What makes full fine-tuning expensive
 #

@@ -16,6 +16,10 @@
 # **Stage 3 of 5** · 20 points · about 2.5 hours, of which a laptop's CPU trains for about a minute · you should know the LoRA layer of
 # stage 2, `nn.Module`, and roughly what a transformer is made of
 #
+# **Why?** One LoRA layer is a building block. The point is to put dozens of them into a model that somebody else trained, and to disturb
+# nothing else. The code is short, and most of what can go wrong stays silent: the loss falls, and what trained isn't what you meant to
+# train. So in this stage you count. At the end you can say of any RoBERTa which numbers train in it, how many they are, and why.
+#
 # In this notebook you will
 #
 # - **audit** a model: which parameters it has, by name and by number, and which of them train;
@@ -85,7 +89,7 @@ print(describe(figure))
 #
 # > **Exercise 3.8** · optional, no points · difficulty 2 of 3 · 15 minutes · [PyTorch docs, `named_parameters`](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html#torch.nn.Module.named_parameters)
 # >
-# > Fill in `audit`. If you leave it open, the course's own takes its place.
+# > Fill in `audit`. You can skip it: the course's own then takes its place.
 #
 # <details><summary>Hint 1: a question</summary>A dotted name is a list of words. Why is <code>"attention" in name.split(".")</code> safer
 # than <code>"attention" in name</code>?</details>
@@ -140,8 +144,8 @@ with after("3.8", "the audit of the base model"):
     display(show_audit(base))
 
 # %% [markdown]
-# <details><summary>Answer</summary>The embeddings: more than half of MiniLM (31 % in roberta-base, whose blocks are
-# larger). All of its numbers train; nothing in a file says "frozen".</details>
+# <details><summary>Answer</summary>The embeddings: more than half of MiniLM, 31% of roberta-base, whose blocks are larger
+# (in tiny, the attention). All numbers train; nothing in a file says "frozen".</details>
 #
 # Everything trains: that is full fine-tuning. To **freeze** a parameter is to tell autograd that it needs no gradient. The optimiser
 # then has nothing to apply, and no state to keep. `model.eval()` is something else (dropout off), and so is
@@ -465,7 +469,7 @@ def inject_lora(model, targets, rank=8, alpha=16, dropout=0.0, train_head=True):
 check("3.4", globals())
 
 # %% [markdown]
-# Now the audit, before and after. **Predict**: which of the base model's tensors have another name now, and which have another value?
+# Now the audit, before and after. **Predict**: which of the base model's tensors have another name now, and why?
 
 # %%
 inject_mine = pick("3.4", inject_lora, inject.inject_lora)
@@ -483,8 +487,8 @@ with torch.no_grad():
     print("logits bit for bit as before:", torch.equal(base(tokens).logits, adapted.eval()(tokens).logits))
 
 # %% [markdown]
-# <details><summary>Answer</summary>None has another value. Weight and bias of each wrapped layer have another name:
-# they lie one step deeper, under .linear.</details>
+# <details><summary>Answer</summary>Weight and bias of each wrapped layer: they lie one step deeper now, under
+# .linear. No tensor has another value.</details>
 
 # %%
 with after("3.8", "the audit before and after"):
@@ -498,7 +502,7 @@ with after("3.8", "the audit before and after"):
     print(describe(figure))
 
 # %% [markdown]
-# The helper froze the layers that it wrapped, and nothing else: nearly all of the model goes on training, and the
+# The helper froze the layers that it wrapped, and nothing else: most of the model goes on training, and the
 # "parameter-efficient" run is nearly a full one.
 #
 # ## 3.5 Count
@@ -539,7 +543,7 @@ check("3.5", globals())
 #
 # Counting needs shapes, not numbers. On torch's `meta` device a model has the first and not the second: `roberta-base` in no memory and without
 # a download. One university homework adapts **every** linear layer, those of the head
-# too. **Predict** from the sizes 768 and 3,072, twelve blocks, rank 8: more or less than 1 % of 125 million?
+# too. **Predict** from the sizes 768 and 3,072, twelve blocks, rank 8: more or less than 1% of 125 million?
 
 # %%
 config = costs.roberta_base_config()
@@ -561,8 +565,8 @@ for choice, targets in choices.items():
     print(f"{choice:30} {len(inject.match_targets(meta, targets)):3} layers {updates[choice]:10,} in updates")
 
 # %% [markdown]
-# <details><summary>Answer</summary>More, but only just: 1,345,552 is 1.08 % of 124.6 million. Query and value alone
-# take 0.24 %.</details>
+# <details><summary>Answer</summary>More, but only just: 1,345,552 is 1.08% of 124.6 million. Query and value alone
+# take 0.24%.</details>
 #
 # The known figures: 124,647,170 in all, 592,130 in the head; 294,912 for query and value, which the paper's table 2 rounds to
 # 0.3 M; 1,327,104 for every linear layer of the encoder, and 18,448 more, 1,345,552, with the head's two. The next cell
@@ -718,8 +722,9 @@ print(describe(figure))
 #
 # Where the head was left alone, switching the adapter off gives back the base model, bit for bit. A head that trained does not switch off.
 #
-# Each row is one seed. The same machine gives the same digits again, but another number of threads sums in another order, and that rounding alone
-# moves LoRA's rows by a few points after ten epochs: read the left panel with that in mind. The right panel's differences are far larger.
+# Each row is one seed. The same machine gives the same numbers again, but another number of threads sums in another order, and on the laptop
+# profile that rounding alone moves LoRA's rows by a few points after ten epochs: read the left panel with that in mind. The right panel's
+# differences are far larger there.
 #
 # ### A new head that may not learn
 #
@@ -744,16 +749,53 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 0.76 with the frozen head and 0.79 with the trained one; the head alone gets to
-# 0.66 (laptop profile, means of three seeds, give or take a few points on another machine). With the frozen head each of the three
-# seeds did worse, one of them by a single image.</details>
+# <details><summary>Answer</summary>About 0.75 with the frozen head and 0.79 with the trained one; the head alone gets to
+# about 0.65 (laptop profile, means of three seeds; a few points more or less on another machine). With the frozen head
+# each of our three seeds did worse.</details>
 #
 # LoRA bends the features towards a random head as far as its rank lets it; a head that may turn towards the features gets further. With a GPU
 # and the hub, `vision.photographs()` compares the methods on ViT-base and CIFAR-10.
 
 # %% [markdown]
+# ## 3.7 Which layers, and why a new head must train
+#
+# > **Exercise 3.7** · 3 points, graded by hand · difficulty 2 of 3 · 20 minutes · LoRA paper, sections 4.2, 5.1 and 7.1
+# >
+# > In 120 to 250 words: (a) Which layers would you adapt under a fixed budget of parameters, and what would change your mind? Use counts from
+# > section 3.5. *[1 point]* (b) Why must a *new* head train, and what goes wrong in a freeze by `"lora_" not in name`? Use a number from the
+# > lab. *[1 point]* (c) When may a head stay frozen, and what do you gain? *[1 point]*
+
+# %% [markdown] written="3.7"
+# (a) Under a fixed budget I start with query and value in every block: 294,912 numbers at rank 8 in roberta-base, 0.24% of the model. The paper's
+# section 7.1 compares, at one budget, single attention matrices at a higher rank with several at a lower one, and finds it better to adapt more kinds
+# of matrices at a smaller rank than one kind at a larger. All linear layers of the encoder cost 1,327,104, 4.5 times as much, and reach the feed-forward part,
+# where most of a block's weights are. I would pay that where the task is far from the pretraining and the data is enough. The lab does not settle
+# it: its rows are of one seed each, and rounding alone moves them by points. A validation set decides, with more than one seed.
+#
+# (b) The new head is random: no pretraining has said which direction means which class. Frozen, it stays a random projection, and all that the updates can do is to bend
+# the encoder's features towards its random directions, with a low rank. In the lab the same LoRA reached 0.757 with the
+# frozen head and 0.790 with the trained one, means of three seeds, and was behind in each of them; the new head alone
+# reached 0.659. The common rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
+# what is pretrained, not by what a name looks like.
+#
+# (c) Where the head itself is pretrained for the same classes. Then the adapter switched off gives the original model bit for bit (the lab's upright digits), several
+# tasks can share it, and the file holds LoRA alone.
+#
+# ### BEGIN MARK SCHEME
+# - **1 point, (a)**: a choice with a count from section 3.5 (half a point), and a reason or a condition under which it changes: distance of the task, amount of data,
+#   the paper's finding that more kinds of matrices at lower rank beat one kind at higher rank, a measurement (half a point). "All layers, because
+#   more is better" without cost earns nothing.
+# - **1 point, (b)**: a new head is random and has learned nothing, and a low-rank update of the layers before it must make up for that (half a point); the rule by name
+#   froze it because its name has no `lora_`, with a number of the lab's last figure (half a point).
+# - **1 point, (c)**: a head that was trained for the same classes (half a point); the gain: switched off the adapter leaves the original model, or one head for several
+#   adapters, or a smaller file (half a point).
+# - An answer that finds little or no difference between frozen and trained head in its own run, quotes it, and discusses why is right for (b)'s number.
+# ### END MARK SCHEME
+
+# %% [markdown]
 # ## Stretch: three layers in one matrix
 #
+# This exercise is optional: checked like all others, but without points.
 # `nn.MultiheadAttention` has no linear layer for query, key and value: their weights lie on top of each other in one parameter, `in_proj_weight`
 # of shape (3 size, size), which no wrapper can stand in for. A parametrization can (exercise 2.6): the layer reads the attribute and gets
 # what your module makes of it.
@@ -840,42 +882,6 @@ with after("3.9", "LoRA in a block of torch's own transformer"):
 # %% [markdown]
 # <details><summary>Answer</summary>24,576: two updates with 8 (768 + 768) numbers each, as in a RoBERTa whose query and
 # value have layers of their own. A search for linear layers finds neither: only what comes after them.</details>
-
-# %% [markdown]
-# ## 3.7 Which layers, and why a new head must train
-#
-# > **Exercise 3.7** · 3 points, graded by hand · difficulty 2 of 3 · 20 minutes · LoRA paper, sections 4.2, 5.1 and 7.1
-# >
-# > In 120 to 250 words: (a) Which layers would you adapt under a fixed budget of parameters, and what would change your mind? Use counts from
-# > section 3.5. *[1 point]* (b) Why must a *new* head train, and what goes wrong in a freeze by `"lora_" not in name`? Use a number from the
-# > lab. *[1 point]* (c) When may a head stay frozen, and what do you gain? *[1 point]*
-
-# %% [markdown] written="3.7"
-# (a) Under a fixed budget I start with query and value in every block: 294,912 numbers at rank 8 in roberta-base, 0.24 % of the model. The paper's
-# section 7.1 compares, at one budget, single attention matrices at a higher rank with several at a lower one, and finds it better to adapt more kinds
-# of matrices at a smaller rank than one kind at a larger. All linear layers of the encoder cost 1,327,104, 4.5 times as much, and reach the feed-forward part,
-# where most of a block's weights are. I would pay that where the task is far from the pretraining and the data is enough. The lab does not settle
-# it: its rows are of one seed each, and rounding alone moves them by points. A validation set decides, with more than one seed.
-#
-# (b) The new head is random: no pretraining has said which direction means which class. Frozen, it stays a random projection, and all that the updates can do is to bend
-# the encoder's features towards its random directions, with a low rank. In the lab the same LoRA reached 0.757 with the
-# frozen head and 0.790 with the trained one, means of three seeds, and was behind in each of them, once by one image; the new head alone
-# reached 0.659. The common rule freezes every name without `lora_`, and the new classifier's has none, so it is frozen with the pretrained weights. A freeze must go by
-# what is pretrained, not by what a name looks like.
-#
-# (c) Where the head itself is pretrained for the same classes. Then the adapter switched off gives the original model bit for bit (the lab's upright digits), several
-# tasks can share it, and the file holds LoRA alone.
-#
-# ### BEGIN MARK SCHEME
-# - **1 point, (a)**: a choice with a count from section 3.5 (half a point), and a reason or a condition under which it changes: distance of the task, amount of data,
-#   the paper's finding that more kinds of matrices at lower rank beat one kind at higher rank, a measurement (half a point). "All layers, because
-#   more is better" without cost earns nothing.
-# - **1 point, (b)**: a new head is random and has learned nothing, and a low-rank update of the layers before it must make up for that (half a point); the rule by name
-#   froze it because its name has no `lora_`, with a number of the lab's last figure (half a point).
-# - **1 point, (c)**: a head that was trained for the same classes (half a point); the gain: switched off the adapter leaves the original model, or one head for several
-#   adapters, or a smaller file (half a point).
-# - An answer that finds little or no difference between frozen and trained head in its own run, quotes it, and discusses why is right for (b)'s number.
-# ### END MARK SCHEME
 
 # %% [markdown]
 # ## Before you go on

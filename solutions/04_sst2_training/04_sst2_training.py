@@ -16,6 +16,10 @@
 # **Stage 4 of 5** · 25 points · about 3 hours, of which the machine trains for 3 minutes on a laptop's two CPU cores and
 # 15 on Colab's T4 · you should know the LoRA layer of stage 2, the injection of stage 3, and PyTorch's `DataLoader`
 #
+# **Why?** The toy tasks are over: here a pretrained encoder reads film reviews, and you find out what LoRA gives up, if anything. You train
+# the same model in three ways and compare what each of them reaches and what it costs. What LoRA learned then goes into one small file,
+# and that file into a model that has never seen a review.
+#
 # In this notebook you will
 #
 # - **prepare** sentences for a transformer, and pad each batch no further than it needs;
@@ -429,7 +433,7 @@ with after("4.4", "20 steps of your own training loop on the real model"):
     print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>The 480,386 that train (laptop profile), 2.1 % of the model: A and B in every linear
+# <details><summary>Answer</summary>The 480,386 that train (laptop profile), 2.1% of the model: A and B in every linear
 # layer, and the head. The frozen ones have not changed by a bit.</details>
 #
 # ### Does a falling loss show that something was learned?
@@ -605,9 +609,11 @@ print(describe(figure))
 
 # %% [markdown]
 # <details><summary>Answer</summary>On the laptop profile: LoRA and full fine-tuning are level, and the head alone is
-# far behind (about 0.70 against 0.84). The head is by far the fastest, LoRA next, full fine-tuning slowest.</details>
+# far behind (about 0.70 against 0.84). The head is by far the fastest, LoRA next, full fine-tuning slowest: LoRA on all
+# linear layers took about two thirds of its seconds.</details>
 #
-# **Predict** before the next figure: how much of full fine-tuning's accuracy does LoRA keep, and how much of its time does it save?
+# **Predict** before the next figure: it draws a 95% interval around each accuracy, for the luck of which test sentences were drawn. Which of
+# the three can this test set tell apart?
 
 # %%
 figure = plots.compare_methods(list(results.values()))
@@ -615,15 +621,15 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>All of the accuracy, as far as this test set can tell. And about a third of the time:
-# LoRA on all linear layers took two thirds of full fine-tuning's seconds.</details>
+# <details><summary>Answer</summary>The head from the other two, on the laptop profile. LoRA's interval and full
+# fine-tuning's cover nearly the same range: as far as these sentences can tell, LoRA gives up nothing.</details>
 #
 # The paper found the same on a larger scale: `roberta-base` on SST-2, trained to the end, reached 95.1 ± 0.2 with LoRA (0.3 M trainable
 # parameters) and 94.8 with full fine-tuning (125 M; table 2).
 #
 # The interval is about which sentences were drawn; another seed moves the points too. LoRA's forward and backward passes still go
-# through the whole encoder, but for a frozen weight no gradient is computed, so a step takes less time: see the table's seconds (for GPT-3,
-# the paper's section 4.2 reports a speed-up of 25 %). What shrinks far more is what exists once for each *trainable* parameter: its
+# through the whole encoder, but for a frozen weight no gradient is computed, so a step takes less time: see the table's seconds (tiny is
+# too small to show it; for GPT-3, the paper's section 4.2 reports a speed-up of 25%). What shrinks far more is what exists once for each *trainable* parameter: its
 # gradient, AdamW's two averages (the table's last column), and the file that you keep.
 #
 # ## 4.5 The adapter: one small file
@@ -656,7 +662,7 @@ def save_adapter(model, path):
 
     Args:
         model: has LoRA layers (`LinearWithLoRA`: their parameters are called `...lora_A` and `...lora_B`).
-        path: of the file; one that is there is written anew.
+        path: of the file; an existing one is overwritten.
     """
     ### BEGIN SOLUTION 4.5
     tensors = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
@@ -715,7 +721,7 @@ with after("4.5", "the adapter's size, and the logits of a reloaded model"):
     )
 
 # %% [markdown]
-# <details><summary>Answer</summary>On the laptop profile about 2 % of the base model (1.9 MB of 91). And no logit differs: the file holds the same bits.</details>
+# <details><summary>Answer</summary>On the laptop profile about 2% of the base model (1.9 MB of 91). And no logit differs: the file holds the same bits.</details>
 #
 # ### LoRA without its head
 #
@@ -1109,8 +1115,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 9 %: sixteen levels are few, but they are spaced as the weights are. With its
-# scales the base takes 16 % of the bytes.</details>
+# <details><summary>Answer</summary>About 9%: sixteen levels are few, but they are spaced as the weights are. With its
+# scales the base takes 16% of the bytes.</details>
 #
 # The model trains all the same: LoRA learns around the rounding. What QLoRA adds to this cell is
 # kernels that unpack fast, and scales that are quantised once more.

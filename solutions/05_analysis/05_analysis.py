@@ -16,6 +16,10 @@
 # **Stage 5 of 5** · 15 points · about 3 hours, of which the machine trains for 2 minutes on a laptop's two CPU cores ·
 # you should know the singular value decomposition of stage 1 and the training of stage 4
 #
+# **Why?** You have seen that LoRA works. Why does it? The paper's answer is that the change a task needs has low rank, and its evidence
+# comes from GPT-3. Your model is small enough to open up: which rank is enough, where the change sits, which directions two
+# trainings share. Some of what the paper found you will find too, and some you won't. Both are results, and the report asks for them.
+#
 # In this notebook you will
 #
 # - **measure** what the rank buys, and how far two runs of the same rank differ;
@@ -186,7 +190,7 @@ print(describe(figure))
 
 # %%
 low, high = plots.wilson_interval(sweep["accuracy"].max(), n)
-print(f"95 % interval of the best accuracy of seed 0, from {n} test sentences alone: {low:.3f} to {high:.3f}")
+print(f"95% interval of the best accuracy of seed 0, from {n} test sentences alone: {low:.3f} to {high:.3f}")
 by_rank = both.groupby("rank")["accuracy"]
 moved = (by_rank.max() - by_rank.min())[by_rank.count() > 1].max()
 print(f"the same rank, another seed: up to {100 * moved:.1f} points; steps of training: {steps}")
@@ -299,7 +303,7 @@ with after("5.2", "the singular values of one trained update"):
 # Two things to compare with. **Full fine-tuning** has room for every direction. And **chance**: a product of two random
 # matrices of rank 8 does not use its eight directions evenly either.
 #
-# **Predict**: how many directions hold 90 % of the update's squared norm, after LoRA of rank 8, of rank 64, by chance at
+# **Predict**: how many directions hold 90% of the update's squared norm, after LoRA of rank 8, of rank 64, by chance at
 # rank 8, and after full fine-tuning?
 
 # %%
@@ -435,12 +439,13 @@ for (rank, seed), model in trained.items():
         print(f"rank {rank}, seed {seed}: A keeps {kept[seed]:.1%} of its initial subspace, mean over layers")
 
 # %% [markdown]
-# <details><summary>Answer</summary>About 90 % on the laptop profile, though A did train.</details>
+# <details><summary>Answer</summary>About 90% on the laptop profile, though A did train.</details>
 #
 # After so few steps `A` still spans most of the space it was drawn in, and two draws have nothing in common. `B` started at
-# zero: everything in it was learned. Over eight directions it does share more; its *first* one is hardly more settled than `A`'s. The paper trained to
-# the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run the last two figures' cells
-# again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91 % of its space. At 3e-3, rank 64 ended at guessing.
+# zero: everything in it was learned. On the laptop profile eight of its directions do share more; its *first* is hardly more settled
+# than `A`'s. The paper trained to the end. Four times our steps at stage 4's rate come nearer to its 0.5: these lines (two minutes; then run
+# the last two figures' cells again) gave us medians of 0.13 for `A` and 0.20 for `B`, though `A` kept 91% of its space. At 3e-3, rank 64 ended
+# at guessing.
 #
 #     rates["lora"] = 1e-3
 #     for rank, seed in ((8, 1), (64, 0)):
@@ -492,9 +497,8 @@ display(figure)
 print(describe(figure))
 
 # %% [markdown]
-# <details><summary>Answer</summary>Beside the weights an update usually costs some per cent to a fifth more time (on the
-# laptop profile). Merged it
-# costs nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
+# <details><summary>Answer</summary>Beside the weights, updates usually cost a few per cent to a fifth more time (on the
+# laptop profile). Merged they cost nothing: what differs from 1 is noise, which on a busy machine can drown both.</details>
 #
 # Merged, the model is the base model with other numbers in it, down to the count of operations. Other kinds of adapters, which put
 # extra layers in series, cannot do that.
@@ -657,10 +661,11 @@ print(describe(figure))
 
 # %% [markdown]
 # <details><summary>Answer</summary>On the laptop profile the curves cross before 0.25, well below the top: at 0.25 sentiment
-# keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment down to 0.615. So there is a weight at which both work somewhat, and none at which both work as well as
-# alone.</details>
+# keeps 0.715 of its 0.750 while film has 0.790 of its 0.980; at 0.5 film is almost whole and sentiment down to 0.615.
+# So both work somewhat at some weights, and at none of these five do both work as well as alone.</details>
 #
-# Try it on sentences of your own, with any weight. The slider responds to the arrow keys; without a running kernel, the figure above is what remains.
+# Try it on sentences of your own, with any weight. The slider responds to the arrow keys; without a running kernel, the figure above is what
+# remains.
 
 # %%
 mine = ["A warm and funny film.", "A dull, lifeless movie.", "The cast is wonderful.", "A plot without a point."]
@@ -686,6 +691,11 @@ slider.observe(lambda change: setattr(said, "value", answers(change.new)), names
 display(widgets.VBox([slider, said]))
 
 # %% [markdown]
+# <details><summary>What to look for</summary>On the laptop profile two of the sentences change sides. At 0 sentiment
+# judges both of them rightly, and film's head, without its adapter, takes praise for a film. At 1 it is the other way
+# round: film is right, and sentiment's head likes "A dull, lifeless movie" (it names a movie) and not the wonderful
+# cast.</details>
+#
 # Nothing stops two updates from disturbing each other: the sum is exact in the weights, but what it does to a task has to be measured.
 #
 # ## 5.5 Your figures, and four questions
@@ -697,13 +707,13 @@ latency_ratio = latency.set_index("state")["ratio"]
 figures = pd.Series({
     **{f"accuracy, rank {int(row.rank)}": round(row.accuracy, 3) for row in sweep.itertuples(index=False)},
     "same rank, another seed: points": round(100 * moved, 1),
-    "95 % interval of the test set: plus, minus points": round(50 * (high - low), 1),
+    "95% interval of the test set: plus, minus points": round(50 * (high - low), 1),
     **{f"accuracy, {row.targets} (rank {row.rank})": round(row.accuracy, 3) for row in ablation.itertuples()},
     "accuracy, full fine-tuning": round(full.test["accuracy"], 3),
     "trainable: rank 8 / full": f"{int(everything['trainable']):,} / {full.trainable:,}",
     "seconds: rank 8 / full": f"{everything['seconds']:.0f} / {full.seconds:.0f}",
     "activations MB: rank 8 / full": f"{activations['lora'] / 1e6:.0f} / {activations['full'] / 1e6:.0f}",
-    "directions for 90 %: rank 8 / full": f"{spectra['LoRA r=8']['effective_rank'].median():g} / "
+    "directions for 90%: rank 8 / full": f"{spectra['LoRA r=8']['effective_rank'].median():g} / "
     f"{spectra['full']['effective_rank'].median():g}",
     "forward pass: unmerged / merged, times base": f"{latency_ratio['unmerged']:.2f} / {latency_ratio['merged']:.2f}",
     "top direction shared, r=8 and r=64: A / B": f"{pairs['ranks 8 and 64']['input'].median():.2f} / "
