@@ -239,7 +239,7 @@ class _KeptModule:
 
     def changed(self) -> str:
         if sum(module.training != training for module, training in self.modes):
-            return "the mode has changed, which is train()'s and eval()'s"
+            return "the mode has changed: train() or eval() was called"
         if any(_hooks(module) != hooks for module, hooks in self.hooks):
             self.rule = "hooks"
             return "a hook was added to it, or its forward was replaced"

@@ -86,7 +86,7 @@ MUTANTS = [
         "a file that is there stays",
         "save_file(tensors, path)",
         'if not __import__("os").path.exists(path):\n        save_file(tensors, path)',
-        "each call writes the file anew",
+        "each call writes the whole file",
     ),
     Mutant(
         "4.5/reads-once",
@@ -102,7 +102,7 @@ MUTANTS = [
         "save_file(tensors, path)",
         'tensors |= {n + ".grad": p.grad for n, p in model.named_parameters() if p.grad is not None}\n'
         "    save_file(tensors, path)",
-        "more than belongs in the file",
+        "more than belong in the file",
     ),
     Mutant(
         "4.5/another-name",

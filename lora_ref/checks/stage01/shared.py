@@ -171,7 +171,7 @@ def best_mistakes(M: np.ndarray, k: int) -> dict[str, np.ndarray]:
         "that is M itself: nothing is left out": M,
         "k + 1 terms are kept": truncated(M, k + 1),
         "k - 1 terms are kept": truncated(M, k - 1) if k > 1 else np.full_like(M, np.nan),
-        "two terms are kept whatever k is: rank k needs k of them": truncated(M, 2),
+        "two terms are kept whatever the rank asked for: rank r needs r of them": truncated(M, 2),
         "the k largest terms are left out, not kept": M - truncated(M, k),
         "the k smallest terms are kept: torch.linalg.svd sorts from the largest": (U[:, -k:] * S[-k:]) @ Vh[-k:],
         "the singular values are missing between U and Vh": U[:, :k] @ Vh[:k],

@@ -215,7 +215,7 @@ def judge_several(inputs: Inputs, seen: Observation) -> Fault | None:
     if fault := first_parting(inputs["steps"], seen, beside):
         return fault
     if seen["shared"]:
-        likely = "an update is made in each __init__, and kept on self: not looked up by the layer that it is for"
+        likely = "an update is made in each __init__, and kept on self: not looked up in a dict of layers"
         return Fault("two wrappers around one layer share their update", likely)
     if seen["raised"] is None or "ValueError" not in seen["raised"]["bases"]:
         what = "nothing" if seen["raised"] is None else seen["raised"]["type"]

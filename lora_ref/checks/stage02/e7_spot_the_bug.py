@@ -232,8 +232,13 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
         if wrong:
             return Fault(f"beside a {dtype} layer {wrong[0]} is {outcome['dtypes'][wrong[0]]}", "")
         A = outcome["A"]
-        if not np.isfinite(A).all() or not np.isfinite(outcome["B"]).all():
-            return Fault("A or B holds nan or inf", "torch.empty is uninitialised memory", "section 2.1")
+        broken = [name for name, factor in (("A", A), ("B", outcome["B"])) if not np.isfinite(factor).all()]
+        if broken:
+            return Fault(
+                f"{' and '.join(broken)} hold{'s' if len(broken) == 1 else ''} nan or inf",
+                "torch.empty is uninitialised memory",
+                "section 2.1",
+            )
         if np.any(outcome["B"]) or not np.any(A):
             likely = "with A at zero too nothing ever learns"
             if np.any(outcome["B"]):
@@ -241,8 +246,11 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
             holds = ["random numbers" if np.any(factor) else "zeros" for factor in (A, outcome["B"])]
             said = f"A holds {holds[0]} and B {holds[1]}; A must start random and B at zero"
             return Fault(said, likely, "section 2.1")
-        if np.ptp(A) == 0 or np.array_equal(outcome["again"], A):
-            return Fault("A is not random: it is the same again", "torch.randn draws new values", "section 2.1")
+        if np.ptp(A) == 0:
+            return Fault("A is not random: each entry is the same number", "torch.randn draws each", "section 2.1")
+        if np.array_equal(outcome["again"], A):
+            likely = "torch.randn draws new values, unless a seed is set before it"
+            return Fault("A is not random: a second call gives the same one", likely, "section 2.1")
         wide = max(inputs["in_features"], inputs["out_features"]) + 1
         if outcome["wide"] != wide:
             likely = "a rank above the smaller side is allowed: it is taken as it is given"

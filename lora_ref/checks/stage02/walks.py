@@ -121,7 +121,7 @@ def act(made: dict[str, Any], one: Step, lora: Any = lambda layer: layer) -> dic
     x = torch.tensor(one["x"], dtype=dtype)
     if one["do"] == "call":
         try:
-            if layer.training != (one["mode"] == "train"):  # or whoever keeps something until train() starts anew
+            if layer.training != (one["mode"] == "train"):  # or whoever keeps something until train() starts again
                 layer.train(one["mode"] == "train")
             layer(x.zero_())  # the same tensor, which then has other values
             y = layer(x.copy_(torch.tensor(one["x"])))

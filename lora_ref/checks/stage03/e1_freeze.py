@@ -72,7 +72,7 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
     able = [name for name, p in frozen_model(inputs).named_parameters() if p.requires_grad]
     likely = ""
     if trains != list(seen["twin"]):
-        likely = "one model was frozen, the next is not: what is kept from call to call decides, and not the model"
+        likely = "one model was frozen, the next is not: something is kept from call to call, as in a global variable"
     elif trains == able:
         likely = "requires_grad is set nowhere: eval() and torch.no_grad() freeze no parameter"
         if seen["attribute"]:

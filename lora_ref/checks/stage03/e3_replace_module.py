@@ -117,7 +117,7 @@ def judge_replaced(inputs: Inputs, seen: Observation) -> Fault | None:
         if not outcome["there"] and not outcome["copy"]:  # a copy is judge_given's
             likely = "the module at that name is still the old one: set it as an attribute of its parent"
             if outcome["twin"]:
-                likely = "in a first model it was: what is kept from call to call decides, and not the model"
+                likely = "in a first model it was: something is kept from call to call, as in a global variable"
                 return Fault(f"the module at {place} is not the new one", likely)
             if outcome["dotted"]:
                 likely = (

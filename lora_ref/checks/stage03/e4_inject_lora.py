@@ -252,7 +252,7 @@ def judge_frozen_base(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(f"{absent[0]} is not a parameter of the model", "nn.Parameter, inside a registered module")
     if asleep:
         likely = "freeze comes first: called after the wrapping it freezes the updates, too"
-        return Fault(f"{len(asleep)} of {len(factors)} LoRA matrices do not train: {asleep[0]}", likely)
+        return Fault(f"{len(asleep)} of {len(factors)} LoRA matrices do not train, such as {asleep[0]}", likely)
     others = [n for n in seen["trains"] if n not in factors and not n.startswith("classifier.")]  # the head: judge_head
     if others:
         linears = {f"{name}.linear.{kind}" for name in seen["wrapped"] for kind in ("weight", "bias")}
@@ -311,7 +311,7 @@ def judge_no_head(inputs: Inputs, seen: Observation) -> Fault | None:
     asleep = [name for name in seen["parameters"] if of_lora(name) and name not in seen["trains"]]
     if asleep:
         likely = "the head was frozen after the wrapping, with the updates inside it"
-        return Fault(f"{len(asleep)} LoRA matrices do not train: {asleep[0]}", likely)
+        return Fault(f"{len(asleep)} LoRA matrices do not train, such as {asleep[0]}", likely)
     return None
 
 

@@ -128,7 +128,8 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = ""
         if value == seen["old"].get(key):
             likely = (
-                "it was right of the model as it was at an earlier report: count anew, keep nothing from call to call"
+                "that was right at an earlier report, and the model has changed since: count again, and keep nothing "
+                "from call to call"
             )
         elif value in (counts["tensors"], counts["trainable tensors"]):
             likely = "these are tensors, not numbers: each has p.numel() of them"

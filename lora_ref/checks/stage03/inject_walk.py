@@ -179,7 +179,7 @@ class Beside:
         for mode, shown in MODES.items():
             if mode in wanted and not close(seen[mode], wanted[mode], 1e-3):
                 off = number(np.abs(seen[mode] - wanted[mode]).max())
-                likely = likely or "each layer has an update of its own, read anew in each call"
+                likely = likely or "each layer has an update of its own, read again in each call"
                 return Fault(f"the logits of {key} in {shown} mode are off by up to {off}", likely)
         return None
 

@@ -126,7 +126,7 @@ def judge_sum(inputs: Inputs, seen: Observation) -> Fault | None:
     elif extra in (3, 3 + shared):
         likely = "buffers are no parameters: go by named_parameters(), not by state_dict()"
     elif found in (len(inputs["sizes"]), len(inputs["sizes"]) + 1):
-        likely = "that counts tensors: numel() has the numbers in one"
+        likely = "that counts tensors: p.numel() says how many numbers a tensor has"
     elif found == sum(size for size, trains in zip(inputs["sizes"], inputs["trains"], strict=True) if trains):
         likely = "frozen parameters are left out"
     elif extra > 0:

@@ -172,7 +172,9 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
             f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}", "one row for each sentence of batch['sentence']"
         )
     if seen["kept"]:
-        return Fault("a second batch gets the rows of the first", "something is kept from call to call, as in a global")
+        return Fault(
+            "a second batch gets the rows of the first", "something is kept from call to call, as in a global variable"
+        )
     ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     texts = [f"{SPACE}{s}" if s.startswith(" ") else s for s in inputs["sentences"]]
     full = [[ids_of["<s>"], *(ids_of[w] for w in s.replace("-", " ").split()), ids_of["</s>"]] for s in texts]

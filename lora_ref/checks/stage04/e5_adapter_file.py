@@ -228,7 +228,7 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
     expected, stored = dict(inputs["saved"]), dict(file["tensors"])
     first = seen["first"].get("tensors") or {}
     if first and first.keys() == stored.keys() and all(np.array_equal(first[key], stored[key]) for key in stored):
-        return Fault("a second save to the same path leaves the first one's file", "each call writes the file anew")
+        return Fault("a second save to the same path leaves the first one's file", "each call writes the whole file")
     if not stored:
         return Fault("the file holds no tensor", "what belongs in has requires_grad, whatever its gradient is")
     for name, values in inputs["saved"].items():
@@ -258,7 +258,7 @@ def judge_file(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "not a parameter of the model: rank, alpha and the like go into the file's metadata"
         if any(np.array_equal(tensor, values) for tensor in stored.values() for values in base):
             likely = "the frozen base model is in the file: everyone who loads it has that already"
-        return Fault(f"{len(stored)} more than belongs in the file, such as {min(stored)}", likely)
+        return Fault(f"{len(stored)} tensors more than belong in the file, such as {min(stored)}", likely)
     if len(first) < len(inputs["saved"]):
         count = f"{len(first)} of {len(inputs['saved'])} tensors"
         likely = "what belongs in has requires_grad, whatever its values (B is zero) and its gradient (there is none)"

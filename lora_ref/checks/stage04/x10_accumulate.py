@@ -189,7 +189,9 @@ def judge_batches(inputs: Inputs, seen: Observation) -> Fault | None:
             likely = "the loader is started again too early: keep one iterator over all steps"
         elif len(met[wrong]) > len(order[wrong]):
             likely = "batches are put together: each goes through the model by itself, so that memory stays small"
-        return Fault(f"forward pass {wrong} (counted from 0) is not on the loader's batch {wrong}", likely)
+        took = next((k for k, batch in enumerate(order) if np.array_equal(met[wrong], batch)), None)
+        where = "" if took is None else f" but on {took}"
+        return Fault(f"forward pass {wrong} (counted from 0) is not on the loader's batch {wrong}{where}", likely)
     if len(met) != len(order):
         likely = "one forward pass and one backward for each batch, then one step for all of them"
         if len(met) == inputs["steps"]:
