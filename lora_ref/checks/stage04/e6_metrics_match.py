@@ -166,7 +166,7 @@ def judge_match(inputs: Inputs, seen: Observation) -> Fault | None:
                 "more than the timing keys is left out: match runtime, per_second, preparation_time and nothing shorter"
             )
         elif any(not np.isfinite(side[key]) for side in (a, b) for key in real):
-            likely = "asked whether nan or inf differ by more than a tolerance, a comparison says no: ask whether they are close"
+            likely = "whether nan or inf differ by more than a tolerance is answered no: ask whether they are close"
         elif real:
             likely = (
                 "an absolute tolerance hides differences between small numbers: divide the difference by their size"
