@@ -12,6 +12,7 @@ from autograder.engine.sandbox import Sandbox
 from autograder.evaluation import evaluate_exercise
 from autograder.exercises import STAGES, alternates, exercise, mutants
 from autograder.exercises.mutant import worked_cells
+from lora_ref.checks.verdicts import draw
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def test_what_is_not_as_it_was_is_told_before_each_probe_and_put_back(box):
     session = oracle.Session(box, time.monotonic() + 600)
     for source in (REPLACING, "torch.equal = torch.allclose"):
         session.ask({"do": "cell", "source": source}, 60)
-        session.observe_all(exercise("2.1").hidden[:1], seed=1)
+        first = exercise("2.1").hidden[0]
+        session.observe_all([first], {first.id: draw(first, 1)})
     told = session.ask({"do": "cell", "source": "torch.vstack, torch.allclose"}, 60)["outputs"][0]["data"]
     session.close()
     assert session.replaced == ["torch.allclose", "torch.equal", "torch.vstack"]
