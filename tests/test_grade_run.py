@@ -36,7 +36,7 @@ SAMPLE = {
     *("exit", "network", "fork-bomb", "disk-flood", "kernel-memory", "neighbours", "output-flood", "picture-flood"),
     *("surrogates", "long-errors", "interrupted", "wire-served", "hand-back", "many-newlines"),
     *("edited-checks", "edited-checks-right", "duplicated", "nonsense", "invalid-json", "long-cell", "binary"),
-    *("json-in-wire", "source-executed", "module-instead", "frames-to-serve", "observes-for-itself"),
+    *("json-in-wire", "module-instead", "frames-to-serve", "observes-for-itself"),
 }
 
 

@@ -62,8 +62,8 @@ def grade_some(counts, seed, box, most, whole):
     assert not lost, lost
 
 
-def test_thirty_notebooks_that_people_edited(box):
-    grade_some((12, 9, 3, 2, 4), "make test", box, most=4, whole=False)
+def test_ten_notebooks_that_people_edited(box):
+    grade_some((4, 3, 1, 1, 1), "make test", box, most=4, whole=False)
 
 
 @pytest.mark.slow
