@@ -134,14 +134,14 @@ def people(sheet: Sheet) -> list[Person]:
     persons = []
     for row in sheet.rows[1:]:
         row = [*row, *[""] * (len(sheet.rows[0]) - len(row))]
-        number = re.search(r"([0-9]+)$", row[where.own].strip())
+        number = _own_number(row[where.own])
         name = row[where.who].strip()
         if not number or name in ("Student, Test", "Test Student"):
             continue
         if where.platform == "canvas" and "," in name:
             last, _, first = name.partition(",")
             name = f"{first.strip()} {last.strip()}"
-        persons.append(Person(name, number[1], [row[i].strip() for i in where.names if row[i].strip()]))
+        persons.append(Person(name, number, [row[i].strip() for i in where.names if row[i].strip()]))
     return persons
 
 
@@ -157,6 +157,18 @@ def _domains(rows: Iterable[Sequence[str]]) -> set[str]:
     """The domain of a table's addresses, if they are all of one: only then what stands before it tells a student."""
     domains = {cell.strip().partition("@")[2].casefold() for row in rows for cell in row if cell.count("@") == 1}
     return domains if len(domains) == 1 else set()
+
+
+def _own_number(cell: str) -> str:
+    """The platform's number of a student at the end of a cell, also with a spreadsheet's ".0"; "" if there is none.
+
+    Raises:
+        ExportError: a spreadsheet has rounded it.
+    """
+    if re.fullmatch(r"\d+[.,]?\d*E\+?\d+", cell.strip(), re.IGNORECASE):
+        raise ExportError(f"{cell.strip()} is a number that a spreadsheet has rounded: download the table again")
+    number = re.search(r"([0-9]+)(?:\.0)?$", cell.strip())
+    return number[1] if number else ""
 
 
 def _number(cell: str) -> float | None:
@@ -222,8 +234,7 @@ def fill_sheet(
             if scale != 1:
                 scaled = f"the platform counts {limit:g} points and the stage has {most:g}"
                 done.said["scaled"] = [f"{scaled}: all grades are multiplied by {scale:g}"]
-        number = re.search(r"([0-9]+)$", row[where.own].strip())
-        candidates = sorted(by_number.get(number[1], ())) if number else []
+        candidates = sorted(by_number.get(_own_number(row[where.own]), ()))
         keys = sorted(_keys(where.platform, [row[i] for i in where.names], domains))
         called = [name for key in keys for name in folded.get(key, ())]
         exact = [name for name in called if name in row]
