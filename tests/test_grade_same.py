@@ -69,6 +69,34 @@ def test_what_is_not_as_it_was_is_told_before_each_probe_and_put_back(box):
     assert "Any" not in told["text/plain"]
 
 
+MADE_OF = """
+import functools, pydoc, torch
+solved = pydoc.locate("_".join(["lora", "ref.layers.LoRALayer"]))
+class Methods(torch.nn.Module):
+    forward = solved.forward
+class Property(torch.nn.Module):
+    forward = property(lambda self: 1)
+    rank = staticmethod(solved.forward)
+def closure(called):
+    return lambda *arguments: called(*arguments)
+closed, part, own = closure(solved.forward), functools.partial(solved.forward), closure(len)
+class Hostile(type):
+    def __getattribute__(cls, name):
+        raise RuntimeError(name)
+class Own(torch.nn.Module):
+    forward = torch.no_grad()(lambda self, x: x)
+"""
+
+
+def test_what_an_answer_is_made_of_is_told_however_it_came_there(box):
+    session = oracle.Session(box, time.monotonic() + 600)
+    session.ask({"do": "cell", "source": MADE_OF}, 60)
+    names = ["Methods", "Property", "closed", "part", "own", "Hostile", "Own"]
+    found = session.ask({"do": "inspect", "names": names}, 60)["origins"]
+    session.close()
+    assert found == {name: ["lora_ref"] * (name in names[:4]) for name in names}
+
+
 #: One of each stage in the fast suite.
 RIGHT = [
     pytest.param(stage, path, marks=[pytest.mark.slow] * (number > 0), id=f"{stage}-{path.stem}")

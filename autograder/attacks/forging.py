@@ -121,6 +121,54 @@ sys.path.insert(0, "/tmp")
 from layers import LinearWithLoRA, LoRALayer
 """,
     ),
+    "program-started": (
+        "runs a program",
+        """
+import os, sys
+os.system("cp /course/lora_ref/layers* /tmp/")
+sys.path.insert(0, "/tmp")
+from layers import LinearWithLoRA, LoRALayer
+""",
+    ),
+    "folder-searched": (
+        "names the folder /course",
+        """
+import glob, shutil, sys
+for path in glob.glob("/course/*/layers*"):
+    shutil.copy(path, "/tmp/")
+sys.path.insert(0, "/tmp")
+from layers import LinearWithLoRA, LoRALayer
+""",
+    ),
+    "shell-asked": (
+        "uses get_ipython",
+        """
+ip = get_ipython()
+ip.run_cell("from lora" + "_ref.layers import LinearWithLoRA, LoRALayer")
+""",
+    ),
+    "unpickled": (
+        "imports pickle",
+        """
+import pickle
+LoRALayer = pickle.loads(b"clora" + b"_ref.layers\\nLoRALayer\\n.")
+""",
+    ),
+    "methods-taken": (
+        "LoRALayer comes from lora_ref",
+        """
+import pydoc, torch
+solved = pydoc.locate("_".join(["lora", "ref.layers.LoRALayer"]))
+class LoRALayer(torch.nn.Module):
+    forward = solved.forward
+""",
+    ),
+    "put-together": (
+        "names __globals__",
+        """
+space = getattr(check, f"__glo{'bals'}__")
+""",
+    ),
     "long-literal": (
         "has literals of",
         "table = (\n" + "".join(f'    "{n:0>990}",\n' for n in range(9)) + ")\n",
