@@ -115,7 +115,7 @@ def as_expected(attack: Attack | trees.Tree, row: dict[str, str], hints: list[st
     assert row["status"] == "graded"
     if attack.earns != "some":
         assert float(row["score"]) == (FULL if attack.earns == "all" else attack.earns)
-    assert getattr(attack, "told", "") in "; ".join(hints)
+    assert getattr(attack, "hint", "") in "; ".join(hints)
 
 
 def command(submissions: Path, out: Path, *options: str) -> list[str]:

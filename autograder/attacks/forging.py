@@ -1,6 +1,6 @@
 """Attacks by what a submission does in its own process: answer for the probes, or have the answers of the package.
 
-They can earn points, since a probe runs where the answer does. `told` is what the report must say of each.
+They can earn points, since a probe runs where the answer does. `hint` is what the report must say of each.
 """
 
 from __future__ import annotations
@@ -193,4 +193,4 @@ raise KeyboardInterrupt
     ),
 }  # fmt: skip
 
-ATTACKS = [Attack(name, instead(source.lstrip("\n")), "some", told) for name, (told, source) in SOURCES.items()]
+ATTACKS = [Attack(name, instead(source.lstrip("\n")), "some", hint) for name, (hint, source) in SOURCES.items()]

@@ -376,8 +376,8 @@ class _Run:
             wanted |= self.missing.get(exercise_id, set())
             below = {n: names for n, names in ran.items() if n > number}
             # a %run, a star import: which names it brings, its text does not say
-            taken = any(self.cells[n].get("own") and uses(self.cells[n]["source"]).opaque for n in below)
-            if late or taken or any(wanted & names for names in below.values()):
+            opaque = any(self.cells[n].get("own") and uses(self.cells[n]["source"]).opaque for n in below)
+            if late or opaque or any(wanted & names for names in below.values()):
                 again = self.judge(exercise_id, session)
                 if len(again.failed) < len(self.results[exercise_id].failed):
                     self.results[exercise_id] = again

@@ -17,17 +17,17 @@ NOBODY = "unknown"
 MAX_NOTES, MAX_NAME = 8, 300
 
 
-def student_names(keys: Iterable[Key], taken: Collection[str] = ()) -> dict[Key, str]:
+def student_names(keys: Iterable[Key], others: Collection[str] = ()) -> dict[Key, str]:
     """What each student is called in the output: no two the same, and none as those of ``taken``."""
     groups: dict[str, list[Key]] = {}
     for key in sorted(set(keys)):
         groups.setdefault(safe_name(key[1]), []).append(key)
     names = {}
-    used = {*groups, *taken}
+    used = {*groups, *others}
     for safe, group in groups.items():
         group.sort(key=lambda key: key[1] != safe)  # whoever is called exactly that keeps the name
         names[group[0]] = safe
-        nobodys = safe in taken or (len(group) > 1 and group[0][1] != safe)
+        nobodys = safe in others or (len(group) > 1 and group[0][1] != safe)
         for key in group if nobodys else group[1:]:
             new = f"{safe[:60]}-x{digest(repr(key).encode())[:6]}"
             while new in used:

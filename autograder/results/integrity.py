@@ -88,9 +88,9 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
     return hints
 
 
-def _few(found: Iterable[str]) -> list[str]:
+def _few(hints: Iterable[str]) -> list[str]:
     """The first of these, and how many more there are."""
-    lines = sorted(found)
+    lines = sorted(hints)
     return lines[:MAX_ODD] + ([f"and {len(lines) - MAX_ODD} more of the kind"] if len(lines) > MAX_ODD else [])
 
 
@@ -122,47 +122,47 @@ def odd(source: str) -> frozenset[str]:
 
 
 def _odd(tree: ast.AST) -> set[str]:
-    found: set[str] = set()
+    hints: set[str] = set()
     together, shells = 0, 0
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {f"imports {alias.name[:60]}" for alias in node.names if _reaches(alias.name)}
+            hints |= {f"imports {alias.name[:60]}" for alias in node.names if _reaches(alias.name)}
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if _reaches(module):
-                found.add(f"imports {module[:60]}")
+                hints.add(f"imports {module[:60]}")
             names = {alias.name for alias in node.names}
-            found |= {f"imports {name}" for name in names & (_INNER | _REACHING)}
-            found |= {"uses sys.modules"} if module == "sys" and "modules" in names else set()
+            hints |= {f"imports {name}" for name in names & (_INNER | _REACHING)}
+            hints |= {"uses sys.modules"} if module == "sys" and "modules" in names else set()
         elif isinstance(node, ast.Attribute) and node.attr in _INNER:
-            found.add(f"uses {node.attr}")
+            hints.add(f"uses {node.attr}")
         elif isinstance(node, ast.Attribute) and node.attr == "modules":
             if isinstance(node.value, ast.Name) and node.value.id in ("sys", "_sys"):  # a model's modules() is fine
-                found.add("uses sys.modules")
+                hints.add("uses sys.modules")
         elif isinstance(node, ast.Name) and node.id in _RUNNING and isinstance(node.ctx, ast.Load):
-            found.add(f"uses {node.id}")
+            hints.add(f"uses {node.id}")
         elif isinstance(node, ast.Name) and node.id == "get_ipython":
             shells += 1
         elif isinstance(node, ast.Call):
             shells -= _only_shows(node)
-            found |= _called(node)
+            hints |= _called(node)
         elif isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
             items = node.values if isinstance(node, ast.Dict) else node.elts
             if len(items) > _ITEMS:
-                found.add(f"has a table of {len(items):,} items")
+                hints.add(f"has a table of {len(items):,} items")
         elif isinstance(node, (ast.BinOp, ast.JoinedStr)) and (text := _text(node)) is not None:
-            found |= _named(text)
+            hints |= _named(text)
         elif isinstance(node, ast.Constant):
             value = node.value
             if isinstance(value, (str, bytes)):
                 together += len(value)
                 if len(value) > _LONG:
-                    found.add(f"has a literal of {len(value):,} characters")
-                found |= _named(value) if isinstance(value, str) else set()
+                    hints.add(f"has a literal of {len(value):,} characters")
+                hints |= _named(value) if isinstance(value, str) else set()
             elif isinstance(value, int) and value.bit_length() > 3.33 * _DIGITS:
-                found.add("has a number of more digits than any answer")
-    found |= {"uses get_ipython"} if shells > 0 else set()
-    return found | ({f"has literals of {together:,} characters"} if together > _LONG_TOGETHER else set())
+                hints.add("has a number of more digits than any answer")
+    hints |= {"uses get_ipython"} if shells > 0 else set()
+    return hints | ({f"has literals of {together:,} characters"} if together > _LONG_TOGETHER else set())
 
 
 def _reaches(module: str) -> bool:
@@ -183,21 +183,21 @@ def _called(node: ast.Call) -> set[str]:
     """What a call does that only forging needs: looks up a computed name, runs a program, unpickles."""
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     of = node.args[0] if node.args else None
-    found = set()
+    hints = set()
     if name in ("getattr", "vars") and isinstance(of, ast.Name) and of.id in ("os", "sys", "builtins"):
-        found |= {f"looks up what it takes of {of.id}"} if _text(node.args[-1]) is None else set()
+        hints |= {f"looks up what it takes of {of.id}"} if _text(node.args[-1]) is None else set()
     elif name == "open" and isinstance(of, ast.Constant) and type(of.value) is int:
-        found.add("opens a file by its number")
+        hints.add("opens a file by its number")
     elif isinstance(node.func, ast.Attribute):
         if node.func.attr == "system" and of is not None:  # platform.system() has no argument
-            found.add("runs a program")
+            hints.add("runs a program")
         elif (text := _text(node)) is not None:
-            found |= _named(text)
+            hints |= _named(text)
     for keyword in node.keywords:
         value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
         if (keyword.arg, value) in (("allow_pickle", True), ("weights_only", False)):
-            found.add("unpickles")
-    return found
+            hints.add("unpickles")
+    return hints
 
 
 def _named(text: str) -> set[str]:
