@@ -41,13 +41,14 @@ class Started:
         first: Callable[[], object] = lambda: None,
     ):
         self.returncode: int | None = None
-        self._files = out, error = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        self._files = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]  # noqa: SIM115  # closed when they are read
+        self._texts: list[str] = []
         self.pid = os.fork()
         if not self.pid:
             status = 70
             try:
                 nothing = open(os.devnull, "rb")  # noqa: SIM115
-                for descriptor, file in enumerate((nothing, out, error)):
+                for descriptor, file in enumerate((nothing, *self._files)):
                     os.dup2(file.fileno(), descriptor)
                 first()
                 sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
@@ -82,11 +83,11 @@ class Started:
     def communicate(self) -> tuple[str, str]:
         """Wait for its end; what it wrote to stdout and to stderr."""
         self._wait(0)
-        texts = []
-        for file in self._files:
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "replace"))
-        return texts[0], texts[1]
+        while self._files:
+            with self._files.pop(0) as file:
+                file.seek(0)
+                self._texts.append(file.read().decode("utf-8", "replace"))
+        return self._texts[0], self._texts[1]
 
     def _wait(self, options: int) -> int | None:
         if self.returncode is None:
