@@ -45,6 +45,8 @@ def course_folder(folder: Path) -> Path:
 
 def sentence(error: BaseException) -> str:
     """An error for the person at the command line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return no_room(error) or f"{error.filename}: {error.strerror.lower()}"
     return no_room(error) or str(error)
 
 

@@ -95,6 +95,20 @@ def test_more_time_for_one_student_counts_and_can_be_taken_back(graded):
         assert found.get(ada, 0) == pytest.approx(late)
 
 
+@pytest.mark.parametrize("hours", ["nan", "1e30", "-1"])
+def test_more_time_is_a_time(graded, capsys, hours):
+    line = ["extension", STAGE, "Ada-L-1234567", "--graded", str(graded.course), f"--hours={hours}"]
+    assert command_line.main(line) == 2
+    assert "at most 87,600 hours" in capsys.readouterr().err
+    assert "Ada" not in str(apply(graded.course, graded.submitted)[1:])
+
+
+def test_a_file_that_is_not_there_is_a_sentence(graded, capsys):
+    line = ["export", STAGE, "--graded", str(graded.course), "--table", str(graded.tmp / "nothing.csv")]
+    assert command_line.main(line) == 2
+    assert capsys.readouterr().err == f"export: {graded.tmp / 'nothing.csv'}: no such file or directory\n"
+
+
 def test_formgrader_says_of_nobody_that_it_needs_autograding(graded):
     for student in ("Ada-L-1234567", "Bo-M-2345678"):
         (graded.course / "autograded" / student / STAGE).mkdir(parents=True)

@@ -136,6 +136,14 @@ def test_an_excused_student_stays_excused_and_other_grades_are_named():
     assert not again.said  # the same grade is not news
 
 
+@pytest.mark.parametrize("maximum", ["nan", "inf", "1e999", "(read only)"])
+def test_a_maximum_that_is_no_number_scales_nothing(maximum):
+    table = [CANVAS[0], [*CANVAS[1][:6], maximum], *CANVAS[2:]]
+    sheet = Sheet.of(text_of(table))
+    fill_sheet(sheet, STAGE, RESULTS)
+    assert changed(table, sheet.rows) == {(2, 6): "19.5"}
+
+
 def test_another_maximum_is_scaled_and_said():
     table = [row[:] for row in CANVAS]
     table[1][6] = "100"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -173,9 +174,10 @@ def _own_number(cell: str) -> str:
 
 def _number(cell: str) -> float | None:
     try:
-        return float(cell.strip().replace(",", "."))
+        value = float(cell.strip().replace(",", "."))
     except ValueError:
         return None  # "(read only)", "EX", or of a scale
+    return value if math.isfinite(value) else None
 
 
 def fill_sheet(
