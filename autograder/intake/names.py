@@ -37,13 +37,20 @@ def student_names(keys: Iterable[Key], others: Collection[str] = ()) -> dict[Key
     return names
 
 
+#: Letters and marks that show nothing (Unicode's default ignorables): names that differ in them look the same.
+_NOT_SEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+
+
 def safe_name(text: str) -> str:
     """A student's name as a folder of the output may be called: letters of every script, with their marks.
 
     A long one is cut in the middle, since a platform's number stands at its end. None begins with what a spreadsheet
     takes for a formula: nbgrader's own export writes names as they are.
     """
-    text = unicodedata.normalize("NFC", text[:MAX_NAME] + text[MAX_NAME:][-MAX_NAME:])
+    text = unicodedata.normalize("NFC", _NOT_SEEN.sub("", text[:MAX_NAME] + text[MAX_NAME:][-MAX_NAME:]))
     kept = (c if c in "_.@+-" or c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
     name = re.sub(" +", "-", "".join(kept)).strip(".-").lstrip("@+.-")
     while len(name) > 80 or len(name.encode()) > 160:
