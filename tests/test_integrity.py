@@ -18,6 +18,7 @@ from autograder.results.integrity import odd
         ("get_ipython().system('ls')", "uses get_ipython"),
         ("ip = get_ipython()\nip.run_cell('x')", "uses get_ipython"),
         ("get_ipython().run_line_magic('run', 'x.py')", "uses get_ipython"),
+        ("get_ipython().run_cell_magic('time', '', 'x = 1')", "uses get_ipython"),
         ("import glob\nglob.glob('/course/*/layers*')", "names the folder /course/*/layers*"),
         ("open('/proc/self/maps')", "names the folder /proc/self/maps"),
         ("getattr(f, f\"__glo{'bals'}__\")", "names __globals__"),

@@ -41,19 +41,7 @@ _INNER = {
 #: Python's own names for running text as code.
 _RUNNING = {"exec", "eval", "compile", "__import__", "__builtins__"}
 #: Lines of IPython's that change only what is shown; editors write them as calls.
-_SHOWING = {
-    "matplotlib",
-    "config",
-    "load_ext",
-    "reload_ext",
-    "autoreload",
-    "time",
-    "timeit",
-    "pip",
-    "conda",
-    "cd",
-    "pwd",
-}
+_SHOWING = {"matplotlib", "config", "load_ext", "reload_ext", "autoreload", "pip", "conda", "pwd"}
 #: IPython's ways to run a program or a file; what only installs is none.
 _PROGRAMS = re.compile(
     r"^[ \t]*(?:!(?![ \t]*(?:pip|conda)\b)|%%(?:bash|sh|script|system|sx|writefile|python3?|pypy|perl|ruby)\b"
@@ -175,6 +163,7 @@ def _only_shows(node: ast.Call) -> bool:
     """Whether a call is what an editor makes of ``%matplotlib inline`` and the like."""
     of = node.func.value if isinstance(node.func, ast.Attribute) else None
     shell = isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "get_ipython"
+    shell = shell and isinstance(node.func, ast.Attribute) and node.func.attr in ("run_line_magic", "magic")
     words = (_text(node.args[0]) or "").split() if node.args else []
     return shell and bool(words) and words[0] in _SHOWING
 
