@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +70,14 @@ class Result:
         """What `to_dict` wrote, now or before verdicts had fields: a course may be graded with two versions."""
         unknown = {"contract": "", "seen": "", "likely": "", "read": "", "raised": ""}
         checks = [{**unknown, "passed": check["earned"] == check["points"], **check} for check in data["checks"]]
-        return cls(data["id"], data["title"], data["points"], tuple(map(Verdict.from_dict, checks)))
+        verdicts = tuple(_shared(Verdict.from_dict(check)) for check in checks)
+        return cls(sys.intern(data["id"]), sys.intern(data["title"]), data["points"], verdicts)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _shared(verdict: Verdict) -> Verdict:
+    """The same object for equal verdicts: in a class of a thousand most are, and all results are held at once."""
+    return verdict
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from autograder.files import course_folder, sentence
 from autograder.results import history, roster
 from autograder.results.late import extend, extensions
 
+#: Ten years: beyond is a slip of the keyboard, and more than a date can be put off by.
+MOST_HOURS = 87_600
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stage", nargs="?", choices=sorted(STAGES), help="without one: list all extensions")
@@ -35,8 +38,8 @@ def main(args: argparse.Namespace) -> int:
             print(f"no extensions in {args.graded.resolve()}")
         return 0
     try:
-        if args.student is None or hours < 0:
-            raise ValueError("give a stage, a student and --days or --hours")
+        if args.student is None or not 0 <= hours <= MOST_HOURS:
+            raise ValueError(f"give a stage, a student and --days or --hours, at most {MOST_HOURS:,} hours")
         out = course_folder(args.graded)
         with locked(out):
             extend(out, args.stage, args.student, hours)

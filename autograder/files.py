@@ -44,12 +44,10 @@ def course_folder(folder: Path) -> Path:
 
 
 def sentence(error: BaseException) -> str:
-    """An error for the person at the command line: `worksheet.csv: No such file or directory`, without its number."""
-    if why := no_room(error):
-        return why
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    """An error for the person at the command line."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return no_room(error) or f"{error.filename}: {error.strerror.lower()}"
+    return no_room(error) or str(error)
 
 
 def no_room(error: BaseException) -> str:

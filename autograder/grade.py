@@ -164,9 +164,12 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         if new and not args.scheduler:
             warm = stack.enter_context(warming(args, submissions, assignments))
         judging.load({submission.stage for submission in submissions}, {stage for stage, _ in before})
+        evidence = stack.enter_context(handed_in.Waiting())
         for submission in submissions:
             row = plan(submission, assignments[submission.stage], seed, args.cells)
             rows.append(row)
+            evidence.add(submission.student, submission.stage, submission.evidence)
+            submission.cells, submission.evidence = [], {}  # the row has them, for as long as they are needed
             if row.problem or (row.key in store and not args.regrade):
                 known.append(row)
                 continue
@@ -177,8 +180,7 @@ def grade(args: argparse.Namespace, out: Path) -> int:
         if doubt and not args.anyway and not sure(doubt):
             return 2
         register.save()
-        for submission in submissions:
-            handed_in.keep_evidence(out, submission.student, submission.stage, submission.evidence)
+        evidence.keep(out)
         from autograder.engine import pool  # with the judges: not before the warm process is on its way
 
         writer = stack.enter_context(Writer(out, store, assignments, {row.stage for row in todo}))

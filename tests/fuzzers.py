@@ -39,6 +39,8 @@ with atheris.instrument_imports(include=["autograder", "zipfile"]) if atheris el
 
 import numpy as np
 
+from lora_ref.checks.verdicts import draw
+
 STAGE = "02_lora_layer"
 ASSIGNMENT = Assignment.load(STAGE)
 CHECKS = [check for exercise in STAGES[STAGE] if not exercise.manual for check in exercise.hidden]
@@ -58,7 +60,8 @@ def fuzz_wire(data: bytes) -> None:
     except (wire.WireError, border.Malformed):
         return
     if type(seen) is dict:
-        verdict = oracle._verdict(CHECKS[number % len(CHECKS)], 1, seen)
+        check = CHECKS[number % len(CHECKS)]
+        verdict = oracle._verdict(check, draw(check, 1), seen)
         json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False).encode()
 
 

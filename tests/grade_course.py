@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from stage_answers import POINTS, full_marks
 
 from autograder.attacks import Attack, attacks, trees
 from autograder.demo import ROOT, fill, sample_answers
+from autograder.engine import oracle
 from autograder.engine.assignment import Assignment, grade_id, nbgrader, source_of
 from autograder.exercises import STAGES, alternates, mutants
 from autograder.publish.preprocessors import clear_gaps
@@ -113,7 +115,7 @@ def as_expected(attack: Attack | trees.Tree, row: dict[str, str], hints: list[st
     assert row["status"] == "graded"
     if attack.earns != "some":
         assert float(row["score"]) == (FULL if attack.earns == "all" else attack.earns)
-    assert getattr(attack, "told", "") in "; ".join(hints)
+    assert getattr(attack, "hint", "") in "; ".join(hints)
 
 
 def command(submissions: Path, out: Path, *options: str) -> list[str]:
@@ -123,36 +125,29 @@ def command(submissions: Path, out: Path, *options: str) -> list[str]:
     ]
 
 
-#: `python -m autograder`, whose grading processes wait before each job but the first few until a file is there: so a
-#: run can be disturbed in the middle, however fast or slow the machine is.
-HELD = """
-import os, sys, time
-from autograder.__main__ import main
-from autograder.engine import oracle
+def start_held(submissions: Path, out: Path, first: int, *options: str) -> forked.Started:
+    """Start the command with one worker, which does ``first`` jobs and then waits for a file ``go`` in ``out``.
 
-first, go, grade, parent, begun = int(sys.argv.pop(1)), sys.argv.pop(1), oracle.grade, os.getpid(), []
+    So a run can be disturbed in the middle, however fast or slow the machine is.
+    """
 
-def held(*arguments):
-    begun.append(arguments)
-    while len(begun) > first and not os.path.exists(go) and os.getppid() == parent:
-        time.sleep(0.02)
-    return grade(*arguments)
+    def hold() -> None:
+        hears_ctrl_c()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        grade, parent, begun = oracle.grade, os.getpid(), []
 
-oracle.grade = held
-sys.exit(main())
-"""
+        def held(*arguments):
+            begun.append(arguments)
+            while len(begun) > first and not (out / "go").exists() and os.getppid() == parent:
+                time.sleep(0.02)
+            return grade(*arguments)
 
+        oracle.grade = held
 
-def start_held(submissions: Path, out: Path, first: int, *options: str) -> subprocess.Popen:
-    """Start the command with one worker, which does ``first`` jobs and then waits for a file ``go`` in ``out``."""
-    line = command(submissions, out, "--workers", "1", *options)
-    line = [sys.executable, "-c", HELD, str(first), str(out / "go"), *line[line.index("grade") :]]
-    return subprocess.Popen(
-        line, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=hears_ctrl_c, text=True
-    )
+    return forked.Started(command(submissions, out, "--workers", "1", *options)[3:], cwd=ROOT, first=hold)
 
 
-def wait_for(process: subprocess.Popen, true) -> None:
+def wait_for(process: forked.Started, true) -> None:
     """Wait until ``true()``, which must come before the process ends."""
     while not true():
         assert process.poll() is None, process.communicate()

@@ -71,7 +71,7 @@ class Course:
         """As `python -m autograder grade` does after the work is done; a new ``key``: the checks have changed."""
         before = history.stamps(self.out)
         answers = dict.fromkeys(self.code, "x = 1") | dict.fromkeys(self.written, written)
-        rows = [self.row(student, answers, f"{key}{student}") for student in students]
+        rows = [self.row(student, answers, f"{key}{self.stage}{student}") for student in students]
         for row in rows:
             row.problem = problem
         store = self.keep(rows, wrong)

@@ -1,6 +1,7 @@
 """`python -m autograder check` and `autograder.evaluate`: every file gets a report, whatever is in it."""
 
 import json
+import sys
 from pathlib import Path
 
 import forked
@@ -8,8 +9,11 @@ import nbformat
 import pytest
 
 import autograder
+from autograder import check
 from autograder.answers import load_answer, read_cells
 from autograder.check import check_file
+from autograder.engine.assignment import Assignment
+from autograder.engine.sandbox import Sandbox
 from autograder.exercises import STAGES
 from autograder.exercises.mutant import worked_cells
 
@@ -27,6 +31,34 @@ def worked(tmp_path):
     path = tmp_path / "answer.py"
     path.write_text("\n\n".join(worked_cells(STAGE)))
     return path
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """On Linux a process that has imported all, and a fork of it for each file, as a class has; else None."""
+    if sys.platform != "linux":
+        yield None
+        return
+    with Sandbox("none", modules=Assignment.load(STAGE).modules()) as box:
+        yield box
+
+
+@pytest.fixture
+def forks(warm, monkeypatch):
+    """`check_file` takes a fork of the warm process where what is tested is not how the process starts."""
+
+    class Fork:
+        def __init__(self, modules):
+            pass
+
+        def __enter__(self):
+            return warm
+
+        def __exit__(self, *_):
+            warm.kill()
+
+    if warm:
+        monkeypatch.setattr(check, "Plain", Fork)
 
 
 def test_a_right_file_has_full_marks(worked):
@@ -56,7 +88,7 @@ def test_the_released_notebook_earns_nothing_and_says_why():
         ),
     ],
 )
-def test_a_file_that_does_not_run_gets_a_report(tmp_path, source, message):
+def test_a_file_that_does_not_run_gets_a_report(tmp_path, source, message, forks):
     path = tmp_path / "answer.py"
     path.write_text(source)
     report = check_file(STAGE, path, seed=1)
@@ -73,7 +105,7 @@ def test_a_file_that_never_ends_is_stopped(tmp_path):
     assert "the submission's time is up" in report["results"][0]["message"]
 
 
-def test_what_was_judged_before_the_end_stands(tmp_path):
+def test_what_was_judged_before_the_end_stands(tmp_path, forks):
     cells = worked_cells(STAGE)
     path = tmp_path / "answer.py"
     killer = (

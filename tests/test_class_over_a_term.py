@@ -120,7 +120,7 @@ def test_nearly_equal_names_of_two_batches_are_two_students(tmp_path):
     assert names["name", "ann lee"] == "ann-lee"
     assert names["name", "ann-lee"].startswith("ann-lee-x")
     assert register.names([("name", "ann-lee")])["name", "ann-lee"] == names["name", "ann-lee"]
-    assert student_names([("name", "a b")], taken={"a-b"})["name", "a b"] != "a-b"
+    assert student_names([("name", "a b")], others={"a-b"})["name", "a b"] != "a-b"
 
 
 def test_a_folder_called_as_the_course_calls_a_platforms_student_is_that_student(tmp_path):

@@ -146,8 +146,14 @@ def test_outputs_are_cut_to_size():
     assert len(rest) == 4
 
 
-def test_evidence_of_an_earlier_submission_goes(tmp_path):
+def test_evidence_waits_until_the_batch_is_sure_and_that_of_an_earlier_one_goes(tmp_path):
     handed_in.keep_evidence(tmp_path, "ann", STAGE, {"2.8": [{"text": "first"}]})
-    handed_in.keep_evidence(tmp_path, "ann", STAGE, {})
+    second = {"2.8": [{"text": "a line\nand another: \u00e9"}]}
+    with handed_in.Waiting() as waiting:
+        waiting.add("ann", STAGE, {})
+        waiting.add("bo", STAGE, second)
+        assert handed_in.evidence(tmp_path, STAGE, "bo") == {}
+        waiting.keep(tmp_path)
     assert handed_in.evidence(tmp_path, STAGE, "ann") == {}
+    assert handed_in.evidence(tmp_path, STAGE, "bo") == second
     assert grade_id(step_cell(notebooks(STAGE)[0])) == "", "an ordinary cell, which students may edit"

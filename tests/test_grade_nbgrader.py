@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 
 import grade_course
+import nbgraders
 import pytest
 from grade_course import FULL, ROOT, STAGE
 from nbgrader.api import Gradebook
@@ -21,9 +20,8 @@ def by_nbgrader(root, stage):
     target.mkdir(parents=True)
     shutil.copy(ROOT / "solutions" / stage / f"{stage}.ipynb", target)
     environment = {**os.environ, "LORA_PROFILE": "tiny", "OMP_NUM_THREADS": "1"}
-    for command in ("generate_assignment", "autograde"):
-        line = [sys.executable, "-m", "nbgrader", command, stage, f"--CourseDirectory.root={root}", "--log-level=ERROR"]
-        subprocess.run(line, cwd=ROOT, env=environment, check=True, capture_output=True)
+    where = [stage, f"--CourseDirectory.root={root}", "--log-level=ERROR"]
+    nbgraders.run(ROOT, ["generate_assignment", *where], ["autograde", *where], env=environment)
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as book:
         return {
             notebook.student.id: {grade.name: grade.auto_score for grade in notebook.grades}

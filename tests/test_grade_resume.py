@@ -24,7 +24,7 @@ def results(out):
 
 @pytest.fixture
 def small_class(tmp_path):
-    for number in range(6):
+    for number in range(5):
         grade_course.hand_in(tmp_path, f"s{number}", grade_course.sample("half-done"))
     return tmp_path
 
@@ -44,25 +44,23 @@ def test_kill_and_go_on(small_class, bubblewrap):
     with sqlite3.connect(out / "gradebook.db") as db:
         assert db.execute("pragma integrity_check").fetchone() == ("ok",)
         assert db.execute("select count(*) from submitted_assignment").fetchone()[0] == len(results(out))
-    waiting = {f"s{n}" for n in range(6)} - set(grade_course.grades(out))
+    waiting = {f"s{n}" for n in range(5)} - set(grade_course.grades(out))
     again = min(set(grade_course.grades(out)))
     assert waiting
     grade_course.hand_in(small_class, again, grade_course.sample("complete"))  # handed in once more
     last = grade_course.grade(small_class, out, "--workers", "2")
     assert last.returncode == 0, last.stderr
     assert set(before) <= set(results(out))
-    assert len(results(out)) == 7  # nothing lost, nothing twice
+    assert len(results(out)) == 6  # nothing lost, nothing twice
     rows = grade_course.grades(out)
-    assert {student: row["score"] for student, row in rows.items()} == {f"s{n}": "11" for n in range(6)} | {again: "22"}
+    assert {student: row["score"] for student, row in rows.items()} == {f"s{n}": "11" for n in range(5)} | {again: "22"}
 
 
 def test_hints_and_report(tmp_path):
     nb = nbformat.reads(grade_course.sample("untouched").decode(), as_version=4)
     cells = {c.metadata.nbgrader.grade_id: c for c in nb.cells if "nbgrader" in c.metadata}
     cells["layer"].source = "from lora_ref.layers import LoRALayer"
-    cells[
-        "wrapper"
-    ].source = "import importlib\nLinearWithLoRA = importlib.import_module('lora_ref.layers').LinearWithLoRA"
+    cells["wrapper"].source = "import lora_ref.layers\nLinearWithLoRA = lora_ref.layers.LinearWithLoRA"
     nb.cells.append(nbformat.v4.new_code_cell("import lora_ref.parametrize as ready"))
     grade_course.hand_in(tmp_path, "borrower", nbformat.writes(nb).encode())
     grade_course.hand_in(tmp_path, "one", grade_course.sample("buggy"))

@@ -293,3 +293,12 @@ def test_names_in_the_letters_of_old_programs(tmp_path, assignments, complete, n
 def test_a_file_with_nothing_in_it_says_so(tmp_path, assignments):
     found = by_student(put(tmp_path, {"ann.ipynb": b"", "bo.ipynb": b" \n"}), assignments)
     assert {s.problem for s in found.values()} == {"no notebook: the file is empty"}
+
+
+@pytest.mark.parametrize("mark", ["\u200d", "\u00ad", "\u034f", "\u3164", "\ufe0f", "\u202e", "\U000e0041"])
+def test_what_a_reader_cannot_see_makes_no_other_name(mark, tmp_path, assignments, complete, half):
+    put(tmp_path, {f"an{mark}n/{NAME}": complete, f"ann/{NAME}": half})
+    notes = {submission.student: submission.notes for submission in discover(tmp_path, assignments)}
+    assert "ann" in notes
+    assert len(notes) == 2
+    assert all("others have nearly that name" in " ".join(lines) for lines in notes.values())

@@ -9,11 +9,10 @@ from __future__ import annotations
 import copy
 import csv
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import nbformat
+import nbgraders
 import pytest
 import toy_course
 from nbgrader.api import Gradebook
@@ -48,7 +47,7 @@ def code(source: str):
 def submissions(source, release) -> dict:
     """One notebook for each student."""
     made = {name: copy.deepcopy(release) for name in (
-        "untouched", "half", "warns", "edited", "deleted", "copied", "flags", "shadow", "hangs", "bare",
+        "half", "warns", "edited", "deleted", "copied", "flags", "hangs", "bare",
     )}  # fmt: skip
     made["worked"] = copy.deepcopy(source)
     solved(made["half"], area=HALF)
@@ -69,7 +68,7 @@ def submissions(source, release) -> dict:
     cell = find(solved(made["flags"], double="return 0"), "check_9_1")
     cell.metadata.nbgrader.update(grade=False, solution=True, locked=False, points=2)
     find(made["flags"], "check_9_2").metadata.nbgrader["points"] = 99
-    solved(made["shadow"]).cells.insert(3, code("check = 3"))
+    made["warns"].cells.insert(3, code("check = 3"))
     solved(made["hangs"], double="while True: pass")
     made["bare"].cells = [code("2.0")]
     made["bare"].nbformat_minor = 0  # as Colab writes it
@@ -86,13 +85,7 @@ def graded(tmp_path_factory):
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LORA_PROFILE")}
     environment |= {"JUPYTER_CONFIG_DIR": str(root / "none"), "JUPYTER_DATA_DIR": str(root / "none")}
 
-    def nbgrader(*arguments):
-        command = [sys.executable, "-m", "nbgrader", *arguments]
-        result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stderr
-
-    nbgrader("generate_assignment", STAGE)
+    nbgraders.run(root, ["generate_assignment", STAGE], env=environment)
     source = nbformat.read(root / "solutions" / STAGE / f"{STAGE}.ipynb", as_version=4)
     release = nbformat.read(root / "notebooks" / STAGE / f"{STAGE}.ipynb", as_version=4)
     for student, nb in submissions(source, release).items():
@@ -102,9 +95,8 @@ def graded(tmp_path_factory):
         nb.cells.append(code("import os\nprint('profile', os.environ.get('LORA_PROFILE'))"))
         nbformat.write(nb, folder / f"{STAGE}.ipynb")
     (root / "submitted" / "half" / STAGE / "my_helper.py").write_text("x = 1\n", encoding="utf-8")
-    nbgrader("autograde", STAGE, "--Execute.timeout=6")  # for the one that hangs; the others need milliseconds
-    nbgrader("generate_feedback", STAGE)
-    nbgrader("export")
+    grading = ["autograde", STAGE, "--Execute.timeout=6"]  # for the one that hangs; the others need milliseconds
+    nbgraders.run(root, grading, ["generate_feedback", STAGE], ["export"], env=environment)
 
     scores, manual = {}, {}
     with Gradebook(f"sqlite:///{root / 'gradebook.db'}") as gradebook:
@@ -135,14 +127,12 @@ def test_generate_assignment_writes_what_make_build_writes(graded):
     ("student", "points"),
     [
         ("worked", (2, 4)),
-        ("untouched", (0, 0)),
         ("half", (2, 2)),  # partial credit: the cell's float
-        ("warns", (2, 4)),  # stderr in a check cell costs nothing
-        ("edited", (0, 0)),  # the check is put back, and run
+        ("warns", (2, 4)),  # stderr in a check cell costs nothing, nor `check = 3`: the check cell imports its own
+        ("edited", (0, 0)),  # nothing is solved; the check is put back, and run
         ("deleted", (2, 4)),  # both checks are put back
         ("copied", (2, 4)),  # two copied cells and a schema from the future; nbgrader would stop the batch
         ("flags", (0, 4)),  # what the metadata claims about grading counts for nothing
-        ("shadow", (2, 4)),  # a student's own `check = 3`: the check cell imports its own
         ("hangs", (0, 4)),  # stopped at the time limit; the rest of the notebook counts
         ("bare", (0, 0)),  # one cell of the student's own, and it ends in a number: gives nothing
     ],
@@ -152,7 +142,7 @@ def test_points(graded, student, points):
 
 
 def test_all_students_are_graded_and_run_to_the_end(graded):
-    assert len(graded.scores) == 11
+    assert len(graded.scores) == 9
     for student in graded.scores:
         last = graded.autograded(student).cells[-1]
         if student != "bare":  # its cells were put back after its own
@@ -161,7 +151,7 @@ def test_all_students_are_graded_and_run_to_the_end(graded):
 
 def test_written_answers_wait_for_a_person_unless_there_is_none(graded):
     assert graded.manual["worked"] == (None, True)
-    assert graded.manual["untouched"] == (0, False)
+    assert graded.manual["edited"] == (0, False)
 
 
 def test_graders_see_tests_and_mark_schemes(graded):
@@ -177,7 +167,7 @@ def test_feedback_shows_messages_and_neither_tests_nor_mark_schemes(graded):
         for secret in ("grade_cell", "END HIDDEN TESTS", "successor function", "END MARK SCHEME"):
             assert secret not in html, (student, secret)
     assert "message for 9.2: 2.0" in graded.feedback("half")
-    assert "message for 9.1: NotImplementedError: Exercise 9.1" in graded.feedback("untouched")
+    assert "message for 9.1: NotImplementedError: Exercise 9.1" in graded.feedback("edited")
     assert "Score: 6.0 / 9.0" in graded.feedback("warns")
     assert "UserWarning" not in graded.feedback("warns")
 

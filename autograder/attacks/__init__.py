@@ -24,13 +24,13 @@ class Attack:
         id: a short name, also the student's.
         make: ``make(release, worked) -> bytes`` of the submitted file.
         earns: 0, ``"all"`` or None (see above); ``"some"`` where it may get points, and the report says how.
-        told: what the report says of it, or "".
+        hint: what the report says of it, or "".
     """
 
     id: str
     make: Callable[[Notebook, Notebook], bytes]
     earns: float | str | None = 0
-    told: str = ""
+    hint: str = ""
 
 
 def attacks() -> list[Attack]:

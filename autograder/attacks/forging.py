@@ -1,6 +1,6 @@
 """Attacks by what a submission does in its own process: answer for the probes, or have the answers of the package.
 
-They can earn points, since a probe runs where the answer does. `told` is what the report must say of each.
+They can earn points, since a probe runs where the answer does. `hint` is what the report must say of each.
 """
 
 from __future__ import annotations
@@ -121,6 +121,54 @@ sys.path.insert(0, "/tmp")
 from layers import LinearWithLoRA, LoRALayer
 """,
     ),
+    "program-started": (
+        "runs a program",
+        """
+import os, sys
+os.system("cp /course/lora_ref/layers* /tmp/")
+sys.path.insert(0, "/tmp")
+from layers import LinearWithLoRA, LoRALayer
+""",
+    ),
+    "folder-searched": (
+        "names the folder /course",
+        """
+import glob, shutil, sys
+for path in glob.glob("/course/*/layers*"):
+    shutil.copy(path, "/tmp/")
+sys.path.insert(0, "/tmp")
+from layers import LinearWithLoRA, LoRALayer
+""",
+    ),
+    "shell-asked": (
+        "uses get_ipython",
+        """
+ip = get_ipython()
+ip.run_cell("from lora" + "_ref.layers import LinearWithLoRA, LoRALayer")
+""",
+    ),
+    "unpickled": (
+        "imports pickle",
+        """
+import pickle
+LoRALayer = pickle.loads(b"clora" + b"_ref.layers\\nLoRALayer\\n.")
+""",
+    ),
+    "methods-taken": (
+        "LoRALayer comes from lora_ref",
+        """
+import pydoc, torch
+solved = pydoc.locate("_".join(["lora", "ref.layers.LoRALayer"]))
+class LoRALayer(torch.nn.Module):
+    forward = solved.forward
+""",
+    ),
+    "put-together": (
+        "names __globals__",
+        """
+space = getattr(check, f"__glo{'bals'}__")
+""",
+    ),
     "long-literal": (
         "has literals of",
         "table = (\n" + "".join(f'    "{n:0>990}",\n' for n in range(9)) + ")\n",
@@ -145,4 +193,4 @@ raise KeyboardInterrupt
     ),
 }  # fmt: skip
 
-ATTACKS = [Attack(name, instead(source.lstrip("\n")), "some", told) for name, (told, source) in SOURCES.items()]
+ATTACKS = [Attack(name, instead(source.lstrip("\n")), "some", hint) for name, (hint, source) in SOURCES.items()]

@@ -63,12 +63,12 @@ class Later:
 
     def _real(self) -> Any:
         first, *names = self._path.split(".")
-        found: Any = importlib.import_module(first)
+        value: Any = importlib.import_module(first)
         for end, name in enumerate(names, 1):
-            if not hasattr(found, name):
+            if not hasattr(value, name):
                 importlib.import_module(".".join([first, *names[:end]]))
-            found = getattr(found, name)
-        return found
+            value = getattr(value, name)
+        return value
 
 
 class StandIn(ModuleType):

@@ -28,7 +28,7 @@ from autograder.engine.sandbox import CPU, LIMITS, TOTAL, Gone, Process
 from autograder.evaluation import Result, hidden_checks, result_from, stopped
 from autograder.exercises import OPTIONAL, STAGES, Exercise
 from lora_ref.checks.probing import TRIES
-from lora_ref.checks.verdicts import Check, Fault, Observation, Verdict, draw, judge, second_chance
+from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, Verdict, draw, judge, second_chance
 from lora_ref.checks.visible import visible_checks
 
 #: Seconds that a cell has to end after its KeyboardInterrupt.
@@ -142,14 +142,16 @@ class Session:
             until = time.monotonic() + back
         return wire.receive(self._channel, max(GRACE, min(until, last) - time.monotonic()), MAX_OUTPUTS)
 
-    def observe_all(self, checks: Sequence[Check], seed: int, stand_ins: bool = False) -> list[Observation]:
+    def observe_all(
+        self, checks: Sequence[Check], inputs: Mapping[str, Inputs], stand_ins: bool = False
+    ) -> list[Observation]:
         """What `lora_ref.checks.probing.observe` sees for each check's inputs, in the sandbox.
 
         A probe that ran into its time limit and had hardly a processor for it is asked once more, by itself.
 
         Args:
             checks: of one time limit.
-            seed: the submission's.
+            inputs: of each check, by its id.
             stand_ins: with those for what each check builds on.
         """
         orders = []
@@ -159,7 +161,7 @@ class Session:
                     "do": "probe",
                     "exercise": check.exercise,
                     "probe": [check.probe.__module__, check.probe.__qualname__],
-                    "inputs": draw(check, seed),
+                    "inputs": inputs[check.id],
                     "builds_on": list(check.builds_on) if stand_ins else [],
                     "seconds": check.seconds,
                 }
@@ -246,6 +248,7 @@ class _Run:
             "notes": [],
         }
         self.results: dict[str, Result] = {}
+        self.inputs: dict[str, Inputs] = {}  # drawn once of each check: asked with and judged by
         self.lost: dict[int, str] = {}
         self.shown, self.asked = 0, False
         self.unknown: set[str] = set()  # texts of errors that name what is not there
@@ -313,8 +316,9 @@ class _Run:
 
     def judge(self, exercise_id: str, session: Session) -> Result:
         """An exercise's verdicts as `lora_ref.checks.verdicts.run_check` gives them, the questions sent ahead."""
-        checks, seed = hidden_checks(exercise_id), self.job["seed"]
-        observations = session.observe_all(checks, seed)
+        checks = hidden_checks(exercise_id)
+        self.inputs |= {check.id: draw(check, self.job["seed"]) for check in checks}
+        observations = session.observe_all(checks, self.inputs)
         unknown = set(_texts_of(observations, NOT_THERE))
         self.miss(unknown)
         self.undefined |= set(_texts_of(observations, ("NotDefined",)))
@@ -323,7 +327,7 @@ class _Run:
             check.id: self.verdict(check, observation) for check, observation in zip(checks, observations, strict=True)
         }
         again = [check for check in checks if check.builds_on and not verdicts[check.id].passed]
-        for check, observation in zip(again, session.observe_all(again, seed, stand_ins=True), strict=True):
+        for check, observation in zip(again, session.observe_all(again, self.inputs, stand_ins=True), strict=True):
             verdicts[check.id] = second_chance(verdicts[check.id], self.verdict(check, observation))
         return result_from(exercise_id, map(self.with_cause, verdicts.values()))
 
@@ -372,8 +376,8 @@ class _Run:
             wanted |= self.missing.get(exercise_id, set())
             below = {n: names for n, names in ran.items() if n > number}
             # a %run, a star import: which names it brings, its text does not say
-            taken = any(self.cells[n].get("own") and uses(self.cells[n]["source"]).opaque for n in below)
-            if late or taken or any(wanted & names for names in below.values()):
+            opaque = any(self.cells[n].get("own") and uses(self.cells[n]["source"]).opaque for n in below)
+            if late or opaque or any(wanted & names for names in below.values()):
                 again = self.judge(exercise_id, session)
                 if len(again.failed) < len(self.results[exercise_id].failed):
                     self.results[exercise_id] = again
@@ -402,7 +406,7 @@ class _Run:
         """The judge's, within the submission's time: an observation may be made so that judging it takes long."""
         if time.monotonic() >= self.deadline:
             raise Gone("the submission's time is up")
-        return _verdict(check, self.job["seed"], seen)
+        return _verdict(check, self.inputs[check.id], seen)
 
     def miss(self, texts: Iterable[str]) -> None:
         """Keep the texts of errors that name what is not there, up to a number that no honest notebook reaches."""
@@ -427,10 +431,10 @@ class _Run:
         return [(self.results.get(row.id) or stopped(row.id, ended)).to_dict() for row in rows]
 
 
-def _verdict(check: Check, seed: int, seen: Observation) -> Verdict:
+def _verdict(check: Check, inputs: Inputs, seen: Observation) -> Verdict:
     try:
         with np.errstate(all="ignore"), _bounded(MAX_JUDGING):
-            verdict = judge(check, draw(check, seed), seen)
+            verdict = judge(check, inputs, seen)
         if verdict.fault is None:
             return verdict
         fault = Fault(*(part and border.text(part, MAX_MESSAGE) for part in dataclasses.astuple(verdict.fault)))

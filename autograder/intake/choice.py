@@ -106,10 +106,10 @@ def submissions(
             chosen[place.key, new.stage] = new
         else:
             other.notes.append(f"left out: {listed(f.path for f in files)}")
-    found = [(key, submission) for (key, _), submission in chosen.items()]
+    pairs = [(key, submission) for (key, _), submission in chosen.items()]
     if nobodys:
-        found.append((("nobody", NOBODY), _nobodys(nobodys, usual[0][0] if usual else next(iter(assignments)))))
-    return found
+        pairs.append((("nobody", NOBODY), _nobodys(nobodys, usual[0][0] if usual else next(iter(assignments)))))
+    return pairs
 
 
 def _nobodys(files: list[File], stage: str) -> Submission:
@@ -151,15 +151,15 @@ def _one(stage: str, choices: list[Candidate]) -> Submission:
 def _first(place: Place, files: list[File], assignment: Assignment) -> tuple[File, list[File], str]:
     """The notebook that is graded, of a student's for a stage; the others; why a person has to choose, or ""."""
     attempts = {file: _attempt(place, file) for file in files}
-    looked = {file: _look(file, assignment) for file in files[:MAX_READ]} if len(files) > 1 else {}
+    contents = {file: _look(file, assignment) for file in files[:MAX_READ]} if len(files) > 1 else {}
 
     def rank(file: File) -> Any:
-        filled, is_older = looked.get(file, (0, ""))[0], older(place.below(file) or [_name(place, file)])
+        filled, is_older = contents.get(file, (0, ""))[0], older(place.below(file) or [_name(place, file)])
         # an attempt is newer than none, hence the 1
         return [-n for n in attempts[file] or ()] or [1], -filled, is_older, _title(place, file, assignment.stage)
 
-    def alike(one: File, other: File) -> bool:
-        return one in looked and other in looked and looked[one][1] == looked[other][1]
+    def alike(a: File, b: File) -> bool:
+        return a in contents and b in contents and contents[a][1] == contents[b][1]
 
     ordered = sorted(files, key=lambda file: (*rank(file), len(file.parts), file.parts))
     first, best = ordered[0], rank(ordered[0])
@@ -167,7 +167,7 @@ def _first(place: Place, files: list[File], assignment: Assignment) -> tuple[Fil
     if len(files) > 1 and any(attempts[file] is None and not alike(file, first) for file in files):
         names = listed(f.path for f in files if attempts[f] is None)
         problem = f"several attempts, and their names do not tell the newest; keep one of {names}"
-    elif looked.get(first, (0, ""))[0] == ANSWERED:
+    elif contents.get(first, (0, ""))[0] == ANSWERED:
         rivals = [file for file in ordered if rank(file)[:3] == best[:3]]
         if any(not alike(file, first) for file in rivals):
             at = newest([place.below(f) or [_name(place, f)] for f in rivals])
@@ -176,7 +176,7 @@ def _first(place: Place, files: list[File], assignment: Assignment) -> tuple[Fil
                 problem = f"several notebooks that differ, and nothing tells the newest; keep one of {names}"
             else:
                 first = rivals[at]
-    elif filled := [f for f in ordered if looked.get(f, (0, ""))[0] == ANSWERED]:
+    elif filled := [f for f in ordered if contents.get(f, (0, ""))[0] == ANSWERED]:
         problem = f"the newest attempt, {shown(first.path)}, has no answer, and others have: keep one of "
         problem += listed(f.path for f in [first, *filled])
     return first, [file for file in ordered if file is not first], problem

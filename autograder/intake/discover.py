@@ -83,7 +83,7 @@ def _named(pairs: list[tuple[Key, Submission]], others: list[Key], register: Reg
             moodles[key].add(submission.stage)
     same = register.same(moodles)
     names = register.names({*(key for key, _ in pairs), *others} - set(same))
-    names |= {key: names.get(one) or register.keys[one] for key, one in same.items()}
+    names |= {key: names.get(other) or register.keys[other] for key, other in same.items()}
     register.add({key: names[key] for key, _ in pairs})
     for key, stages in moodles.items():
         register.stages[key] = register.stages.get(key, set()) | stages

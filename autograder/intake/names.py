@@ -17,17 +17,17 @@ NOBODY = "unknown"
 MAX_NOTES, MAX_NAME = 8, 300
 
 
-def student_names(keys: Iterable[Key], taken: Collection[str] = ()) -> dict[Key, str]:
+def student_names(keys: Iterable[Key], others: Collection[str] = ()) -> dict[Key, str]:
     """What each student is called in the output: no two the same, and none as those of ``taken``."""
     groups: dict[str, list[Key]] = {}
     for key in sorted(set(keys)):
         groups.setdefault(safe_name(key[1]), []).append(key)
     names = {}
-    used = {*groups, *taken}
+    used = {*groups, *others}
     for safe, group in groups.items():
         group.sort(key=lambda key: key[1] != safe)  # whoever is called exactly that keeps the name
         names[group[0]] = safe
-        nobodys = safe in taken or (len(group) > 1 and group[0][1] != safe)
+        nobodys = safe in others or (len(group) > 1 and group[0][1] != safe)
         for key in group if nobodys else group[1:]:
             new = f"{safe[:60]}-x{digest(repr(key).encode())[:6]}"
             while new in used:
@@ -37,13 +37,20 @@ def student_names(keys: Iterable[Key], taken: Collection[str] = ()) -> dict[Key,
     return names
 
 
+#: Letters and marks that show nothing (Unicode's default ignorables): names that differ in them look the same.
+_NOT_SEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+
+
 def safe_name(text: str) -> str:
     """A student's name as a folder of the output may be called: letters of every script, with their marks.
 
     A long one is cut in the middle, since a platform's number stands at its end. None begins with what a spreadsheet
     takes for a formula: nbgrader's own export writes names as they are.
     """
-    text = unicodedata.normalize("NFC", text[:MAX_NAME] + text[MAX_NAME:][-MAX_NAME:])
+    text = unicodedata.normalize("NFC", _NOT_SEEN.sub("", text[:MAX_NAME] + text[MAX_NAME:][-MAX_NAME:]))
     kept = (c if c in "_.@+-" or c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text)
     name = re.sub(" +", "-", "".join(kept)).strip(".-").lstrip("@+.-")
     while len(name) > 80 or len(name.encode()) > 160:

@@ -30,12 +30,12 @@ OLDER = re.compile(
 
 def newest(paths: Sequence[Sequence[str]]) -> int | None:
     """The number of the newest file, by the names on the path of each; None where they do not tell it."""
-    found = set()
+    places = set()
     for day_first in (True, False):
-        told = [[_told(part, day_first) for part in (stem(path[-1]), *reversed(path[:-1]))] for path in paths]
-        found.add(_last(told))
-    found.discard(-1)
-    return found.pop() if len(found) == 1 and None not in found else None
+        orders = [[_told(part, day_first) for part in (stem(path[-1]), *reversed(path[:-1]))] for path in paths]
+        places.add(_last(orders))
+    places.discard(-1)
+    return places.pop() if len(places) == 1 and None not in places else None
 
 
 def older(path: Sequence[str]) -> bool:
@@ -43,13 +43,13 @@ def older(path: Sequence[str]) -> bool:
     return any(OLDER.search(part[:MAX_NAME]) for part in path)
 
 
-def _last(told: list[list[dict[str, tuple[int, ...]]]]) -> int | None:
+def _last(orders: list[list[dict[str, tuple[int, ...]]]]) -> int | None:
     """The one whose date or number is the greatest; None: nothing tells; -1: a date cannot be in this order."""
-    if any("impossible" in part for parts in told for part in parts):
+    if any("impossible" in part for parts in orders for part in parts):
         return -1
-    words = {word for parts in told for part in parts for word in part}
+    words = {word for parts in orders for part in parts for word in part}
     for word in sorted(words, key=lambda word: word != "date"):
-        values = [next((part[word] for part in parts if word in part), None) for parts in told]
+        values = [next((part[word] for part in parts if word in part), None) for parts in orders]
         given = [value for value in values if value is not None]
         if len(given) < len(values):
             continue

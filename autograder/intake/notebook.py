@@ -58,7 +58,7 @@ def evidence(cells: Iterable[dict[str, Any]], assignment: Assignment) -> dict[st
         for phrase in exercise.evidence:
             ids = {c.get("id") for c in assignment.release["cells"] if phrase in source_of(c)}
             shows = [c for c in cells if _is_code_with(c, phrase, ids)]
-            outputs = [found for output in _outputs(shows[-1:]) if (found := _plain(output))]
+            outputs = [shown for output in _outputs(shows[-1:]) if (shown := _plain(output))]
             kept.setdefault(exercise.id, []).extend(outputs[:MAX_SHOWN])
     return {name: outputs for name, outputs in kept.items() if outputs}
 

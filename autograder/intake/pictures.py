@@ -49,7 +49,7 @@ class Pictures:
         attached = cell.get("attachments")
         bundles = list(attached.items())[:MAX_PICTURES] if isinstance(attached, dict) else []
         data = {name: next(iter(bundle.values()), "") if isinstance(bundle, dict) else "" for name, bundle in bundles}
-        left = {name: keep(one) for name, one in data.items()}
+        left = {name: keep(picture) for name, picture in data.items()}
         references = dict(left)
 
         def shown(alt: str, name: str) -> str:

@@ -77,13 +77,13 @@ def before_stage(name: str) -> str:
     """The student in student_02_lora_layer.ipynb; "" if the name has no stage in it, or nothing before it."""
     plain = bare(name)
     at = next((plain.lower().find(stage) for stage in STAGES if stage in plain.lower()), 0)
-    found = plain[: max(at, 0)].strip(" _-.")
-    without = NO_NAME_LAST.sub("", date_in(found, True)[1]).strip(" _-.")
+    before = plain[: max(at, 0)].strip(" _-.")
+    without = NO_NAME_LAST.sub("", date_in(before, True)[1]).strip(" _-.")
     if re.search(r"[^\W\d_]", without):  # jane in jane_2027-03-05_v2
         return without if not NO_NAME_BEFORE.fullmatch(without) else ""
-    if found.isdigit():  # a student's number, also one that could be a date
-        return found
-    return "" if NO_NAME_BEFORE.fullmatch(without) else found
+    if before.isdigit():  # a student's number, also one that could be a date
+        return before
+    return "" if NO_NAME_BEFORE.fullmatch(without) else before
 
 
 def after_stage(name: str) -> str:

@@ -62,7 +62,10 @@ class Rebuilt:
 
 @dataclass
 class Entry:
-    """A cell of the notebook that is made: a released one with its number, or a student's (None)."""
+    """A cell of the notebook that is made: a released one with its number, or a student's (None).
+
+    A released cell is the assignment's own object, which all submissions share.
+    """
 
     cell: dict[str, Any]
     known: int | None = None
@@ -199,7 +202,7 @@ class _Builder:
                 new = ""
             before = code and meta.get("grade")
             if main and not before:
-                self.entries.append(Entry(dict(released), known))
+                self.entries.append(Entry(released, known))
             if new.strip() and norm(new) not in self.texts[known]:
                 what = "set-up" if grade_id(released) == "setup" else "locked"
                 self.notes.append(
@@ -209,19 +212,19 @@ class _Builder:
                 self.texts[known].append(norm(new))
                 self._own({"cell_type": released["cell_type"]}, new, copy.attachments)
             if main and before:
-                self.entries.append(Entry(dict(released), known))
+                self.entries.append(Entry(released, known))
         elif not main:
             if norm(copy.text) not in (norm(self.sources[known]), *self.texts[known]):
                 self._own(copy.cell, copy.text, copy.attachments)
                 self.texts[known].append(norm(copy.text))
         elif norm(copy.text) == norm(self.sources[known]) or not copy.text.strip():
-            self.entries.append(Entry(dict(released), known))
+            self.entries.append(Entry(released, known))
         elif code and copy.cell.get("cell_type") == "code":
             metadata = {**released["metadata"], "tags": [STUDENT]}
             if self._room("code", copy.text):
                 self.entries.append(Entry({**released, "source": copy.text, "metadata": metadata}, known))
         else:
-            self.entries.append(Entry(dict(released), known))
+            self.entries.append(Entry(released, known))
             if not code:
                 self._own(copy.cell, added_lines(copy.text, self.sources[known]), copy.attachments)
 
@@ -341,7 +344,7 @@ class _Builder:
             if meta.get("locked") and meta.get("grade"):  # a check: after what was written in its answer's place
                 while at + 1 < len(self.entries) and self.entries[at + 1].known is None:
                     at += 1
-            cell = {**released, "source": ""} if meta.get("solution") else dict(released)
+            cell = {**released, "source": ""} if meta.get("solution") else released
             at += 1
             self.entries.insert(at, Entry(cell, number))
 

@@ -46,7 +46,7 @@ class Register:
                 names[key] = by_number[number]
             elif key[0] == "name" and key[1] in platforms:  # a folder called as the course calls them
                 names[key] = key[1]
-        return names | student_names(keys - set(names), taken=set(self.keys.values()))
+        return names | student_names(keys - set(names), others=set(self.keys.values()))
 
     def same(self, keys: Mapping[Key, set[str]]) -> dict[Key, Key]:
         """Key -> another one of the same student, for those whose number is one assignment's alone.
@@ -60,16 +60,16 @@ class Register:
         by_name: dict[str, set[Key]] = defaultdict(set)
         for key in {*self.stages, *keys}:
             by_name[name_of(key)].add(key)
-        found: dict[Key, Key] = {}
+        same: dict[Key, Key] = {}
         for name, group in by_name.items():
             stages = Counter(stage for key in group for stage in self.stages.get(key, set()) | keys.get(key, set()))
             new = {key for key in group if key not in self.keys and number_of(key) not in numbers}
             old = sorted(group - new, key=lambda key: key not in self.keys)
-            one = max(stages.values()) == 1 and len({self.keys.get(key) for key in old}) <= 1
-            if new and one and name not in self.namesakes:
+            alone = max(stages.values()) == 1 and len({self.keys.get(key) for key in old}) <= 1
+            if new and alone and name not in self.namesakes:
                 first = old[0] if old else min(new, key=lambda key: (sorted(keys[key]), key))
-                found |= dict.fromkeys(new - {first}, first)
-        return found
+                same |= dict.fromkeys(new - {first}, first)
+        return same
 
     def namesakes_of(self, key: Key) -> set[str]:
         """Other students of its name who may be the same one in another assignment of Moodle's, if it has but one."""
@@ -98,12 +98,12 @@ class Register:
 
     def numbers(self, stage: str = "") -> dict[str, str]:
         """The platform's number -> student; with a stage, "" where Moodle uses the number in another one."""
-        found = {}
+        students = {}
         for key, student in self.keys.items():
             elsewhere = stage and stage not in self.stages.get(key, {stage})
             if number := number_of(key):
-                found[number] = "" if elsewhere else student
-        return found
+                students[number] = "" if elsewhere else student
+        return students
 
     def save(self) -> None:
         """Write it down."""

@@ -27,7 +27,7 @@ def norm(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-@functools.lru_cache(maxsize=2000)
+@functools.lru_cache(maxsize=300)
 def parsed(source: str) -> ast.Module | None:
     """A cell's syntax tree, IPython's own lines left out, each statement on its line; None if it is not Python."""
     if OTHER.match(source):
@@ -43,7 +43,7 @@ def parsed(source: str) -> ast.Module | None:
     return None
 
 
-@functools.lru_cache(maxsize=2000)
+@functools.lru_cache(maxsize=500)
 def shape(source: str) -> str:
     """A source without comments and layout; its text, if it is not Python."""
     tree = parsed(source)
@@ -53,7 +53,7 @@ def shape(source: str) -> str:
         return norm(source)
 
 
-@functools.lru_cache(maxsize=2000)
+@functools.lru_cache(maxsize=500)
 def defined(source: str) -> tuple[tuple[str, str], ...]:
     """What a cell binds at its top level: (name, the definition's `ast.dump`, or "" for another binding) each."""
     tree = parsed(source)

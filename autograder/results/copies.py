@@ -68,12 +68,12 @@ def keep(out: Path, rows: Iterable[Row], assignments: Mapping[str, Assignment]) 
 
 def groups(out: Path, present: Collection[tuple[str, str]]) -> list[Group]:
     """Whose work is alike, of these (stage, student); the largest group of each stage first."""
-    found: list[Group] = []
+    alike: list[Group] = []
     for stage, prints in _known(out).items():
         here = {who: what for who, what in prints.items() if who == PUBLIC or (stage, who) in present}
         of_stage = [Group(stage, students, what) for what, students in _alike(here) if students]
-        found += sorted(of_stage, key=lambda group: (-len(group.students), group.what, group.students))
-    return found
+        alike += sorted(of_stage, key=lambda group: (-len(group.students), group.what, group.students))
+    return alike
 
 
 def _path(out: Path) -> Path:
@@ -88,17 +88,17 @@ def _known(out: Path) -> dict[str, Any]:
 def _alike(prints: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """(what is alike, the students)."""
     copied: set[str] = set()
-    for members in _of_equal_code({who: one["code"] for who, one in prints.items()}):
+    for members in _of_equal_code({who: compared["code"] for who, compared in prints.items()}):
         exact = {json.dumps([cell[1] for cell in prints[who]["code"].values()]) for who in members}
         what = "the same code" if PUBLIC not in members else "the code of the worked solution"
         copied |= members if PUBLIC in members else set()
         if len(members) > 1:
             yield what + ("" if len(exact) == 1 else ", in parts or with other names"), sorted(members - {PUBLIC})
-    comments = [who for who, one in prints.items() if one["comments"] and who not in copied | {PUBLIC}]
+    comments = [who for who, compared in prints.items() if compared["comments"] and who not in copied | {PUBLIC}]
     yield "comments of the worked solution", sorted(comments)
     texts: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for who, one in sorted(prints.items()):
-        for exercise, (text, of_model) in one["text"].items():
+    for who, compared in sorted(prints.items()):
+        for exercise, (text, of_model) in compared["text"].items():
             if who != PUBLIC:
                 texts[exercise, "" if of_model else text].append(who)
     for (exercise, text), students in texts.items():
@@ -174,8 +174,8 @@ def _runs(words: list[str]) -> set[tuple[str, ...]]:
 
 def _comments(source: str) -> set[str]:
     """The longer comments of a source, the marks of the masters aside; also what looks like one in a text."""
-    found = {" ".join(_words(text)) for text in re.findall(r"#(?!##)(.*)", source)}
-    return {text for text in found if text.count(" ") >= COMMENT - 1}
+    comments = {" ".join(_words(text)) for text in re.findall(r"#(?!##)(.*)", source)}
+    return {text for text in comments if text.count(" ") >= COMMENT - 1}
 
 
 @functools.lru_cache(maxsize=2000)
@@ -196,8 +196,8 @@ def _tree(source: str) -> tuple[str, str, int]:
             parts.append(node)
         elif kind is list:
             parts.append(("[",))
-            for one in node:
-                write(one)
+            for item in node:
+                write(item)
         elif not isinstance(node, ast.AST):
             parts.append((repr(node),))
         elif kind not in (ast.Load, ast.Store):
@@ -208,7 +208,7 @@ def _tree(source: str) -> tuple[str, str, int]:
                 if field in LEFT_OUT:
                     continue
                 if field == "body" and type(value) is list:
-                    value = [one for one in value if not _is_text(one)]
+                    value = [item for item in value if not _is_text(item)]
                 write(value)
             if given := GIVES.get(kind):
                 own.update([getattr(node, given)] if type(getattr(node, "ctx", None)) is not ast.Load else [])

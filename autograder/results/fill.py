@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -134,14 +135,14 @@ def people(sheet: Sheet) -> list[Person]:
     persons = []
     for row in sheet.rows[1:]:
         row = [*row, *[""] * (len(sheet.rows[0]) - len(row))]
-        number = re.search(r"([0-9]+)$", row[where.own].strip())
+        number = _own_number(row[where.own])
         name = row[where.who].strip()
         if not number or name in ("Student, Test", "Test Student"):
             continue
         if where.platform == "canvas" and "," in name:
             last, _, first = name.partition(",")
             name = f"{first.strip()} {last.strip()}"
-        persons.append(Person(name, number[1], [row[i].strip() for i in where.names if row[i].strip()]))
+        persons.append(Person(name, number, [row[i].strip() for i in where.names if row[i].strip()]))
     return persons
 
 
@@ -159,11 +160,24 @@ def _domains(rows: Iterable[Sequence[str]]) -> set[str]:
     return domains if len(domains) == 1 else set()
 
 
+def _own_number(cell: str) -> str:
+    """The platform's number of a student at the end of a cell, also with a spreadsheet's ".0"; "" if there is none.
+
+    Raises:
+        ExportError: a spreadsheet has rounded it.
+    """
+    if re.fullmatch(r"\d+[.,]?\d*E\+?\d+", cell.strip(), re.IGNORECASE):
+        raise ExportError(f"{cell.strip()} is a number that a spreadsheet has rounded: download the table again")
+    number = re.search(r"([0-9]+)(?:\.0)?$", cell.strip())
+    return number[1] if number else ""
+
+
 def _number(cell: str) -> float | None:
     try:
-        return float(cell.strip().replace(",", "."))
+        value = float(cell.strip().replace(",", "."))
     except ValueError:
         return None  # "(read only)", "EX", or of a scale
+    return value if math.isfinite(value) else None
 
 
 def fill_sheet(
@@ -222,8 +236,7 @@ def fill_sheet(
             if scale != 1:
                 scaled = f"the platform counts {limit:g} points and the stage has {most:g}"
                 done.said["scaled"] = [f"{scaled}: all grades are multiplied by {scale:g}"]
-        number = re.search(r"([0-9]+)$", row[where.own].strip())
-        candidates = sorted(by_number.get(number[1], ())) if number else []
+        candidates = sorted(by_number.get(_own_number(row[where.own]), ()))
         keys = sorted(_keys(where.platform, [row[i] for i in where.names], domains))
         called = [name for key in keys for name in folded.get(key, ())]
         exact = [name for name in called if name in row]

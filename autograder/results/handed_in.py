@@ -7,6 +7,7 @@ graded/.grading/evidence/STAGE/STUDENT.json   what their own notebook showed whe
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,32 @@ def keep_evidence(out: Path, student: str, stage: str, evidence: Evidence) -> No
         write_whole(path, text.encode())
     elif not evidence:
         path.unlink(missing_ok=True)
+
+
+class Waiting:
+    """Evidence that is kept once it is sure that a batch is the right one; on disk, for it may be a class's pictures.
+
+    Use as a context manager.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._file.close()
+
+    def add(self, student: str, stage: str, evidence: Evidence) -> None:
+        """Take one submission's."""
+        self._file.write(json.dumps([student, stage, evidence]) + "\n")
+
+    def keep(self, out: Path) -> None:
+        """`keep_evidence` for all of them."""
+        self._file.seek(0)
+        for line in self._file:
+            keep_evidence(out, *json.loads(line))
 
 
 def evidence(out: Path, stage: str, student: str) -> Evidence:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from autograder.engine.assignment import STUDENT, Assignment, nbgrader, source_of
 from autograder.engine.job import Row
@@ -24,6 +24,8 @@ _REACHING = {
     *("inspect", "gc", "mmap", "signal", "marshal", "builtins", "dis", "bdb", "faulthandler", "atexit", "resource"),
     *("runpy", "code", "codeop", "imp", "linecache", "pkgutil", "zipimport", "importlib", "types", "fcntl", "select"),
     *("base64", "binascii", "codecs", "zlib", "bz2", "lzma", "gzip"),
+    *("pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "copyreg", "pydoc", "unittest", "doctest"),
+    *("cProfile", "profile", "trace", "xml", "logging.config", "concurrent", "torch.multiprocessing", "torch.package"),
 }
 #: Attributes that lead into frames, functions and loaders, start processes, or find the files of modules.
 _INNER = {
@@ -34,9 +36,12 @@ _INNER = {
     *("fork", "forkpty", "posix_spawn", "_exit", "execv", "popen", "__builtins__", "exec_module", "source_to_code"),
     *("CodeType", "FunctionType", "SourceFileLoader", "spec_from_file_location", "import_module", "getsource"),
     *("__loader__", "__spec__", "__path__", "__file__", "get_data", "get_source", "copytree", "__dict__"),
+    *("read_pickle", "create_subprocess_shell", "create_subprocess_exec", "ProcessPoolExecutor", "spawnv", "spawnl"),
 }
 #: Python's own names for running text as code.
 _RUNNING = {"exec", "eval", "compile", "__import__", "__builtins__"}
+#: Lines of IPython's that change only what is shown; editors write them as calls.
+_SHOWING = {"matplotlib", "config", "load_ext", "reload_ext", "autoreload", "pip", "conda", "pwd"}
 #: IPython's ways to run a program or a file; what only installs is none.
 _PROGRAMS = re.compile(
     r"^[ \t]*(?:!(?![ \t]*(?:pip|conda)\b)|%%(?:bash|sh|script|system|sx|writefile|python3?|pypy|perl|ruby)\b"
@@ -71,9 +76,9 @@ def flags(row: Row, assignment: Assignment) -> list[str]:
     return hints
 
 
-def _few(found: Iterable[str]) -> list[str]:
+def _few(hints: Iterable[str]) -> list[str]:
     """The first of these, and how many more there are."""
-    lines = sorted(found)
+    lines = sorted(hints)
     return lines[:MAX_ODD] + ([f"and {len(lines) - MAX_ODD} more of the kind"] if len(lines) > MAX_ODD else [])
 
 
@@ -105,62 +110,124 @@ def odd(source: str) -> frozenset[str]:
 
 
 def _odd(tree: ast.AST) -> set[str]:
-    found: set[str] = set()
-    together = 0
+    hints: set[str] = set()
+    together, shells = 0, 0
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {f"imports {alias.name[:60]}" for alias in node.names if alias.name.partition(".")[0] in _REACHING}
+            hints |= {f"imports {alias.name[:60]}" for alias in node.names if _reaches(alias.name)}
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            if module.partition(".")[0] in _REACHING:
-                found.add(f"imports {module[:60]}")
+            if _reaches(module):
+                hints.add(f"imports {module[:60]}")
             names = {alias.name for alias in node.names}
-            found |= {f"imports {name}" for name in names & (_INNER | _REACHING)}
-            found |= {"uses sys.modules"} if module == "sys" and "modules" in names else set()
+            hints |= {f"imports {name}" for name in names & (_INNER | _REACHING)}
+            hints |= {"uses sys.modules"} if module == "sys" and "modules" in names else set()
         elif isinstance(node, ast.Attribute) and node.attr in _INNER:
-            found.add(f"uses {node.attr}")
+            hints.add(f"uses {node.attr}")
         elif isinstance(node, ast.Attribute) and node.attr == "modules":
             if isinstance(node.value, ast.Name) and node.value.id in ("sys", "_sys"):  # a model's modules() is fine
-                found.add("uses sys.modules")
+                hints.add("uses sys.modules")
         elif isinstance(node, ast.Name) and node.id in _RUNNING and isinstance(node.ctx, ast.Load):
-            found.add(f"uses {node.id}")
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "vars"):
-            of = node.args[0] if node.args else None
-            if isinstance(of, ast.Name) and of.id in ("os", "sys", "builtins") and _text(node.args[-1]) is None:
-                found.add(f"looks up what it takes of {of.id}")
+            hints.add(f"uses {node.id}")
+        elif isinstance(node, ast.Name) and node.id == "get_ipython":
+            shells += 1
+        elif isinstance(node, ast.Call):
+            shells -= _only_shows(node)
+            hints |= _called(node)
         elif isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
             items = node.values if isinstance(node, ast.Dict) else node.elts
             if len(items) > _ITEMS:
-                found.add(f"has a table of {len(items):,} items")
-        elif isinstance(node, ast.BinOp) and (text := _text(node)) is not None:
-            found |= _named(text)
+                hints.add(f"has a table of {len(items):,} items")
+        elif isinstance(node, (ast.BinOp, ast.JoinedStr)) and (text := _text(node)) is not None:
+            hints |= _named(text)
         elif isinstance(node, ast.Constant):
             value = node.value
             if isinstance(value, (str, bytes)):
                 together += len(value)
                 if len(value) > _LONG:
-                    found.add(f"has a literal of {len(value):,} characters")
-                found |= _named(value) if isinstance(value, str) else set()
+                    hints.add(f"has a literal of {len(value):,} characters")
+                hints |= _named(value) if isinstance(value, str) else set()
             elif isinstance(value, int) and value.bit_length() > 3.33 * _DIGITS:
-                found.add("has a number of more digits than any answer")
-    return found | ({f"has literals of {together:,} characters"} if together > _LONG_TOGETHER else set())
+                hints.add("has a number of more digits than any answer")
+    hints |= {"uses get_ipython"} if shells > 0 else set()
+    return hints | ({f"has literals of {together:,} characters"} if together > _LONG_TOGETHER else set())
+
+
+def _reaches(module: str) -> bool:
+    """Whether a module is one of `_REACHING`, or in one."""
+    parts = module.split(".")
+    return any(".".join(parts[: n + 1]) in _REACHING for n in range(len(parts)))
+
+
+def _only_shows(node: ast.Call) -> bool:
+    """Whether a call is what an editor makes of ``%matplotlib inline`` and the like."""
+    of = node.func.value if isinstance(node.func, ast.Attribute) else None
+    shell = isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "get_ipython"
+    shell = shell and isinstance(node.func, ast.Attribute) and node.func.attr in ("run_line_magic", "magic")
+    words = (_text(node.args[0]) or "").split() if node.args else []
+    return shell and bool(words) and words[0] in _SHOWING
+
+
+def _called(node: ast.Call) -> set[str]:
+    """What a call does that only forging needs: looks up a computed name, runs a program, unpickles."""
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    of = node.args[0] if node.args else None
+    hints = set()
+    if name in ("getattr", "vars") and isinstance(of, ast.Name) and of.id in ("os", "sys", "builtins"):
+        hints |= {f"looks up what it takes of {of.id}"} if _text(node.args[-1]) is None else set()
+    elif name == "open" and isinstance(of, ast.Constant) and type(of.value) is int:
+        hints.add("opens a file by its number")
+    elif isinstance(node.func, ast.Attribute):
+        if node.func.attr == "system" and of is not None:  # platform.system() has no argument
+            hints.add("runs a program")
+        elif (text := _text(node)) is not None:
+            hints |= _named(text)
+    for keyword in node.keywords:
+        value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+        if (keyword.arg, value) in (("allow_pickle", True), ("weights_only", False)):
+            hints.add("unpickles")
+    return hints
 
 
 def _named(text: str) -> set[str]:
     """What a text names that only forging needs: a file of Python's, or what could be looked up by it."""
     if re.fullmatch(r"[\w./*?\[\]-]*\.pyc?", text[:200]):
         return {f"names the file {text[:60]}"}
+    if re.match(r"/course\b|/proc/(?:self|thread-self|\d|\*)", text):
+        return {f"names the folder {text[:60]}"}
     return {f"names {text}"} if text in _INNER | {"ctypes", "socket", "subprocess"} else set()
 
 
 def _text(node: ast.AST) -> str | None:
-    """The text that a literal, or a sum of literals, is; None of what is neither."""
+    """The text that a literal is, or what is put together of literals; None of anything else."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.FormattedValue):
+        return _text(node.value) if node.format_spec is None else None
+    if isinstance(node, ast.JoinedStr):
+        return _joined(node.values, "")
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.keywords:
+        form, parts = _text(node.func.value), node.args
+        if node.func.attr == "join" and form is not None and parts and isinstance(parts[0], (ast.List, ast.Tuple)):
+            return _joined(parts[0].elts, form)
+        one = _text(parts[0]) if node.func.attr == "format" and len(parts) == 1 else None
+        return _filled(form, "{}", one)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+        return _filled(_text(node.left), "%s", _text(node.right))
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         left, right = _text(node.left), _text(node.right)
         return None if left is None or right is None else left + right
     return None
+
+
+def _filled(form: str | None, gap: str, text: str | None) -> str | None:
+    """A form with a text in its one gap; Python's own formatting would make gigabytes of "{:9999999999}"."""
+    return form.replace(gap, text) if form is not None and text is not None and form.count(gap) == 1 else None
+
+
+def _joined(nodes: Sequence[ast.expr], between: str) -> str | None:
+    texts = [_text(node) for node in nodes]
+    return None if None in texts else between.join(text or "" for text in texts)
 
 
 @functools.lru_cache(maxsize=2000)

@@ -37,6 +37,8 @@ class Sheet:
         """
         if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             encoding = "utf-16-le" if data[:2] == codecs.BOM_UTF16_LE else "utf-16-be"
+        elif b"\0" in data[:2]:  # without its mark: a title's first letter has a zero beside it
+            encoding = "utf-16-be" if data[:1] == b"\0" else "utf-16-le"
         else:
             encoding = "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
         try:

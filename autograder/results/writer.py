@@ -83,6 +83,8 @@ class Writer:
             book.commit()
             for path, text in filter(None, stamps):
                 write_whole(path, text.encode())
+            for row in rows[start : start + BATCH]:
+                row.cells = []  # kept in a file now; a class's, with the pictures in them, would fill the memory
         self._last = time.monotonic()
 
     def _prepare(self) -> None:

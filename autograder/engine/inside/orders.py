@@ -136,10 +136,22 @@ def _named(where: list[str]) -> Any:
     return getattr(sys.modules[where[0]], where[1])
 
 
+#: Parts of an object whose origin is looked at.
+MOST_PARTS = 300
+
+
 def origins(value: Any) -> list[str]:
-    """Top-level packages, beyond the notebook's own, that an object, its class and its bases come from."""
+    """Top-level packages, beyond the notebook's own, that an object comes from, its bases, or what it is made of."""
     packages = []
-    for thing in (value, type(value), *getattr(value if isinstance(value, type) else type(value), "__mro__", ())):
+    waiting: list[Any] = [value, type(value)]
+    known: set[int] = set()
+    while waiting and len(known) < MOST_PARTS:
+        thing = waiting.pop(0)
+        if id(thing) in known:
+            continue
+        known.add(id(thing))
+        with contextlib.suppress(Exception):  # whatever a submission made of it
+            waiting += _parts(thing)
         module = getattr(thing, "__module__", None)
         if isinstance(module, str):
             packages.append(module.partition(".")[0])
@@ -148,6 +160,17 @@ def origins(value: Any) -> list[str]:
         if isinstance(name, str):
             packages += [package for package in ("lora_ref", "peft") if f"/{package}/" in name]
     return sorted({name[:50] for name in packages if name in ("lora_ref", "peft")})
+
+
+def _parts(thing: Any) -> list[Any]:
+    """A class's bases and methods, and what a function, a method or a partial calls instead of its own code."""
+    if isinstance(thing, type):
+        own = vars(thing).values() if thing.__module__ == "__main__" else ()
+        return [*thing.__mro__, *(part for part in own if callable(part) or hasattr(part, "__get__"))]
+    inner = [getattr(thing, name, None) for name in ("func", "fget", "__func__", "__wrapped__")]
+    if isinstance(thing, FunctionType):
+        inner += [cell.cell_contents for cell in thing.__closure__ or ()]
+    return [part for part in inner if callable(part)]
 
 
 class Settings:
