@@ -37,7 +37,7 @@ def draw_inject(
     inputs = draw_model(rng, **model)
     if targets is None:
         # one of each kind, so that a mistake costs the same whatever is drawn; my_query is not a target, and ends so
-        kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
+        kinds = [["query"], ["key"], ["value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
         targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
         targets += ["self.query"] * overlap  # all of it meant already
         if head_targets:
@@ -54,7 +54,8 @@ def draw_inject(
 
 def probe_inject(names: Names, **inputs: Any) -> dict:
     """The wrapped layers, what trains, every pretrained value, logits, and each update's output."""
-    model = build(inputs)
+    model = build(inputs).train()
+    model.embeddings.eval()  # a model whose parts are in different modes
     linears = {name: at(model, name) for name in matches(inputs, inputs["targets"])}
     before = [(module, module.training) for module in model.modules()]
     result = names.inject_lora(model, list(inputs["targets"]), **inputs["options"])
@@ -126,7 +127,9 @@ def probe_typo(names: Names, **inputs: Any) -> dict:
     model, inject_lora = build(inputs), names.inject_lora
     error = raised(lambda: inject_lora(model, list(inputs["targets"]), **inputs["options"]))
     frozen = sum(not p.requires_grad for p in model.parameters())
-    return {"raised": error, "frozen": frozen, "wrapped": len(wrappers(model))}
+    seen = {"raised": error, "frozen": frozen, "wrapped": len(wrappers(model))}
+    then = raised(lambda: inject_lora(model, ["query"], **inputs["options"]))
+    return {**seen, "then": then, "later": len(wrappers(model))}
 
 
 def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -365,6 +368,9 @@ def judge_typo(inputs: Inputs, seen: Observation) -> Fault | None:
         did = "layers are wrapped" if seen["wrapped"] else "parameters are frozen"
         likely = "ask match_targets for all targets at once, before anything changes"
         return Fault(f"{shown}: a ValueError, and yet {did}", likely)
+    if seen["then"] or not seen["later"]:
+        did = f"raises {seen['then']['type']}" if seen["then"] else "wraps nothing"
+        return Fault(f"{shown}: a ValueError, and then a call with ['query'] {did}", "a refused call leaves no mark")
     return None
 
 
