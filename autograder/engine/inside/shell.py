@@ -383,5 +383,5 @@ def colab() -> Iterator[None]:
     try:
         yield
     finally:
-        for name, module in before.items():
-            sys.modules.pop(name) if module is None else sys.modules.update({name: module})
+        for name, known in before.items():
+            sys.modules.pop(name) if known is None else sys.modules.update({name: known})
