@@ -342,7 +342,8 @@ def judge_learns(inputs: Inputs, seen: Observation) -> Fault | None:
     start, *later = (forward for forward in _first_forwards(inputs, seen) if forward is not None)
     grads = forward_numpy(inputs, batch_order(inputs, seen)[0], start)[1:]
     for name, grad in zip("AB", grads, strict=False):
-        counts = np.abs(grad) > 0.2 * np.abs(start[name])  # elsewhere a weight decay may have the last word
+        ratio = np.abs(grad) / np.maximum(np.abs(start[name]), 1e-12)
+        counts = ratio > min(0.2, ratio.max() / 2)  # elsewhere a weight decay may have the last word
         if ((later[0][name] - start[name]) * grad * counts).sum() >= 0:
             return judge_adamw(inputs, seen) or Fault(f"the first step does not move lora_{name} down the loss", "")
     return None
