@@ -50,6 +50,7 @@ LINES = (
     *(
         "try:\n    import google.colab\nexcept ImportError:\n    pass",
         "import os\nif 'google.colab' in str(get_ipython()): 1/0",
+        "from google.colab import drive, files\ndrive.mount('/content/drive')",
     ),
 )
 #: Lines that may use any name, so that all of a notebook runs.
@@ -362,7 +363,10 @@ def alike_ids(notebook: Notebook, dice: random.Random, stage: str) -> None:
 
 def another_type(notebook: Notebook, dice: random.Random, stage: str) -> None:
     """A slip of the keyboard: a code cell is Markdown."""
-    an_answer(notebook, dice)["cell_type"] = dice.choice(("markdown", "raw"))
+    cell, kind = an_answer(notebook, dice), dice.choice(("markdown", "raw", "fenced"))
+    cell["cell_type"] = kind if kind != "fenced" else "markdown"
+    if kind == "fenced":
+        cell["source"] = f"```python\n{cell['source']}\n```"
 
 
 EDITS = (

@@ -153,6 +153,9 @@ EDITED = {
         lambda s: "%matplotlib inline\nimport numpy as np\n" + s.replace("math.", "np.")
     ),
     "modulo": with_answer(lambda s: s.replace('raise ValueError(f"rank must be at least 1, got {rank}")', PERCENT)),
+    "a drive mounted on Colab": with_answer(
+        lambda s: f"from google.colab import drive\ndrive.mount('/content/drive')\n{s}"
+    ),
     "a helper module": with_cells(0, code("%%writefile my_helper.py\nhalf = 0.5", DICE)),
     "split off a demonstration": split("", "demo = LoRALayer(3, 4, 2, 1)\nprint(demo.scaling)"),
     "split off a helper": split("def scale(alpha, rank):\n    return alpha / rank", ""),
@@ -216,7 +219,7 @@ def test_what_a_cell_with_lines_of_ipythons_defines(line, names):
     assert [name for name, _ in defined(f"{line}\ndef f(x):\n    return x % 2\n")] == names
 
 
-@pytest.mark.parametrize("kind", ["markdown", "raw"])
+@pytest.mark.parametrize("kind", ["markdown", "raw", "fenced"])
 @pytest.mark.parametrize("known", [True, False])
 def test_an_answer_in_a_text_cell_beside_the_gap_runs(kind, known):
     """A slip of the keyboard, with the released cell still there, and with or without nbgrader's metadata."""
@@ -224,14 +227,14 @@ def test_an_answer_in_a_text_cell_beside_the_gap_runs(kind, known):
     cell = named(notebook, "parametrization")
     gap = twin(cell, human_edits.gap_of(cell, STAGE), DICE)
     notebook["cells"].insert(place(notebook, cell) + 1, gap)
-    cell["cell_type"] = kind
+    cell["cell_type"], answer = kind.replace("fenced", "markdown"), cell["source"]
+    if kind == "fenced":
+        cell["source"] = f"```python\n{answer}\n```"
     if not known:
         cell["metadata"], cell["id"] = {}, "new"
     row = planned(notebook)
-    sources = [
-        c["source"] for c in row.cells if c["cell_type"] == "code" and "class LoRAParametrization" in c["source"]
-    ]
-    assert sources == [cell["source"]]
+    sources = [c["source"] for c in row.cells if c["cell_type"] == "code"]
+    assert [s.strip() for s in sources if "class LoRAParametrization" in s] == [answer.strip()]
     assert "its code ran" in " ".join(row.notes)
 
 

@@ -108,3 +108,8 @@ def test_numpy_agrees_with_autograd(seed):
     assert ours[0] == pytest.approx(loss.item(), rel=1e-12)
     np.testing.assert_allclose(ours[1], model.lora_A.grad.numpy(), atol=1e-12)
     np.testing.assert_allclose(ours[2], model.lora_B.grad.numpy(), atol=1e-12)
+
+
+def test_small_gradients_of_the_first_step_cost_no_right_answer():
+    """With this seed no gradient is a fifth of its weight: which of them tell the direction is relative."""
+    assert evaluate_exercise("4.4", worked(STAGE).namespace, 19).earned == 6

@@ -140,9 +140,12 @@ class _Builder:
         wanted = {name for name, _ in defined(self.sources[known])}
         wanted -= {name for copy in alike for name, _ in defined(copy.text)}
         for copy in group:
-            if copy.cell.get("cell_type") != "code" and wanted & {name for name, _ in defined(copy.text)}:
-                self.notes.append(f"the answer cell {grade_id(released)!r} is not a code cell any more; its code ran")
-                copy.cell = {**copy.cell, "cell_type": "code"}
+            for text in (copy.text, fenced(copy.text)) if copy.cell.get("cell_type") != "code" else ():
+                if wanted & {name for name, _ in defined(text)}:
+                    note = f"the answer cell {grade_id(released)!r} is not a code cell any more; its code ran"
+                    self.notes.append(note)
+                    copy.cell, copy.text = {**copy.cell, "cell_type": "code"}, text
+                    break
 
     def _retyped_own(self, own: list[_Copy], copies: list[tuple[int | None, _Copy]]) -> None:
         """So is a cell of the student's own with what an answer defines, if no code cell has it."""

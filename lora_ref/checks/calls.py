@@ -107,6 +107,8 @@ class Calls:
         else:
             if first.changed():
                 self._shared(name)
+            elif _handed_out_again(result, second, [kept.value for kept in before.values()]):
+                self.effects.append(Effect("shared", f"two calls of {name} returned one and the same object"))
             elif not alike(second, result):
                 text = f"{name} called again with the same arguments returned something else"
                 self.effects.append(Effect("again", text))
@@ -258,6 +260,14 @@ class _KeptModule:
 def _hooks(module: torch.nn.Module) -> tuple[int, bool]:
     """How many forward hooks a module has, and whether it has a forward of its own, which is not its class's."""
     return len(module._forward_hooks) + len(module._forward_pre_hooks), "forward" in vars(module)
+
+
+def _handed_out_again(first: Any, second: Any, given: list[Any]) -> bool:
+    """Whether two calls returned one object that can be changed, and that is no argument's."""
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        return any(_handed_out_again(*pair, given) for pair in zip(first, second, strict=False))
+    mutable = isinstance(first, (torch.Tensor, np.ndarray, list, dict))
+    return mutable and first is second and not any(first is one for one in given)
 
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:

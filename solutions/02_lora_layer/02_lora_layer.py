@@ -113,7 +113,7 @@ class LoRALayer(nn.Module):
         dropout: probability with which each entry of x is dropped in training mode.
 
     Attributes:
-        lora_A: nn.Parameter, (rank, in_features), random with mean zero.
+        lora_A: nn.Parameter, (rank, in_features), random with mean zero, large enough for B to learn from.
         lora_B: nn.Parameter, (out_features, rank), zeros.
         scaling: alpha / rank.
     """
@@ -627,7 +627,7 @@ class LoRAParametrization(nn.Module):
         ### END SOLUTION
 
     def forward(self, W):
-        """The weight that the layer uses, of W's shape and dtype. W stays as it is."""
+        """The weight that the layer uses, of W's shape and dtype. W stays as it is, and gets a gradient if it trains."""
         ### BEGIN SOLUTION 2.6
         if not self.enabled:
             return W

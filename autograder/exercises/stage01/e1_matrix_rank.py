@@ -153,4 +153,11 @@ MUTANTS = [
         "return int((M.abs().sum(1) > rtol * values.max()).sum())",
         "rows that are not zero",
     ),
+    Mutant(
+        "1.1/at-most-10",
+        "no rank above 10",
+        "return int((values > rtol * values.max()).sum())",
+        "return min(int((values > rtol * values.max()).sum()), 10)",
+        "a matrix of rank 20",
+    ),
 ]

@@ -28,7 +28,7 @@ MUTANTS = [
         "return (U[:, :k] * S[:k]) @ Vh[:k]",
         "buffer = globals().setdefault('_buffers', {}).setdefault(M.shape, torch.empty_like(M))\n"
         "    return buffer.to(M.dtype).copy_((U[:, :k] * S[:k]) @ Vh[:k])",
-        "changed what the first one had returned",
+        "one and the same object",
     ),
     Mutant(
         "1.2/two-terms",
@@ -174,5 +174,12 @@ MUTANTS = [
         _BEST,
         _BEST.removeprefix("return "),
         "a return is missing",
+    ),
+    Mutant(
+        "1.2/at-most-10",
+        "no more than ten terms",
+        "    return (U[:, :k] * S[:k]) @ Vh[:k]",
+        "    k = min(k, 10)\n    return (U[:, :k] * S[:k]) @ Vh[:k]",
+        "with k=15",
     ),
 ]

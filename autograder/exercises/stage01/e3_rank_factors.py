@@ -89,4 +89,12 @@ MUTANTS = [
         "torch does not multiply",
     ),
     Mutant("1.3/two-terms", "two terms whatever r is", _MIDDLE, "p = min(2, len(S))", "two terms are kept", "S4"),
+    Mutant(
+        "1.3/one-buffer",
+        "factors of one shape are written into one pair of tensors",
+        "    return B, A\n",
+        "    kept = rank_factors.__dict__.setdefault((B.shape, A.shape, B.dtype), (B, A))\n"
+        "    return kept[0].copy_(B), kept[1].copy_(A)\n",
+        "one and the same object",
+    ),
 ]

@@ -204,4 +204,43 @@ class LoRALayer(nn.Module):
 """,
         "lora_A is an nn.Linear",
     ),
+    Mutant("2.1/A-tiny", "A is all but zero", _A, f"{_A[:-1]} * 1e-30)", "all but zero nothing is learned"),
+    Mutant(
+        "2.1/rank-used",
+        "the rows above the smaller side are zero",
+        _SCALING,
+        f"{_SCALING}\n        self.lora_A.data[min(in_features, out_features) :] = 0",
+        "drawn on its own",
+    ),
+    Mutant(
+        "2.1/B-where-square",
+        "in a square layer B starts random",
+        _SCALING,
+        f"{_SCALING}\n        if in_features == out_features:\n            nn.init.normal_(self.lora_B)",
+        "whatever the sizes",
+    ),
+    Mutant(
+        "2.1/rslora-above-8",
+        "rsLoRA's scale at larger ranks",
+        _SCALING,
+        "self.scaling = alpha / (rank if rank < 9 else rank**0.5)",
+        "rsLoRA",
+    ),
+    Mutant(
+        "2.1/at-least-one", "the scale is at least 1", _SCALING, "self.scaling = max(1.0, alpha / rank)", "scaling 1"
+    ),
+    Mutant(
+        "2.1/scale-on-the-class",
+        "the scale is the class's: the last layer's for all",
+        _SCALING,
+        "LoRALayer.scaling = alpha / rank",
+        "expected",
+    ),
+    Mutant(
+        "2.1/seed-afterwards",
+        "the seed is set once A is drawn",
+        _SCALING,
+        f"{_SCALING}\n        torch.manual_seed(0)",
+        "must be random, and unseeded",
+    ),
 ]

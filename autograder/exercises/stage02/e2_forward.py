@@ -254,4 +254,40 @@ MUTANTS = [
         f"{_UP} * (torch.arange(x.shape[0]) < 64).view(-1, *[1] * (x.dim() - 1)) if x.dim() > 1 else {_UP[7:]}",
         "the output is off by",
     ),
+    Mutant(
+        "2.2/clamped",
+        "what is large is cut",
+        _UP,
+        f"return ({_UP.removeprefix('return ')}).clamp(-1e3, 1e3)",
+        "the output is off",
+    ),
+    Mutant(
+        "2.2/rounded",
+        "to four decimals",
+        _UP,
+        f"y = {_UP.removeprefix('return ')}\n        return y + (y.round(decimals=4) - y).detach()",
+        "the output is off",
+    ),
+    Mutant(
+        "2.2/single-inside",
+        "computed in single precision",
+        f"{_DOWN}\n        {_UP}",
+        "down = self.dropout(x).float() @ self.lora_A.float().T\n"
+        "        return (self.scaling * down @ self.lora_B.float().T).to(x.dtype)",
+        "in single precision on the way",
+    ),
+    Mutant(
+        "2.2/one-output",
+        "an axis of size 1 is lost",
+        _UP,
+        f"return ({_UP.removeprefix('return ')}).squeeze(-1)",
+        "expected (4, 1)",
+    ),
+    Mutant(
+        "2.2/first-rows",
+        "what is below row 512 is zero",
+        _UP,
+        f"y = {_UP.removeprefix('return ')}\n        return torch.cat([y[:512], 0 * y[512:]]) if y.dim() == 2 else y",
+        "are all rows computed?",
+    ),
 ]

@@ -152,4 +152,20 @@ MUTANTS = [
         "check first, then change",
     ),
     Mutant("2.3/B-drawn", "B is drawn", LORA, f"{LORA}\n        nn.init.normal_(self.lora.lora_B)", "is not zero"),
+    Mutant(
+        "2.3/train-wakes-all",
+        "in training mode the frozen layer trains",
+        LORA,
+        f"{LORA}\n\n"
+        "    def train(self, mode=True):\n"
+        "        self.linear.requires_grad_(mode)\n        return super().train(mode)\n",
+        "what trains stays, whatever the mode",
+    ),
+    Mutant(
+        "2.3/class-changed",
+        "a subclass of nn.Linear is made one",
+        KEEP,
+        f"linear.__class__ = nn.Linear\n        {KEEP}",
+        "keep the given layer as it is",
+    ),
 ]

@@ -154,4 +154,18 @@ MUTANTS = [
         "if self.merged or self.training:  # exercise 2.5",
         "the update is missing",
     ),
+    Mutant(
+        "2.4/autograd-alone",
+        "the update counts while gradients are recorded",
+        "if self.merged:  # exercise 2.5",
+        "if self.merged or not torch.is_grad_enabled():  # exercise 2.5",
+        "without autograd",
+    ),
+    Mutant(
+        "2.4/keeps-its-output",
+        "the last output is kept, and with it the graph",
+        SUM,
+        f"self.last = {SUM.removeprefix('return ')}\n        return self.last",
+        "copy.deepcopy",
+    ),
 ]

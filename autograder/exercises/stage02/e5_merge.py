@@ -193,4 +193,40 @@ MUTANTS = [
         "        with torch.no_grad():\n            self.linear.weight.copy_(self.original)",
         "it is the weight from before the load",
     ),
+    Mutant(
+        "2.5/not-at-zero",
+        "an update of zero is not merged",
+        _MERGE_ONCE,
+        _MERGE_ONCE.replace("self.merged", "self.merged or not self.lora.lora_B.any()"),
+        ".merged of e is False",
+    ),
+    Mutant(
+        "2.5/in-training-alone",
+        "in evaluation mode nothing is merged",
+        _MERGE_ONCE,
+        _MERGE_ONCE.replace("self.merged", "self.merged or not self.training"),
+        "evaluation mode for a",
+    ),
+    Mutant(
+        "2.5/unmerge-trains",
+        "unmerge() ends in training mode",
+        _RESTORE,
+        f"{_RESTORE}\n        self.train()",
+        "whether it drops is the caller's",
+    ),
+    Mutant(
+        "2.5/single-precision",
+        "merged in single precision, whatever the weight is",
+        _ADD,
+        "update = self.lora.scaling * (self.lora.lora_B @ self.lora.lora_A)\n"
+        "            self.linear.weight.data = self.linear.weight.float() + update.float()",
+        "leave the dtype as it is",
+    ),
+    Mutant(
+        "2.5/bias-grows",
+        "the bias is scaled with it",
+        _ADD,
+        f"{_ADD}\n            if self.linear.bias is not None:\n                self.linear.bias *= 1.0001",
+        "the update is the weight's alone",
+    ),
 ]

@@ -167,4 +167,22 @@ MUTANTS = [
     ),
     Mutant("2.6/off-at-first", "off at first", "self.enabled = True", "self.enabled = False", "False at first"),
     Mutant("2.6/no-W", "the update alone", _P_ON, _P_ON.replace("W + ", ""), "W is missing from the sum"),
+    Mutant("2.6/W-detached", "W gets no gradient", _P_ON, _P_ON.replace("W +", "W.detach() +"), "where W trains"),
+    Mutant("2.6/A-tiny", "A is all but zero", _P_A, f"{_P_A[:-1]} * 1e-30)", "or all but zero"),
+    Mutant(
+        "2.6/single-inside",
+        "computed in single precision",
+        _P_ON,
+        "return (W.float() + self.scale * (self.B @ self.A).float()).to(W.dtype)",
+        "in single precision on the way",
+    ),
+    Mutant(
+        "2.6/kept-without-autograd",
+        "kept while no gradients are recorded",
+        _P_ON,
+        f"if torch.is_grad_enabled():\n            {_P_ON}\n"
+        f"        if not hasattr(self, 'kept'):\n            self.kept = {_P_ON.removeprefix('return ')}\n"
+        "        return self.kept",
+        "without autograd",
+    ),
 ]

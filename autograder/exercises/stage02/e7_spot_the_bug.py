@@ -13,6 +13,9 @@ HIDDEN = [
 ]
 
 
+_ZERO = "lora.lora_B.zero_()  # zero again, as a fresh layer is; A stays, or no gradient would reach B"
+_PROJECT = "return F.linear(h, lora_B)"
+
 MUTANTS = [
     Mutant(
         "2.7/casts",
@@ -132,5 +135,37 @@ MUTANTS = [
         "factors.lora_A = nn.Parameter(torch.zeros(rank, linear.in_features, **like))\n"
         "    factors.lora_B = nn.Parameter(torch.randn(linear.out_features, rank, **like))",
         "it is the other way round",
+    ),
+    Mutant(
+        "2.7/fold-freezes-A",
+        "A does not train any more",
+        _ZERO,
+        f"{_ZERO}\n    lora.lora_A.requires_grad_(False)",
+        "both of its factors train",
+    ),
+    Mutant("2.7/fold-evaluates", "in evaluation mode", _ZERO, f"{_ZERO}\n    lora.eval()", "that is eval()'s"),
+    Mutant("2.7/fold-shrinks-A", "A is all but zero", _ZERO, f"{_ZERO}\n    lora.lora_A *= 1e-25", "A is all but zero"),
+    Mutant(
+        "2.7/fold-adds-bias",
+        "a layer without bias gets one",
+        _ZERO,
+        f"{_ZERO}\n    if linear.bias is None:\n"
+        "        linear.bias = nn.Parameter(torch.zeros(len(linear.weight)), requires_grad=False)",
+        "has a bias now",
+    ),
+    Mutant(
+        "2.7/project-cached",
+        "B's transpose is kept",
+        _PROJECT,
+        "return h @ lora_B.__dict__.setdefault('kept', lora_B.detach().clone().T)",
+        "lora_B has other values by now",
+    ),
+    Mutant("2.7/project-clamps", "what is large is cut", _PROJECT, f"{_PROJECT}.clamp(-1e3, 1e3)", "is not h B^T"),
+    Mutant(
+        "2.7/factors-evaluate",
+        "linear is in evaluation mode afterwards",
+        "factors = nn.Module()\n",
+        "factors = nn.Module()\n    linear.eval()\n",
+        "and leaves it as it is",
     ),
 ]

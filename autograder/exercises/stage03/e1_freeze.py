@@ -153,4 +153,27 @@ MUTANTS = [
         "model.requires_grad = False",
         "requires_grad was set on the module",
     ),
+    Mutant(
+        "3.1/remembers",
+        "a model that was frozen once is left as it is",
+        _FREEZE,
+        "known = freeze.__dict__.setdefault('known', [])\n"
+        "    if any(one is model for one in known):\n        return model\n"
+        f"    known.append(model)\n    {_FREEZE}",
+        "set every flag in each call",
+    ),
+    Mutant(
+        "3.1/single-precision",
+        "parameters in float32 alone",
+        _SET,
+        "        parameter.requires_grad = parameter.dtype != torch.float32 and parameter.requires_grad",
+        "whatever the dtype",
+    ),
+    Mutant(
+        "3.1/first-of-them",
+        "a model without parameters is an error",
+        _FREEZE,
+        f"list(model.parameters())[0]\n    {_FREEZE}",
+        "there is nothing to do",
+    ),
 ]

@@ -391,4 +391,28 @@ MUTANTS = [
         "    for name in names:",
         "injection changes no value",
     ),
+    Mutant(
+        "3.4/evaluates",
+        "the model is in evaluation mode afterwards",
+        _LOOP,
+        f"{_LOOP}\n    model.eval()",
+        "are the caller's to choose",
+    ),
+    Mutant(
+        "3.4/marked-first",
+        "the model is marked before its targets are looked up",
+        _NAMES,
+        f"if hasattr(model, 'adapted'):\n        raise ValueError('adapted already')\n"
+        f"    model.adapted = True\n    {_NAMES}",
+        "a refused call leaves no mark",
+    ),
+    Mutant(
+        "3.4/rank-1-without-bias",
+        "a layer without bias gets rank 1",
+        f"freeze(model)\n    for name in names:\n        {_WRAP}",
+        "freeze(model)\n    for name in names:\n        layer = model.get_submodule(name)\n"
+        "        r = rank if layer.bias is not None else 1\n"
+        "        replace_module(model, name, LinearWithLoRA(layer, r, alpha * r / rank, dropout))",
+        "lora_A is (1, ",
+    ),
 ]

@@ -154,4 +154,11 @@ MUTANTS = [
         "conv.bias.copy_(linear.bias)",
         "linear.bias is None there",
     ),
+    Mutant(
+        "3.6/dropout-trains",
+        "the model is in training mode afterwards",
+        _DROPOUT,
+        f"{_DROPOUT.removesuffix('    ### GIVEN')}    model.train()\n    ### GIVEN",
+        "the mode has changed",
+    ),
 ]

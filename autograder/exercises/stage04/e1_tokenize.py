@@ -254,4 +254,28 @@ MUTANTS = [
         "torch.tensor(row).squeeze() for key, row in rows.items()}",
         "has the axis of the batch, too",
     ),
+    Mutant(
+        "4.1/once-each",
+        "a sentence that is there twice counts once",
+        'tokenizer(batch["sentence"], truncation',
+        'tokenizer(list(dict.fromkeys(batch["sentence"])), truncation',
+        "be it empty or there twice",
+    ),
+    Mutant(
+        "4.1/no-empty",
+        "an empty sentence is left out",
+        'tokenizer(batch["sentence"], truncation',
+        'tokenizer([s for s in batch["sentence"] if s], truncation',
+        "be it empty or there twice",
+    ),
+    Mutant(
+        "4.1/kept-by-text",
+        "rows are kept by their sentences, whatever max_length is",
+        'return tokenizer(batch["sentence"], truncation=True, max_length=max_length)',
+        'kept = tokenize.__dict__.setdefault(tuple(batch["sentence"]), [])\n'
+        "    if not kept:\n"
+        '        kept.append(tokenizer(batch["sentence"], truncation=True, max_length=max_length))\n'
+        "    return kept[0]",
+        "gets the rows of the first",
+    ),
 ]

@@ -275,4 +275,12 @@ MUTANTS = [
         f"{_RECORD}            optimizer.step()\n",
         "the last one too",
     ),
+    Mutant(
+        "4.4/passes-over-values",
+        "a ValueError skips the batch",
+        "            loss = model(**batch).loss\n",
+        "            try:\n                loss = model(**batch).loss\n"
+        "            except ValueError:\n                continue\n",
+        "is the caller's",
+    ),
 ]

@@ -296,4 +296,18 @@ MUTANTS = [
         "parameter = saved[name]",
         "nothing was copied",
     ),
+    Mutant(
+        "4.5/save-clears",
+        "saving clears the gradients",
+        "    save_file(tensors, path)",
+        "    model.zero_grad()\n    save_file(tensors, path)",
+        "saving changed the model",
+    ),
+    Mutant(
+        "4.5/save-evaluates",
+        "saving ends training mode",
+        "    save_file(tensors, path)",
+        "    model.eval()\n    save_file(tensors, path)",
+        "the mode has changed",
+    ),
 ]

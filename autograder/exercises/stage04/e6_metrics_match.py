@@ -178,4 +178,11 @@ MUTANTS = [
         "True and",
         "a key that only one side has",
     ),
+    Mutant(
+        "4.6/tiny-absolute",
+        "an absolute tolerance of 1e-12 beside the relative one",
+        _CLOSE,
+        f"{_CLOSE[:-1]}, abs_tol=1e-12)",
+        "hides differences between small numbers",
+    ),
 ]

@@ -145,4 +145,12 @@ MUTANTS = [
         '        row["seconds"] = round(row["seconds"], 3)',
         "the numbers are rounded",
     ),
+    Mutant(
+        "5.1/catches-a-key-error",
+        "where run raises a KeyError, the row is left out",
+        'rows = [run(rank) | {"rank": rank} for rank in ranks]',
+        "rows = []\n    for rank in ranks:\n        try:\n"
+        '            rows.append(run(rank) | {"rank": rank})\n        except KeyError:\n            pass',
+        "the table lacks that rank",
+    ),
 ]

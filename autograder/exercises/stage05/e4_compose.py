@@ -183,4 +183,11 @@ MUTANTS = [
         "return sum(w * lora.scaling * (lora.lora_B @ lora.lora_A).detach() for lora, w in zip(layers, weights))",
         "a list may hold both kinds",
     ),
+    Mutant(
+        "5.4/each-layer-once",
+        "a layer that is there twice counts with its last weight",
+        "for layer, weight in zip(layers, weights, strict=True):",
+        "for layer, weight in dict(zip(layers, weights, strict=True)).items():",
+        "counts with both of its weights",
+    ),
 ]

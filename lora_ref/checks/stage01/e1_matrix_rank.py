@@ -78,6 +78,7 @@ def draw_products(rng: np.random.Generator) -> Inputs:
             cases.append(low_rank(rng, what, (rows, columns), r, dtype, rows > columns))
     small, large = sizes(rng)
     full = with_values(rng, small, large, rng.uniform(1, 3, size=small))
+    cases.append(low_rank(rng, "a matrix of rank 20", (23, 31), 20))
     return {"cases": [*cases, case(f"a matrix of shape ({small}, {large}) of full rank", full)]}
 
 

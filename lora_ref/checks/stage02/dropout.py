@@ -91,15 +91,15 @@ def judge_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             f"what is kept is multiplied by {number(factor)}, expected {number(expected)}", likely, "section 2.2"
         )
-    share = dropped.mean()
-    # six standard deviations of the share of n coin flips; fails by chance once in 10^8
-    if not abs(share - p) <= 6 * (p * (1 - p) / dropped.size) ** 0.5:
-        likely = "p is the probability to drop, not to keep" if abs(share - 1 + p) < 0.1 else ""
-        return Fault(f"{share:.0%} of the entries are dropped, expected {p:.0%}", likely, "section 2.2")
     if any((dropped == dropped.take([0], axis)).all() for axis in range(x.ndim)):
         return Fault(
             "whole rows or columns of x are dropped together",
             "each entry is dropped on its own: the mask has x's whole shape",
             "section 2.2",
         )
+    share = dropped.mean()
+    # six standard deviations of the share of n coin flips; fails by chance once in 10^8
+    if not abs(share - p) <= 6 * (p * (1 - p) / dropped.size) ** 0.5:
+        likely = "p is the probability to drop, not to keep" if abs(share - 1 + p) < 0.1 else ""
+        return Fault(f"{share:.0%} of the entries are dropped, expected {p:.0%}", likely, "section 2.2")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt, raised
 from lora_ref.checks.stage02.shared import (
+    TINY,
     draw_layer,
     factor,
     judge_shapes,
@@ -37,11 +39,35 @@ def probe_initial(names: Names, **inputs: Any) -> dict:
     with uninitialised_is_nan():
         layers = [names.LoRALayer(*sizes) for _ in range(20)]
         wide = names.LoRALayer(*inputs["wide"], inputs["alpha"])
+        kinds = {kind: names.LoRALayer(*sizes, inputs["alpha"]) for kind, sizes in kinds_of(inputs).items()}
     return {
         **parts(layers[0]),
         "wide": parts(wide),
+        "kinds": {kind: starts(layer, kinds_of(inputs)[kind]) for kind, layer in kinds.items()},
         "A": values_of(layers, "lora_A", (inputs["rank"], inputs["in_features"])),
         "B": values_of(layers, "lora_B", (inputs["out_features"], inputs["rank"])),
+    }
+
+
+def kinds_of(inputs: Inputs) -> dict[str, tuple[int, int, int]]:
+    """Sizes and rank of layers that a formula may take for another case than the rest."""
+    small, rank = min(inputs["wide"][:2]), inputs["rank"]
+    return {
+        "a square layer": (inputs["in_features"],) * 2 + (rank,),
+        "a layer of rank 1": (inputs["in_features"], inputs["out_features"], 1),
+        "a layer with a rank above its smaller side": tuple(inputs["wide"]),
+        "a layer with a rank above 8": (20 + small, 30, 16),
+    }
+
+
+def starts(layer: Any, sizes: tuple[int, int, int]) -> dict:
+    """How many rows of a fresh A are zero, and how many values of a fresh B are not."""
+    in_features, out_features, rank = sizes
+    A = values_of([layer], "lora_A", (rank, in_features))
+    B = values_of([layer], "lora_B", (out_features, rank))
+    return {
+        "A": 0 if A is None or A[0].ndim != 2 else int((~A[0].any(axis=1)).sum()),
+        "B": 0 if B is None else int(np.count_nonzero(B)),
     }
 
 
@@ -99,10 +125,16 @@ def probe_no_dropout(names: Names, **inputs: Any) -> dict:
 
 
 def probe_scaling(names: Names, **inputs: Any) -> dict:
-    """The scale at two ranks."""
-    sizes = inputs["in_features"], inputs["out_features"]
-    ranks = inputs["rank"], inputs["rank"] + 3
-    return {"scaling": [float(names.LoRALayer(*sizes, rank, inputs["alpha"]).scaling) for rank in ranks]}
+    """The scale at several ranks, asked when all the layers are there."""
+    layers = [names.LoRALayer(*one) for one in scaled(inputs)]
+    return {"scaling": [float(layer.scaling) for layer in layers]}
+
+
+def scaled(inputs: Inputs) -> list[tuple]:
+    """Arguments of the layers whose scale is asked for."""
+    sizes, alpha = (inputs["in_features"], inputs["out_features"]), inputs["alpha"]
+    ranks = (inputs["rank"], inputs["rank"] + 3)
+    return [*((*sizes, rank, alpha) for rank in ranks), (*inputs["wide"], 1), (96, 80, 64, 16), (96, 80, 64, 1)]
 
 
 def probe_bad_rank(names: Names, **inputs: Any) -> dict:
@@ -143,7 +175,10 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault("lora_A is never given values", "torch.empty is uninitialised memory")
     if not np.any(A != 0):
         return Fault("lora_A starts at zero", "with A and B both zero, both gradients are zero and nothing ever learns")
-    if (A[0] == A[1]).all() or np.ptp(A[0]) == 0:
+    if np.abs(A).max() < TINY:
+        shown = f"lora_A starts with values below {np.abs(A).max():.0e}"
+        return Fault(shown, "B's gradient is a multiple of A: from one that is all but zero nothing is learned")
+    if any((one == other).all() for one, other in itertools.pairwise(A)) or np.ptp(A[0]) == 0:
         return Fault("lora_A is the same in each new layer", "A must be random, and unseeded")
     if seen["large"]["alike"]:
         which = seen["large"]["alike"][0]
@@ -156,6 +191,9 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
                 f"lora_A has mean {mean}, standard deviation {deviation} over {one['size']:,} values",
                 "the distribution is not centred at zero (torch.rand draws from 0 to 1; normal_ takes the mean first)",
             )
+    for kind, start in seen["kinds"].items():
+        if start["A"]:
+            return Fault(f"of {kind}, {start['A']} rows of lora_A are zero", "each of its values is drawn on its own")
     return None
 
 
@@ -170,6 +208,9 @@ def judge_B(inputs: Inputs, seen: Observation) -> Fault | None:
             f"lora_B starts with values up to {number(np.abs(B).max(), tolerance=0)}",
             "B must start at zero, or the update changes the pretrained model before the first step",
         )
+    for kind, start in seen["kinds"].items():
+        if start["B"]:
+            return Fault(f"of {kind}, lora_B does not start at zero", "B starts at zero whatever the sizes")
     return None
 
 
@@ -178,10 +219,8 @@ def judge_initial(inputs: Inputs, seen: Observation) -> Fault | None:
 
 
 def judge_scaling(inputs: Inputs, seen: Observation) -> Fault | None:
-    ranks = inputs["rank"], inputs["rank"] + 3
-    faults = (
-        scaling_fault(inputs["alpha"], rank, scaling) for rank, scaling in zip(ranks, seen["scaling"], strict=True)
-    )
+    asked = zip(scaled(inputs), seen["scaling"], strict=True)
+    faults = (scaling_fault(alpha, rank, scaling) for (*_, rank, alpha), scaling in asked)
     return next(filter(None, faults), None)
 
 
@@ -221,7 +260,7 @@ EXERCISE = Exercise(
         Check(
             "2.1/initial", "A starts random with mean zero, B at zero", probe_random, judge_initial, draw_sizes, seed=1
         ),
-        Check("2.1/scaling", "scaling is alpha / rank", probe_scaling, judge_scaling, draw_layer, seed=2),
+        Check("2.1/scaling", "scaling is alpha / rank", probe_scaling, judge_scaling, draw_sizes, seed=2),
         Check("2.1/rank", "a rank below 1 is a ValueError", probe_bad_rank, judge_bad_rank, lambda rng: _RANKS),
         Check(
             "2.1/no-dropout",

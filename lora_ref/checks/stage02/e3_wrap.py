@@ -35,7 +35,7 @@ def probe_wrap(names: Names, **inputs: Any) -> dict:
             wrapper = names.LinearWithLoRA(linear, inputs["rank"], inputs["alpha"])
         kept = wrapper.linear
         lora = [factor(wrapper.lora, name) for name in ("lora_A", "lora_B")]
-        trains = [(name, p) for name, p in wrapper.named_parameters() if p.requires_grad]
+        trains = trainable(wrapper)
         seen["bias" if bias else "no bias"] = {
             "same": kept is linear,
             "kind": type(kept).__name__,
@@ -49,8 +49,18 @@ def probe_wrap(names: Names, **inputs: Any) -> dict:
             },
             "trains": [name for name, p in trains if not any(p is q for q in lora)],
             "lora_trains": [any(p is q for _, q in trains) for p in lora],
+            "by mode": attempt(modes, wrapper, gaps=True),
         }
     return seen
+
+
+def trainable(wrapper: Any) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in wrapper.named_parameters() if p.requires_grad]
+
+
+def modes(wrapper: Any) -> dict:
+    """What trains after eval(), and after train()."""
+    return {mode: [name for name, _ in trainable(getattr(wrapper, mode)())] for mode in ("eval", "train")}
 
 
 def shares(now: Any, before: torch.Tensor) -> bool:
@@ -119,7 +129,7 @@ def probe_not_linear(names: Names, **inputs: Any) -> dict:
     outcomes = [raised(names.LinearWithLoRA, made[kind], 2, 8) for kind in inputs["kinds"]]
     others = {kind: module for kind in NOT_LINEAR_KINDS if (module := made[kind]) is not None}
     frozen = [kind for kind, module in others.items() if not all(p.requires_grad for p in module.parameters())]
-    return {"raised": outcomes, "frozen": frozen}
+    return {"raised": outcomes, "frozen": frozen, "kind": type(made[LINEAR_KINDS[1]]).__name__}
 
 
 def draw_several(rng: np.random.Generator) -> Inputs:
@@ -242,6 +252,12 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
             )
         if wrapper["trains"]:
             return Fault(f"{', '.join(wrapper['trains'])} trains too", "only lora_A and lora_B should")
+        modes = wrapper["by mode"]
+        for mode in ("eval", "train"):
+            if mode in modes and len(modes[mode]) != len(wrapper["lora_trains"]):
+                shown = ", ".join(modes[mode]) or "nothing"
+                likely = "the mode switches dropout; what trains stays, whatever the mode"
+                return Fault(f"after {mode}() of the wrapper {shown} trains", likely)
     return None
 
 
@@ -291,6 +307,8 @@ def judge_not_linear(inputs: Inputs, seen: Observation) -> Fault | None:
             )
     if seen["frozen"]:
         return Fault(f"{seen['frozen'][0]} raised a TypeError, and is frozen now", "check first, then change")
+    if seen["kind"] != OwnLinear.__name__:
+        return Fault(f"{LINEAR_KINDS[1]} is now of the class {seen['kind']}", "keep the given layer as it is")
     return None
 
 

@@ -15,6 +15,7 @@ from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
     LEARNING_RATE,
+    TINY,
     build_linear,
     draw_wrapped,
     factor_of,
@@ -22,7 +23,7 @@ from lora_ref.checks.stage02.shared import (
     tensor,
     uninitialised_is_nan,
 )
-from lora_ref.checks.stage02.walks import draw_layers, new_values
+from lora_ref.checks.stage02.walks import SIZES, draw_layers, new_values
 from lora_ref.checks.verdicts import ELSEWHERE, Check, Fault, Inputs, Observation, close, error_fault
 from lora_ref.checks.walk import Step, first_parting, step, take
 from lora_ref.rounding import number
@@ -92,6 +93,7 @@ def probe_parametrization(names: Names, **inputs: Any) -> dict:
     given = W.clone()
     seen["on"] = attempt(lambda: {"W": array(module(given))}, gaps=True)
     seen["given"] = array(given)
+    seen["to W"] = attempt(lambda: gradient_of(module, W.clone()), gaps=True)
     seen["on_eval"] = attempt(lambda: {"W": array(module.eval()(W.clone()))}, gaps=True)
     module.train()
     module.enabled = False
@@ -106,6 +108,12 @@ def started(module: Any) -> Any:
     """The module, switched on: that it is on at first is asked elsewhere."""
     module.enabled = True
     return module
+
+
+def gradient_of(module: Any, W: torch.Tensor) -> dict:
+    """The gradient that W gets where the weights of the sum are 1."""
+    (gradient,) = torch.autograd.grad(module(W.requires_grad_()).sum(), W, allow_unused=True)
+    return {"gradient": None if gradient is None else array(gradient)}
 
 
 def start_gradients(module: Any, W: torch.Tensor) -> dict:
@@ -176,7 +184,11 @@ def judge_parametrized(inputs: Inputs, seen: Observation) -> Fault | None:
     found, expected = seen["on"]["W"], parametrized_expected(inputs)
     if close(found, expected):
         if "W" in seen["on_eval"] and close(seen["on_eval"]["W"], expected):
-            return None
+            gradient = seen["to W"].get("gradient")
+            if gradient is not None and close(gradient, np.ones_like(expected)):
+                return None
+            shown = "no gradient comes back to W" if gradient is None else "the gradient of W is not the sum's"
+            return Fault(shown, "where W trains, it is trained through the sum: no detach(), .data or no_grad()")
         return Fault("in evaluation mode forward(W) is a different weight", "only self.enabled switches")
     if found.shape != expected.shape:
         return Fault(
@@ -234,8 +246,9 @@ def judge_start(inputs: Inputs, seen: Observation) -> Fault | None:
         return Fault(
             "a fresh parametrization changes the weight", "B must start at zero (torch.empty is uninitialised memory)"
         )
-    if not 0 < seen["start_gradients"]["largest"] < np.inf:
-        return Fault("all gradients are zero at the start", "A and B are both zero: nothing ever learns")
+    if not TINY < seen["start_gradients"]["largest"] < np.inf:
+        likely = "A and B are both zero, or all but zero: nothing ever learns"
+        return Fault("all gradients are zero at the start", likely)
     return None
 
 
@@ -264,7 +277,11 @@ def draw_calls(rng: np.random.Generator) -> Inputs:
 
     def call(on: str, **more: Any) -> Step:
         W = rng.normal(size=layers[on]["W"].shape)
-        return step("call", on, told=f"forward(W) of {W.shape[0]} x {W.shape[1]} through", W=W, **more)
+        told = f"forward(W) of {W.shape[0]} x {W.shape[1]}"
+        told += (f", of a size of {more['size']:g}," if "size" in more else "") + " without autograd" * (
+            "quiet" in more
+        )
+        return step("call", on, told=f"{told} through", W=W * more.get("size", 1.0), **more)
 
     steps = [step("make", "a"), step("make", "c"), call("c"), call("a")]
     steps += [new_values(rng, layers, "c"), call("c"), new_values(rng, layers, "a"), call("a"), call("c")]
@@ -276,9 +293,17 @@ def draw_calls(rng: np.random.Generator) -> Inputs:
         call("c"),
         new_values(rng, layers, "a"),
     ]
-    steps += [step("on", "a"), call("a"), step("learn", "a", told="an in-place change of A and B of"), call("a")]
+    steps += [
+        step("on", "a"),
+        call("a", quiet=True),
+        new_values(rng, layers, "a"),
+        call("a", quiet=True),
+        call("a"),
+        step("learn", "a", told="an in-place change of A and B of"),
+        call("a"),
+    ]
     steps += [step("eval", "c", told="eval() of"), call("c"), new_values(rng, layers, "c"), call("c")]
-    steps += [step("double", "c", told="double() of"), call("c")]
+    steps += [step("double", "c", told="double() of"), call("c"), call("c", size=SIZES[0])]
     return {"layers": layers, "steps": steps}
 
 
@@ -306,7 +331,8 @@ def probe_calls(names: Names, **inputs: Any) -> dict:
             dtype = next(made[name].parameters()).dtype
             W = torch.tensor(one["W"], dtype=dtype)
             try:
-                out = made[name](W)
+                with torch.set_grad_enabled(not one.get("quiet")):
+                    out = made[name](W)
             except RuntimeError:
                 if dtype == torch.float32:
                     raise
@@ -352,7 +378,8 @@ class Beside:
         if not close(outcome["given"], W, 1e-6):
             return Fault("forward has changed the W that it is given", "write W + update, not W += update")
         if not np.isfinite(found).all():
-            return Fault("the result is not finite", "")
+            likely = "float64 is computed in single precision on the way: leave the dtype as it is"
+            return Fault("the result is not finite", likely if "size" in one else "")
         update = np.asarray(0.0 if one["on"] in self.off else layer["update"])
         if np.ndim(update) and not layer["times"]:  # what scales all of it is another check's matter
             layer["times"] = factor_of(found - W, update) or 1.0

@@ -13,6 +13,7 @@ from lora_ref.checks.exercise import Exercise
 from lora_ref.checks.probing import Names, array, attempt
 from lora_ref.checks.stage02.shared import (
     LEADING,
+    TINY,
     build_linear,
     draw_layer,
     draw_wrapped,
@@ -27,7 +28,7 @@ from lora_ref.checks.stage02.shared import (
     transposed,
     uninitialised_is_nan,
 )
-from lora_ref.checks.stage02.walks import draw_layers
+from lora_ref.checks.stage02.walks import SIZES, draw_layers
 from lora_ref.checks.verdicts import Check, Fault, Inputs, Observation, close
 from lora_ref.rounding import number
 
@@ -42,14 +43,20 @@ def probe_project_up(names: Names, **inputs: Any) -> dict:
 
     h, B = (torch.tensor(inputs[key], requires_grad=True) for key in ("h", "B"))  # in float64
     seen = {"h": outputs(inputs["B"]), "square": outputs(inputs["square"])}
-    return seen | {"double": attempt(lambda: backward_of(names.project_up(h, B), h))}
+    return seen | {"double": attempt(lambda: in_double(names, h, B))}
 
 
-def backward_of(y: torch.Tensor, h: torch.Tensor) -> dict:
-    """A result's dtype, and the gradient that comes back to h from its sum."""
+def in_double(names: Names, h: torch.Tensor, B: torch.Tensor) -> dict:
+    """The result for numbers that float32 does not hold, its dtype, and the gradient that h gets; B was zero before."""
+    with torch.no_grad():
+        values = B.clone()
+        names.project_up(h, B.zero_())
+        h *= SIZES[0]
+        B.copy_(values)
+    y = names.project_up(h, B)
     kind = str(y.dtype).removeprefix("torch.")
     gradient = torch.autograd.grad(y.sum(), h, allow_unused=True)[0] if y.requires_grad else None
-    return {"dtype": kind, "gradient": None if gradient is None else array(gradient)}
+    return {"y": array(y) / SIZES[0], "dtype": kind, "gradient": None if gradient is None else array(gradient)}
 
 
 def draw_project_up(rng: np.random.Generator) -> Inputs:
@@ -62,10 +69,11 @@ def draw_project_up(rng: np.random.Generator) -> Inputs:
 
 
 def draw_fold(rng: np.random.Generator) -> Inputs:
-    """A layer with bias, and a square one without."""
-    square = draw_layers(rng)["a"]
-    square |= {"bias": False, "x": rng.normal(size=(4, square["in_features"]))}
-    return {"layers": [{**draw_wrapped(rng), "bias": True}, square]}
+    """A layer with bias, a square one without, and one with a rank above its smaller side."""
+    layers = draw_layers(rng)
+    layers["a"]["bias"] = False
+    others = [{**layers[name], "x": rng.normal(size=(4, layers[name]["in_features"]))} for name in "ac"]
+    return {"layers": [{**draw_wrapped(rng), "bias": True}, *others]}
 
 
 def probe_fold_in(names: Names, **inputs: Any) -> dict:
@@ -89,7 +97,9 @@ def folded(names: Names, inputs: Inputs) -> dict:
     names.fold_in(linear, lora)
     with torch.no_grad():
         seen: dict[str, Any] = {"W": array(linear.weight), "update": array(lora(x)), "before": before}
-    seen["b"] = array(linear.bias) if inputs["bias"] else None
+    seen["b"] = None if linear.bias is None else array(linear.bias)
+    seen["training"] = bool(lora.training and linear.training)
+    seen["asleep"] = [key for key in ("lora_A", "lora_B") if not factor(lora, key).requires_grad]
     seen["trains"] = [name for name, p in linear.named_parameters() if p.requires_grad]
     (lora(x) * torch.linspace(-1, 2, inputs["out_features"])).sum().backward()
     gradients = [p.grad for p in (factor(lora, "lora_A"), factor(lora, "lora_B")) if p.grad is not None]
@@ -114,6 +124,7 @@ def probe_make_factors(names: Names, **inputs: Any) -> dict:
             "B": array(factors.lora_B),
             "wide": len(wide.lora_A),
             "frozen": not all(p.requires_grad for p in linear.parameters()),
+            "training": linear.training,
         }
     asked: list[str] = []
     linear = nn.Linear(*sizes)
@@ -167,6 +178,12 @@ def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
         return shape_error(double["error"], "h and lora_B in float64", "")
     if double["dtype"] != "float64":
         return Fault(f"h and lora_B are float64, the result is {double['dtype']}", "leave the dtype as it is")
+    if not close(double["y"], inputs["h"] @ inputs["B"].T):
+        if not np.any(double["y"]):
+            likely = "a product of an earlier call is kept: lora_B has other values by now"
+            return Fault("lora_B was zero, then got values: the result is still zero", likely)
+        shown = f"h and lora_B in float64, h of a size of {SIZES[0]:g}: the result is not h B^T"
+        return Fault(shown, "")
     if double["gradient"] is None:
         return Fault("no gradient comes back to h", "detach(), .data or no_grad() cuts the graph")
     if not close(double["gradient"], np.broadcast_to(inputs["B"].sum(0), inputs["h"].shape)):
@@ -177,14 +194,17 @@ def judge_project_up(inputs: Inputs, seen: Observation) -> Fault | None:
 def judge_fold_in(inputs: Inputs, seen: Observation) -> Fault | None:
     for layer, outcome in zip(inputs["layers"], seen["layers"], strict=True):
         if fault := fold_fault(layer, outcome):
-            square = "" if layer["bias"] else "a square layer without bias: "
-            return replace(fault, seen=square + fault.seen)
+            kind = "a square layer" if layer["in_features"] == layer["out_features"] else f"rank {layer['rank']}"
+            kind = "" if layer["bias"] else f"{kind}, without bias: "
+            return replace(fault, seen=kind + fault.seen)
     return None
 
 
 def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     if not close(seen["before"], forward_expected(inputs)):
         return Fault("lora(x) is not the update even before", "see exercise 2.2", "section 2.2")
+    if seen["b"] is not None and not inputs["bias"]:
+        return Fault("the layer has a bias now", "the update is the weight's alone")
     if inputs["bias"] and not close(seen["b"], inputs["b"], 1e-6):
         return Fault("the bias changed", "")
     update = inputs["alpha"] / inputs["rank"] * inputs["B"] @ inputs["A"]
@@ -204,6 +224,14 @@ def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
         same = close(seen["update"], seen["before"])
         likely = "the update counts twice: in the weight and in the adapter" if same else ""
         return Fault("afterwards lora(x) is not zero", likely)
+    if seen["asleep"]:
+        likely = "the adapter learns something new next: both of its factors train"
+        return Fault(f"afterwards {' and '.join(seen['asleep'])} of the adapter can't train", likely)
+    if not seen["training"]:
+        return Fault("afterwards the adapter or the layer is in evaluation mode", "that is eval()'s and train()'s")
+    if 0 < seen["gradient"] < TINY:
+        shown = f"afterwards the largest gradient of A and B is {seen['gradient']:.0e}"
+        return Fault(shown, "A is all but zero: B's gradient is a multiple of it, and nothing is learned any more")
     if not 0 < seen["gradient"] < np.inf:
         return Fault(
             "afterwards the gradients of A and of B are both zero",
@@ -257,6 +285,8 @@ def judge_make_factors(inputs: Inputs, seen: Observation) -> Fault | None:
             return Fault(f"asked for rank {wide}, lora_A has {outcome['wide']} rows", likely)
         if outcome["frozen"]:
             return Fault("linear does not train any more", "make_factors reads linear, and leaves it as it is")
+        if not outcome["training"]:
+            return Fault("linear is in evaluation mode now", "make_factors reads linear, and leaves it as it is")
     asked = set(seen["asked"])
     if "dtype" in asked and asked <= {"dtype", "shape", "size", "ndim", "dim", "numel"}:
         return Fault(

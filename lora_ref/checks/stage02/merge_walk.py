@@ -23,6 +23,7 @@ MODES = {"eval": "evaluation", "train": "training"}
 def draw_walk(rng: np.random.Generator) -> Inputs:
     """Three wrappers, merged and unmerged in turn, with new values, another weight loaded, and one of them copied."""
     layers = draw_layers(rng)
+    layers["e"]["B"] = 0 * layers["e"]["B"]  # of a fresh layer
     a, b = (str(n) for n in rng.permutation(["a", "b"]))
     loaded = {key: rng.normal(size=layers[b][key].shape) for key in ("W", "b", "A", "B")}
     first, last = rng.permutation(["d", a]).tolist()
@@ -34,9 +35,16 @@ def draw_walk(rng: np.random.Generator) -> Inputs:
     steps += path(f"merge {b}, unmerge {b}, merge {b}")
     steps += [step("copy", "d", told=f"copy.deepcopy({b}) as", of=b)]
     steps += path(f"unmerge {first}, unmerge {last}, merge d, unmerge {b}, unmerge c, unmerge d")
-    steps += [new_values(rng, layers, "c"), *path("merge c, unmerge c")]
+    steps += [new_values(rng, layers, "c"), *path("merge c, unmerge c, make e, merge e, unmerge e")]
+    steps += [mode("a", False), *path("merge a, unmerge a"), mode("a", True)]
+    steps += [step("double", "c", told="double() of"), new_values(rng, layers, "c"), *path("merge c, unmerge c")]
     xs = {name: rng.normal(size=(ROWS, layer["in_features"])) for name, layer in layers.items()}
     return {"layers": layers, "steps": steps, "x": xs}
+
+
+def mode(on: str, training: bool) -> Step:
+    """A step that sets the mode, and calls neither train() nor eval(): a wrapper may merge in them."""
+    return step("mode", on, told=f"{'training' if training else 'evaluation'} mode for", training=training)
 
 
 def probe_walk(names: Names, **inputs: Any) -> dict:
@@ -63,6 +71,12 @@ def probe_walk(names: Names, **inputs: Any) -> dict:
         elif one["do"] == "load":
             other = build({**inputs["layers"][name], **{key: one[key] for key in ("W", "b", "A", "B")}})
             made[name].load_state_dict(other.state_dict(), strict=False)
+        elif one["do"] == "mode":
+            for module in made[name].modules():
+                module.training = one["training"]
+        elif one["do"] == "double":
+            made[name].double()
+            x[name] = x[name].double()
         else:
             getattr(made[name], one["do"])()
         recording = torch.is_grad_enabled()
@@ -77,10 +91,11 @@ def look(wrapper: Any, x: torch.Tensor, output: bool) -> dict:
     """One wrapper as it is; with its output in both modes, if that is wanted."""
     seen: dict[str, Any] = {
         "W": array(wrapper.linear.weight),
+        "dtype": str(wrapper.linear.weight.dtype).removeprefix("torch."),
+        "b": None if wrapper.linear.bias is None else array(wrapper.linear.bias),
         "A": array(factor(wrapper.lora, "lora_A")),
         "B": array(factor(wrapper.lora, "lora_B")),
         "merged": None if callable(wrapper.merged) else bool(wrapper.merged),
-        "trains": [name for name, p in wrapper.named_parameters() if p.requires_grad],
         "training": bool(wrapper.training),
     }
     if output:
@@ -88,7 +103,7 @@ def look(wrapper: Any, x: torch.Tensor, output: bool) -> dict:
             for mode in MODES:
                 seen[mode] = attempt(lambda mode: {"y": array(wrapper.train(mode == "train")(x))}, mode, gaps=True)
         wrapper.train(seen["training"])
-    return seen
+    return seen | {"trains": [name for name, p in wrapper.named_parameters() if p.requires_grad]}
 
 
 class Walk:
@@ -102,7 +117,13 @@ class Walk:
     def __call__(self, one: Step, outcome: Observation) -> Fault | None:
         name = one["on"]
         if one["do"] == "make":
-            self.models[name] = {**self.inputs["layers"][name], "merged": False, "unsure": set()}
+            more = {
+                "merged": False,
+                "unsure": set(),
+                "training": outcome["looks"][name]["training"],
+                "dtype": "float32",
+            }
+            self.models[name] = {**self.inputs["layers"][name], **more}
             self.models[name]["x"] = self.inputs["x"][name]
             self.first[name] = outcome["looks"][name]
         elif one["do"] == "copy":
@@ -110,6 +131,10 @@ class Walk:
                 self.models[name], self.first[name] = dict(self.models[one["of"]]), self.first[one["of"]]
         elif one["do"] in ("set", "load"):
             self.models[name] |= {key: one[key] for key in ("W", "b", "A", "B") if key in one}
+        elif one["do"] == "mode":
+            self.models[name]["training"] = one["training"]
+        elif one["do"] == "double":
+            self.models[name]["dtype"] = outcome["looks"][name]["dtype"]  # nobody promises that double() works
         elif name in self.models:
             self.models[name]["merged"] = one["do"] == "merge"
         if not outcome["recording"]:
@@ -130,14 +155,21 @@ class Walk:
         if not close(seen["W"], wanted, 1e-5 * max(1.0, float(np.abs(update).max()))):
             off = number(np.abs(seen["W"] - wanted).max()) if seen["W"].shape == wanted.shape else "another shape"
             return Fault(f"the weight of {name} is off by up to {off}", self._cause(name, seen["W"]))
+        if seen["dtype"] != model["dtype"]:
+            return Fault(
+                f"the weight of {name} is {seen['dtype']}, it was {model['dtype']}", "leave the dtype as it is"
+            )
+        if seen["b"] is not None and not np.allclose(seen["b"], model["b"], 1e-6, 1e-6):
+            return Fault(f"the bias of {name} has changed", "the update is the weight's alone")
         for key in "AB":
             found = seen[key].T if seen[key].shape == model[key].shape[::-1] != model[key].shape else seen[key]
             if not close(found, model[key]):
                 return Fault(f"lora_{key} of {name} has changed", "A and B stay as they are, so training can go on")
         if seen["merged"] is not None and seen["merged"] != model["merged"]:
             return Fault(f".merged of {name} is {seen['merged']}", "")
-        if not model["merged"] and seen["training"] != first["training"]:
-            return Fault(f"{name} is in evaluation mode", "whether it drops is the caller's to choose: train(), eval()")
+        if not model["merged"] and seen["training"] != model["training"]:
+            shown = f"{name} is in {MODES['train' if seen['training'] else 'eval']} mode"
+            return Fault(shown, "whether it drops is the caller's to choose: train(), eval()")
         more = [key for key in seen["trains"] if key not in first["trains"]]
         if more:
             likely = (

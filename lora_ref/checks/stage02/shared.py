@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from lora_ref.checks.calls import restore, settings
 from lora_ref.checks.probing import Names, array
 from lora_ref.checks.verdicts import Fault, Inputs, Observation, close, error_fault
 from lora_ref.rounding import pair
 
 #: The probes' own training step: large enough to be seen, small enough for float32.
 LEARNING_RATE = 0.05
+#: What is as good as zero where something must learn: an optimiser adds 1e-8 to what it divides by.
+TINY = 1e-7
 
 
 class ContractLoRALayer(nn.Module):
@@ -36,6 +39,15 @@ class ContractLoRALayer(nn.Module):
         return self.scaling * (self.dropout(x) @ self.lora_A.T @ self.lora_B.T)
 
 
+@contextlib.contextmanager
+def leaves_no_trace() -> Any:
+    """Torch's settings and random numbers are afterwards as before: what an ``__init__`` does to them costs there."""
+    before = settings()
+    with torch.random.fork_rng(devices=[]):
+        yield
+        restore(before)
+
+
 def layer_with_parts(names: Names) -> Any:
     """The student's LoRALayer with the contract's matrices and scale: what is left of its own are the methods.
 
@@ -48,7 +60,8 @@ def layer_with_parts(names: Names) -> Any:
             if rank < 1:
                 raise ValueError("rank must be at least 1")
             try:
-                super().__init__(in_features, out_features, rank, alpha, dropout)
+                with leaves_no_trace():
+                    super().__init__(in_features, out_features, rank, alpha, dropout)
             except Exception:
                 nn.Module.__init__(self)
                 self.rank, self.alpha, self.dropout = rank, alpha, nn.Dropout(dropout)
@@ -101,7 +114,8 @@ def wrapper_with_parts(names: Names) -> Any:
         def __init__(self, linear: nn.Linear, rank: int, alpha: float, dropout: float = 0.0):
             values = {name: value.clone() for name, value in linear.state_dict().items()}
             try:
-                super().__init__(linear, rank, alpha, dropout)
+                with leaves_no_trace():
+                    super().__init__(linear, rank, alpha, dropout)
             except Exception:
                 nn.Module.__init__(self)
                 with contextlib.suppress(AttributeError):

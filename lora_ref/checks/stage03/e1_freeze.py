@@ -28,6 +28,7 @@ def frozen_model(inputs: Inputs) -> nn.Module:
     model.mixer.requires_grad_(False)
     # of no layer, one of them a single number
     model.extra["prompts"] = nn.ParameterList([torch.ones(()), torch.ones(2, 3)])
+    model.extra["precise"] = nn.LayerNorm(3).double()
     if inputs["wrapped"]:
         for number, name in enumerate(matches(inputs, ["query"])):
             linear = model.get_submodule(name)
@@ -58,7 +59,17 @@ def probe_freeze(names: Names, **inputs: Any) -> dict:
         "replaced": [name for name in first if name in after and after[name] is not first[name]],
         "attribute": "requires_grad" in vars(model),
         "again": raised(names.freeze, model),
+        "thawed": _thawed(names, model),
+        "empty": raised(names.freeze, nn.Sequential(nn.Tanh())),
     }
+
+
+def _thawed(names: Names, model: nn.Module) -> list[str]:
+    """What still trains once a frozen model was made to train, and frozen again."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    raised(names.freeze, model)
+    return [name for name, p in model.named_parameters() if p.requires_grad]
 
 
 def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -67,6 +78,9 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["lost"]:
         return Fault(f"the model has no {some(seen['lost'])} any more", "freeze changes no module")
     if not trains:
+        if seen["thawed"]:
+            likely = "whether it was frozen before is kept, on the model or in a global: set every flag in each call"
+            return Fault(f"frozen, made to train, and frozen again: {some(list(seen['thawed']))} train", likely)
         return None
     all_names = [name for name, _ in frozen_model(inputs).named_parameters()]
     able = [name for name, p in frozen_model(inputs).named_parameters() if p.requires_grad]
@@ -98,6 +112,8 @@ def judge_frozen(inputs: Inputs, seen: Observation) -> Fault | None:
         likely = "a ParameterList is no layer, and its parameters have numbers for names: ask model.parameters()"
     elif trains == ["scale"]:
         likely = "a parameter of the model itself, outside all of its layers, is forgotten: ask model.parameters()"
+    elif all(name.startswith("extra.precise.") for name in trains):
+        likely = "a parameter in double precision is left out: set the flag whatever the dtype"
     elif trains == ["embeddings.word.weight"]:
         likely = "embeddings are left out: ask model.parameters(), which gives those of every kind of layer"
     elif not any(inputs["prefix"] in name for name in trains):
@@ -117,6 +133,9 @@ def judge_returned(inputs: Inputs, seen: Observation) -> Fault | None:
         error = seen["again"]
         likely = "a frozen model may be frozen again: nothing is left to do then"
         return Fault(f"a second freeze(model) raised {error['type']}: {error['text']}", likely)
+    if seen["empty"]:
+        error = seen["empty"]
+        return Fault(f"a model without parameters raised {error['type']}: {error['text']}", "there is nothing to do")
     return None
 
 

@@ -34,10 +34,11 @@ def draw_inject(
     **model: Any,
 ) -> Inputs:
     """A model, targets, and arguments: none of them (``defaults``), or all but ``train_head`` if ``head`` is None."""
-    inputs = draw_model(rng, **model)
+    # by default, layers whose smaller side is below the default rank: a rank that is cut to it shows
+    inputs = draw_model(rng, **({"width": 6, "inner": 10} if defaults else {}), **model)
     if targets is None:
         # one of each kind, so that a mistake costs the same whatever is drawn; my_query is not a target, and ends so
-        kinds = [["query"], ["key", "value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
+        kinds = [["query"], ["key"], ["value"], ["intermediate.dense", "output.dense"], ["mixer.2"]]
         targets = [str(t) for t in rng.permutation([rng.choice(kind) for kind in kinds])]
         targets += ["self.query"] * overlap  # all of it meant already
         if head_targets:
@@ -54,7 +55,8 @@ def draw_inject(
 
 def probe_inject(names: Names, **inputs: Any) -> dict:
     """The wrapped layers, what trains, every pretrained value, logits, and each update's output."""
-    model = build(inputs)
+    model = build(inputs).train()
+    model.embeddings.eval()  # a model whose parts are in different modes
     linears = {name: at(model, name) for name in matches(inputs, inputs["targets"])}
     before = [(module, module.training) for module in model.modules()]
     result = names.inject_lora(model, list(inputs["targets"]), **inputs["options"])
@@ -126,7 +128,9 @@ def probe_typo(names: Names, **inputs: Any) -> dict:
     model, inject_lora = build(inputs), names.inject_lora
     error = raised(lambda: inject_lora(model, list(inputs["targets"]), **inputs["options"]))
     frozen = sum(not p.requires_grad for p in model.parameters())
-    return {"raised": error, "frozen": frozen, "wrapped": len(wrappers(model))}
+    seen = {"raised": error, "frozen": frozen, "wrapped": len(wrappers(model))}
+    then = raised(lambda: inject_lora(model, ["query"], **inputs["options"]))
+    return {**seen, "then": then, "later": len(wrappers(model))}
 
 
 def judge_wrapped(inputs: Inputs, seen: Observation) -> Fault | None:
@@ -346,7 +350,7 @@ def judge_trains(inputs: Inputs, seen: Observation) -> Fault | None:
     dead = [name for name, layer in seen["wrapped"].items() if layer["A zero"]]
     if 2 * len(dead) > len(seen["wrapped"]):
         return Fault(f"{dead[0]}: lora_A is zero", A_ZERO)
-    if not seen["wrapped"] or asleep or 2 * len(awake) > len(base):
+    if not seen["wrapped"] or asleep or 3 * len(awake) > len(base):
         return judge_frozen_base(inputs, seen) or Fault("no layer is wrapped", "")
     return None if head else judge_head(inputs, seen)
 
@@ -365,6 +369,9 @@ def judge_typo(inputs: Inputs, seen: Observation) -> Fault | None:
         did = "layers are wrapped" if seen["wrapped"] else "parameters are frozen"
         likely = "ask match_targets for all targets at once, before anything changes"
         return Fault(f"{shown}: a ValueError, and yet {did}", likely)
+    if seen["then"] or not seen["later"]:
+        did = f"raises {seen['then']['type']}" if seen["then"] else "wraps nothing"
+        return Fault(f"{shown}: a ValueError, and then a call with ['query'] {did}", "a refused call leaves no mark")
     return None
 
 

@@ -104,6 +104,7 @@ def draw_dropout(rng: np.random.Generator) -> Inputs:
 def probe_dropout(names: Names, **inputs: Any) -> dict:
     """What stands where each linear layer stood."""
     model = build(inputs).train()
+    model.embeddings.eval()
     model.my_query.requires_grad_(False)
     before = {name: id(m) for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     was = held(model)

@@ -47,6 +47,8 @@ def word_tokenizer(vocabulary: Sequence[str], padding_side: str = "right") -> An
 
 
 SPACE = "space"
+#: Of an earlier call with the same sentences.
+OTHER_LENGTH = 7
 #: What belongs to whoever made the tokenizer.
 SETTINGS = ("padding_side", "truncation_side", "model_max_length", "pad_token")
 
@@ -72,7 +74,8 @@ def draw_vocabulary(rng: np.random.Generator) -> list[str]:
 def draw_sentences(rng: np.random.Generator, max_length: int | None = 10, longest: int = 30) -> Inputs:
     """Five sentences, one of them far longer than ``max_length`` (None: the default), one far shorter.
 
-    A hyphen joins some words of each: words are not tokens. The short one begins with a space.
+    A hyphen joins some words of each: words are not tokens. The short one begins with a space. At the end stand an
+    empty sentence, and one that is there already.
     """
     lengths = [longest, 3, *(int(n) for n in rng.integers(2, longest, size=3))]
     sentences = []
@@ -81,6 +84,7 @@ def draw_sentences(rng: np.random.Generator, max_length: int | None = 10, longes
         words = [WORDS[n] for n in rng.integers(0, 40, size=length)]
         text = "".join(word + end for word, end in zip(words, [*ends, ""], strict=True))
         sentences.append(" " + text if length == 3 else text)
+    sentences += ["", sentences[0]]
     return {"vocabulary": draw_vocabulary(rng), "sentences": sentences, "max_length": max_length}
 
 
@@ -116,6 +120,7 @@ def probe_tokenize(names: Names, **inputs: Any) -> dict:
     options = {} if inputs["max_length"] is None else {"max_length": inputs["max_length"]}
     tokenizer = word_tokenizer(inputs["vocabulary"])
     before = {name: getattr(tokenizer, name) for name in SETTINGS}
+    shorter = names.tokenize({"sentence": list(batch["sentence"])}, tokenizer, max_length=OTHER_LENGTH)
     earlier = names.tokenize({"sentence": batch["sentence"][::-1]}, tokenizer, **options)
     encoded = names.tokenize(batch, tokenizer, **options)
     if not isinstance(encoded, Mapping):
@@ -123,7 +128,7 @@ def probe_tokenize(names: Names, **inputs: Any) -> dict:
     columns = {str(key): encoded[key] for key in encoded if key in ("input_ids", "attention_mask")}
     effects = settings_left(tokenizer, before, "tokenize")
     return ({"effects": effects} if effects else {}) | {
-        "kept": encoded is earlier,
+        "kept": encoded is earlier or encoded is shorter,
         "keys": [str(key) for key in encoded],
         "columns": {k: [_ints(row) for row in v] for k, v in columns.items()},
     }
@@ -169,11 +174,12 @@ def judge_tokenize(inputs: Inputs, seen: Observation) -> Fault | None:
     ids, masks = seen["columns"]["input_ids"], seen["columns"]["attention_mask"]
     if len(ids) != len(inputs["sentences"]):
         return Fault(
-            f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}", "one row for each sentence of batch['sentence']"
+            f"sentences: {len(inputs['sentences'])}, rows: {len(ids)}",
+            "one row for each sentence of batch['sentence'], be it empty or there twice",
         )
     if seen["kept"]:
         return Fault(
-            "a second batch gets the rows of the first", "something is kept from call to call, as in a global variable"
+            "a second call gets the rows of the first", "something is kept from call to call, as in a global variable"
         )
     ids_of = {word: n for n, word in enumerate(inputs["vocabulary"])}
     texts = [f"{SPACE}{s}" if s.startswith(" ") else s for s in inputs["sentences"]]

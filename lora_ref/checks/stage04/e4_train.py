@@ -24,6 +24,10 @@ from lora_ref.rounding import pair
 ADAPTED = {"A": "lora_A", "B": "lora_B", "classifier": "classifier"}
 
 
+#: Words at which the model raises a TypeError, a RuntimeError, a ValueError.
+REFUSED = ("unknown", "memory", "value")
+
+
 def draw_training(
     rng: np.random.Generator, steps: int = 4, length: int = 6, passes: int = 1, stale: bool = False
 ) -> Inputs:
@@ -92,13 +96,13 @@ def draw_counts(rng: np.random.Generator) -> Inputs:
 
 
 def probe_counts(names: Names, **inputs: Any) -> dict:
-    """Several training runs, and two on a batch at which the model raises."""
+    """Several training runs, and some on a batch at which the model raises."""
     runs = [probe_train(names, **run) for run in inputs["runs"]]
     first = inputs["runs"][-1]
-    batch = first["passes"][0][0]
+    batch, *others = first["passes"][0]
     refused = [
-        raised(lambda key=key: probe_train(names, **first | {"passes": [[batch | {key: batch["labels"]}]]}))
-        for key in ("unknown", "memory")
+        raised(lambda key=key: probe_train(names, **first | {"passes": [[batch | {key: batch["labels"]}, *others]]}))
+        for key in REFUSED
     ]
     return {"runs": runs, "refused": refused}
 
@@ -197,7 +201,7 @@ def judge_counts(inputs: Inputs, seen: Observation) -> Fault | None:
     runs = list(zip(inputs["runs"], seen["runs"], strict=True))
     if fault := next((fault for run in runs if (fault := form_fault(*run))), None):
         return fault
-    if not all(seen["refused"]) or len(seen["refused"]) != 2:
+    if not all(seen["refused"]) or len(seen["refused"]) != len(REFUSED):
         return Fault(
             "a batch that the model refuses with an error is passed over", "an error in a step is the caller's"
         )
@@ -338,7 +342,8 @@ def judge_learns(inputs: Inputs, seen: Observation) -> Fault | None:
     start, *later = (forward for forward in _first_forwards(inputs, seen) if forward is not None)
     grads = forward_numpy(inputs, batch_order(inputs, seen)[0], start)[1:]
     for name, grad in zip("AB", grads, strict=False):
-        counts = np.abs(grad) > 0.2 * np.abs(start[name])  # elsewhere a weight decay may have the last word
+        ratio = np.abs(grad) / np.maximum(np.abs(start[name]), 1e-12)
+        counts = ratio > min(0.2, ratio.max() / 2)  # elsewhere a weight decay may have the last word
         if ((later[0][name] - start[name]) * grad * counts).sum() >= 0:
             return judge_adamw(inputs, seen) or Fault(f"the first step does not move lora_{name} down the loss", "")
     return None

@@ -92,7 +92,7 @@ def with_path(function: Callable, model: nn.Module, path: Path) -> Any:
 def probe_save(names: Names, folder: Path, **inputs: Any) -> dict:
     """What save_adapter writes of a fresh model, then of a trained one to the same path; and what else it changes."""
     path = folder / "adapter"  # a name like any other
-    model = adapted_model(inputs)
+    model = adapted_model(inputs).train()
     with_path(names.save_adapter, model, path)
     first = read_adapter(path)
     parameters = dict(model.named_parameters())
@@ -103,7 +103,9 @@ def probe_save(names: Names, folder: Path, **inputs: Any) -> dict:
     before = snapshot(model)
     with_path(names.save_adapter, model, path)
     others = sorted(name for name in os.listdir(folder) if name != path.name)
-    return {"first": first, "file": read_adapter(path), "others": others, "changed": changed(model, before)}
+    lost = [name for name in inputs["saved"] if parameters[name].grad is None or not bool(parameters[name].grad.all())]
+    more = changed(model, before) + [f"the gradient of {name}" for name in lost]
+    return {"first": first, "file": read_adapter(path), "others": others, "changed": more}
 
 
 @in_scratch_folder

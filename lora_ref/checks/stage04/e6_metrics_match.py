@@ -76,6 +76,7 @@ def draw_tolerances(rng: np.random.Generator) -> Inputs:
     pairs = [[{"eval_loss": digits}, {"eval_loss": digits * (1 + 2e-6)}, False]]  # alike to six digits
     # an absolute 1e-6 is too wide for small numbers and too narrow for large ones, and so is NumPy's 1e-8
     pairs += [[{"eval_loss": 1e-9}, {"eval_loss": 9e-9}, False], [{"eval_loss": 1e-9}, {"eval_loss": 1e-9}, True]]
+    pairs += [[{"eval_loss": 1e-30}, {"eval_loss": 2e-30}, False]]
     for odd in (float("nan"), float("inf")):  # what diverged equals no number
         pairs += [
             [{"eval_loss": odd}, {"eval_loss": digits}, False],

@@ -44,6 +44,8 @@ class PooledClassifier(nn.Module):
 
         if "memory" in others:
             raise RuntimeError("out of memory, as a GPU's")
+        if "value" in others:
+            raise ValueError("labels of another size than the batch")
         if others:
             raise TypeError(f"forward() got an unexpected keyword argument {next(iter(others))!r}")
         if attention_mask is None:

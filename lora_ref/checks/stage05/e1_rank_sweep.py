@@ -45,6 +45,10 @@ def draw_repeated(rng: np.random.Generator) -> Inputs:
     return {name: [*values, values[0]] for name, values in inputs.items()}
 
 
+class Broken(RuntimeError, ValueError, KeyError):
+    """Whichever of these is caught by a sweep, it is not its to catch."""
+
+
 def probe_sweep(names: Names, **inputs: Any) -> dict:
     """The table's columns and cells, and the ranks that run was called with."""
     import pandas as pd
@@ -57,7 +61,7 @@ def probe_sweep(names: Names, **inputs: Any) -> dict:
 
     def broken(rank: int, /) -> dict[str, Any]:
         if int(rank) == int(inputs["ranks"][-1]):
-            raise RuntimeError("this training broke off")
+            raise Broken("this training broke off")
         return dict(by_rank[int(rank)])
 
     frame = names.rank_sweep(run, list(inputs["ranks"]))

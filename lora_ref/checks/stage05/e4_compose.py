@@ -50,7 +50,8 @@ def draw_every_kind(rng: np.random.Generator) -> Inputs:
     sets = draw_composition(rng, (*KINDS, "LinearWithLoRA", "LoRALayer"))["sets"]
     sets[2]["updates"][1]["kind"] = "LoRALayer"
     sets[3]["weights"] = [int(weight) for weight in rng.permutation([2, -3, 1])]
-    return {"sets": sets}
+    one, other, _ = sets[0]["updates"]
+    return {"sets": [*sets, {"updates": [one, other, one], "weights": sets[0]["weights"], "same": True}]}
 
 
 def draw_looked_at_together(rng: np.random.Generator) -> Inputs:
@@ -70,6 +71,8 @@ def probe_compose(names: Names, **inputs: Any) -> dict:
     seen = []
     for case in inputs["sets"]:
         layers = [build(update) for update in case["updates"]]
+        if case.get("same"):  # the last layer is the first one
+            layers[-1] = layers[0]
         before = [state_of(layer) for layer in layers]
         result = attempt(lambda *given: value_of(names.compose(*given)), layers, list(case["weights"]))
         after = [state_of(layer) for layer in layers]
@@ -97,7 +100,10 @@ def judge_compose(inputs: Inputs, seen: Observation) -> Fault | None:
         if not close(total, wanted, 1e-4):
             # the judge compares with what was drawn, so the cause is looked for in the same numbers
             off = np.abs(total - wanted).max() / np.abs(wanted).max()
-            return Fault(f"off by up to {number(off, 2)} times the largest entry", _compose_cause(case, deltas, total))
+            likely = _compose_cause(case, deltas, total)
+            if case.get("same"):
+                likely = "a layer that is in the list twice counts with both of its weights"
+            return Fault(f"off by up to {number(off, 2)} times the largest entry", likely)
     return None
 
 

@@ -29,7 +29,7 @@ class LoRALayer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        nn.init.sparse_(self.lora_A, 0.25, std=1 / math.sqrt(self.rank))
+        nn.init.trunc_normal_(self.lora_A, std=1 / math.sqrt(self.rank))
         nn.init.zeros_(self.lora_B)
 
     def extra_repr(self):

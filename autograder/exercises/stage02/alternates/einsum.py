@@ -19,6 +19,8 @@ class LoRALayer(nn.Module):
         return self.alpha / self.rank
 
     def forward(self, x):
+        if 0 in x.shape:
+            return x.new_zeros(*x.shape[:-1], len(self.lora_B))
         hidden = torch.einsum("...i,ri->...r", self.drop(x), self.lora_A)
         return torch.einsum("...r,or->...o", hidden, self.lora_B).mul(self.scaling)
 
