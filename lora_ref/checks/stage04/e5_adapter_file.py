@@ -103,7 +103,8 @@ def probe_save(names: Names, folder: Path, **inputs: Any) -> dict:
     before = snapshot(model)
     with_path(names.save_adapter, model, path)
     others = sorted(name for name in os.listdir(folder) if name != path.name)
-    lost = [name for name in inputs["saved"] if parameters[name].grad is None or not bool(parameters[name].grad.all())]
+    gradients = {name: parameters[name].grad for name in inputs["saved"]}
+    lost = [name for name, gradient in gradients.items() if gradient is None or not bool(gradient.all())]
     more = changed(model, before) + [f"the gradient of {name}" for name in lost]
     return {"first": first, "file": read_adapter(path), "others": others, "changed": more}
 
