@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import load, load_file, save_file
@@ -201,7 +202,13 @@ def edited(path, edit, metadata=None):
             lambda t, name: t.update({name: t[name].to(torch.int8)}),
             "type of {name}: file torch.int8, model torch.float",
         ),
-        (lambda t, name: t.update({name: t[name] + 0j}), "type of {name}: file torch.complex64, model torch.float32"),
+        pytest.param(
+            lambda t, name: t.update({name: t[name] + 0j}),
+            "type of {name}: file torch.complex64, model torch.float32",
+            marks=pytest.mark.skipif(
+                torch.complex64 not in safetensors.torch._SIZE, reason="this safetensors writes no complex numbers"
+            ),
+        ),
         (lambda t, name: t.update({name: t[name].double() + 1e300}), "{name} holds numbers that are too large for"),
     ],
 )

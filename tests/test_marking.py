@@ -15,7 +15,7 @@ from nbgrader.api import Gradebook
 from autograder.__main__ import main
 from autograder.exercises import STAGES, exercise
 from autograder.exercises.scheme import keys
-from autograder.marking import likeness
+from autograder.marking import likeness, panel
 from autograder.marking.desk import Answer, Desk
 from autograder.marking.ledger import Changed, Decision, Ledger, Mark
 from autograder.marking.panel import Panel
@@ -299,3 +299,9 @@ def test_the_panel_does_what_the_log_says_in_order(out):
     assert student not in panel.reading.value + panel.beside.value
     panel.log.value = json.dumps({"count": 1, "entries": ["u"]})  # a page that was opened again
     assert graded(out)[student][0] == 2
+
+
+def test_where_no_widgets_are_drawn_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(panel.widgets, "__version__", "7.7.1")
+    panel.show(tmp_path)
+    assert capsys.readouterr().out.startswith("Marking needs ipywidgets 8 or newer, and this is 7.7.1: pip install")

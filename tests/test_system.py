@@ -15,7 +15,7 @@ from autograder import system
 from autograder.system import BUBBLEWRAP, CHROMIUM
 
 SANDBOXED = "tests/test_adding_an_exercise.py::test_a_graded_class_has_its_points_and_its_bar"
-IN_A_BROWSER = "tests/browser/test_student.py"
+IN_A_BROWSER = "tests/browser/test_pages.py::test_the_start_page_of_the_students_zip"
 NEEDS_NEITHER = "tests/test_map.py::test_paths_in_the_text_exist"
 #: Installs what Debian's packages bring, and writes down how it was called.
 APT = """#!/bin/sh

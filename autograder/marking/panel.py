@@ -33,6 +33,9 @@ def show(out: Path | str = ".", marker: str = "") -> None:
         out: the folder that `python -m autograder grade --out` wrote.
         marker: a name for the other markers to read; by default the one you are logged in with.
     """
+    if widgets.__version__.startswith("7."):  # which Colab has, and JupyterLab 4 doesn't draw
+        print(f"Marking needs ipywidgets 8 or newer, and this is {widgets.__version__}: pip install 'ipywidgets>=8'")
+        return
     panel = Panel(Desk(Path(out), marker or _user()))
     display(panel.box)
     display(HTML(f"<script>{(HERE / 'keys.js').read_text(encoding='utf-8')}</script>"))

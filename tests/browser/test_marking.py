@@ -65,6 +65,7 @@ def grades(out):
         return marked
 
 
+@pytest.mark.usefixtures("widgets")
 def test_forty_answers_are_marked_by_keyboard(course, jupyter, page, shot):
     desk = jupyter(course)
     page.goto(f"{desk.url}lab/tree/mark.ipynb")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 
-import ipywidgets
 import pytest
 from playwright.sync_api import expect
 from toy_course import ROOT
@@ -27,10 +26,7 @@ def lab(jupyter, tmp_path_factory):
     return jupyter(folder)
 
 
-@pytest.mark.skipif(
-    ipywidgets.__version__.startswith("7."),
-    reason="ipywidgets 7, which Colab has, draws no slider in JupyterLab 4: pip takes 8",
-)
+@pytest.mark.usefixtures("widgets")
 def test_open_run_all_read_fix_pass_and_move_a_slider(lab, page, shot):
     page.goto(f"{lab.url}lab/tree/{STAGE}.ipynb")
     cells = page.locator(".jp-Notebook .jp-CodeCell")
