@@ -427,7 +427,7 @@ def test_a_course_begins_with_its_class_list_where_one_says_and_nowhere_by_chanc
     assert command_line.main(["extension"]) == 0
     assert f"no extensions in {tmp_path}" in capsys.readouterr().out
     assert command_line.main(["roster", "lost.csv", "--graded", "new"]) == 2
-    assert "roster: lost.csv: No such file" in capsys.readouterr().err
+    assert "roster: lost.csv: no such file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["list.csv"]
     assert command_line.main(["roster", str(table), "--graded", "new"]) == 0
     assert "a new course folder: new" in capsys.readouterr().out

@@ -42,7 +42,7 @@ def draw_best(rng: np.random.Generator) -> Inputs:
         # 4 or more tells "one term more or less" from "always two"; half of them would not tell "kept" from "left out"
         for k in (int(rng.choice([k for k in range(4, small - 1) if 2 * k != small])), 1):
             cases.append({"M": M, "k": k, "dtype": "float64", "transposed": rows > columns})
-    M = with_values(rng, 19, 24, np.linspace(3, 1, 19))
+    M = with_values(rng, 19, 24, 3 * 0.8 ** np.arange(19))
     return {"cases": [*cases, {"M": M, "k": 15, "dtype": "float64", "transposed": False}]}
 
 

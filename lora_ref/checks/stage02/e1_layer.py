@@ -176,7 +176,7 @@ def judge_A(inputs: Inputs, seen: Observation) -> Fault | None:
     if not np.any(A != 0):
         return Fault("lora_A starts at zero", "with A and B both zero, both gradients are zero and nothing ever learns")
     if np.abs(A).max() < TINY:
-        shown = f"lora_A starts with values below {np.abs(A).max():.0e}"
+        shown = f"the largest value that lora_A starts with is {number(np.abs(A).max(), 1, tolerance=0)}"
         return Fault(shown, "B's gradient is a multiple of A: from one that is all but zero nothing is learned")
     if any((one == other).all() for one, other in itertools.pairwise(A)) or np.ptp(A[0]) == 0:
         return Fault("lora_A is the same in each new layer", "A must be random, and unseeded")

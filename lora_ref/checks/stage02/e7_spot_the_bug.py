@@ -230,7 +230,7 @@ def fold_fault(inputs: Inputs, seen: Observation) -> Fault | None:
     if not seen["training"]:
         return Fault("afterwards the adapter or the layer is in evaluation mode", "that is eval()'s and train()'s")
     if 0 < seen["gradient"] < TINY:
-        shown = f"afterwards the largest gradient of A and B is {seen['gradient']:.0e}"
+        shown = f"afterwards the largest gradient of A and B is {number(seen['gradient'], 1, tolerance=0)}"
         return Fault(shown, "A is all but zero: B's gradient is a multiple of it, and nothing is learned any more")
     if not 0 < seen["gradient"] < np.inf:
         return Fault(
