@@ -10,6 +10,7 @@ import random
 
 import grade_course
 import human_edits
+import ipywidgets
 import pytest
 from grade_course import FULL, STAGE
 from human_edits import code, markdown, place, twin
@@ -112,13 +113,14 @@ def without_metadata():
 
 def with_every_line():
     """All lines of `human_edits` above the answers: those of IPython that take the whole cell above one each."""
-    notebook, whole = human_edits.solved(STAGE), [line for line in human_edits.LINES if line.startswith("%%")]
+    notebook, lines = human_edits.solved(STAGE), list(human_edits.LINES)
+    if ipywidgets.__version__.startswith("7."):  # its bars warn, and another of these lines makes warnings errors
+        lines = [line for line in lines if "tqdm.notebook" not in line]
+    whole = [line for line in lines if line.startswith("%%")]
     layer = named(notebook, "layer")
     stop = "\n        import pdb; pdb.set_trace(); breakpoint()"
     answer = layer["source"].replace("def forward(self, x):", f"def forward(self, x):{stop}")
-    layer["source"] = "\n".join(
-        [*(line for line in human_edits.LINES if line not in whole), *human_edits.OPAQUE, answer]
-    )
+    layer["source"] = "\n".join([*(line for line in lines if line not in whole), *human_edits.OPAQUE, answer])
     for name, line in zip(("wrapper", "parametrization", "bugs"), whole[-3:], strict=True):
         named(notebook, name)["source"] = f"{line}\n{named(notebook, name)['source']}"
     return notebook
@@ -154,7 +156,10 @@ EDITED = {
     ),
     "modulo": with_answer(lambda s: s.replace('raise ValueError(f"rank must be at least 1, got {rank}")', PERCENT)),
     "a drive mounted on Colab": with_answer(
-        lambda s: f"from google.colab import drive\ndrive.mount('/content/drive')\n{s}"
+        lambda s: (
+            "import inspect\nfrom google.colab import drive\ndrive.mount('/content/drive')\n"
+            f"inspect.getmodule(compile('1', 'nowhere', 'exec'))  # looks through all modules\n{s}"
+        )
     ),
     "a helper module": with_cells(0, code("%%writefile my_helper.py\nhalf = 0.5", DICE)),
     "split off a demonstration": split("", "demo = LoRALayer(3, 4, 2, 1)\nprint(demo.scaling)"),

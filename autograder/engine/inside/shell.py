@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import IPython.display
@@ -362,6 +362,12 @@ def run_cell(shell: Shell, source: str) -> list[dict[str, Any]]:
 COLAB = "google.colab"
 
 
+def _of_colab(name: str) -> Callable[..., None]:
+    if name.startswith("__"):  # whoever looks through all modules, as inspect does, asks for __file__
+        raise AttributeError(name)
+    return passed_over
+
+
 @contextlib.contextmanager
 def colab() -> Iterator[None]:
     """What Colab alone has; nothing is done: mounting a drive must not take the code below it along.
@@ -374,7 +380,7 @@ def colab() -> Iterator[None]:
     made = {"google": types.ModuleType("google"), COLAB: root}
     for part in parts:
         module = made[f"{COLAB}.{part}"] = types.ModuleType(f"{COLAB}.{part}")
-        module.__getattr__ = lambda _name: passed_over  # type: ignore[method-assign]
+        module.__getattr__ = _of_colab  # type: ignore[method-assign]
         setattr(root, part, module)
     before = {name: sys.modules.get(name) for name in made}
     made["google"].__path__ = []
