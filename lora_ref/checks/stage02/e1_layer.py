@@ -163,7 +163,7 @@ def judge_no_dropout(inputs: Inputs, seen: Observation) -> Fault | None:
     if seen["alone"].get("differ") and seen["said"].get("differ") is False:
         return Fault("built without dropout, training mode drops some of x", "the default of dropout is 0.0")
     if seen["matrices"] != 2:
-        return Fault("there is no layer that could drop anything", ELSEWHERE, "")
+        return Fault("without two matrices, and an A that is not zero, no dropout would show", ELSEWHERE, "")
     return None if "error" in seen["alone"] or isinstance(seen["alone"]["differ"], bool) else Fault("no answer", "")
 
 
