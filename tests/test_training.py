@@ -279,11 +279,11 @@ def test_the_t4_profile_on_a_stubbed_hub(monkeypatch):
 
 @pytest.mark.parametrize(("cuda", "expected"), [(True, True), (False, False)])
 def test_fp16_where_there_is_cuda(monkeypatch, tmp_path, cuda, expected):
-    import transformers
+    from transformers import PrinterCallback, Trainer, TrainingArguments  # noqa: F401 - makes another module of itself
 
-    seen = {}
+    transformers, seen = sys.modules["transformers"], {}
 
-    class Arguments(transformers.TrainingArguments):
+    class Arguments(TrainingArguments):
         def __init__(self, **options):
             seen.update(options)
             super().__init__(**(options | {"fp16": False, "use_cpu": True, "dataloader_pin_memory": False}))
