@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
@@ -178,10 +178,28 @@ def lora_disabled(model: nn.Module) -> Iterator[nn.Module]:
         >>> torch.equal(model(x), linear(x))
         False
     """
-    before = {layer: layer.enabled for layer in lora_layers(model).values()}
-    enable_lora(model, False)
-    try:
+    with switched_off(lora_layers(model).values()):
         yield model
+
+
+@contextlib.contextmanager
+def switched_off(updates: Iterable[Any]) -> Iterator[None]:
+    """Things with a switch, ``enabled``, off inside a ``with`` block; afterwards each switch is as it was.
+
+    Example:
+        >>> from lora_ref import LinearWithLoRA
+        >>> layer = LinearWithLoRA(nn.Linear(4, 2), rank=1, alpha=1)
+        >>> with switched_off([layer]):
+        ...     layer.enabled
+        False
+        >>> layer.enabled
+        True
+    """
+    before = {update: update.enabled for update in updates}
+    for update in before:
+        update.enabled = False
+    try:
+        yield
     finally:
-        for layer, on in before.items():
-            layer.enabled = on
+        for update, on in before.items():
+            update.enabled = on

@@ -161,9 +161,10 @@ def _reaches(module: str) -> bool:
 
 def _only_shows(node: ast.Call) -> bool:
     """Whether a call is what an editor makes of ``%matplotlib inline`` and the like."""
-    of = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if not isinstance(node.func, ast.Attribute) or node.func.attr not in ("run_line_magic", "magic"):
+        return False
+    of = node.func.value
     shell = isinstance(of, ast.Call) and isinstance(of.func, ast.Name) and of.func.id == "get_ipython"
-    shell = shell and isinstance(node.func, ast.Attribute) and node.func.attr in ("run_line_magic", "magic")
     words = (_text(node.args[0]) or "").split() if node.args else []
     return shell and bool(words) and words[0] in _SHOWING
 

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from lora_ref import data as data_module
 from lora_ref.data import Images
 from lora_ref.inject import freeze
+from lora_ref.merging import switched_off
 from lora_ref.models import seeded
 from lora_ref.parametrize import LoRAParametrization
 from lora_ref.vision.classifier import Show, fit, positive, predict, train_classifier
@@ -128,13 +129,8 @@ def lora_off(model: nn.Module) -> Iterator[nn.Module]:
         >>> [lora.enabled for lora in parametrized_lora(model).values()]
         [True, True, True]
     """
-    before = {update: update.enabled for update in parametrized_lora(model).values()}
-    switch_lora(model, False)
-    try:
+    with switched_off(parametrized_lora(model).values()):
         yield model
-    finally:
-        for update, on in before.items():
-            update.enabled = on
 
 
 @dataclass(frozen=True)
