@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from lora_ref.host import head_names, plain_name, unwrapped
+from lora_ref.host import head_names
 from lora_ref.layers import LinearWithLoRA
+from lora_ref.places import plain_name, unwrapped
 
 
 def matches(name: str, target: str) -> bool:
